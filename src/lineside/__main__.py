@@ -1,0 +1,7 @@
+"""``python -m lineside`` is ``lineside``."""
+
+import sys
+
+from lineside.cli import main
+
+sys.exit(main())

@@ -1,0 +1,133 @@
+"""``lineside APP VERB ...``: one grammar, one-line errors, exit codes that scripts can trust.
+
+Exit codes: 0 fine, 1 a finding, 2 bad usage or an unreadable item (wins over 1), 3 a bug (the
+traceback goes to a file), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+import cyclopts
+
+from lineside import __version__
+from lineside.core.contract import UserError
+
+FINE, FINDING, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 3, 130
+
+app = cyclopts.App(
+    name="lineside",
+    help="Deep learning at the side of the line: decisions a business can trust, offline.",
+    version=__version__,
+)
+app.command(
+    "lineside.parts.commands:app",
+    name="parts",
+    help="Is this part faulty, and where? Industrial quality control from images.",
+)
+app.command("lineside.core.doctor:doctor", name="doctor", help="Say what this machine has.")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = app(
+            expand_config(tokens),
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
+        sys.stdout.flush()
+        return int(code or FINE)
+    except UserError as error:
+        return _complain(str(error))
+    except cyclopts.CycloptsError as error:
+        return _complain(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
+    except Exception as error:
+        return _bug(error)
+
+
+def expand_config(tokens: list[str]) -> list[str]:
+    """Replace ``--config FILE.json`` by the flags it stands for; flags that are given win.
+
+    The file holds an object of settings, or is the ``config.json`` of a run.
+
+    Raises:
+        UserError: if the file is no JSON object of plain values.
+    """
+    if "--config" not in tokens:
+        return tokens
+    place = tokens.index("--config")
+    if place + 1 >= len(tokens):
+        raise UserError("--config needs a file", "e.g. --config settings.json")
+    path = Path(tokens[place + 1])
+    rest = tokens[:place] + tokens[place + 2 :]
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}", "check the file") from error
+    if isinstance(settings, dict) and isinstance(settings.get("config"), dict):
+        settings = settings["config"]  # the config.json of a run
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} must hold a JSON object", 'e.g. {"seed": 1}')
+    _check_keys(path, settings, rest)
+    given = {token.split("=")[0].removeprefix("--").removeprefix("no-") for token in rest}
+    for key, value in settings.items():
+        name = key.replace("_", "-")
+        if name not in given:
+            rest += _flag(name, value)
+    return rest
+
+
+def _check_keys(path: Path, settings: dict[str, object], tokens: list[str]) -> None:
+    """Refuse keys that the application's Config does not have, with the nearest one."""
+    import dataclasses
+    import importlib
+
+    try:
+        config = importlib.import_module(f"lineside.{tokens[0]}").Config
+    except (ImportError, AttributeError, IndexError):
+        return
+    known = [field.name for field in dataclasses.fields(config)]
+    for key in settings:
+        if key.replace("-", "_") not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            raise UserError(f"{path} has the unknown key {key!r}", hint)
+
+
+def _flag(name: str, value: object) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    if isinstance(value, list):
+        return [token for entry in value for token in (f"--{name}", str(entry))]
+    return [f"--{name}", str(value)]
+
+
+def _complain(line: str) -> int:
+    print(f"error: {line}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _bug(error: Exception) -> int:
+    text = "".join(traceback.format_exception(error))
+    handle, name = tempfile.mkstemp(prefix="lineside-", suffix=".log")
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    print(
+        f"error: a bug in lineside: {type(error).__name__}: {error} (traceback in {name})",
+        file=sys.stderr,
+    )
+    return BUG

@@ -1,0 +1,62 @@
+"""The model card: what a model is for, how it was measured, what it cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lineside import __version__
+from lineside.core.commands import format_estimate
+
+if TYPE_CHECKING:
+    from lineside.core.workflow import MethodStudy, Study
+
+
+def model_card(study: Study, method: MethodStudy) -> str:
+    """Return the Markdown text of ``MODEL_CARD.md`` for one method of a study."""
+    point: Mapping[str, Any] = method.model.operating_block().get("point", {})
+    counts = [
+        f"* {role}: {len(study.split.role(role))} items in "
+        f"{len({item.group for item in study.split.role(role)})} groups"
+        for role in ("train", "validation", "calibration", "test")
+    ]
+    numbers = [f"* {name}: {format_estimate(e)}" for name, e in method.estimates.items()]
+    primary = study.app.METRICS[0].name
+    rivals = [
+        f"* {other.name} ({other.kind}): {primary} {format_estimate(other.estimates[primary])}"
+        for other in study.methods
+        if other.name != method.name
+    ]
+    worries = [
+        f"* {check.status}: {check.name} - {check.evidence}"
+        for check in study.checks
+        if check.status in ("warn", "fail", "unknown")
+    ]
+    return "\n".join(
+        [
+            "---",
+            f"library_name: lineside {__version__}",
+            f"tags: [{study.application}, {method.kind}]",
+            f"model_id: {method.model.identity}",
+            "---",
+            f"# {study.application}: {method.name}",
+            "",
+            f"{method.help}. Made from `{study.data}`, run `{study.run.folder.name}`.",
+            *_block("Operating point", [point.get("message", "none was set")]),
+            *_block("Data", counts),
+            *_block("Measured on test groups, with 95 % intervals", numbers),
+            *_block("Baselines on the same split", rivals or ["* none was run"]),
+            *_block("Known failures and doubts of the data", worries or ["* none was found"]),
+            *_block(
+                "Limits",
+                [
+                    "Valid for data like those it was calibrated on: the same products, cameras "
+                    "and light. Recalibrate after any change."
+                ],
+            ),
+        ]
+    )
+
+
+def _block(title: str, lines: list[str]) -> list[str]:
+    return ["", f"## {title}", "", *lines]

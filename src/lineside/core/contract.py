@@ -1,0 +1,307 @@
+"""The few types that applications and the core agree on. Protocols, no base classes.
+
+An application is a Python package that offers the names of `Application`; a fitted model offers
+the methods of `Model`. ``tests/contract`` runs every application through the same checks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lineside.core.run import Run
+
+ROLES = ("train", "validation", "calibration", "test")
+Status = Literal["ok", "info", "warn", "fail", "unknown"]
+Better = Literal["higher", "lower"]
+MethodKind = Literal["deep", "classical", "trivial"]
+
+
+class UserError(Exception):
+    """Something a user can mend: one line that says what happened, and a hint how to fix it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} - {self.hint}" if self.hint else self.message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A number with its uncertainty.
+
+    Attributes:
+        value: The point estimate; rates are fractions between 0 and 1.
+        low: Lower end of the interval, or None with a `reason`.
+        high: Upper end of the interval, or None with a `reason`.
+        unit: ``"fraction"``, ``"s"``, ``"ms"``, ``"MB"`` ...
+        n: Number of independent units (groups) behind it.
+        method: How the interval was made, e.g. ``"bootstrap over parts, 95 %"``.
+        better: Which direction is better.
+        reason: Why there is no interval.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    unit: str = "fraction"
+    n: int = 0
+    method: str = ""
+    better: Better = "higher"
+    reason: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plain dictionary that is written to JSON files."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One finding of an audit: what was looked at, what was found, what to do.
+
+    Attributes:
+        name: Short title, e.g. ``"exact duplicates"``.
+        status: ``ok`` needs evidence; without any it is ``unknown``.
+        count: Number of affected items.
+        evidence: One sentence with the numbers.
+        hint: What to do about it.
+        items: Ids of affected items, worst first (shown with pictures in the report).
+    """
+
+    name: str
+    status: Status
+    count: int = 0
+    evidence: str = ""
+    hint: str = ""
+    items: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Item(Protocol):
+    """One thing to judge. It holds paths and labels, never pixels or samples."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def path(self) -> Path: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def group(self) -> str:
+        """The independent unit (part, person, song, machine): never split, always resampled."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Items by role; no group is in two roles."""
+
+    train: tuple[Any, ...] = ()
+    validation: tuple[Any, ...] = ()
+    calibration: tuple[Any, ...] = ()
+    test: tuple[Any, ...] = ()
+
+    def role(self, name: str) -> tuple[Any, ...]:
+        """Return the items of one role (``train``, ``validation``, ``calibration``, ``test``)."""
+        if name not in ROLES:
+            raise ValueError(f"unknown role {name!r}, expected one of {ROLES}")
+        items: tuple[Any, ...] = getattr(self, name)
+        return items
+
+    def rows(self) -> list[tuple[str, Any]]:
+        """Return (role, item) pairs in a fixed order."""
+        return [(name, item) for name in ROLES for item in self.role(name)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a model said about one labelled item: no averages, so that core can do the statistics.
+
+    Attributes:
+        item: The item's id.
+        group: The independent unit it belongs to.
+        slices: Named subsets, e.g. ``{"kind": "crack", "exposure": "3"}``.
+        value: Numbers, e.g. ``{"score": 0.7, "label": 1.0}``.
+    """
+
+    item: str
+    group: str
+    slices: Mapping[str, str] = field(default_factory=dict)
+    value: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A named number over outcomes; `of` may return NaN where it is not defined."""
+
+    name: str
+    unit: str
+    better: Better
+    of: Callable[[Sequence[Outcome]], float]
+    help: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """An item that could not be judged; the rest of the batch is."""
+
+    item: str
+    message: str
+    hint: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plain dictionary of one JSON line."""
+        return {"item": self.item, "error": self.message, "hint": self.hint}
+
+
+@runtime_checkable
+class Result(Protocol):
+    """One judged item. Applications add fields of their own."""
+
+    @property
+    def item(self) -> str: ...
+    @property
+    def finding(self) -> bool:
+        """True if this result needs attention (exit code 1)."""
+        ...
+
+    def as_json(self) -> dict[str, Any]: ...
+    def as_line(self) -> str: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A picture or plot with what a reader should see in it.
+
+    Attributes:
+        title: Short heading.
+        image: Encoded bytes (PNG, JPEG) or SVG text as bytes.
+        mime: ``image/png``, ``image/jpeg`` or ``image/svg+xml``.
+        caption: One sentence that reads the figure, with units.
+        alt: Text for a screen reader; the caption if empty.
+        wide: Takes the full width of a page.
+    """
+
+    title: str
+    image: bytes
+    mime: str = "image/png"
+    caption: str = ""
+    alt: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Why a model said what it said: a sentence first, then pictures and numbers."""
+
+    item: str
+    text: str
+    figures: tuple[Figure, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A plain table for the report; numbers are formatted already."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A chapter of a report.
+
+    Attributes:
+        title: Heading, also the entry in the table of contents.
+        lead: A sentence or two in plain language that say what this chapter shows.
+        blocks: Paragraphs (str), tables, figures, checks and explanations in reading order.
+        anchor: Stable id for links.
+    """
+
+    title: str
+    lead: str = ""
+    blocks: tuple[str | Table | Figure | Check | Explanation, ...] = ()
+    anchor: str = ""
+
+
+class Model(Protocol):
+    """A fitted model: immutable, its id is the hash of its content."""
+
+    def predict(self, items: Sequence[Any]) -> list[Any]:
+        """Return one `Result` or `Refusal` per item, in order; a bad item never stops a batch."""
+        ...
+
+    def explain(self, item: Any) -> Explanation: ...
+    def spec(self) -> dict[str, Any]:
+        """Return everything but tensors and operating point, as plain JSON values."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]: ...
+    def operating_block(self) -> dict[str, Any]:
+        """Return the operating point as plain JSON values, empty before calibration."""
+        ...
+
+    def with_operating(self, block: Mapping[str, Any], identity: str = "") -> Any:
+        """Return this model with a stored operating point."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One way to solve the task; every method runs on the same split."""
+
+    name: str
+    kind: MethodKind
+    fit: Callable[[Split, Any, Run], Model]
+    help: str = ""
+
+
+class Application(Protocol):
+    """The package ``lineside.APP`` itself: a module satisfies this protocol."""
+
+    Config: type
+    METRICS: Sequence[Metric]
+
+    def read(self, data: Path, config: Any) -> Sequence[Any]:
+        """Return items, and a `Refusal` in the place of each that cannot be used."""
+        ...
+
+    def audit(self, items: Sequence[Any], config: Any) -> list[Check]:
+        """Look for what spoils a data set; takes what `read` returned, refusals included."""
+        ...
+
+    def split(self, items: Sequence[Any], config: Any) -> Split: ...
+    def methods(self, config: Any) -> Sequence[Method]:
+        """Return the methods to run; the first one predicts."""
+        ...
+
+    def outcomes(self, model: Any, items: Sequence[Any]) -> list[Outcome]:
+        """Return one outcome per item; the value ``ms`` is the time it took, if given."""
+        ...
+
+    def calibrate(self, model: Any, outcomes: Sequence[Outcome], config: Any) -> Any:
+        """Return the model with an operating point from outcomes that it was not fitted on."""
+        ...
+
+    def summary(self, study: Any) -> list[str]:
+        """Return what a finished `workflow.Study` found, in plain language."""
+        ...
+
+    def sections(self, study: Any) -> list[Section]:
+        """Return the application's own chapters of the report."""
+        ...
+
+    def load(self, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any: ...
+    def demo(self, folder: Path, seed: int) -> Path: ...

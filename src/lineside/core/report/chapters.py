@@ -1,0 +1,257 @@
+"""The chapters that every application's report has: leaderboard, training, audit, reproduction."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lineside.core.commands import format_estimate
+from lineside.core.contract import Check, Estimate, Figure, Section, Table
+from lineside.core.report import plots
+
+if TYPE_CHECKING:
+    from lineside.core.workflow import MethodStudy, Study
+
+ORDER = {"fail": 0, "warn": 1, "unknown": 2, "info": 3, "ok": 4}
+
+
+def leaderboard(study: Study) -> Section:
+    """Rank every method on the same test groups, with intervals and paired differences."""
+    primary = study.app.METRICS[0]
+    ranked = rank(study)
+    columns = ("method", "kind", *(m.name.replace("_", " ") for m in study.app.METRICS))
+    rows = tuple(
+        (
+            method.name + (" (predicts)" if method.name == study.chosen else ""),
+            method.kind,
+            *(_short(method.estimates[m.name]) for m in study.app.METRICS),
+            _short(method.differences[primary.name]) if method.differences else "-",
+            f"{method.fit_seconds:.1f}",
+            *latencies(method),
+        )
+        for method in ranked
+    )
+    title = primary.name.replace("_", " ")
+    return Section(
+        title="Leaderboard",
+        lead=verdict(study),
+        blocks=(
+            Table(
+                title="All methods on the same test groups",
+                columns=(*columns, "difference to predicting", "fit [s]", "p50 [ms]", "p95 [ms]"),
+                rows=rows,
+                caption=(
+                    f"Ordered by {title}. Brackets hold 95 % intervals from a bootstrap over "
+                    "groups; the difference is paired, a bracket without zero is a clear one. "
+                    "Times per item on this machine, decoding included."
+                ),
+            ),
+            plots.forest(
+                f"{title}, 95 % interval",
+                "Longer lines mean that the test set is too small to tell the methods apart.",
+                {method.name: method.estimates[primary.name] for method in ranked},
+                x_label=title,
+            ),
+        ),
+    )
+
+
+def rank(study: Study) -> list[MethodStudy]:
+    """Return the methods by the primary metric, best first; undefined ones last."""
+    primary = study.app.METRICS[0]
+    sign = 1.0 if primary.better == "lower" else -1.0
+
+    def key(method: MethodStudy) -> float:
+        value = method.estimates[primary.name].value
+        return float("inf") if np.isnan(value) else sign * value
+
+    return sorted(study.methods, key=key)
+
+
+def verdict(study: Study) -> str:
+    """Say in one sentence whether the predicting method beats the best classical rival."""
+    primary = study.app.METRICS[0]
+    title = primary.name.replace("_", " ")
+    rivals = [m for m in rank(study) if m.kind != "deep" and m.name != study.chosen]
+    if not rivals:
+        return "No classical rival was run."
+    rival = rivals[0]
+    difference = rival.differences[primary.name]
+    own, other = (m.estimates[primary.name].value for m in (study.best, rival))
+    numbers = f"{title} {own:.3f} against {other:.3f}"
+    if difference.low is None or difference.high is None:
+        return f"{study.chosen} and the best simple rival ({rival.name}): {numbers}."
+    ahead = difference.high < 0 if primary.better == "higher" else difference.low > 0
+    behind = difference.low > 0 if primary.better == "higher" else difference.high < 0
+    if ahead:
+        return f"{study.chosen} beats the best simple rival ({rival.name}): {numbers}."
+    if behind:
+        return f"The simple rival {rival.name} WINS over {study.chosen}: {numbers}. Use it."
+    return (
+        f"{study.chosen} and the best simple rival ({rival.name}) cannot be told apart on these "
+        f"test groups: {numbers}."
+    )
+
+
+def latencies(method: MethodStudy) -> tuple[str, str]:
+    """Return the median and 95th percentile of milliseconds per item, as text."""
+    outcomes = [*method.outcomes["calibration"], *method.outcomes["test"]]
+    times = [outcome.value["ms"] for outcome in outcomes if "ms" in outcome.value]
+    if not times:
+        return "-", "-"
+    half, most = np.percentile(times, [50, 95])
+    return f"{half:.0f}", f"{most:.0f}"
+
+
+def training(study: Study) -> list[Section]:
+    """Show curves and health of every method that logged training steps."""
+    rows = study.run.rows()
+    blocks: list[str | Table | Figure | Check] = []
+    for method in study.methods:
+        own = [row for row in rows if row.get("method") == method.name and "step" in row]
+        for phase in sorted({str(row.get("phase", "")) for row in own}):
+            of_phase = [row for row in own if str(row.get("phase", "")) == phase]
+            blocks += training_blocks(f"{method.name} {phase}".strip(), of_phase)
+    if not blocks:
+        return []
+    lead = "How the networks learned: what falls, what stalls, and what the recorder warns of."
+    return [Section(title="Training", lead=lead, blocks=tuple(blocks))]
+
+
+def training_blocks(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return warnings and plots of one training; later rows of a step replace earlier ones."""
+    steps = {row["step"]: row for row in rows if "loss" in row}
+    checks = {row["step"]: row for row in rows if "validation_loss" in row}
+    warnings = [row for row in rows if "warning" in row]
+    if not steps:
+        return []
+    blocks: list[Any] = [
+        Check(name=f"{name}: {row['warning']}", status="warn", evidence=row["text"])
+        for row in warnings
+    ]
+    if not warnings:
+        good = "no layer is dead, the loss has not diverged, validation has not turned"
+        blocks.append(Check(name=f"{name}: training health", status="ok", evidence=good))
+    loss = {"train": _series(steps, "loss", smooth=True)}
+    if checks:
+        loss["validation"] = _series(checks, "validation_loss")
+    blocks.append(
+        plots.lines(
+            f"{name}: learning curve",
+            "Loss over steps; a validation curve that turns up while training falls is learning "
+            "by heart.",
+            loss,
+            x_label="step",
+            y_label="loss",
+        )
+    )
+    sampled = {step: row for step, row in steps.items() if "gradient_norm" in row}
+    if len(sampled) > 1:
+        blocks += _health_plots(name, sampled)
+    return blocks
+
+
+def _health_plots(name: str, sampled: Mapping[int, Mapping[str, Any]]) -> list[Figure]:
+    figures = [
+        plots.lines(
+            f"{name}: gradients and updates",
+            "Gradient norm, and size of an update relative to the weights (about 0.001 is usual).",
+            {
+                "gradient norm": _series(sampled, "gradient_norm"),
+                "update / weight": _series(sampled, "update_to_weight"),
+            },
+            x_label="step",
+            y_label="norm, ratio [-]",
+            log_y=True,
+        )
+    ]
+    layered = {step: row["layers"] for step, row in sampled.items() if row.get("layers")}
+    if layered:
+        names = list(next(iter(layered.values())))
+        shown = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, 5).astype(int))]
+        figures.append(
+            plots.lines(
+                f"{name}: silent units",
+                "Share of zeros after a layer; above 0.95 the layer is dead.",
+                {
+                    layer: (
+                        np.array(list(layered), float),
+                        np.array([row[layer]["zero_share"] for row in layered.values()]),
+                    )
+                    for layer in shown
+                },
+                x_label="step",
+                y_label="share of zeros [-]",
+                y_range=(0, 1),
+            )
+        )
+    return figures
+
+
+def _series(
+    rows: Mapping[int, Mapping[str, Any]], key: str, *, smooth: bool = False
+) -> tuple[plots.Array, plots.Array]:
+    found = [(step, row[key]) for step, row in sorted(rows.items()) if row.get(key) is not None]
+    x = np.array([step for step, _ in found], float)
+    y = np.array([value for _, value in found], float)
+    if smooth and len(y) > 60:
+        window = len(y) // 60
+        count = len(y) // window * window
+        return x[:count].reshape(-1, window).mean(1), y[:count].reshape(-1, window).mean(1)
+    return x, y
+
+
+def audit(study: Study) -> Section:
+    """List every check, worst first."""
+    checks = sorted(study.checks, key=lambda check: ORDER[check.status])
+    refused = tuple(f"{r.item}: {r.message}" for r in study.refusals)
+    return Section(
+        title="Data audit",
+        lead="What was looked at before training. 'Unknown' means that the data cannot tell.",
+        blocks=(
+            *checks,
+            Table(
+                title="Split",
+                columns=("role", "items", "groups", "labels"),
+                rows=tuple(_role(study, role) for role in ("train", "validation", "calibration", "test")),
+                caption="No group is in two roles.",
+            ),
+            *refused,
+        ),
+    )  # fmt: skip
+
+
+def _role(study: Study, role: str) -> tuple[str, str, str, str]:
+    items = study.split.role(role)
+    labels = [item.label for item in items]
+    counts = ", ".join(f"{label} {labels.count(label)}" for label in sorted(set(labels)))
+    return (role, str(len(items)), str(len({item.group for item in items})), counts)
+
+
+def reproduction(study: Study) -> Section:
+    """Give the command, the settings and the versions."""
+    settings = json.dumps(dataclasses.asdict(study.config), indent=1)
+    environment = (study.run.folder / "environment.json").read_text(encoding="utf-8")
+    command = (
+        f"lineside {study.application} train {study.data} --out NEW "
+        f"--config {study.run.folder / 'config.json'}"
+    )
+    return Section(
+        title="Reproduction",
+        lead="The same command with the same data, settings and versions gives the same model.",
+        blocks=(
+            f"$ {command}",
+            f"$ {settings}",
+            f"$ {environment}",
+            f"Every number of this report is in {study.run.folder.name}/report.json.",
+        ),
+    )
+
+
+def _short(estimate: Estimate) -> str:
+    text = format_estimate(estimate)
+    return text.split(" (")[0]

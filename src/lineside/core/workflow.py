@@ -1,0 +1,286 @@
+"""The one workflow: read, audit, split, fit every method, calibrate, outcomes, report.
+
+Applications say what their items, methods and metrics are; this module is the only place that
+runs them in order. Every step leaves its result in the run folder, so that a killed run goes on
+after the last finished method.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lineside.core import artefact, ledger
+from lineside.core.contract import (
+    Check,
+    Estimate,
+    Method,
+    Metric,
+    Outcome,
+    Refusal,
+    Split,
+    UserError,
+)
+from lineside.core.files import canonical, sha256, sha256_of_file
+from lineside.core.measures import estimate, paired_difference
+from lineside.core.progress import Progress
+from lineside.core.run import Run, Stopped
+
+OUTCOME_ROLES = ("calibration", "test")
+BOOTSTRAP_REPETITIONS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodStudy:
+    """What one method did on the common split.
+
+    Attributes:
+        name: Name of the method.
+        kind: ``deep``, ``classical`` or ``trivial``.
+        model: The fitted and calibrated model.
+        fit_seconds: Wall time of the fit, features included.
+        outcomes: Outcomes by role (``calibration``, ``test``).
+        estimates: Test estimates by metric name.
+        differences: Paired differences to the chosen method (this minus chosen), by metric name.
+        help: One line that says what the method is.
+    """
+
+    name: str
+    kind: str
+    model: Any
+    fit_seconds: float
+    outcomes: Mapping[str, Sequence[Outcome]]
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
+    differences: Mapping[str, Estimate] = field(default_factory=dict)
+    help: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A finished training run, everything that its report is made of."""
+
+    application: str
+    app: Any
+    run: Run
+    data: Path
+    config: Any
+    split: Split
+    checks: Sequence[Check]
+    methods: Sequence[MethodStudy]
+    chosen: str
+    refusals: Sequence[Refusal] = ()
+
+    @property
+    def best(self) -> MethodStudy:
+        """The chosen method's study (chosen beforehand, not by its test result)."""
+        return next(method for method in self.methods if method.name == self.chosen)
+
+
+def application(name: str) -> Any:
+    """Return the package of an application.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    if name not in artefact.APPLICATIONS:
+        raise UserError(
+            f"there is no application {name!r}", f"there is: {', '.join(artefact.APPLICATIONS)}"
+        )
+    return importlib.import_module(f"lineside.{name}")
+
+
+def train(name: str, data: Path, out: Path, config: Any, progress: Progress) -> Study:
+    """Run the whole workflow and write the report.
+
+    Args:
+        name: Application, e.g. ``"parts"``.
+        data: The data folder or table.
+        out: The run folder; an unfinished run of the same job is taken up.
+        config: The application's Config.
+        progress: Where to say what is being done.
+
+    Raises:
+        UserError: for data that cannot be used; no run folder is made then.
+        Stopped: after Ctrl-C or a file ``stop``; the same command resumes.
+    """
+    app = application(name)
+    progress.say(f"reading {data}")
+    items, refusals = read(app, data, config)
+    progress.say(f"auditing {len(items)} items")
+    checks = app.audit([*items, *refusals], config)
+    split = app.split(items, config)
+    run = Run.begin(out, _job(name, data, config, split), config.seed)
+    try:
+        with run.interruptible():
+            ledger.write_split(run.folder / "split.csv", split)
+            methods = app.methods(config)
+            studies = [
+                _study(app, name, method, split, config, run, progress) for method in methods
+            ]
+            study = _compare(
+                Study(
+                    application=name, app=app, run=run, data=data, config=config, split=split,
+                    checks=checks, methods=studies, chosen=methods[0].name, refusals=refusals,
+                ),
+                progress,
+            )  # fmt: skip
+            _publish(study, progress)
+    except (Stopped, KeyboardInterrupt):
+        run.close("stopped")
+        raise Stopped from None
+    except BaseException as error:
+        ledger.write_text(run.folder / "log", "".join(traceback.format_exception(error)))
+        run.close("failed", error=str(error))
+        raise
+    run.close("finished", model=study.chosen, step="done")
+    return study
+
+
+def read(app: Any, data: Path, config: Any) -> tuple[list[Any], list[Refusal]]:
+    """Return the items that can be used, and one refusal for each that cannot."""
+    found = app.read(data, config)
+    refusals = [entry for entry in found if isinstance(entry, Refusal)]
+    return [entry for entry in found if not isinstance(entry, Refusal)], refusals
+
+
+def _job(name: str, data: Path, config: Any, split: Split) -> dict[str, Any]:
+    content = [
+        [role, item.id, item.label, item.group, sha256_of_file(item.path)]
+        for role, item in split.rows()
+    ]
+    return {
+        "application": name,
+        "data": str(data.resolve()),
+        "data_sha256": sha256(canonical(content)),
+        "config": dataclasses.asdict(config),
+    }
+
+
+def _study(
+    app: Any, name: str, method: Method, split: Split, config: Any, run: Run, progress: Progress
+) -> MethodStudy:
+    """Fit, calibrate and try one method, or take it from the run folder if it is there."""
+    run.check_stop()
+    folder = run.folder / "models" / method.name
+    seconds = _fitted_seconds(run, method.name)
+    if (folder / "model.json").exists() and seconds is not None:
+        model = artefact.load_model(folder)
+    else:
+        progress.say(f"fitting {method.name} ({method.help})")
+        run.status("running", step=f"fitting {method.name}")
+        start = time.perf_counter()
+        model = method.fit(split, config, run)
+        seconds = time.perf_counter() - start
+        artefact.save_model(folder, name, model)
+        run.log({"event": "fitted", "method": method.name, "seconds": seconds})
+    outcomes = _outcomes(app, method.name, model, split, run, progress)
+    model = app.calibrate(model, outcomes["calibration"], config)
+    artefact.save_operating(folder, model.operating_block())
+    model = artefact.load_model(folder)
+    return MethodStudy(
+        name=method.name, kind=method.kind, model=model, fit_seconds=seconds,
+        outcomes=outcomes, help=method.help,
+    )  # fmt: skip
+
+
+def _fitted_seconds(run: Run, method: str) -> float | None:
+    rows = [r for r in run.rows() if r.get("event") == "fitted" and r.get("method") == method]
+    return float(rows[-1]["seconds"]) if rows else None
+
+
+def _outcomes(
+    app: Any, method: str, model: Any, split: Split, run: Run, progress: Progress
+) -> dict[str, list[Outcome]]:
+    path = run.folder / "outcomes.csv"
+    known = ledger.read_outcomes(path).get(method) if path.exists() else None
+    if known is not None:
+        return known
+    found: dict[str, list[Outcome]] = {}
+    for role in OUTCOME_ROLES:
+        items = split.role(role)
+        found[role] = []
+        for item in progress.track(items, f"{method}: {role}"):
+            run.check_stop()
+            found[role] += app.outcomes(model, [item])
+            run.beat(step=f"{method}: {role}")
+    everything = ledger.read_outcomes(path) if path.exists() else {}
+    ledger.write_outcomes(path, {**everything, method: found})
+    return found
+
+
+def _compare(study: Study, progress: Progress) -> Study:
+    """Add test estimates with intervals over groups, and paired differences to the chosen one."""
+    progress.say("comparing the methods on the test parts")
+    best = study.best.outcomes["test"]
+    metrics: Sequence[Metric] = study.app.METRICS
+    compared = []
+    for method in study.methods:
+        test = method.outcomes["test"]
+        estimates = {m.name: score(test, m, study.run.rng(f"bootstrap {m.name}")) for m in metrics}
+        differences = (
+            {}
+            if method.name == study.chosen
+            else {
+                metrics[0].name: paired_difference(
+                    test, best, metrics[0], study.run.rng("paired"), BOOTSTRAP_REPETITIONS
+                )
+            }
+        )
+        compared.append(dataclasses.replace(method, estimates=estimates, differences=differences))
+    return dataclasses.replace(study, methods=compared)
+
+
+def score(outcomes: Sequence[Outcome], metric: Metric, rng: np.random.Generator) -> Estimate:
+    """Return a metric with its bootstrap interval over groups."""
+    found: Estimate = estimate(outcomes, metric, rng, BOOTSTRAP_REPETITIONS)
+    return found
+
+
+def _publish(study: Study, progress: Progress) -> None:
+    from lineside.core.card import model_card
+    from lineside.core.report import write_report
+
+    progress.say("writing the report")
+    study.run.status("running", step="writing the report")
+    for method in study.methods:
+        folder = study.run.folder / "models" / method.name
+        ledger.write_text(folder / "MODEL_CARD.md", model_card(study, method))
+    write_report(study)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a model did on labelled data that it has never seen."""
+
+    model: Any
+    outcomes: Sequence[Outcome]
+    estimates: Mapping[str, Estimate]
+    refusals: Sequence[Refusal]
+
+
+def evaluate(
+    name: str, data: Path, model_path: Path, config: Any, progress: Progress
+) -> Evaluation:
+    """Judge labelled data that a model has never seen.
+
+    Raises:
+        UserError: if items are among those that the model was fitted or calibrated on.
+    """
+    app = application(name)
+    model = artefact.load_model(model_path)
+    items, refusals = read(app, data, config)
+    ledger.refuse_known(items, artefact.model_folder(model_path))
+    outcomes: list[Outcome] = []
+    for item in progress.track(items, "judging"):
+        outcomes += app.outcomes(model, [item])
+    rng = np.random.default_rng(config.seed)
+    estimates = {metric.name: score(outcomes, metric, rng) for metric in app.METRICS}
+    return Evaluation(model=model, outcomes=outcomes, estimates=estimates, refusals=refusals)

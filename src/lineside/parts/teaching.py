@@ -1,0 +1,187 @@
+"""Feedback: a missed defect or a false reject makes a child of a detector in seconds.
+
+No old image is needed: the head trains on from where it is, on the cells kept in the detector's
+memory and on those of the new images, which count more. A missed defect needs no mask: its most
+suspicious cells are believed first (see `head`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lineside.parts.cell_memory import CellMemory, rounded
+from lineside.parts.combination import BEND, Combination, centre_and_spread, slope_for
+from lineside.parts.detection import Example
+from lineside.parts.goodness import describe
+from lineside.parts.head import (
+    BAG_CELLS,
+    UNKNOWN,
+    CellNetwork,
+    Head,
+    TrainingCells,
+    choose_cells,
+    overlap_of,
+    train_network,
+)
+from lineside.parts.view import View, head_inputs, on_grid, view_of
+
+if TYPE_CHECKING:
+    from lineside.parts.detector import GoodAndHead
+
+MEMBERS = 4
+NEW_WEIGHT = 4.0
+"""How much more the cells of a new image count than those of an old one."""
+STEPS_ON, RATE_ON = 250, 1e-3
+STEPS_FRESH, RATE_FRESH = 600, 4e-3
+TOP_CELLS = 5
+
+
+def taught(
+    parent: GoodAndHead, examples: Sequence[Example], rng: np.random.Generator
+) -> GoodAndHead:
+    """Return a child that has learned from wrongly judged images.
+
+    Args:
+        parent: The detector; it is not changed.
+        examples: Missed defects (mask optional) and good images that were rejected.
+        rng: All randomness.
+    """
+    images = [example.image() for example in examples]
+    views = [view_of(image) for image in images]
+    seen_as = [describe(i, v.native, v.half) for i, v in zip(images, views, strict=True)]
+    accepted = [d for d, e in zip(seen_as, examples, strict=True) if not e.faulty]
+    good = parent.good.teach(accepted) if accepted else parent.good
+    faulty = {(e.label, e.part) for e in examples if e.faulty}
+    kinds = dict(parent.kinds)
+    for label, _ in faulty:
+        kinds[label] = kinds.get(label, 0) + 1
+    if parent.head is None and not faulty:
+        return dataclasses.replace(parent, good=good)
+    maps = [on_grid(parent.good.judge(d)[1], *v.grid) for d, v in zip(seen_as, views, strict=True)]
+    new = [
+        _new_cells(parent, views[i], maps[i], example, i, rng) for i, example in enumerate(examples)
+    ]
+    head, memory = _train_on(parent, new, torch.Generator().manual_seed(int(rng.integers(2**31))))
+    return dataclasses.replace(
+        parent,
+        good=good,
+        head=head,
+        memory=memory,
+        kinds=kinds,
+        combination=_recombined(parent, head, sum(kinds.values())),
+    )
+
+
+def _new_cells(
+    parent: GoodAndHead,
+    seen: View,
+    suspicion: NDArray[np.float32],
+    example: Example,
+    number: int,
+    rng: np.random.Generator,
+) -> TrainingCells:
+    """Return the cells of one new image, the most suspicious ones of a good image."""
+    memory = parent.memory
+    inputs = head_inputs(seen)
+    if example.faulty:
+        mask = example.mask()
+        overlap = None if mask is None else overlap_of(mask, *seen.grid)
+        places, target = choose_cells(overlap, suspicion, True, rng)
+    else:
+        likeness = suspicion
+        if parent.head is not None:
+            likeness = parent.head.logits(inputs).mean(1).numpy().reshape(seen.grid)
+        places = np.argsort(-likeness, axis=None, kind="stable")[:60]
+        target = np.zeros(len(places), np.float32)
+    weight = np.full(len(places), NEW_WEIGHT, np.float32)
+    weight[target == 1] /= math.sqrt(max(1, int((target == 1).sum())))
+    weight[target == UNKNOWN] = 0
+    weight[np.flatnonzero(target == UNKNOWN)[:BAG_CELLS]] = NEW_WEIGHT / math.sqrt(BAG_CELLS)
+    return TrainingCells(
+        inputs=(inputs[torch.from_numpy(places)] - memory.centre) / memory.scale,
+        target=torch.from_numpy(target),
+        weight=torch.from_numpy(weight)[:, None],
+        image=torch.full((len(places),), number),
+    )
+
+
+def _train_on(
+    parent: GoodAndHead, new: Sequence[TrainingCells], generator: torch.Generator
+) -> tuple[Head, CellMemory]:
+    """Train the head further, or a first one, and put the new cells into memory."""
+    memory = parent.memory
+    start = parent.head.network if parent.head is not None else None
+    members = start.members if start is not None else MEMBERS
+    old = memory.training_cells(members)
+    joined = TrainingCells(
+        inputs=torch.cat([old.inputs, *(c.inputs.clamp(-8, 8) for c in new)]),
+        target=torch.cat([old.target, *(c.target for c in new)]),
+        weight=torch.cat([old.weight, *(c.weight.repeat(1, members) for c in new)]),
+        image=torch.cat([old.image.clamp(max=-1), *(c.image for c in new)]),
+    )
+    steps = STEPS_FRESH if start is None else STEPS_ON
+    network = train_network(
+        joined,
+        generator=generator,
+        least_steps=steps,
+        most_steps=steps,
+        rate=RATE_FRESH if start is None else RATE_ON,
+        start=start,
+        **({} if start is None else {"hidden": start.hidden}),
+    ).requires_grad_(False)
+    head = Head(network=network, centre=memory.centre, scale=memory.scale)
+    return head, _remembering(memory, [_settled(c, network) for c in new])
+
+
+def _settled(cells: TrainingCells, network: CellNetwork) -> TrainingCells:
+    """Return the cells with those of a bag that look most like a defect as positives."""
+    bag = torch.nonzero(cells.target == UNKNOWN)[:, 0]
+    if len(bag) == 0:
+        return cells
+    with torch.inference_mode():
+        best = network(cells.inputs[bag]).mean(1).topk(min(BAG_CELLS, len(bag))).indices
+    chosen = bag[best]
+    return TrainingCells(
+        inputs=cells.inputs[chosen],
+        target=torch.ones(len(chosen)),
+        weight=torch.full((len(chosen), 1), NEW_WEIGHT / math.sqrt(len(chosen))),
+        image=cells.image[chosen],
+    )
+
+
+def _remembering(memory: CellMemory, new: Sequence[TrainingCells]) -> CellMemory:
+    """Return the memory with new cells at its end; they are hidden from no member."""
+
+    def nothing(cells: TrainingCells) -> Tensor:
+        return torch.full((len(cells.target),), -1)
+
+    return dataclasses.replace(
+        memory,
+        inputs=torch.cat([memory.inputs, *(rounded(c.inputs) for c in new)]),
+        target=torch.cat([memory.target, *(c.target.to(torch.int8) for c in new)]),
+        weight=torch.cat([memory.weight, *(c.weight[:, 0] for c in new)]),
+        fold=torch.cat([memory.fold, *(nothing(c).to(torch.int8) for c in new)]),
+        image=torch.cat([memory.image, *(nothing(c).to(torch.int32) for c in new)]),
+    )
+
+
+def _recombined(parent: GoodAndHead, head: Head, defective_parts: int) -> Combination:
+    """Return the constants for the child: the bend moves as good images' pooled logits move."""
+    after = parent.memory.good_tops(head.network, TOP_CELLS)
+    bend, spread = float(np.quantile(after, BEND)), centre_and_spread(after)[1]
+    old = parent.combination
+    if parent.head is not None:
+        before = parent.memory.good_tops(parent.head.network, TOP_CELLS)
+        bend = old.head_bend + bend - float(np.quantile(before, BEND))
+        spread = old.head_spread * spread / centre_and_spread(before)[1]
+    return dataclasses.replace(
+        old, head_bend=bend, head_spread=spread, slope=slope_for(defective_parts)
+    )

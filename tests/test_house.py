@@ -1,0 +1,93 @@
+"""The rules of the house: who imports whom, how long things are, what stays light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parent.parent / "src" / "lineside"
+FILES = sorted(SOURCE.rglob("*.py"))
+APPLICATIONS = ("parts", "scores", "faces", "machines", "speakers", "games")
+LONGEST_FUNCTION, LONGEST_FILE = 60, 400
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def floor(path: Path) -> str:
+    parts = path.relative_to(SOURCE).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_floors_import_only_what_lies_below(path):
+    for name in imported(path):
+        pieces = name.split(".")
+        if pieces[0] != "lineside" or len(pieces) < 2:
+            continue
+        if floor(path) == "core":
+            assert pieces[1] not in (*APPLICATIONS, "studio", "cli"), f"core imports {name}"
+        if floor(path) in APPLICATIONS:
+            assert pieces[1] not in (*(set(APPLICATIONS) - {floor(path)}), "studio", "cli"), name
+
+
+@pytest.mark.parametrize("library", ["accelerate", "dask", "distributed", "sqlalchemy"])
+def test_each_engine_has_one_door(library):
+    doors = {"accelerate": {"loop.py"}, "sqlalchemy": {"store.py", "tables.py"}}
+    allowed = doors.get(library, {"parallel.py"})
+    for path in FILES:
+        if any(name.split(".")[0] == library for name in imported(path)):
+            assert path.name in allowed, f"{path} imports {library}"
+
+
+def test_functions_and_files_stay_short():
+    for path in FILES:
+        text = path.read_text()
+        assert text.count("\n") <= LONGEST_FILE, f"{path} has {text.count(chr(10))} lines"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                length = (node.end_lineno or 0) - node.lineno
+                assert length <= LONGEST_FUNCTION, f"{path}:{node.lineno} {node.name}: {length}"
+
+
+def test_names_say_something():
+    for path in FILES:
+        assert path.stem not in ("utils", "helpers", "common", "misc"), path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                assert not node.name.startswith("Base"), f"{path}: {node.name}"
+                assert not node.name.endswith("Manager"), f"{path}: {node.name}"
+
+
+def test_nothing_is_pickled():
+    for path in FILES:
+        assert not {"pickle", "joblib", "dill"} & imported(path), path
+
+
+@pytest.mark.parametrize(
+    "modules", ["lineside", "lineside.parts", "lineside.cli", "lineside.parts.commands"]
+)
+def test_what_must_stay_light_loads_nothing_heavy(modules):
+    code = (
+        f"import sys, {modules}; heavy = {{'torch', 'scipy', 'sklearn', 'matplotlib', 'numpy'}};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_no_file_is_named_like_a_function_of_its_package():
+    """Importing such a file would put the module in the place of the function."""
+    for package in SOURCE.rglob("__init__.py"):
+        tree = ast.parse(package.read_text())
+        functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert not functions & {path.stem for path in package.parent.iterdir()}, package
