@@ -25,7 +25,10 @@ def findings(say: Say) -> None:
         say(f"vgg_{width}_ap", _mean([run["validation_ap"] for run in found]))
         say(f"vgg_{width}_train_ap", _mean([run["train_ap"] for run in found]))
     pairs = zip(widths["quarter"], widths["half"], strict=True)
-    say("vgg_quarter_minus_half_ap", _mean([q["validation_ap"] - h["validation_ap"] for q, h in pairs]))
+    say(
+        "vgg_quarter_minus_half_ap",
+        _mean([q["validation_ap"] - h["validation_ap"] for q, h in pairs]),
+    )
     for crop in CROPS_PX:
         found = _seeds(lambda seed, c=crop: parts_findings.crop_ap(c, seed))
         say(f"crop_ap_{crop}", _mean([run["validation_ap"] for run in found]))

@@ -21,17 +21,30 @@ from lineside.core.risk import simulate_certificates
 from lineside.parts.config import METHOD_NAMES
 
 CLASSICAL = ("texture", "gaussian", "pca", "golden_template", "brightness")
-REGIMES = {name: "labelled" for name in ("detector", "patch_cnn", "texture")}
-ABBREVIATIONS = {"auroc": "auroc", "ap": "ap", "frr95": "frr_at_recall95", "frr100": "frr_at_recall100"}
+REGIMES = dict.fromkeys(("detector", "patch_cnn", "texture"), "labelled")
+ABBREVIATIONS = {
+    "auroc": "auroc",
+    "ap": "ap",
+    "frr95": "frr_at_recall95",
+    "frr100": "frr_at_recall100",
+}
 
 
-def run_folds(method: str, regime: str, *, without: str = "", maps: bool = False) -> list[tile.Fold]:
+def run_folds(
+    method: str, regime: str, *, without: str = "", maps: bool = False
+) -> list[tile.Fold]:
     """Return all folds of all splits, computing those that are not stored."""
     found = []
     for seed in tile.SEEDS:
         for fold in range(tile.FOLDS):
-            found.append(tile.fold_outcome(method, seed, fold, regime=regime, without=without, maps=maps))
-            print(f"  {method} {regime} {without} split {seed} fold {fold}", file=sys.stderr, flush=True)
+            found.append(
+                tile.fold_outcome(method, seed, fold, regime=regime, without=without, maps=maps)
+            )
+            print(
+                f"  {method} {regime} {without} split {seed} fold {fold}",
+                file=sys.stderr,
+                flush=True,
+            )
     return found
 
 
@@ -55,7 +68,6 @@ def tile_labelled(say: Say) -> None:
     say("tile_labelled_ap", tile.estimate_of(found, "ap"))
     say("tile_aupro30", _aupro(found))
     _kinds(say, "tile_labelled_auroc", found)
-    _costs(say, "detector", found)
 
 
 def tile_unseen_kind(say: Say) -> None:
@@ -73,7 +85,10 @@ def tile_unseen_kind(say: Say) -> None:
     reason = "mean over kinds; intervals per kind"
     n = len(tile.KINDS)
     say("tile_unseen_kind_auroc", plain(float(np.mean(with_labels)), "fraction", n, reason=reason))
-    say("tile_unseen_kind_goodonly_auroc", plain(float(np.mean(good_only)), "fraction", n, reason=reason))
+    say(
+        "tile_unseen_kind_goodonly_auroc",
+        plain(float(np.mean(good_only)), "fraction", n, reason=reason),
+    )
 
 
 def tile_rivals(say: Say) -> None:
@@ -153,12 +168,21 @@ def _kinds(say: Say, name: str, found: Sequence[tile.Fold]) -> None:
 
 
 def _costs(say: Say, method: str, found: Sequence[tile.Fold]) -> None:
+    """Publish times, unless trunk passes were kept in memory."""
+    if not found[0].read_ms:
+        return
     seconds = [fold.fit_seconds for fold in found]
     times = np.concatenate([fold.read_ms for fold in found])
     count = len(found)
     say(f"tile_{method}_fit_seconds", plain(float(np.median(seconds)), "s", count, "lower"))
-    say(f"tile_{method}_read_ms_p50", plain(float(np.percentile(times, 50)), "ms", len(times), "lower"))
-    say(f"tile_{method}_read_ms_p95", plain(float(np.percentile(times, 95)), "ms", len(times), "lower"))
+    say(
+        f"tile_{method}_read_ms_p50",
+        plain(float(np.percentile(times, 50)), "ms", len(times), "lower"),
+    )
+    say(
+        f"tile_{method}_read_ms_p95",
+        plain(float(np.percentile(times, 95)), "ms", len(times), "lower"),
+    )
 
 
 RESULTS: dict[str, Callable[[Say], None]] = {

@@ -6,7 +6,7 @@ public tiles (Huang et al.), with crops of held-out parts: average precision at 
 per defect crop, equal steps, the same parts and crops for all networks of a seed.
 
 Run: ``python -m benchmarks.parts_findings --list``,
-``python -m benchmarks.parts_findings --only vgg_quarter [--seed 0] [--steps 600]``.
+``python -m benchmarks.parts_findings --only vgg_quarter [--seed 0] [--steps 300]``.
 Results and checkpoints lie in ``~/lineside-checkpoints``; a stopped run goes on from there.
 """
 
@@ -35,25 +35,27 @@ from lineside.parts.patches import PatchCNN, Width, crop_scores, fit_patch_cnn
 
 STORE = Path.home() / "lineside-checkpoints" / "parts" / "findings"
 KINDS = ("good", "blowhole", "crack")
+STEPS = 300
+"""Updates of every network: at most ten minutes on one core, and validation AP is level by then."""
 PARTS_OUT = 3
 """One third of the parts of each kind is held out."""
 
 Fit = Callable[..., PatchCNN]
 
 
-def vgg_width_ap(width: Width, seed: int, steps: int = 600) -> dict[str, Any]:
+def vgg_width_ap(width: Width, seed: int, steps: int = STEPS) -> dict[str, Any]:
     """Return train and validation AP of a VGG19 of a width on 64-px crops."""
     return _result(f"vgg_{width}", seed, steps, fit_patch_cnn, width=width)
 
 
-def crop_ap(crop_px: int, seed: int, steps: int = 600) -> dict[str, Any]:
+def crop_ap(crop_px: int, seed: int, steps: int = STEPS) -> dict[str, Any]:
     """Return train and validation AP of the eighth-width VGG19 at a crop size."""
     if crop_px == 64:
         return vgg_width_ap("eighth", seed, steps)
     return _result(f"crop_{crop_px}", seed, steps, fit_patch_cnn, width="eighth", crop_px=crop_px)
 
 
-def lite_ap(pretrained: bool, seed: int, steps: int = 600) -> dict[str, Any]:
+def lite_ap(pretrained: bool, seed: int, steps: int = STEPS) -> dict[str, Any]:
     """Return train and validation AP of EfficientNet-Lite0 on 64-px crops."""
     name = "lite_pretrained" if pretrained else "lite_random"
     return _result(name, seed, steps, fit_lite_patches, pretrained=pretrained)
@@ -85,6 +87,8 @@ def _result(name: str, seed: int, steps: int, fit: Fit, **options: Any) -> dict[
         rng=rng_of(seed, "findings"),
         log=rows.append,
         steps=steps,
+        validations=5,
+        size_corrected=False,
         checkpoint=folder / "checkpoint",
         progress=_reporter(f"{name} seed {seed}"),
         **options,
@@ -149,7 +153,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", choices=RESULTS, default=None)
     parser.add_argument("--seed", action="append", type=int, default=None)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
     if options.list:

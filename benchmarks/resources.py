@@ -22,7 +22,9 @@ def help_seconds(say: Say) -> None:
     times = []
     for _ in range(7):
         start = time.perf_counter()
-        subprocess.run([Path(sys.executable).parent / "lineside", "--help"], capture_output=True, check=True)
+        subprocess.run(
+            [Path(sys.executable).parent / "lineside", "--help"], capture_output=True, check=True
+        )
         times.append(time.perf_counter() - start)
     say("help_seconds", plain(float(np.median(times)), "s", len(times), "lower", "median of 7"))
 
@@ -40,7 +42,9 @@ def fit_and_predict(say: Say) -> None:
     say("fit_seconds_300", plain(found["fit_seconds"], "s", IMAGES, "lower", reason))
     say("predict_ms_p50", plain(found["p50"], "ms", found["count"], "lower", reason))
     say("predict_ms_p95", plain(found["p95"], "ms", found["count"], "lower", reason))
-    say("peak_rss_mb", plain(found["peak_rss_mb"], "MB", 1, "lower", reason + "; 4096x256 included"))
+    say(
+        "peak_rss_mb", plain(found["peak_rss_mb"], "MB", 1, "lower", reason + "; 4096x256 included")
+    )
 
 
 def measure(folder: Path) -> dict[str, float]:
@@ -49,8 +53,8 @@ def measure(folder: Path) -> dict[str, float]:
 
     from PIL import Image
 
-    from lineside.parts.data import read
     from lineside.parts.config import Config
+    from lineside.parts.data import read
     from lineside.parts.images import decode, load_example
     from lineside.parts.recipes import RECIPES
     from lineside.parts.simulation import demo
@@ -59,7 +63,9 @@ def measure(folder: Path) -> dict[str, float]:
     items = read(table, Config())[:IMAGES]
     train = [load_example(item) for item in items]
     start = time.perf_counter()
-    detector = RECIPES["detector"].fit()(train, [], rng=np.random.default_rng(0), log=lambda row: None)
+    detector = RECIPES["detector"].fit()(
+        train, [], rng=np.random.default_rng(0), log=lambda row: None
+    )
     fit_seconds = time.perf_counter() - start
     times = []
     for item in items:

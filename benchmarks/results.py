@@ -1,4 +1,4 @@
-"""Published numbers: ``docs/results/APP.json``, one flat object, merged and never rewritten whole."""
+"""Published numbers: ``docs/results/APP.json``, one flat object, always merged."""
 
 from __future__ import annotations
 

@@ -45,7 +45,9 @@ def _fitted(method: str, fold: int, exposures: tuple[str, ...] | None) -> tuple[
     train_index, test_index = tile.folds(0)[fold]
     items, pictures = tile.items(), tile.examples()
     shown = [
-        pictures[i] for i in train_index if not exposures or items[i].slices["exposure"] in exposures
+        pictures[i]
+        for i in train_index
+        if not exposures or items[i].slices["exposure"] in exposures
     ]
     rng = rng_of(0, f"robust {method} {fold}")
     detector = RECIPES[method].fit()(shown, [], rng=rng, log=lambda row: None)
@@ -76,7 +78,9 @@ def _graded(method: str) -> dict[str, float]:
     chosen = []
     for faulty in (False, True):
         pool = [i for i in test if pictures[i].faulty == faulty]
-        chosen += [pool[i] for i in rng.choice(len(pool), min(len(pool), IMAGES // 2), replace=False)]
+        chosen += [
+            pool[i] for i in rng.choice(len(pool), min(len(pool), IMAGES // 2), replace=False)
+        ]
     labels = [float(pictures[i].faulty) for i in chosen]
 
     def score(images: list[object]) -> float:

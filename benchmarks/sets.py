@@ -20,8 +20,8 @@ from lineside.parts.config import METHOD_NAMES, Config
 from lineside.parts.data import split
 from lineside.parts.images import load_example
 from lineside.parts.items import PartImage
-from lineside.parts.recipes import RECIPES
 from lineside.parts.metrics import METRICS
+from lineside.parts.recipes import RECIPES
 
 SHORT = {
     "image_auroc": "auroc",

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
+from benchmarks.remember import METHODS, remember_trunk
 from lineside.core.contract import Estimate, UserError
 from lineside.core.files import write_json
 from lineside.core.measures import auroc, average_precision, fpr_at_recall
@@ -26,8 +27,8 @@ from lineside.core.run import rng_of
 from lineside.parts.detection import Example
 from lineside.parts.images import load_example
 from lineside.parts.items import GOOD, PartImage
-from lineside.parts.recipes import RECIPES
 from lineside.parts.metrics import aupro
+from lineside.parts.recipes import RECIPES
 
 TILES = Path(__file__).resolve().parents[2] / "shared" / "data" / "parts" / "magnetic_tile"
 STORE = Path.home() / "lineside-checkpoints" / "parts"
@@ -113,7 +114,7 @@ def fold_outcome(
             scores=np.array(stored["scores"]), labels=np.array(stored["labels"]),
             parts=tuple(stored["parts"]), kinds=tuple(stored["kinds"]),
             aupro30=float("nan") if stored["aupro30"] is None else stored["aupro30"],
-            fit_seconds=stored["fit_seconds"], read_ms=tuple(stored["read_ms"]),
+            fit_seconds=stored["fit_seconds"] or float("nan"), read_ms=tuple(stored["read_ms"]),
         )  # fmt: skip
     found = _compute(method, seed, fold, regime, without, maps)
     write_json(path, {
@@ -125,6 +126,9 @@ def fold_outcome(
 
 
 def _compute(method: str, seed: int, fold: int, regime: str, without: str, maps: bool) -> Fold:
+    timed = method not in METHODS
+    if not timed:
+        remember_trunk()
     train_index, test_index = folds(seed)[fold]
     pictures = examples()
     train = [pictures[i] for i in train_index if _shown(pictures[i], regime, without)]
@@ -145,7 +149,8 @@ def _compute(method: str, seed: int, fold: int, regime: str, without: str, maps:
     return Fold(
         scores=np.array(scores, float), labels=np.array([int(e.faulty) for e in test]),
         parts=tuple(e.part for e in test), kinds=tuple(e.label for e in test),
-        aupro30=overlap, fit_seconds=fit_seconds, read_ms=tuple(milliseconds),
+        aupro30=overlap, fit_seconds=fit_seconds if timed else float("nan"),
+        read_ms=tuple(milliseconds) if timed else (),
     )  # fmt: skip
 
 
@@ -170,7 +175,9 @@ MEASURES = {
 
 def mean_of(found: Sequence[Fold], measure: str) -> float:
     """Return the mean over folds, leaving out folds where the measure is not defined."""
-    values = [MEASURES[measure](f.scores, f.labels) for f in found if 0 < f.labels.sum() < f.labels.size]
+    values = [
+        MEASURES[measure](f.scores, f.labels) for f in found if 0 < f.labels.sum() < f.labels.size
+    ]
     return float(np.nanmean(values))
 
 
@@ -180,7 +187,9 @@ def estimate_of(found: Sequence[Fold], measure: str, repetitions: int = 300) -> 
     names = sorted({part for fold in found for part in fold.parts})
     draws = []
     for _ in range(repetitions):
-        counts = dict(zip(names, rng.multinomial(len(names), [1 / len(names)] * len(names)), strict=True))
+        counts = dict(
+            zip(names, rng.multinomial(len(names), [1 / len(names)] * len(names)), strict=True)
+        )
         resampled = [_repeat(fold, counts) for fold in found]
         draws.append(mean_of([f for f in resampled if f.labels.size], measure))
     low, high = np.nanpercentile(draws, [2.5, 97.5])

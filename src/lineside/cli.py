@@ -20,6 +20,8 @@ from lineside import __version__
 from lineside.core.contract import UserError
 
 FINE, FINDING, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 3, 130
+PLACES = (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+"""A file where a folder is expected, or the other way round: the user's to mend."""
 
 app = cyclopts.App(
     name="lineside",
@@ -52,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
         return _complain(" ".join(str(error).split()))
     except KeyboardInterrupt:
         return INTERRUPTED
+    except PLACES as error:
+        return _complain(f"{error.filename or 'a file'}: {error.strerror or error}")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FINE
@@ -117,7 +121,7 @@ def _flag(name: str, value: object) -> list[str]:
 
 
 def _complain(line: str) -> int:
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {' '.join(line.splitlines())}", file=sys.stderr)
     return BAD_INPUT
 
 

@@ -85,7 +85,11 @@ def test_a_stopped_run_is_taken_up_and_ends_alike(toy, numbers, tmp_path, monkey
         ("model.json", lambda b: b.replace(b'"format": 1', b'"format": 9'), "format 9"),
         ("model.json", lambda b: b.replace(b'"toy"', b'"alien"'), "alien"),
         ("model.json", lambda b: b[:40], "cannot be read as JSON"),
-        ("model.json", lambda b: re.sub(rb'"threshold": [0-9.]+', b'"threshold": 0.1', b), "altered"),
+        (
+            "model.json",
+            lambda b: re.sub(rb'"threshold": [0-9.]+', b'"threshold": 0.1', b),
+            "altered",
+        ),
     ],
 )
 def test_a_tampered_model_is_refused(toy, numbers, tmp_path, name, change, words):

@@ -6,7 +6,6 @@ import torch
 
 from lineside.core.contract import UserError
 from lineside.parts.cell_memory import STEP
-from lineside.parts.combination import fit_combination
 from lineside.parts.detection import Example
 from lineside.parts.detector import (
     defective_parts,
@@ -19,7 +18,7 @@ from lineside.parts.preparation import Shelf, inner_folds
 from lineside.parts.view import View, head_inputs, on_grid
 
 SIZE = (64, 80)
-FAST = {"members": 2, "hidden": 16, "least_steps": 120, "most_steps": 120}
+FAST = {"hidden": 16, "least_steps": 120, "most_steps": 120}
 
 
 def picture(number: int, kind: str):
@@ -226,7 +225,3 @@ def test_maps_of_the_same_grid_are_left_as_they_are():
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
     assert on_grid(values, 2, 3) is values
     assert on_grid(values, 4, 6).shape == (4, 6)
-
-
-def test_a_combination_without_head_leaves_the_head_out():
-    assert fit_combination(np.arange(5.0), np.arange(5.0), 0).slope == 0

@@ -114,10 +114,16 @@ def test_members_are_separate_perceptrons():
 
 def test_a_member_does_not_see_good_parts_of_its_fold_but_all_defects():
     rng = np.random.default_rng(0)
-    joined, _, _ = assemble([cells_of(rng, "good", 1), cells_of(rng, "scratch", 1)], 2)
-    assert joined.weight[:40, 0].all()
-    assert not joined.weight[:40, 1].any()
+    joined, _, _ = assemble([cells_of(rng, "good", 1), cells_of(rng, "scratch", 1)], 1, 2)
+    assert joined.weight[:40, :2].all()
+    assert not joined.weight[:40, 2].any()
     assert joined.weight[40:].all()
+
+
+def test_some_members_compute_what_they_computed_among_all():
+    network = CellNetwork(5, 3, 7).initialise(generator())
+    x = torch.randn(11, 5, generator=generator(1))
+    torch.testing.assert_close(network.some(1, 3)(x), network(x)[:, 1:])
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -125,9 +131,10 @@ def test_learns_defects_with_masks_and_from_image_labels_alone(masked):
     rng = np.random.default_rng(0)
     cells = [cells_of(rng, "good", i % 2) for i in range(20)]
     cells += [cells_of(rng, "scratch", i % 2, masked) for i in range(10)]
-    head = fit_head(
+    head, judge = fit_head(
         cells,
-        members=2,
+        whole=1,
+        folds=2,
         generator=generator(),
         hidden=8,
         noise=0.3,
@@ -136,13 +143,15 @@ def test_learns_defects_with_masks_and_from_image_labels_alone(masked):
     )
     defect = np.zeros((1, 4)) + np.array([6, 0, 0, 0])
     scores = head.logits(torch.from_numpy(np.concatenate([defect, np.zeros((1, 4))])))
+    assert scores.shape == (2, 1)
     assert (scores[0] > scores[1] + 2).all()
+    assert judge.network.members == 2
 
 
 def test_same_seed_same_network_whatever_the_global_state():
     rng = np.random.default_rng(0)
     cells = [cells_of(rng, "good"), cells_of(rng, "scratch")]
-    joined, _, _ = assemble(cells, 2)
+    joined, _, _ = assemble(cells, 2, 0)
     torch.manual_seed(1)
     one = train_network(joined, generator=generator(), hidden=4, least_steps=20, most_steps=20)
     torch.manual_seed(2)
@@ -152,7 +161,7 @@ def test_same_seed_same_network_whatever_the_global_state():
 
 def test_training_on_leaves_the_parent_alone():
     rng = np.random.default_rng(0)
-    joined, _, _ = assemble([cells_of(rng, "good"), cells_of(rng, "scratch")], 2)
+    joined, _, _ = assemble([cells_of(rng, "good"), cells_of(rng, "scratch")], 2, 0)
     parent = CellNetwork(4, 2, 4).initialise(generator())
     before = parent.first.clone()
     child = train_network(
@@ -165,7 +174,7 @@ def test_training_on_leaves_the_parent_alone():
 def test_survives_spec_and_tensors():
     rng = np.random.default_rng(0)
     cells = [cells_of(rng, "good"), cells_of(rng, "scratch")]
-    head = fit_head(cells, members=2, generator=generator(), hidden=4, least_steps=5)
+    head, _ = fit_head(cells, whole=2, folds=0, generator=generator(), hidden=4, least_steps=5)
     again = load_head(head.spec(), head.tensors())
     x = torch.randn(3, 4)
     torch.testing.assert_close(head.logits(x), again.logits(x), rtol=0, atol=0)

@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor
 
 from lineside.core.contract import UserError
 from lineside.core.files import canonical, disk_errors, read_json, sha256, write_bytes, write_json
@@ -24,6 +26,10 @@ from lineside.core.files import canonical, disk_errors, read_json, sha256, write
 FORMAT_VERSION = 1
 APPLICATIONS = ("parts",)
 REPAIR = "copy the model again, or train it anew"
+MISFITS = (
+    KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, SafetensorError,
+)  # fmt: skip
+"""What loading a model raises whose content does not fit together."""
 
 
 def model_id(application: str, spec: Mapping[str, Any], tensors: bytes) -> str:
@@ -32,7 +38,13 @@ def model_id(application: str, spec: Mapping[str, Any], tensors: bytes) -> str:
 
 
 def save_model(
-    folder: Path, application: str, model: Any, *, parent: str = "", card: str = ""
+    folder: Path,
+    application: str,
+    model: Any,
+    *,
+    parent: str = "",
+    card: str = "",
+    beside: Mapping[str, str] | None = None,
 ) -> str:
     """Write a model folder as a whole or not at all, and return the model's id.
 
@@ -42,12 +54,12 @@ def save_model(
         model: Anything with ``spec()``, ``tensors()`` and ``operating_block()``.
         parent: Id of the model that this one was made from by feedback.
         card: Text of ``MODEL_CARD.md``.
+        beside: Further text files of the folder, text by name.
 
     Raises:
         UserError: if the disk is full or the folder may not be written.
     """
-    spec = model.spec()
-    arrays = tensors_to_bytes({k: v.contiguous() for k, v in sorted(model.tensors().items())})
+    spec, arrays = model.spec(), _bytes_of(model)
     identity = model_id(application, spec, arrays)
     block = model.operating_block()
     description = {
@@ -66,15 +78,40 @@ def save_model(
         try:
             write_bytes(draft / "model.safetensors", arrays)
             write_json(draft / "model.json", description)
-            write_bytes(draft / "MODEL_CARD.md", card.encode())
+            for name, text in {"MODEL_CARD.md": card, **(beside or {})}.items():
+                write_bytes(draft / name, text.encode())
             os.chmod(draft, 0o755)
-            if folder.exists():
-                shutil.rmtree(folder)
-            os.replace(draft, folder)
+            _swap(draft, folder)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
     return identity
+
+
+def identity_of(application: str, model: Any) -> str:
+    """Return the id that a model will have when it is saved."""
+    return model_id(application, model.spec(), _bytes_of(model))
+
+
+def _bytes_of(model: Any) -> bytes:
+    content = tensors_to_bytes({k: _plain(v) for k, v in sorted(model.tensors().items())})
+    return bytes(content)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Return the tensor as safetensors takes it: contiguous, in memory that no other shares."""
+    return tensor.detach().cpu().contiguous().clone()
+
+
+def _swap(draft: Path, folder: Path) -> None:
+    """Put a finished draft in the place of a folder; the old one goes after the new one is in."""
+    if not folder.exists():
+        os.replace(draft, folder)
+        return
+    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    os.replace(folder, old)  # an empty folder is replaced
+    os.replace(draft, folder)
+    shutil.rmtree(old)
 
 
 def save_operating(folder: Path, block: Mapping[str, Any]) -> None:
@@ -98,9 +135,10 @@ def load_model(path: str | Path) -> Any:
     try:
         model = application.load(description["spec"], tensors_from_bytes(arrays))
         return model.with_operating(description["operating"], identity=description["id"])
-    except (KeyError, TypeError, ValueError) as error:
+    except MISFITS as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
-            f"{folder} holds a model that this version cannot read ({error})",
+            f"{folder} holds a model that this version cannot read ({reason})",
             "train it again with this version",
         ) from error
 
@@ -113,16 +151,20 @@ def model_folder(path: Path) -> Path:
     """
     if (path / "model.json").is_file():
         return path
+    if path.name == "model.json" and path.is_file():
+        return path.parent
     status = path / "status.json"
     if status.is_file():
-        chosen = str(read_json(status).get("model", ""))
+        facts = read_json(status)
+        chosen = str(facts.get("model", "")) if isinstance(facts, dict) else ""
         if chosen and (path / "models" / chosen / "model.json").is_file():
             return path / "models" / chosen
         raise UserError(
             f"{path} is a run without a finished model",
             "repeat its train command to finish it",
         )
-    runs = [str(status.parent) for status in sorted(Path().glob("**/status.json"))[:5]]
+    near = [*Path().glob("*/status.json"), *Path().glob("*/*/status.json")]
+    runs = [str(status.parent) for status in sorted(near)[:5]]
     hint = f"runs here: {', '.join(runs)}" if runs else "make one with: lineside APP train DATA"
     raise UserError(f"{path} holds no model", hint)
 
@@ -142,8 +184,9 @@ def _description(folder: Path) -> dict[str, Any]:
             f"this version knows {', '.join(APPLICATIONS)}",
         )
     missing = {"spec", "tensors", "operating", "operating_sha256", "id"} - set(description)
+    missing |= {"tensors"} - {k for k, v in description.items() if isinstance(v, dict)}
     if missing:
-        raise UserError(f"{folder}/model.json lacks {', '.join(sorted(missing))}", "copy it again")
+        raise UserError(f"{folder}/model.json lacks {', '.join(sorted(missing))}", REPAIR)
     if sha256(canonical(description["operating"])) != description["operating_sha256"]:
         raise UserError(
             f"the operating point in {folder}/model.json was altered", "calibrate the model anew"
@@ -156,16 +199,10 @@ def _arrays(folder: Path, description: Mapping[str, Any]) -> bytes:
     try:
         arrays = path.read_bytes()
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be read: {error.strerror}", "copy the model again"
-        ) from error
+        raise UserError(f"{path} cannot be read: {error.strerror}", REPAIR) from error
     expected = description["tensors"]
-    if len(arrays) != expected["bytes"] or sha256(arrays) != expected["sha256"]:
-        raise UserError(
-            f"{path} is damaged or was altered", "copy the model again, or train it anew"
-        )
+    if len(arrays) != expected.get("bytes") or sha256(arrays) != expected.get("sha256"):
+        raise UserError(f"{path} is damaged or was altered", REPAIR)
     if model_id(description["application"], description["spec"], arrays) != description["id"]:
-        raise UserError(
-            f"{folder}/model.json was altered", "copy the model again, or train it anew"
-        )
+        raise UserError(f"{folder}/model.json was altered", REPAIR)
     return arrays

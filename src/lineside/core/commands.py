@@ -11,13 +11,19 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from lineside.core.contract import Check, Estimate, Refusal, Result
+from lineside.core.contract import Check, Estimate, Refusal, Result, UserError
 
 FINDING, BAD_INPUT = 1, 2
-MARKS = {"ok": "ok     ", "info": "info   ", "warn": "WARN   ", "fail": "FAIL   ", "unknown": "unknown"}
+MARKS = {
+    "ok": "ok     ",
+    "info": "info   ",
+    "warn": "WARN   ",
+    "fail": "FAIL   ",
+    "unknown": "unknown",
+}
 
 
-def build(name: str, config_type: type, help_text: str) -> App:
+def build(name: str, config_type: Any, help_text: str) -> App:
     """Return the command group of an application with the common verbs.
 
     Args:
@@ -103,6 +109,8 @@ def run_training(name: str, data: Path, out: Path, config: Any) -> int:
     from lineside.core.run import Stopped
     from lineside.core.workflow import train
 
+    if not data.exists():  # before anything is said
+        raise UserError(f"{data} does not exist", "check the path of the data")
     try:
         study = train(name, data, out, config, Progress())
     except Stopped:
@@ -145,6 +153,8 @@ def run_evaluation(name: str, data: Path, model: Path, config: Any) -> int:
     point = OperatingPoint.from_json(found.model.operating_block()["point"])
     kept, line = check_promise(point, group_scores(found.outcomes, point.rule))
     print(line)
+    if point.suspended:
+        print(f"note: the certificate is suspended: {point.suspended}", file=sys.stderr)
     print_refusals(found.refusals)
     if found.refusals:
         return BAD_INPUT
@@ -160,10 +170,12 @@ def print_results(results: Sequence[Result | Refusal], *, as_json: bool) -> int:
     """
     import json
 
+    from lineside.core.files import finite
+
     refusals = [result for result in results if isinstance(result, Refusal)]
     for result in results:
         if as_json:
-            print(json.dumps(result.as_json()))
+            print(json.dumps(finite(result.as_json())))
         elif not isinstance(result, Refusal):
             print(result.as_line())
     if not as_json:

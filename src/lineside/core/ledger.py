@@ -1,4 +1,7 @@
-"""The tables of a run: which item had which role (``split.csv``), what was said of it."""
+"""The tables of a run: which item had which role (``split.csv``), what was said of it.
+
+A model that learned or was calibrated after its run keeps ``used.csv`` beside it, same columns.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,11 @@ from lineside.core.files import finite, sha256_of_file, write_bytes
 
 SPLIT_COLUMNS = ("item", "sha256", "group", "label", "role")
 OUTCOME_COLUMNS = ("method", "role", "item", "group", "slices", "value")
-USED_ROLES = ("train", "validation", "calibration")
+FITTED_ROLES = ("train", "validation", "taught")
+USED_ROLES = (*FITTED_ROLES, "calibration")
+
+UsedRow = tuple[str, str, str, str, str]
+"""A row of ``split.csv`` or ``used.csv``, see `SPLIT_COLUMNS`."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -34,23 +41,58 @@ def write_split(path: Path, split: Split) -> None:
     )
 
 
-def refuse_known(items: Sequence[Any], model_folder: Path) -> None:
-    """Refuse items that a model was fitted or calibrated on.
+def used_rows(items: Sequence[Any], role: str) -> list[UsedRow]:
+    """Return the rows of items that a model has learned from, or was calibrated on."""
+    return [(item.id, sha256_of_file(item.path), item.group, item.label, role) for item in items]
+
+
+def used_text(rows: Sequence[UsedRow]) -> str:
+    """Return the text of ``used.csv``."""
+    return _text(SPLIT_COLUMNS, rows)
+
+
+def read_used(model_folder: Path) -> list[UsedRow]:
+    """Return what a model has used since its run; nothing for most models.
+
+    Raises:
+        UserError: if the table has other columns.
+    """
+    path = model_folder / "used.csv"
+    return _read_used(path) if path.exists() else []
+
+
+def refuse_known(
+    items: Sequence[Any], model_folder: Path, roles: Sequence[str] = USED_ROLES
+) -> None:
+    """Refuse items that a model was made with, by content, and parts that it was taught.
+
+    Args:
+        items: What is to be judged or calibrated on.
+        model_folder: ``RUN/models/NAME``; its run's split and what it used later count.
+        roles: What counts as used: for a calibration only what was fitted on.
 
     Raises:
         UserError: if there is one; with their number and the first id.
     """
-    path = model_folder.parent.parent / "split.csv"
-    if not path.exists():
-        return
-    with path.open(newline="", encoding="utf-8") as stream:
-        used = {row["sha256"] for row in csv.DictReader(stream) if row["role"] in USED_ROLES}
-    known = [item.id for item in items if sha256_of_file(item.path) in used]
+    split = model_folder.parent.parent / "split.csv"
+    rows = [*(_read_used(split) if split.exists() else []), *read_used(model_folder)]
+    files = {sha for _, sha, _, _, role in rows if role in roles}
+    # Other pictures of a taught part resemble it; a group named like its item is no real name.
+    groups = {group for item, _, group, _, role in rows if role == "taught" and group != item}
+    known = [i.id for i in items if i.group in groups or sha256_of_file(i.path) in files]
     if known:
         raise UserError(
             f"{len(known)} of {len(items)} items were used to make this model (first: {known[0]})",
             "give items that it has never seen",
         )
+
+
+def _read_used(path: Path) -> list[UsedRow]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        if tuple(reader.fieldnames or ()) != SPLIT_COLUMNS:
+            raise UserError(f"{path} is not a table of used items", "copy the run again")
+        return [(r["item"], r["sha256"], r["group"], r["label"], r["role"]) for r in reader]
 
 
 def write_outcomes(path: Path, outcomes: Mapping[str, Mapping[str, Sequence[Outcome]]]) -> None:
@@ -99,8 +141,12 @@ def read_outcomes(path: Path) -> dict[str, dict[str, list[Outcome]]]:
 
 
 def _write(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    write_text(path, _text(columns, rows))
+
+
+def _text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()

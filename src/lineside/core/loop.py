@@ -8,6 +8,7 @@ a run killed at any moment goes on from its last checkpoint and ends with bit-id
 
 from __future__ import annotations
 
+import atexit
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -127,6 +128,8 @@ def train(
     """
     home = next(training.network.parameters()).device
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    if accelerator.num_processes > 1:
+        atexit.register(accelerator.end_training)
     recorder = Recorder(
         training.network,
         training.optimizer,

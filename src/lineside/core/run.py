@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import signal
 import time
 import zlib
@@ -25,6 +26,8 @@ from lineside.core.contract import UserError
 from lineside.core.files import disk_errors, finite, read_json, write_json
 
 HEARTBEAT_SECONDS = 2.0
+OWN = (".lock", "environment.json")
+"""What lies in a folder whose run was killed before its job was written."""
 
 
 class Stopped(Exception):  # noqa: N818 - an event, not an error
@@ -70,7 +73,7 @@ class Run:
         """
         job = finite(dict(job))
         described = folder / "config.json"
-        if folder.exists() and not described.exists() and any(folder.iterdir()):
+        if folder.exists() and not described.exists() and not _vacant(folder):
             raise UserError(f"{folder} is not empty and is not a run", "choose another --out")
         with disk_errors(folder):
             created = not folder.exists()
@@ -80,13 +83,14 @@ class Run:
         try:
             if resumed:
                 _check_same_job(folder, job)
-            else:
+            _tidy(folder)
+            if not resumed:
                 write_json(folder / "environment.json", environment())
                 write_json(described, job)
-        except UserError:
+        except BaseException:
             lock.close()
-            if created and not resumed:
-                _remove_empty(folder)
+            if not resumed:
+                _vacate(folder, remove=created)
             raise
         run = cls(folder, seed, lock, resumed)
         run.status("running", step="started")
@@ -116,8 +120,7 @@ class Run:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of ``metrics.jsonl``; a half-written last line is left out."""
-        path = self.folder / "metrics.jsonl"
-        return read_rows(path) if path.exists() else []
+        return read_rows(self.folder / "metrics.jsonl")
 
     def request_stop(self) -> None:
         """Ask the run to stop at the next place where it can be taken up again."""
@@ -153,20 +156,30 @@ class Run:
 
     def close(self, state: str, **facts: Any) -> None:
         """Write the last status and give the lock back."""
-        (self.folder / "stop").unlink(missing_ok=True)
-        self.status(state, **facts)
-        self._lock.close()
+        try:
+            (self.folder / "stop").unlink(missing_ok=True)
+            self.status(state, **facts)
+        finally:
+            self._lock.close()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a JSON-lines file, leaving out lines that a kill cut short."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
+    return list(iter_rows(path))
+
+
+def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a JSON-lines file one by one, leaving out what is no JSON object."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        for line in stream:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                yield row
 
 
 def environment() -> dict[str, Any]:
@@ -211,7 +224,75 @@ def _check_same_job(folder: Path, job: Mapping[str, Any]) -> None:
         )
 
 
-def _remove_empty(folder: Path) -> None:
-    for name in (".lock", "environment.json", "config.json", "status.json"):
+def _vacant(folder: Path) -> bool:
+    """Return True if nothing but what a run killed at its very start leaves lies in a folder."""
+    if not folder.is_dir():
+        return False
+    return all(p.name in OWN or _is_draft(p, (*OWN, "config.json")) for p in folder.iterdir())
+
+
+def _is_draft(path: Path, names: tuple[str, ...]) -> bool:
+    """Return True for ``.NAME.xxxxxxxx``: a file or folder that was never renamed into place."""
+    return any(path.name.startswith(f".{name}.") for name in names)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove drafts of a killed process, and a line of the log that it left half-written."""
+    for draft in list(folder.rglob(".*.????????")):
+        if draft.is_dir():
+            shutil.rmtree(draft)
+        else:
+            draft.unlink(missing_ok=True)
+    repair_lines(folder / "metrics.jsonl")
+
+
+def repair_lines(path: Path) -> None:
+    """Make a JSON-lines file end with a whole line, so that the next one can be appended.
+
+    A line that lacks only its line break is kept; one that was cut short is removed.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return
+    with path.open("rb+") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        start = _last_line(stream, end)
+        stream.seek(start)
+        tail = stream.read()
+        if tail.endswith(b"\n"):
+            return
+        if _is_json(tail):
+            stream.write(b"\n")
+        else:
+            stream.truncate(start)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _last_line(stream: IO[bytes], end: int) -> int:
+    """Return where the last line begins; only blocks from the end on are read."""
+    block, position = 65536, end
+    while position > 0:
+        start = max(0, position - block)
+        stream.seek(start)
+        # The break that ends the file belongs to the last line.
+        found = stream.read(position - start).rfind(b"\n", 0, None if position < end else -1)
+        if found >= 0:
+            return start + found + 1
+        position = start
+    return 0
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _vacate(folder: Path, *, remove: bool) -> None:
+    """Take back what was written before the job was; nothing else lies there."""
+    for name in (*OWN, "config.json", "status.json"):
         (folder / name).unlink(missing_ok=True)
-    folder.rmdir()
+    if remove:
+        folder.rmdir()

@@ -19,6 +19,7 @@ from lineside.parts.pictures import contact_sheet, encode_jpeg
 WORST = 6
 EXPLAINED = 2
 TYPICAL = 8
+SHOWN_DOUBTS = 12
 
 
 def cases(study: Study) -> Section:
@@ -66,7 +67,8 @@ def _sheet(
         mask = mask_of(item, (image.shape[0], image.shape[1])) if item.faulty else None
         tiles.append(overlay_pixels(model, image, model.read(image).map, mask))
     names = "; ".join(
-        f"{Path(o.item).name} ({o.slices.get('kind', '')}, {o.value['score']:.2f})" for o in outcomes
+        f"{Path(o.item).name} ({o.slices.get('kind', '')}, {o.value['score']:.2f})"
+        for o in outcomes
     )
     return Figure(
         title=title,
@@ -74,6 +76,35 @@ def _sheet(
         mime="image/jpeg",
         caption=f"Anomaly maps of {reading} (label, score), on the scale of all pictures: {names}.",
         wide=True,
+    )
+
+
+def doubts(study: Study) -> Section:
+    """Show the pictures that the audit names: doubtful labels, disagreements, copies, oddities."""
+    items = {item.id: item for _, item in study.split.rows()}
+    blocks = []
+    for check in study.checks:
+        named = [items[name] for name in check.items if name in items][:SHOWN_DOUBTS]
+        if named and check.status in ("warn", "fail", "info"):
+            sheet = contact_sheet(
+                [decode(item.path) for item in named],
+                [item.label for item in named],
+                columns=6,
+                cell_px=120,
+            )
+            blocks.append(
+                Figure(
+                    title=check.name,
+                    image=encode_jpeg(sheet),
+                    mime="image/jpeg",
+                    caption=f"{check.evidence} Shown with their labels: "
+                    + "; ".join(Path(item.id).name for item in named),
+                )
+            )
+    return Section(
+        title="Pictures that the audit names",
+        lead="Look at these before you trust any number: a label may be wrong, or a picture bad.",
+        blocks=tuple(blocks),
     )
 
 

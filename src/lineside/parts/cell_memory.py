@@ -21,6 +21,7 @@ from lineside.parts.head import (
     Head,
     TrainingCells,
     image_weights,
+    seen_by,
     standardisation,
 )
 from lineside.parts.items import GOOD
@@ -55,23 +56,30 @@ class CellMemory:
         """Return the features as a head wants them, float32, shape (cell, feature)."""
         return self.inputs.float() * STEP
 
-    def good_tops(self, network: CellNetwork, top: int) -> Values:
-        """Return the pooled logit of good images kept, by the member that did not see them."""
+    def good_tops(self, network: CellNetwork, top: int, *, unseen: bool) -> Values:
+        """Return the pooled logit of good images kept, from their hard cells.
+
+        Args:
+            network: Members: of the head, or one per inner fold.
+            top: How many cells are pooled.
+            unseen: Ask the member of the image's inner fold; otherwise take the mean of members.
+        """
         rows = torch.nonzero(self.image >= 0)[:, 0]
         with torch.inference_mode():
             logits = network(self.inputs[rows].float() * STEP)
-        mine = logits.gather(1, (self.fold[rows].long() % network.members)[:, None])[:, 0]
+        mine = logits.mean(1)
+        if unseen:
+            mine = logits.gather(1, self.fold[rows].long()[:, None])[:, 0]
         image = self.image[rows]
         groups = [mine[image == number] for number in image.unique()]
         return np.array([float(g.topk(min(top, len(g))).values.mean()) for g in groups])
 
-    def training_cells(self, members: int) -> TrainingCells:
-        """Return all cells; good images of fold m are hidden from member m."""
-        seen = (self.fold.long()[:, None] != torch.arange(members)).float()
+    def training_cells(self, whole: int, folds: int) -> TrainingCells:
+        """Return all cells; see `head.assemble` for which member sees what."""
         return TrainingCells(
             inputs=self.standardised(),
             target=self.target.float(),
-            weight=self.weight[:, None] * seen,
+            weight=self.weight[:, None] * seen_by(self.fold, whole, folds),
             image=self.image.long(),
         )
 

@@ -11,6 +11,7 @@ from lineside.core.contract import Check, Estimate, Figure, Section, Table
 from lineside.core.measures import pr_curve, proportion
 from lineside.core.report import plots
 from lineside.core.report.chapters import verdict
+from lineside.core.report.render import Block
 from lineside.core.risk import (
     GroupScores,
     OperatingPoint,
@@ -67,7 +68,7 @@ def sections(study: Study) -> list[Section]:
     chapters = [operating(study), kinds(study), costs(study), cases.cases(study)]
     if study.config.robustness:
         chapters.append(robustness(study))
-    chapters.append(cases.guide(study))
+    chapters += [cases.guide(study), cases.doubts(study)]
     return [chapter for chapter in chapters if chapter.blocks]
 
 
@@ -88,9 +89,8 @@ def operating(study: Study) -> Section:
         "A part is accepted below the threshold, rejected from the reject threshold on, and goes "
         "to a person in between."
     )
-    status = "ok" if point.certified else "warn"
-    blocks = (
-        Check(name="promise", status=status, evidence=point.message),
+    blocks: tuple[Block, ...] = (
+        Check(name="promise", status="ok" if point.certified else "warn", evidence=point.message),
         rule,
         table,
         _histogram(groups, point),

@@ -1,12 +1,13 @@
 """The verbs of ``lineside parts`` beside the common ones; torch-free until a verb runs."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from lineside.core.commands import build, print_results
+from lineside.core.commands import BAD_INPUT, FINDING, build, print_refusals, print_results
 from lineside.parts.config import Config
 
 app = build("parts", Config, "Is this part faulty, and where? Quality control from images.")
@@ -36,9 +37,10 @@ def predict(
     part_pattern: str
         Regular expression whose first group is the part in a file name.
     """
+    from lineside.core.progress import Progress
     from lineside.parts.serving import judge, write_overlays
 
-    fitted, sources, results = judge(files, model, part_pattern)
+    fitted, sources, results = judge(files, model, part_pattern, Progress(quiet=json))
     if not json:
         print(f"{'verdict':<7} {'score':>8} {'limit':>8}  item")
     code = print_results(results, as_json=json)
@@ -78,10 +80,13 @@ def watch(
     model: Path = RUN,
     trail: Path = Path("audit-trail.jsonl"),
     interval_seconds: float = 1.0,
+    patience_seconds: float = 60.0,
     once: bool = False,
     part_pattern: str = "",
 ) -> int:
     """Judge pictures as they arrive in a folder; nothing is moved, every verdict is kept.
+
+    A watch keeps the model that it was started with: start it again after a recalibration.
 
     Parameters
     ----------
@@ -92,24 +97,33 @@ def watch(
     trail: Path
         The audit trail (JSON lines) that is appended to; a restarted watch takes it up.
     interval_seconds: float
-        Pause between two looks.
+        Pause between two looks; a file is judged when it has not changed in between.
+    patience_seconds: float
+        A file that cannot be read and has not changed for so long is reported.
     once: bool
-        Stop when every picture that is there now is judged; exit code 1 on a finding.
+        Stop when every picture that is there now is judged; exit code 1 on a finding, 2 if a
+        file cannot be read.
     part_pattern: str
         Regular expression whose first group is the part in a file name.
     """
     from lineside.parts.watch import watch_folder
 
-    def say(row: dict[str, Any]) -> None:
-        note = f"  suspended: {row['suspended']}" if row.get("suspended") else ""
-        score = f"{row['part_score']:8.3f}" if "part_score" in row else " " * 8
-        print(f"{row['verdict']:<10} {score}  {row['file']}{note}", flush=True)
-
-    findings = watch_folder(
-        folder, model, trail, interval_seconds=interval_seconds, once=once, say=say,
-        part_pattern=part_pattern,
+    findings, unreadable = watch_folder(
+        folder, model, trail, interval_seconds=interval_seconds,
+        patience_seconds=patience_seconds, once=once, say=_say, part_pattern=part_pattern,
     )  # fmt: skip
-    return 1 if findings else 0
+    return BAD_INPUT if unreadable else FINDING if findings else 0
+
+
+def _say(row: Mapping[str, Any]) -> None:
+    """Print one line per verdict on standard output; what else happens on standard error."""
+    if "event" in row:
+        facts = ", ".join(f"{k} {v}" for k, v in row.items() if k != "event" and v != "")
+        print(f"{row['event']}: {facts}", file=sys.stderr, flush=True)
+        return
+    note = f"  suspended: {row['suspended']}" if row.get("suspended") else ""
+    score = f"{row['part_score']:8.3f}" if "part_score" in row else " " * 8
+    print(f"{row['verdict']:<10} {score}  {row['file']}{note}", flush=True)
 
 
 @app.command
@@ -119,6 +133,7 @@ def feedback(
     missed: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)] = (),
     false_reject: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)] = (),
     kind: str = "defect",
+    part_pattern: str = "",
 ) -> int:
     """Teach missed defects and false rejects: makes a child model without full retraining.
 
@@ -134,17 +149,30 @@ def feedback(
         Images of good parts that were rejected.
     kind: str
         What the missed defect is called.
+    part_pattern: str
+        Regular expression whose first group is the part in a file name.
     """
     from lineside.parts.feedback import teach
 
-    for line in teach(model, missed, false_reject, kind):
+    for line in teach(model, missed, false_reject, kind, part_pattern):
         print(line)
     return 0
 
 
 @app.command
-def recalibrate(data: Path, /, *, model: Path = RUN, config: Annotated[Config, Parameter(name="*")] = Config()) -> int:  # fmt: skip  # noqa: E501
+def recalibrate(
+    data: Path,
+    /,
+    *,
+    model: Path = RUN,
+    max_escape: float | None = None,
+    confidence: float | None = None,
+    review_budget: float | None = None,
+    part_pattern: str = "",
+) -> int:
     """Set the operating point anew on labelled parts that the model was not fitted on.
+
+    What is not given stays as it was when the model was trained.
 
     Parameters
     ----------
@@ -152,9 +180,26 @@ def recalibrate(data: Path, /, *, model: Path = RUN, config: Annotated[Config, P
         A folder of images, or a CSV table.
     model: Path
         A run, or a model folder in it.
+    max_escape: float
+        Promise: at most this share of the faulty parts escapes.
+    confidence: float
+        Confidence of the promise.
+    review_budget: float
+        Largest share of good parts that a person looks at again.
+    part_pattern: str
+        Regular expression whose first group is the part in a file name.
     """
     from lineside.parts.feedback import recalibrate_on
 
-    for line in recalibrate_on(model, data, config):
+    wishes = {
+        "max_escape": max_escape,
+        "confidence": confidence,
+        "review_budget": review_budget,
+        "part_pattern": part_pattern or None,
+    }
+    given = {key: value for key, value in wishes.items() if value is not None}
+    lines, refusals = recalibrate_on(model, data, given)
+    for line in lines:
         print(line)
-    return 0
+    print_refusals(refusals)
+    return BAD_INPUT if refusals else 0

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -29,8 +28,8 @@ REGIONS = 16
 """The picture is cut into so many rows and columns of regions."""
 SIGMA_PX = 1.5
 BAR_PX = 15
-BAND_PIXELS = 1_000_000
-"""Responses are taken for about so many pixels at a time."""
+WHOLE_PIXELS = 270_000
+"""Larger pictures are taken region by region: bounded memory, and it stays in the CPU's cache."""
 
 _REACH_PX = BAR_PX // 2
 _FLOOR = 1e-3
@@ -56,7 +55,7 @@ def _kernels() -> tuple[Tensor, Tensor]:
 
 
 _PAIRS = ((0, 2), (1, 1), (1, 3), (2, 0), (2, 3), (3, 1), (3, 2))
-"""(vertical, horizontal) kernel of: L_xx, L_xy, long edge across, L_yy, long bar across, ... along."""
+"""(vertical, horizontal) kernel of L_xx, L_xy, edge and L_yy, bar across; edge, bar along."""
 
 
 @torch.inference_mode()
@@ -78,25 +77,20 @@ def contrast(image: Image) -> Tensor:
 def _regions(level: Tensor) -> Tensor:
     """Return the maximum of each response in each region, (RESPONSES, REGIONS, REGIONS)."""
     padded = F.pad(level, (_REACH_PX,) * 4, mode="replicate")
-    bands = [
-        F.adaptive_max_pool2d(
-            responses(padded[:, :, top : bottom + 2 * _REACH_PX]), (count, REGIONS)
-        )
-        for top, bottom, count in _bands(*level.shape[2:])
-    ]
-    return torch.cat(bands, 2)[0]
+    height, width = level.shape[2:]
+    if height * width <= WHOLE_PIXELS:
+        return F.adaptive_max_pool2d(responses(padded), REGIONS)[0]
+    found = torch.empty(RESPONSES, REGIONS, REGIONS)
+    for row, (top, bottom) in enumerate(_spans(height)):
+        for column, (left, right) in enumerate(_spans(width)):
+            window = padded[:, :, top : bottom + 2 * _REACH_PX, left : right + 2 * _REACH_PX]
+            found[:, row, column] = responses(window).amax((0, 2, 3))
+    return found
 
 
-def _bands(height: int, width: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (first row, end row, rows of regions) so that a band has a bounded number of pixels.
-
-    A picture that fits is one band; a larger one is cut between rows of regions.
-    """
-    if height * width <= BAND_PIXELS or height < REGIONS:
-        yield 0, height, REGIONS
-        return
-    for row in range(REGIONS):
-        yield row * height // REGIONS, math.ceil((row + 1) * height / REGIONS), 1
+def _spans(size: int) -> list[tuple[int, int]]:
+    """Return first and end pixel of each region, as adaptive pooling cuts them."""
+    return [(i * size // REGIONS, math.ceil((i + 1) * size / REGIONS)) for i in range(REGIONS)]
 
 
 def responses(padded: Tensor) -> Tensor:
@@ -114,7 +108,9 @@ def responses(padded: Tensor) -> Tensor:
     spread = (((xx - yy) / 2).square() + xy.square()).sqrt()
     high, low = middle + spread, middle - spread
     return torch.cat(
-        [high.relu(), (-low).relu(), low.relu(), (-high).relu()]
-        + [edge_y.abs(), edge_x.abs(), bar_y.abs(), bar_x.abs()],
+        [
+            *(high.relu(), (-low).relu(), low.relu(), (-high).relu()),
+            *(edge_y.abs(), edge_x.abs(), bar_y.abs(), bar_x.abs()),
+        ],
         1,
     )

@@ -47,7 +47,9 @@ class Description:
 
 def description_of(arrays: Mapping[str, NDArray[np.float32]]) -> Description:
     """Rebuild from `Description.arrays`."""
-    return Description(**{f.name: torch.from_numpy(arrays[f.name]).half() for f in fields(Description)})
+    return Description(
+        **{f.name: torch.from_numpy(arrays[f.name]).half() for f in fields(Description)}
+    )
 
 
 @functools.cache
@@ -66,9 +68,7 @@ def describe(image: Image, native: Tensor | None = None, half: Tensor | None = N
         native: Cells of the image (`trunk.cells`), if at hand; not needed by this description.
         half: Cells of the halved image, likewise.
     """
-    near = trunk.block_maps(
-        trunk.resized(image, NEAR_PX, NEAR_PX), (PLACE_BLOCK, WHOLE_BLOCK)
-    )
+    near = trunk.block_maps(trunk.resized(image, NEAR_PX, NEAR_PX), (PLACE_BLOCK, WHOLE_BLOCK))
     far = trunk.block_maps(trunk.resized(image, FAR_PX, FAR_PX), (PLACE_BLOCK,))
     whole = near[WHOLE_BLOCK].flatten(1)
     height, width = image.shape[:2]

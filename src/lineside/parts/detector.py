@@ -27,15 +27,10 @@ from lineside.parts.cell_memory import CellMemory, build_memory, load_memory
 from lineside.parts.combination import Combination, Values, fit_combination, load_combination
 from lineside.parts.detection import Example, Image, Reading
 from lineside.parts.goodness import Goodness, describe, fit_goodness, load_goodness
-from lineside.parts.head import Cells, Head, fit_head, load_head
-from lineside.parts.items import GOOD
+from lineside.parts.head import FOLDS, TOP_CELLS, WHOLE, Cells, Head, fit_head, load_head
 from lineside.parts.preparation import Look, Shelf, cells_of, hard_cells, inner_folds, look_at
 from lineside.parts.view import View, bands, head_inputs, on_grid, view_of
 
-MEMBERS = 4
-"""Inner folds, and members of the head."""
-TOP_CELLS = 5
-"""The head's evidence for an image is the mean logit of so many cells."""
 GOODS_FOR_CONSTANTS = 400
 """At most so many good images set the constants of the combination."""
 
@@ -72,12 +67,12 @@ class GoodAndHead:
         """
         seen = view_of(image)
         g, g_map = self.good.judge(describe(image, seen.native, seen.half))
-        shares = {"goodness": float(self.combination.goodness(np.array(g)))}
-        local = self.combination.goodness(on_grid(g_map, *seen.grid).astype(np.float64))
+        shares = {"goodness": g}
+        local = on_grid(g_map, *seen.grid).astype(np.float64)
         if self.head is not None:
             logits = logits_of(self.head, seen).mean(1)
-            shares["known defects"] = float(self.combination.head(np.array(pooled(logits))))
-            local = local + self.combination.head(logits.double().numpy().reshape(seen.grid))
+            shares["known defects"] = float(self.combination.raised(np.array(pooled(logits))))
+            local += self.combination.raised(logits.double().numpy().reshape(seen.grid))
         return Reading(score=sum(shares.values()), map=local.astype(np.float32), parts=shares)
 
     def teach(self, examples: Sequence[Example], *, rng: np.random.Generator) -> GoodAndHead:
@@ -144,7 +139,6 @@ def fit_detector(
     *,
     rng: np.random.Generator,
     log: Log,
-    members: int = MEMBERS,
     **settings: Any,
 ) -> GoodAndHead:
     """Fit on good images and on whatever defects are labelled.
@@ -157,7 +151,6 @@ def fit_detector(
         validation: More of them.
         rng: All randomness.
         log: Receives one record per stage.
-        members: Inner folds and members of the head.
         settings: Keywords of `head.train_network`.
 
     Raises:
@@ -170,70 +163,66 @@ def fit_detector(
             f"only {len(goods)} good image(s) to learn from", "give two or more good images"
         )
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    folds = inner_folds(examples, members, rng)
+    folds = inner_folds(examples, FOLDS, rng)
     reference = sorted(rng.permutation(goods)[:GOODS_FOR_CONSTANTS].tolist())
-    needed = set(reference)
     with tempfile.TemporaryFile() as file:
         shelf = Shelf(file)
-        looks = []
-        for number, example in enumerate(examples):
-            keep = example.faulty or number in needed
-            looks.append(look_at(example, folds[number], shelf, keep, rng))
-            log({"stage": "features", "done": number + 1, "of": len(examples)})
-        good, evidence = _fit_good(looks, reference, members)
+        looks = _looks(examples, folds, set(reference), shelf, rng, log)
+        good = fit_goodness(
+            [looks[i].description for i in goods], [examples[i].part for i in goods]
+        )
         log({"stage": "good-only model", "images": len(goods)})
         cells = [cells_of(look, good, shelf, rng) for look in looks]
-        head = None
+        head, judge = None, None
         if len(goods) < len(examples):
-            head = fit_head(cells, members=members, generator=generator, **settings)
+            head, judge = fit_head(cells, whole=WHOLE, folds=FOLDS, generator=generator, **settings)
             log({"stage": "head", "defective_images": len(examples) - len(goods)})
-        tops, hard = _on_reference([looks[i] for i in reference], head, good, shelf)
+        tops, hard = _on_reference([looks[i] for i in reference], judge, good, shelf)
     return GoodAndHead(
         good=good,
         head=head,
-        combination=fit_combination(evidence, tops, defective_parts(examples)),
+        combination=fit_combination(tops, defective_parts(examples)) if head else Combination(),
         memory=build_memory(cells, hard, head, rng),
         kinds=parts_by_kind(examples),
     )
 
 
-def _fit_good(
-    looks: Sequence[Look], reference: Sequence[int], members: int
-) -> tuple[Goodness, Values]:
-    """Return the good-only model, and what models of inner folds say of held-out good images."""
-    goods = [look for look in looks if look.label == GOOD]
-    evidence = []
-    for fold in range(members):
-        mine = [looks[i] for i in reference if looks[i].fold == fold]
-        others = [look.description for look in goods if look.fold != fold]
-        if mine and len(others) > 1:
-            model = fit_goodness(others)
-            evidence += [model.judge(look.description)[0] for look in mine]
-    model = fit_goodness([look.description for look in goods])
-    if not evidence:  # a single part: in-sample values are all there is
-        evidence = [model.judge(look.description)[0] for look in goods]
-    return model, np.array(evidence, np.float64)
+def _looks(
+    examples: Sequence[Example],
+    folds: Sequence[int],
+    reference: set[int],
+    shelf: Shelf,
+    rng: np.random.Generator,
+    log: Log,
+) -> list[Look]:
+    """Pass all images through the trunk; keep all cells of defective and of reference images."""
+    looks = []
+    for number, example in enumerate(examples):
+        keep = example.faulty or number in reference
+        looks.append(look_at(example, folds[number], shelf, keep, rng))
+        if number % 25 == 24 or number + 1 == len(examples):
+            log({"stage": "features", "done": number + 1, "of": len(examples)})
+    return looks
 
 
 def _on_reference(
-    looks: Sequence[Look], head: Head | None, good: Goodness, shelf: Shelf
-) -> tuple[Values | None, list[Cells]]:
+    looks: Sequence[Look], judge: Head | None, good: Goodness, shelf: Shelf
+) -> tuple[Values, list[Cells]]:
     """Return pooled logits of good images by the member that did not see them, and hard cells."""
     tops: list[float] = []
     hard: list[Cells] = []
-    for number, look in enumerate(looks):
-        if look.place is None or (head is None and number >= HARD_IMAGES):
-            continue
+    for look in looks if judge is not None else looks[:HARD_IMAGES]:
+        assert look.place is not None, "reference images are kept"
         seen = shelf.take(look.place)
-        if head is None:
+        if judge is None:
             likeness = on_grid(good.judge(look.description)[1], *look.grid).ravel()
         else:
-            logits = logits_of(head, seen)[:, look.fold]
+            logits = logits_of(judge, seen)[:, look.fold]
             tops.append(pooled(logits))
             likeness = logits.numpy()
-        if number < HARD_IMAGES:
+        if len(hard) < HARD_IMAGES:
             hard.append(hard_cells(look, likeness, head_inputs(seen)))
-    return (np.array(tops) if head is not None else None), hard
+    return np.array(tops), hard
 
 
 def parts_by_kind(examples: Sequence[Example]) -> dict[str, int]:

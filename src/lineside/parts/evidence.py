@@ -94,9 +94,11 @@ class Normal:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the arrays."""
-        models = {"near": self.near, "far": self.far, "whole": self.whole}
-        found = {f"{n}.{k}": v for n, model in models.items() for k, v in model.tensors().items()}
-        return {**found, "lines_mean": self.lines_mean, "lines_spread": self.lines_spread}
+        found = {"lines_mean": self.lines_mean, "lines_spread": self.lines_spread}
+        models = (("near", self.near.tensors()), ("far", self.far.tensors()))
+        for name, arrays in (*models, ("whole", self.whole.tensors())):
+            found |= {f"{name}.{key}": value for key, value in arrays.items()}
+        return found
 
 
 def load_normal(tensors: Mapping[str, Tensor]) -> Normal:
@@ -146,6 +148,36 @@ def _pooled(distances: Tensor) -> Tensor:
     padded = F.pad(distances[:, None], (1, 1, 1, 1), mode="replicate")
     smooth = F.conv2d(padded, (kernel[:, None] * kernel)[None, None])
     return smooth.flatten(1).topk(TOP_PLACES, 1).values.mean(1).log()
+
+
+def none_like(away: Deviations) -> Deviations:
+    """Return deviations of no image, float16."""
+    return Deviations(**{f.name: getattr(away, f.name)[:0].half() for f in fields(Deviations)})
+
+
+def accepted(away: Deviations, taught: Deviations) -> Deviations:
+    """Return deviations of one image, no larger than its distance to an accepted good image.
+
+    Args:
+        away: Of one image.
+        taught: Of images that are good although they deviate, float16.
+    """
+    lines = away.lines.relu().movedim(1, -1)
+    known = taught.lines.float().relu().movedim(1, -1)
+    return Deviations(
+        near=_nearer(away.near, taught.near.float()),
+        far=_nearer(away.far, taught.far.float()),
+        whole=_nearer(away.whole, taught.whole.float()),
+        lines=away.lines.minimum(_nearer(lines, known).movedim(-1, 1)),
+    )
+
+
+def _nearer(away: Tensor, known: Tensor) -> Tensor:
+    """Shrink vectors (last axis) to the distance to the nearest known one, not below 1 rms."""
+    length = away.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+    to_known = (away - known).norm(dim=-1, keepdim=True).amin(0, keepdim=True)
+    wanted = to_known.clamp_min(away.shape[-1] ** 0.5)
+    return away * (wanted / length).clamp_max(1.0)
 
 
 def judged(normal: Normal, stack: Stack) -> Evidence:

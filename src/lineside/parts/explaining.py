@@ -81,21 +81,20 @@ def explain_with_cnn(model: PartsModel, source: Source, cnn: PartsModel | None) 
     )
 
 
-def sentence(
-    name: str, verdict: str, score: float, threshold: float, found: list[Finding]
-) -> str:
+def sentence(name: str, verdict: str, score: float, threshold: float, found: list[Finding]) -> str:
     """Return the verdict in words."""
     where = "no region stands out on its own"
     if found:
         first = found[0]
         size = f"{first.area_px:.0f} px" if first.area_mm2 is None else f"{first.area_mm2:.2f} mm²"
         column, row = first.centroid
-        where = (
-            f"{len(found)} region{'s' if len(found) > 1 else ''} stand{'' if len(found) > 1 else 's'}"
-            f" out, the strongest of {size} at row {row:.0f}, column {column:.0f}"
-        )
-    side = "above" if score >= threshold else "below"
-    return f"{name}: {verdict}. Its score {score:.3f} is {side} the threshold {threshold:.3f}; {where}."
+        many = "1 region stands" if len(found) == 1 else f"{len(found)} regions stand"
+        where = f"{many} out, the strongest of {size} at row {row:.0f}, column {column:.0f}"
+    side = "not below" if score >= threshold else "below"
+    return (
+        f"{name}: {verdict}. Its score {score:.3f} is {side} the threshold {threshold:.3f}; "
+        f"{where}."
+    )
 
 
 def spots(model: PartsModel, image: Image, reading: Reading) -> list[Finding]:
@@ -136,7 +135,7 @@ def neighbours(model: PartsModel, image: Image, reading: Reading) -> list[Figure
 
 
 def _sheet(patch: Image, found: list[Neighbour], word: str) -> Figure:
-    tiles = [patch, *(n.patch for n in found)]
+    tiles: list[Image | NDArray[np.uint8]] = [patch, *(n.patch for n in found)]
     names = [f"{Path(n.source).name} ({n.label}, {n.similarity:.2f})" for n in found]
     return Figure(
         title=f"Most alike among known {word} patches",
@@ -149,7 +148,11 @@ def _sheet(patch: Image, found: list[Neighbour], word: str) -> Figure:
 def responses(cnn: PatchCNN, image: Image) -> Figure:
     """Return guided backprop and Grad-CAM of the patch CNN's strongest crop."""
     told = cnn.explain_crop(image)
-    tiles = [told.crop, signed_map(told.guided), signed_map(told.cam)]
+    tiles: list[Image | NDArray[np.uint8]] = [
+        told.crop,
+        signed_map(told.guided),
+        signed_map(told.cam),
+    ]
     return Figure(
         title="Patch CNN: guided backprop and Grad-CAM",
         image=encode_png(contact_sheet(tiles, columns=3, cell_px=128)),
@@ -158,4 +161,3 @@ def responses(cnn: PatchCNN, image: Image) -> Figure:
         f"{told.guided_agreement:.2f} and {told.cam_agreement:.2f}: the nearer to 1, the less a "
         "map says about what was learned.",
     )
-

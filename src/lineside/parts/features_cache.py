@@ -126,7 +126,7 @@ class FeatureCache:
     def _make_room(self, coming_bytes: int) -> None:
         """Remove the least recently used entries until the new one fits, with a tenth to spare."""
         limit = self.limit_mb * 1e6
-        if 0 <= self._held_bytes and self._held_bytes + coming_bytes <= limit:
+        if self._held_bytes >= 0 and self._held_bytes + coming_bytes <= limit:
             return
         entries = self._entries()  # other processes write too: look again
         self._held_bytes = sum(size for _, size, _ in entries)

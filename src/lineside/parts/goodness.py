@@ -39,9 +39,11 @@ from lineside.parts.evidence import (
     Deviations,
     Evidence,
     Normal,
+    accepted,
     evidence_of,
     fit_normals,
     load_normal,
+    none_like,
 )
 from lineside.parts.features_cache import FeatureCache
 from lineside.parts.size_scale import SizeScale, fit_size_scale, load_size_scale
@@ -51,6 +53,8 @@ __all__ = ["Description", "Goodness", "describe", "fit_good_only", "fit_goodness
 VIEWS = ("near", "far", "whole", "lines")
 MAP_CELLS = 32
 """Rows and columns of the map, whatever the picture's size."""
+MAP_WEIGHTS = {"near": 0.25, "far": 0.25, "lines": 0.5}
+"""In the map the trunk's two scales count as one view; the whole has no place."""
 INNER_FOLDS = 5
 MOST_IMAGES = 4000
 MOST_TAUGHT = 64
@@ -67,10 +71,10 @@ class Goodness:
         normal: Models of the four views.
         sizes: Scale of the log distances of near, far and whole.
         peaks: Scale of the largest deviation of each line response.
-        constants: (mean, standard deviation) over held-out good images of: the summed squared
-            peaks (``lines``), the mean of the views (``score``), the local evidence of three views
-            (``near map``, ``far map``, ``lines map``) and the largest value of their mean (``map``).
-        held_out: Scores of the good training images by models that did not see their part, sorted.
+        constants: (mean, standard deviation) over held-out good images of: the mean squared peak
+            (``lines``), the mean of the views (``score``), the local evidence of three views
+            (``near map``, ``far map``, ``lines map``) and the hottest cell of a map (``map``).
+        held_out: Sorted scores of the good training images by models that never saw their part.
         taught: Deviations of good images that were falsely rejected, or None.
     """
 
@@ -115,7 +119,7 @@ class Goodness:
         if not descriptions:
             return self
         new = self.normal.deviations(stacked(descriptions))
-        old = self.taught or _none_like(new)
+        old = self.taught or none_like(new)
         both = {
             f.name: torch.cat([getattr(old, f.name), getattr(new, f.name).half()])[-MOST_TAUGHT:]
             for f in fields(Deviations)
@@ -129,7 +133,7 @@ class Goodness:
         stack = stacked([description])
         away = self.normal.deviations(stack)
         if self.taught is not None:
-            away = _accepted(away, self.taught)
+            away = accepted(away, self.taught)
         evidence = evidence_of(away)
         views = _views(evidence, stack.size.float(), self.sizes, self.peaks, self.constants)
         score = _standard(views.mean(1), self.constants["score"])
@@ -219,9 +223,7 @@ def fit_goodness(
     constants["score"] = _mean_and_spread(total)
     constants["map"] = _mean_and_spread(_local(held, constants).amax((1, 2)))
     held_out = _standard(total, constants["score"]).sort().values
-    return Goodness(
-        normal=normal, sizes=sizes, peaks=peaks, constants=constants, held_out=held_out
-    )
+    return Goodness(normal=normal, sizes=sizes, peaks=peaks, constants=constants, held_out=held_out)
 
 
 def fit_good_only(
@@ -247,13 +249,16 @@ def fit_good_only(
     cache = FeatureCache()
     descriptions = []
     for number, example in enumerate(goods, 1):
-        arrays = cache.fetch(
-            example.digest, extractor(), lambda e=example: describe(e.image()).arrays()
-        )
-        descriptions.append(description_of(arrays))
+        descriptions.append(_cached(example, cache))
         if number % 50 == 0 or number == len(goods):
             log({"stage": "features of good images", "done": number, "of": len(goods)})
     return fit_goodness(descriptions, [example.part for example in goods])
+
+
+def _cached(example: Example, cache: FeatureCache) -> Description:
+    """Return an example's description, from the disk if it is there."""
+    arrays = cache.fetch(example.digest, extractor(), lambda: describe(example.image()).arrays())
+    return description_of(arrays)
 
 
 def _folds(parts: Sequence[str], most: int) -> Tensor:
@@ -261,7 +266,7 @@ def _folds(parts: Sequence[str], most: int) -> Tensor:
     names = list(dict.fromkeys(parts))
     if len(names) == 1:
         return torch.arange(len(parts)) % min(most, len(parts))
-    sizes = {name: 0 for name in names}
+    sizes = dict.fromkeys(names, 0)
     for part in parts:
         sizes[part] += 1
     held = [0] * min(most, len(names))
@@ -273,7 +278,7 @@ def _folds(parts: Sequence[str], most: int) -> Tensor:
 
 
 def _raised(evidence: Evidence, size: Tensor, peaks: SizeScale) -> Tensor:
-    """Return the sum of squared positive peaks of an image, (image,): many weak or one strong."""
+    """Return the mean squared positive peak of an image, (image,): many weak or one strong."""
     return peaks.standardised(evidence.peaks, size).relu().square().mean(1)
 
 
@@ -290,16 +295,13 @@ def _views(
 
 
 def _local(evidence: Evidence, constants: Mapping[str, tuple[float, float]]) -> Tensor:
-    """Return the mean of three standardised maps on the common grid, (image, 32, 32)."""
-    layers = []
-    for name in ("near", "far", "lines"):
-        values = _standard(getattr(evidence, name), constants[f"{name} map"])
-        layers.append(
-            F.interpolate(
-                values[:, None], (MAP_CELLS, MAP_CELLS), mode="bilinear", align_corners=False
-            )[:, 0]
-        )
-    return torch.stack(layers).mean(0)
+    """Return the weighted mean of standardised maps on the common grid, (image, 32, 32)."""
+    total = torch.zeros(len(evidence.near), MAP_CELLS, MAP_CELLS)
+    for name, weight in MAP_WEIGHTS.items():
+        values = _standard(getattr(evidence, name), constants[f"{name} map"])[:, None]
+        size = (MAP_CELLS, MAP_CELLS)
+        total += weight * F.interpolate(values, size, mode="bilinear", align_corners=False)[:, 0]
+    return total
 
 
 def _standard(values: Tensor, constants: tuple[float, float]) -> Tensor:
@@ -308,27 +310,3 @@ def _standard(values: Tensor, constants: tuple[float, float]) -> Tensor:
 
 def _mean_and_spread(values: Tensor) -> tuple[float, float]:
     return float(values.mean()), max(float(values.std(unbiased=False)), 1e-6)
-
-
-def _none_like(away: Deviations) -> Deviations:
-    return Deviations(**{f.name: getattr(away, f.name)[:0].half() for f in fields(Deviations)})
-
-
-def _accepted(away: Deviations, taught: Deviations) -> Deviations:
-    """Return deviations of one image, no larger than its distance to an accepted image."""
-    lines = away.lines.relu().movedim(1, -1)
-    known = taught.lines.float().relu().movedim(1, -1)
-    return Deviations(
-        near=_nearer(away.near, taught.near.float()),
-        far=_nearer(away.far, taught.far.float()),
-        whole=_nearer(away.whole, taught.whole.float()),
-        lines=away.lines.minimum(_nearer(lines, known).movedim(-1, 1)),
-    )
-
-
-def _nearer(away: Tensor, known: Tensor) -> Tensor:
-    """Shrink vectors (last axis) to the distance to the nearest known one, not below 1 rms."""
-    length = away.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-    to_known = (away - known).norm(dim=-1, keepdim=True).amin(0, keepdim=True)
-    wanted = to_known.clamp_min(away.shape[-1] ** 0.5)
-    return away * (wanted / length).clamp_max(1.0)

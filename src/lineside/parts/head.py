@@ -1,9 +1,11 @@
 """The cell head: small networks that learn labelled defects from frozen features of 8-px cells.
 
-Several members are trained side by side in one matrix product; member m never sees the good parts
-of inner fold m, so its outputs there are honest ("cross-fitting", Chernozhukov et al. 2018) and the
-mean of all members is the ensemble that reads new images. Strong Gaussian noise on standardised
-inputs (Bishop 1995: equivalent to Tikhonov regularisation) makes up for the few defective parts.
+Several members are trained side by side in one matrix product. The mean of those that see
+everything is the head; further members, one per inner fold, do not see the good parts of their
+fold, so their outputs there are honest and set constants ("cross-fitting", Chernozhukov et al.
+2018). The head itself is never cross-fitted: the variety of good parts is what it needs most.
+Strong Gaussian noise on standardised inputs (Bishop 1995: equivalent to Tikhonov regularisation)
+makes up for the few defective parts.
 
 Images with a mask give positive and negative cells; images that are only known to be defective
 are bags (multiple-instance learning, Andrews et al. 2003): their positives are the cells that the
@@ -35,6 +37,12 @@ COVERED = 0.3
 """A cell is positive if the mask covers more than this share of it."""
 BAND_CELLS = 2
 """Only this outer band of a large mask is positive: the inside of a wide region looks normal."""
+WHOLE = 2
+"""Members of the head."""
+FOLDS = 3
+"""Inner folds that set its constants."""
+TOP_CELLS = 5
+"""The head's evidence for an image is the mean logit of so many cells."""
 BAG_CELLS = 8
 """So many cells of a defective image without a mask are taken to be the defect."""
 CLIP = 8.0
@@ -136,6 +144,18 @@ class CellNetwork(nn.Module):
                 bound = 1 / math.sqrt(fan_in)
                 weight.uniform_(-bound, bound, generator=generator)
         return self
+
+    def some(self, first: int, last: int) -> CellNetwork:
+        """Return members first ... last - 1 as a frozen network of their own."""
+        inputs, hidden = self.first.shape[1], self.hidden
+        part = CellNetwork(inputs, last - first, hidden)
+        rows = slice(first * hidden, last * hidden)
+        with torch.no_grad():
+            part.first.copy_(self.first[rows])
+            part.first_bias.copy_(self.first_bias[rows])
+            part.second.copy_(self.second[first:last])
+            part.second_bias.copy_(self.second_bias[first:last])
+        return part.eval().requires_grad_(False)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Map (cell, feature) to (cell, member); `keep` is a dropout mask (cell, hidden unit)."""
@@ -301,10 +321,13 @@ def standardisation(inputs: Tensor) -> tuple[Tensor, Tensor]:
     return values.mean(0), values.std(0) + 1e-3
 
 
-def assemble(cells: Sequence[Cells], members: int) -> tuple[TrainingCells, Tensor, Tensor]:
-    """Standardise and join the cells of all images; good images of fold m are hidden from member m.
+def assemble(
+    cells: Sequence[Cells], whole: int, folds: int
+) -> tuple[TrainingCells, Tensor, Tensor]:
+    """Standardise and join the cells of all images and say which member sees what.
 
-    Defective images are hidden from none: they are scarce, and only good ones set constants.
+    The first `whole` members see everything. Of the `folds` members after them, member m does not
+    see the good images of inner fold m; defective images are hidden from none.
 
     Returns:
         The cells, and the mean and scale of each feature, shape (feature,).
@@ -314,19 +337,23 @@ def assemble(cells: Sequence[Cells], members: int) -> tuple[TrainingCells, Tenso
     inputs = ((inputs - centre) / scale).clamp_(-CLIP, CLIP)
     sizes = [len(c.target) for c in cells]
     weight = np.concatenate([image_weights(c.target, c.suspicion) for c in cells])
-    fold = np.repeat([c.fold for c in cells], sizes)
-    held_out = fold[:, None] == np.arange(members)
-    seen = ~held_out | np.repeat([c.kind != GOOD for c in cells], sizes)[:, None]
+    fold = torch.from_numpy(np.repeat([c.fold if c.kind == GOOD else -1 for c in cells], sizes))
     return (
         TrainingCells(
             inputs=inputs,
             target=torch.from_numpy(np.concatenate([c.target for c in cells])),
-            weight=torch.from_numpy(weight[:, None] * seen.astype(np.float32)),
+            weight=torch.from_numpy(weight)[:, None] * seen_by(fold, whole, folds),
             image=torch.from_numpy(np.repeat(np.arange(len(cells)), sizes)),
         ),
         centre,
         scale,
     )
+
+
+def seen_by(fold: Tensor, whole: int, folds: int) -> Tensor:
+    """Return 1 where a member sees a cell and 0 where not, shape (cell, whole + folds)."""
+    held_out = fold.long()[:, None] == torch.arange(folds)
+    return torch.cat([torch.ones(len(fold), whole), (~held_out).float()], 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -377,16 +404,22 @@ def load_head(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Head:
 
 
 def fit_head(
-    cells: Sequence[Cells], *, members: int, generator: torch.Generator, **settings: Any
-) -> Head:
-    """Train the members; good images of inner fold m are hidden from member m.
+    cells: Sequence[Cells], *, whole: int, folds: int, generator: torch.Generator, **settings: Any
+) -> tuple[Head, Head]:
+    """Train a head, and beside it members that are only there to set constants.
 
     Args:
         cells: Training cells of every image.
-        members: Number of members (inner folds of good parts).
+        whole: Members of the head; they see everything.
+        folds: Inner folds; one more member each that does not see the fold's good images.
         generator: All randomness.
         settings: Keywords of `train_network`.
+
+    Returns:
+        The head, and one whose member m judges good images of fold m unseen.
     """
-    joined, centre, scale = assemble(cells, members)
+    joined, centre, scale = assemble(cells, whole, folds)
     network = train_network(joined, generator=generator, **settings)
-    return Head(network=network.requires_grad_(False), centre=centre, scale=scale)
+    both = network.some(0, whole), network.some(whole, whole + folds)
+    head, judge = (Head(network=part, centre=centre, scale=scale) for part in both)
+    return head, judge

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from lineside.core.contract import Outcome
+from lineside.core.files import sha256
 from lineside.core.risk import group_scores, operating_point
 from lineside.parts.config import Config
 from lineside.parts.images import decode
 from lineside.parts.items import GOOD, PartImage
-from lineside.parts.model import MapScale, Operating, PartsModel
+from lineside.parts.model import PartsModel
+from lineside.parts.operating import MapScale, Operating
 
 CONTOUR_QUANTILE = 0.95
 """Share of good calibration images without any contour."""
@@ -69,9 +71,27 @@ def calibrate(model: PartsModel, outcomes: Sequence[Outcome], config: Config) ->
     operating = Operating(
         point=point,
         scale=map_scale(good, outcomes),
-        good_scores=tuple(outcome.value["score"] for outcome in good),
+        good_scores=tuple(part_scores(good, config.view_rule)),
+        good_view_scores=tuple(one_view(good)),
     )
     return dataclasses.replace(model, operating=operating)
+
+
+def part_scores(good: Sequence[Outcome], rule: str) -> list[float]:
+    """Return the score of each part as prediction joins its views: highest, or lowest."""
+    views: dict[str, list[float]] = {}
+    for outcome in good:
+        views.setdefault(outcome.group, []).append(outcome.value["score"])
+    join = max if rule == "any" else min
+    return [join(scores) for scores in views.values()]
+
+
+def one_view(good: Sequence[Outcome]) -> list[float]:
+    """Return the score of one image of each part: which one depends on its name only, by hash."""
+    chosen: dict[str, Outcome] = {}
+    for outcome in sorted(good, key=lambda o: (o.group, sha256(o.item.encode()))):
+        chosen.setdefault(outcome.group, outcome)
+    return [outcome.value["score"] for outcome in chosen.values()]
 
 
 def map_scale(good: Sequence[Outcome], everything: Sequence[Outcome]) -> MapScale:

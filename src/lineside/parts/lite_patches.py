@@ -56,6 +56,7 @@ def fit_lite_patches(
     steps: int = 600,
     good_per_defect: int = 3,
     learning_rate: float = 1e-3,
+    size_corrected: bool = True,
     checkpoint: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[Progress], None] = lambda progress: None,
@@ -73,6 +74,7 @@ def fit_lite_patches(
         steps: Updates.
         good_per_defect: Good crops for each defect crop in a batch.
         learning_rate: Peak of the one-cycle schedule.
+        size_corrected: Take off the growth of scores with the size of the picture.
         checkpoint: Folder for exact resuming, or None.
         stop: Ends the training resumably when it answers True.
         progress: Called after every update.
@@ -99,7 +101,7 @@ def fit_lite_patches(
         _load_trunk(detector.network)
     around = Surroundings(log=log, progress=progress, stop=stop, checkpoint=checkpoint)
     train_on_crops(detector.network, data, detector.standardise, recipe, batches_rng, around)
-    return with_tile_slope(detector, validation or train)
+    return with_tile_slope(detector, validation or train) if size_corrected else detector
 
 
 def _load_trunk(network: nn.Module) -> None:

@@ -9,21 +9,22 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lineside.core.artefact import identity_of
 from lineside.core.checkpoint import under
 from lineside.core.contract import Explanation, Refusal, UserError
-from lineside.core.risk import OperatingPoint
 from lineside.core.risk.point import Decision
 from lineside.parts.detection import Detector, Example, Image, Reading
 from lineside.parts.images import decode, digest
 from lineside.parts.items import PartImage
 from lineside.parts.library import Library, build_library, load_library
 from lineside.parts.monitoring import HealthReference, fit_health
+from lineside.parts.operating import MapScale, Operating
 from lineside.parts.pictures import Finding, findings
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 Source = str | Path | PartImage
 HEALTH_IMAGES = 200
+FEWEST_HEALTHY = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,55 +52,6 @@ class Settings:
             view_rule=config.view_rule,
             part_pattern=config.part_pattern,
             px_per_mm=config.px_per_mm,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class MapScale:
-    """The one scale on which all anomaly maps of a model are shown.
-
-    Attributes:
-        low: Median of the maps of good calibration images: shown as nothing.
-        threshold: Contours are drawn here; 95 % of the good calibration images stay below.
-        high: End of the colour scale.
-    """
-
-    low: float = 0.0
-    threshold: float = 1.0
-    high: float = 2.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Operating:
-    """Everything that was set on calibration parts; replaced as a whole by a recalibration.
-
-    Attributes:
-        point: Thresholds and their promise.
-        scale: Scale of the maps.
-        good_scores: Scores of good calibration images, the reference of the drift monitor.
-    """
-
-    point: OperatingPoint
-    scale: MapScale = field(default_factory=MapScale)
-    good_scores: tuple[float, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {
-            "point": self.point.as_json(),
-            "scale": dataclasses.asdict(self.scale),
-            "good_scores": list(self.good_scores),
-        }
-
-    @classmethod
-    def from_json(cls, block: Mapping[str, Any]) -> Operating | None:
-        """Rebuild from `as_json`; an empty block is a model without an operating point."""
-        if not block:
-            return None
-        return cls(
-            point=OperatingPoint.from_json(block["point"]),
-            scale=MapScale(**block["scale"]),
-            good_scores=tuple(block["good_scores"]),
         )
 
 
@@ -165,16 +118,16 @@ class PartsModel:
         detector: Scores images.
         settings: How views combine, how parts are named, scale in mm.
         library: Known good and bad patches.
-        health: Limits of picture quality, from good training images.
+        health: Limits of picture quality, from good training images; None if they were too few.
         operating: Thresholds from calibration parts, or None before calibration.
-        identity: Hash of spec and tensors; empty until saved.
+        identity: Hash of spec and tensors.
     """
 
     method: str
     detector: Detector
     settings: Settings
     library: Library
-    health: HealthReference
+    health: HealthReference | None
     operating: Operating | None = None
     identity: str = ""
 
@@ -206,14 +159,15 @@ class PartsModel:
 
     def decide(self, scores: Sequence[float]) -> tuple[float, Decision]:
         """Return part score and verdict for the scores of a part's views."""
-        score = max(scores) if self.settings.view_rule == "any" else min(scores)
+        joined = np.max if self.settings.view_rule == "any" else np.min
+        score = float(joined(scores))  # NaN if one is: then a person looks
         return score, self._operating().point.decide(score)
 
-    def predict(self, items: Iterable[Source]) -> list[PartResult | Refusal]:
+    def predict(self, items: Source | Iterable[Source]) -> list[PartResult | Refusal]:
         """Judge images; views of one part share its verdict.
 
         Args:
-            items: Paths or `PartImage`s.
+            items: Paths or `PartImage`s, or a single one.
 
         Returns:
             One `PartResult` or `Refusal` per item, in order; a bad file never stops the rest.
@@ -221,7 +175,8 @@ class PartsModel:
         Raises:
             UserError: if the model was never calibrated.
         """
-        looked = [self._look(source) for source in items]
+        sources = [items] if isinstance(items, str | Path | PartImage) else items
+        looked = [self._look(source) for source in sources]
         views: dict[str, list[float]] = {}
         for seen in looked:
             if isinstance(seen, _Seen):
@@ -249,7 +204,7 @@ class PartsModel:
             "detector": self.detector.spec(),
             "settings": dataclasses.asdict(self.settings),
             "library": self.library.spec(),
-            "health": self.health.spec(),
+            "health": self.health.spec() if self.health else None,
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -268,6 +223,24 @@ class PartsModel:
         return dataclasses.replace(
             self, operating=Operating.from_json(block), identity=identity or self.identity
         )
+
+    def with_pattern(self, pattern: str) -> PartsModel:
+        """Return this model with another way to find the part in a file name; "" keeps its own.
+
+        Raises:
+            UserError: if the pattern is no regular expression, or has no group.
+        """
+        if not pattern:
+            return self
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            what = f"--part-pattern {pattern!r} is not valid: {error}"
+            raise UserError(what, "e.g. '(.*)_view'") from error
+        if not groups:
+            raise UserError(f"--part-pattern {pattern!r} has no group", "bracket the part")
+        settings = dataclasses.replace(self.settings, part_pattern=pattern)
+        return dataclasses.replace(self, settings=settings)
 
     def suspend(self, reason: str) -> PartsModel:
         """Return this model with its certificate suspended."""
@@ -298,7 +271,7 @@ class PartsModel:
                         self.settings.px_per_mm or None,
                     )
                 ),
-                health=self.health.check(image).findings,
+                health=self.health.check(image).findings if self.health else (),
                 sha256=digest(path),
             )
         except UserError as error:
@@ -333,24 +306,14 @@ class _Seen:
 
 
 def part_of(source: Source, pattern: str) -> str:
-    """Return the part that an image shows: named, taken from the file name, or its own.
-
-    Raises:
-        UserError: if the pattern is no regular expression.
-    """
+    """Return the part that an image shows: named, taken from the file name, or its own."""
     if isinstance(source, PartImage):
         return source.part
-    path = Path(source)
-    if not pattern:
-        return str(source)
-    try:
-        found = re.search(pattern, path.name)
-    except re.error as error:
-        what = f"--part-pattern {pattern!r} is not valid: {error}"
-        raise UserError(what, "e.g. '(.*)_view'") from error
+    found = re.search(pattern, Path(source).name) if pattern else None
     if found is None:
         return str(source)
-    return found.groupdict().get("part") or (found.group(1) if found.groups() else found.group(0))
+    group = "part" if "part" in found.groupdict() else 1
+    return found[group] or str(source)
 
 
 def make_model(
@@ -363,13 +326,25 @@ def make_model(
     """Put a fitted detector together with its library of patches and its health limits."""
     good = [example for example in train if not example.faulty]
     some = sorted(rng.choice(len(good), min(len(good), HEALTH_IMAGES), replace=False))
-    return PartsModel(
+    model = PartsModel(
         method=method,
-        detector=detector,
+        detector=as_stored(method, detector),
         settings=settings,
         library=build_library(train, rng),
-        health=fit_health(good[i].image() for i in some),
+        health=fit_health(good[i].image() for i in some) if len(some) >= FEWEST_HEALTHY else None,
     )
+    return dataclasses.replace(model, identity=identity_of("parts", model))
+
+
+def as_stored(method: str, detector: Detector) -> Detector:
+    """Return a detector as it is after storing, so that a loaded model gives the same scores.
+
+    A file keeps arrays row by row; the order in memory changes the last digit of a matrix product.
+    """
+    from lineside.parts.recipes import RECIPES
+
+    arrays = {k: v.detach().contiguous().clone() for k, v in detector.tensors().items()}
+    return RECIPES[method].load(detector.spec(), arrays)
 
 
 def load(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PartsModel:
@@ -381,5 +356,5 @@ def load(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PartsModel:
         detector=RECIPES[spec["method"]].load(spec["detector"], under(tensors, "detector.")),
         settings=Settings(**spec["settings"]),
         library=load_library(spec["library"], under(tensors, "library.")),
-        health=HealthReference.from_spec(spec["health"]),
+        health=HealthReference.from_spec(spec["health"]) if spec["health"] else None,
     )

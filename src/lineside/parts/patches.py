@@ -38,7 +38,7 @@ Architecture = Literal["vgg19_full", "vgg19_half", "vgg19_quarter", "vgg19_eight
 
 _TILES = 32
 _SLOPE_PICTURES = 120
-_SLOPE_TILES = 12_000
+_SLOPE_TILES = 6_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +173,7 @@ def fit_patch_cnn(
     steps: int = 600,
     good_per_defect: int = 3,
     learning_rate: float = 3e-3,
+    size_corrected: bool = True,
     checkpoint: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[Progress], None] = lambda progress: None,
@@ -190,6 +191,7 @@ def fit_patch_cnn(
         steps: Updates.
         good_per_defect: Good crops for each defect crop in a batch.
         learning_rate: Peak of the one-cycle schedule.
+        size_corrected: Take off the growth of scores with the size of the picture.
         checkpoint: Folder for exact resuming, or None.
         stop: Ends the training resumably when it answers True.
         progress: Called after every update.
@@ -215,7 +217,7 @@ def fit_patch_cnn(
     networks.initialise(detector.network, int(weights_rng.integers(2**31)))
     around = Surroundings(log=log, progress=progress, stop=stop, checkpoint=checkpoint)
     train_on_crops(detector.network, data, detector.standardise, recipe, batches_rng, around)
-    return with_tile_slope(detector, validation or train)
+    return with_tile_slope(detector, validation or train) if size_corrected else detector
 
 
 def load_patch_cnn(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PatchCNN:
@@ -281,7 +283,7 @@ def crop_scores(
 def with_tile_slope(detector: PatchCNN, examples: Sequence[Example]) -> PatchCNN:
     """Return the detector with the growth of good scores by the number of tiles taken off.
 
-    A least-squares line over at most 120 good pictures and 12,000 tiles; nothing is done if all
+    A least-squares line over at most 120 good pictures and 6,000 tiles; nothing is done if all
     pictures are of about one size.
     """
     good = [example for example in examples if not example.faulty]

@@ -18,12 +18,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lineside.parts.cell_memory import CellMemory, rounded
-from lineside.parts.combination import BEND, Combination, centre_and_spread, slope_for
+from lineside.parts.combination import (
+    BEND,
+    Combination,
+    fit_combination,
+    slope_for,
+    spread_of,
+)
 from lineside.parts.detection import Example
 from lineside.parts.goodness import describe
 from lineside.parts.head import (
     BAG_CELLS,
+    CLIP,
+    FOLDS,
+    TOP_CELLS,
     UNKNOWN,
+    WHOLE,
     CellNetwork,
     Head,
     TrainingCells,
@@ -36,12 +46,10 @@ from lineside.parts.view import View, head_inputs, on_grid, view_of
 if TYPE_CHECKING:
     from lineside.parts.detector import GoodAndHead
 
-MEMBERS = 4
 NEW_WEIGHT = 4.0
 """How much more the cells of a new image count than those of an old one."""
 STEPS_ON, RATE_ON = 250, 1e-3
-STEPS_FRESH, RATE_FRESH = 600, 4e-3
-TOP_CELLS = 5
+STEPS_FRESH = 600
 
 
 def taught(
@@ -69,14 +77,19 @@ def taught(
     new = [
         _new_cells(parent, views[i], maps[i], example, i, rng) for i, example in enumerate(examples)
     ]
-    head, memory = _train_on(parent, new, torch.Generator().manual_seed(int(rng.integers(2**31))))
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    defective = sum(kinds.values())
+    if parent.head is None:
+        head, combination = _first_head(parent.memory, new, defective, generator)
+    else:
+        head, combination = _trained_on(parent, new, defective, generator)
     return dataclasses.replace(
         parent,
         good=good,
         head=head,
-        memory=memory,
+        combination=combination,
+        memory=_remembering(parent.memory, [_settled(c, head.network) for c in new]),
         kinds=kinds,
-        combination=_recombined(parent, head, sum(kinds.values())),
     )
 
 
@@ -113,32 +126,57 @@ def _new_cells(
     )
 
 
-def _train_on(
-    parent: GoodAndHead, new: Sequence[TrainingCells], generator: torch.Generator
-) -> tuple[Head, CellMemory]:
-    """Train the head further, or a first one, and put the new cells into memory."""
-    memory = parent.memory
-    start = parent.head.network if parent.head is not None else None
-    members = start.members if start is not None else MEMBERS
-    old = memory.training_cells(members)
-    joined = TrainingCells(
-        inputs=torch.cat([old.inputs, *(c.inputs.clamp(-8, 8) for c in new)]),
+def _joined(memory: CellMemory, new: Sequence[TrainingCells], folds: int) -> TrainingCells:
+    """Return old and new cells; new ones are hidden from no member."""
+    old = memory.training_cells(WHOLE, folds)
+    members = WHOLE + folds
+    return TrainingCells(
+        inputs=torch.cat([old.inputs, *(c.inputs.clamp(-CLIP, CLIP) for c in new)]),
         target=torch.cat([old.target, *(c.target for c in new)]),
         weight=torch.cat([old.weight, *(c.weight.repeat(1, members) for c in new)]),
-        image=torch.cat([old.image.clamp(max=-1), *(c.image for c in new)]),
+        image=torch.cat([torch.full_like(old.image, -1), *(c.image for c in new)]),
     )
-    steps = STEPS_FRESH if start is None else STEPS_ON
+
+
+def _trained_on(
+    parent: GoodAndHead,
+    new: Sequence[TrainingCells],
+    defective_parts: int,
+    generator: torch.Generator,
+) -> tuple[Head, Combination]:
+    """Return the parent's head trained further on old and new cells."""
+    assert parent.head is not None
+    start = parent.head.network
     network = train_network(
-        joined,
+        _joined(parent.memory, new, 0),
         generator=generator,
-        least_steps=steps,
-        most_steps=steps,
-        rate=RATE_FRESH if start is None else RATE_ON,
+        hidden=start.hidden,
+        least_steps=STEPS_ON,
+        most_steps=STEPS_ON,
+        rate=RATE_ON,
         start=start,
-        **({} if start is None else {"hidden": start.hidden}),
     ).requires_grad_(False)
-    head = Head(network=network, centre=memory.centre, scale=memory.scale)
-    return head, _remembering(memory, [_settled(c, network) for c in new])
+    head = dataclasses.replace(parent.head, network=network)
+    return head, _moved(parent, head, defective_parts)
+
+
+def _first_head(
+    memory: CellMemory,
+    new: Sequence[TrainingCells],
+    defective_parts: int,
+    generator: torch.Generator,
+) -> tuple[Head, Combination]:
+    """Return a head for a detector that had none, with constants from inner folds of memory."""
+    network = train_network(
+        _joined(memory, new, FOLDS),
+        generator=generator,
+        least_steps=STEPS_FRESH,
+        most_steps=STEPS_FRESH,
+    )
+    head = Head(network=network.some(0, WHOLE), centre=memory.centre, scale=memory.scale)
+    judge = network.some(WHOLE, WHOLE + FOLDS)
+    tops = memory.good_tops(judge, TOP_CELLS, unseen=True)
+    return head, fit_combination(tops, defective_parts)
 
 
 def _settled(cells: TrainingCells, network: CellNetwork) -> TrainingCells:
@@ -173,15 +211,16 @@ def _remembering(memory: CellMemory, new: Sequence[TrainingCells]) -> CellMemory
     )
 
 
-def _recombined(parent: GoodAndHead, head: Head, defective_parts: int) -> Combination:
-    """Return the constants for the child: the bend moves as good images' pooled logits move."""
-    after = parent.memory.good_tops(head.network, TOP_CELLS)
-    bend, spread = float(np.quantile(after, BEND)), centre_and_spread(after)[1]
-    old = parent.combination
-    if parent.head is not None:
-        before = parent.memory.good_tops(parent.head.network, TOP_CELLS)
-        bend = old.head_bend + bend - float(np.quantile(before, BEND))
-        spread = old.head_spread * spread / centre_and_spread(before)[1]
-    return dataclasses.replace(
-        old, head_bend=bend, head_spread=spread, slope=slope_for(defective_parts)
+def _moved(parent: GoodAndHead, head: Head, defective_parts: int) -> Combination:
+    """Return the constants for a head trained on: they move as good images' logits move."""
+    assert parent.head is not None
+    memory, old = parent.memory, parent.combination
+    before, after = (
+        memory.good_tops(network, TOP_CELLS, unseen=False)
+        for network in (parent.head.network, head.network)
+    )
+    return Combination(
+        bend=old.bend + float(np.quantile(after, BEND) - np.quantile(before, BEND)),
+        spread=old.spread * spread_of(after) / spread_of(before),
+        slope=slope_for(defective_parts),
     )

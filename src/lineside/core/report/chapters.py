@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lineside.core.commands import format_estimate
-from lineside.core.contract import Check, Estimate, Figure, Section, Table
+from lineside.core.contract import ROLES, Check, Estimate, Figure, Section, Table
 from lineside.core.report import plots
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def audit(study: Study) -> Section:
             Table(
                 title="Split",
                 columns=("role", "items", "groups", "labels"),
-                rows=tuple(_role(study, role) for role in ("train", "validation", "calibration", "test")),
+                rows=tuple(_role(study, role) for role in ROLES),
                 caption="No group is in two roles.",
             ),
             *refused,

@@ -7,7 +7,7 @@ have colours that read on both backgrounds and differ in line style as well as i
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib
@@ -25,7 +25,7 @@ MARKER = "#010203"
 SERIES = ("#2f7fd8", "#e0752d", "#2a9d6f", "#b65fc9", "#c9a227", "#d64550", "#5b8c9e", "#8a8a8a")
 STYLES = ("-", "--", "-.", ":", "-", "--", "-.", ":")
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
-RC = {
+RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9,
     "font.family": "sans-serif",
@@ -71,9 +71,7 @@ def draw(
         canvas.savefig(stream, format="svg", transparent=True, metadata=NO_METADATA)
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :].replace(MARKER, "currentColor")
-    return Figure(
-        title=title, image=svg.encode(), mime="image/svg+xml", caption=caption, wide=wide
-    )
+    return Figure(title=title, image=svg.encode(), mime="image/svg+xml", caption=caption, wide=wide)
 
 
 def lines(
@@ -106,8 +104,8 @@ def lines(
         for place, (name, (x, y)) in enumerate(series.items()):
             style = STYLES[place % len(STYLES)]
             axes.plot(x, y, style, color=SERIES[place % len(SERIES)], label=name)
-        for place, (name, (x, y)) in enumerate((marks or {}).items()):
-            axes.plot([x], [y], "o", color=SERIES[-1 - place], label=name, markersize=7)
+        for place, (name, (at, height)) in enumerate((marks or {}).items()):
+            axes.plot([at], [height], "o", color=SERIES[-1 - place], label=name, markersize=7)
         axes.set(xlabel=x_label, ylabel=y_label)
         if log_x:
             axes.set_xscale("log")
@@ -132,7 +130,7 @@ def histogram(
 ) -> Figure:
     """Return overlaid histograms, each normalised to its own group, with named vertical lines."""
     everything = np.concatenate([np.asarray(v, float) for v in groups.values() if len(v)])
-    edges = np.histogram_bin_edges(everything, bins=32)
+    edges = np.histogram_bin_edges(everything, bins=32).tolist()
 
     def paint(axes: Axes) -> None:
         for place, (name, values) in enumerate(groups.items()):
@@ -150,9 +148,7 @@ def histogram(
     return draw(title, caption, paint)
 
 
-def forest(
-    title: str, caption: str, rows: Mapping[str, Estimate], *, x_label: str
-) -> Figure:
+def forest(title: str, caption: str, rows: Mapping[str, Estimate], *, x_label: str) -> Figure:
     """Return estimates with their intervals, one row each, first row on top."""
     names = list(rows)
 

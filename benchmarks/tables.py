@@ -1,0 +1,252 @@
+"""Generated documentation: tables of results in the READMEs, and ``docs/cli.md``.
+
+Run: ``python -m benchmarks.tables`` writes them; ``--check`` only says whether they are current.
+A table stands between ``<!-- results: NAME -->`` and ``<!-- end -->``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import RESULTS, ROOT
+
+PAGES = ("README.md", "src/lineside/parts/README.md")
+VERBS = (
+    "train",
+    "evaluate",
+    "predict",
+    "explain",
+    "audit",
+    "watch",
+    "feedback",
+    "recalibrate",
+    "demo",
+)
+MARK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.S)
+
+Row = tuple[str, str, str, str]
+HEADLINES: tuple[Row, ...] = (
+    (
+        "magnetic tiles, good images only: image AUROC",
+        "tile_goodonly_auroc",
+        "0.885",
+        "tile_gaussian_auroc",
+    ),
+    (
+        "- false rejects at 95 % recall",
+        "tile_goodonly_frr_at_recall95",
+        "0.45",
+        "tile_gaussian_frr_at_recall95",
+    ),
+    (
+        "magnetic tiles, with labels: image AUROC",
+        "tile_labelled_auroc",
+        "0.94",
+        "tile_classical_auroc",
+    ),
+    (
+        "- false rejects at 95 % recall",
+        "tile_frr_at_recall95",
+        "0.32",
+        "tile_texture_frr_at_recall95",
+    ),
+    ("- AUPRO@30", "tile_aupro30", "0.85", "tile_texture_aupro30"),
+    (
+        "a kind never seen: image AUROC (right: good-only)",
+        "tile_unseen_kind_auroc",
+        "-0.01",
+        "tile_unseen_kind_goodonly_auroc",
+    ),
+    ("solar cells (ELPV): image AUROC", "elpv_auroc", "", "elpv_classical_auroc"),
+    ("self-made catheters: image AUROC", "demo_detector_auroc", "", "demo_texture_auroc"),
+    ("certificates: excess violations [standard errors]", "certificate_excess_sigma", "3", ""),
+    ("same parts found from pictures: pair recall", "audit_pair_recall", "0.90", ""),
+    ("- with four merged parts of the reference left out", "audit_pair_recall_checked", "", ""),
+    ("- pair precision", "audit_pair_precision", "0.90", ""),
+    ("fit on 300 images of 256 px [s]", "fit_seconds_300", "120", ""),
+    ("predict one image, 95th percentile [ms]", "predict_ms_p95", "100", ""),
+    ("peak memory, 4096x256 included [MB]", "peak_rss_mb", "1500", ""),
+    ("lineside --help [s]", "help_seconds", "0.3", ""),
+)
+METHODS = (
+    "detector",
+    "memory",
+    "patch_cnn",
+    "texture",
+    "gaussian",
+    "pca",
+    "golden_template",
+    "brightness",
+)
+COLUMNS = (
+    "auroc",
+    "ap",
+    "aupro30",
+    "frr_at_recall95",
+    "frr_at_recall100",
+    "fit_seconds",
+    "read_ms_p50",
+    "read_ms_p95",
+)
+KINDS = ("blowhole", "break", "crack", "fray", "uneven")
+
+
+def load() -> dict[str, Any]:
+    """Return all published numbers of `parts`."""
+    path = RESULTS / "parts.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
+def text_of(results: Mapping[str, Any], name: str) -> str:
+    """Return a number with its interval, or a dash if it was not measured."""
+    row = results.get(name)
+    if row is None or row["value"] is None:
+        return "-"
+    digits = 3 if abs(row["value"]) < 10 else 0
+    if row["low"] is None:
+        return f"{row['value']:.{digits}f}"
+    return f"{row['value']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
+
+
+def headline(results: Mapping[str, Any]) -> str:
+    """Return the table of headline numbers, with targets and rivals."""
+    lines = ["| what | measured | target | rival |", "|---|---|---|---|"]
+    for title, name, target, rival in HEADLINES:
+        other = text_of(results, rival) if rival else ""
+        lines.append(f"| {title} | {text_of(results, name)} | {target} | {other} |")
+    return "\n".join(lines) + "\n"
+
+
+def by_method(results: Mapping[str, Any], data: str) -> str:
+    """Return the leaderboard of one data set."""
+    titles = ("AUROC", "AP", "AUPRO@30", "FRR@95", "FRR@100", "fit [s]", "p50 [ms]", "p95 [ms]")
+    lines = ["| method | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
+    for method in METHODS:
+        cells = []
+        for column in COLUMNS:
+            name = f"{data}_{method}_{column}"
+            if data == "tile" and method == "detector":
+                name = _tile_name(column)
+            cells.append(text_of(results, name))
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _tile_name(column: str) -> str:
+    if column in ("auroc", "ap"):
+        return f"tile_labelled_{column}"
+    if column.startswith(("fit", "read")):
+        return f"tile_detector_{column}"
+    return f"tile_{column}"
+
+
+def kinds(results: Mapping[str, Any]) -> str:
+    """Return AUROC per kind: good-only, labelled, and unseen."""
+    names = (
+        ("good images only", "tile_goodonly_auroc_"),
+        ("with labels", "tile_labelled_auroc_"),
+        ("kind left out of training", "tile_unseen_kind_auroc_"),
+    )
+    lines = ["| regime | " + " | ".join(KINDS) + " |", "|---" * (len(KINDS) + 1) + "|"]
+    for title, prefix in names:
+        cells = [text_of(results, prefix + kind) for kind in KINDS]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def listing(results: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    """Return named numbers, one a line."""
+    lines = ["| name | value |", "|---|---|"]
+    lines += [f"| `{name}` | {text_of(results, name)} |" for name in names]
+    return "\n".join(lines) + "\n"
+
+
+FINDINGS = (
+    "vgg_eighth_ap", "vgg_quarter_ap", "vgg_half_ap", "vgg_quarter_minus_half_ap",
+    "crop_ap_32", "crop_ap_64", "crop_ap_128", "crop_ap_256",
+    "pretrained_train_ap", "pretrained_validation_ap", "pretrained_gap",
+    "random_train_ap", "random_validation_ap", "random_gap",
+)  # fmt: skip
+CERTIFICATES = tuple(
+    f"certificate_{what}_{way}"
+    for way in ("by_group", "by_group_counted_by_item", "by_item", "independent_items")
+    for what in ("violation", "expected")
+)
+
+
+def table(name: str, results: Mapping[str, Any]) -> str:
+    """Return the table of a mark.
+
+    Raises:
+        KeyError: for an unknown mark.
+    """
+    if name == "headline":
+        return headline(results)
+    if name == "kinds":
+        return kinds(results)
+    if name == "findings":
+        return listing(results, FINDINGS)
+    if name == "certificates":
+        return listing(results, CERTIFICATES)
+    if name == "robustness":
+        return listing(results, tuple(sorted(key for key in results if key.startswith("robust_"))))
+    return by_method(results, {"tile": "tile", "demo": "demo", "elpv": "elpv"}[name])
+
+
+def filled(page: str, results: Mapping[str, Any]) -> str:
+    """Return the text of a page with every marked table made anew."""
+    return MARK.sub(lambda m: f"{m[1]}{table(m[2], results)}{m[3]}", page)
+
+
+def command_page() -> str:
+    """Return ``docs/cli.md``: the help of every verb as it is printed."""
+    parts = ["# Command line", "", "Generated by `make docs`; do not edit.", ""]
+    for verb in ("", *VERBS):
+        words = ["parts", verb, "--help"] if verb else ["--help"]
+        run = subprocess.run(
+            [sys.executable, "-m", "lineside", *words],
+            capture_output=True, text=True, check=True,
+            env={**os.environ, "COLUMNS": "90", "TERM": "dumb", "NO_COLOR": "1"},
+        )  # fmt: skip
+        text = "\n".join(line.rstrip() for line in run.stdout.strip().splitlines())
+        parts += [f"## lineside {' '.join(words[:-1])}".rstrip(), "", "```", text, "```", ""]
+    return "\n".join(parts)
+
+
+def pages() -> dict[Path, str]:
+    """Return every generated page with what it should hold."""
+    results = load()
+    found = {
+        ROOT / name: filled((ROOT / name).read_text(encoding="utf-8"), results) for name in PAGES
+    }
+    found[ROOT / "docs" / "cli.md"] = command_page()
+    return found
+
+
+def main() -> int:
+    """Write the pages, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    code = 0
+    for path, text in pages().items():
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        code = 1
+        print(f"{path.relative_to(ROOT)} is {'out of date' if options.check else 'written'}")
+        if not options.check:
+            path.write_text(text, encoding="utf-8")
+    return code if options.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

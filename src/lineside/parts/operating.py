@@ -1,0 +1,64 @@
+"""What calibration parts set: thresholds, the scale of the maps, the reference of the monitors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lineside.core.risk import OperatingPoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapScale:
+    """The one scale on which all anomaly maps of a model are shown.
+
+    Attributes:
+        low: Median of the maps of good calibration images: shown as nothing.
+        threshold: Contours are drawn here; 95 % of the good calibration images stay below.
+        high: End of the colour scale.
+    """
+
+    low: float = 0.0
+    threshold: float = 1.0
+    high: float = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operating:
+    """Everything that was set on calibration parts; replaced as a whole by a recalibration.
+
+    Attributes:
+        point: Thresholds and their promise.
+        scale: Scale of the maps.
+        good_scores: Scores of good calibration parts, the reference of the drift monitor.
+        good_view_scores: Score of one image of each good calibration part, the reference where
+            production names no parts.
+    """
+
+    point: OperatingPoint
+    scale: MapScale = field(default_factory=MapScale)
+    good_scores: tuple[float, ...] = ()
+    good_view_scores: tuple[float, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "point": self.point.as_json(),
+            "scale": dataclasses.asdict(self.scale),
+            "good_scores": list(self.good_scores),
+            "good_view_scores": list(self.good_view_scores),
+        }
+
+    @classmethod
+    def from_json(cls, block: Mapping[str, Any]) -> Operating | None:
+        """Rebuild from `as_json`; an empty block is a model without an operating point."""
+        if not block:
+            return None
+        return cls(
+            point=OperatingPoint.from_json(block["point"]),
+            scale=MapScale(**block["scale"]),
+            good_scores=tuple(block["good_scores"]),
+            good_view_scores=tuple(block.get("good_view_scores", block["good_scores"])),
+        )

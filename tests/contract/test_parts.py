@@ -1,0 +1,170 @@
+"""`parts` keeps the contract of an application: what core relies on, checked on real pictures."""
+
+import csv
+import dataclasses
+import inspect
+import json
+
+import pytest
+
+from lineside import parts
+from lineside.core import artefact
+from lineside.core.contract import (
+    Application,
+    Check,
+    Item,
+    Method,
+    Metric,
+    Outcome,
+    Refusal,
+    Result,
+    Section,
+    Split,
+)
+from lineside.core.workflow import read
+from lineside.parts.commands import app
+
+RESULT_KEYS = {
+    "item", "part", "verdict", "score", "part_score", "threshold", "findings", "health",
+    "certificate", "model", "sha256",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def config(shop):
+    methods = ("gaussian", "brightness")
+    return parts.Config(methods=methods, robustness=False, part_pattern=shop.pattern)
+
+
+@pytest.fixture(scope="module")
+def items(trained, config):
+    found, refusals = read(parts, trained.parent / "data", config)
+    assert refusals == []
+    return found
+
+
+@pytest.fixture(scope="module")
+def split(items, config):
+    return parts.split(items, config)
+
+
+def test_every_name_of_an_application_is_there():
+    names = [n for n in vars(Application) if not n.startswith("_")]
+    names += list(Application.__annotations__)
+    for name in names:
+        found = getattr(parts, name)
+        wanted = getattr(Application, name, None)
+        if inspect.isfunction(wanted):
+            expected = [p for p in inspect.signature(wanted).parameters if p != "self"]
+            assert list(inspect.signature(found).parameters) == expected, name
+    assert dataclasses.is_dataclass(parts.Config)
+    parts.Config()
+    assert all(isinstance(metric, Metric) for metric in parts.METRICS)
+
+
+def test_items_and_splits(items, split):
+    assert all(isinstance(item, Item) for item in items)
+    assert len({item.id for item in items}) == len(items) == 72
+    assert isinstance(split, Split)
+    assert sorted(i.id for _, i in split.rows()) == sorted(i.id for i in items)
+    roles: dict[str, set[str]] = {}
+    for role, item in split.rows():
+        roles.setdefault(item.group, set()).add(role)
+    assert len(roles) == 36
+    assert all(len(found) == 1 for found in roles.values()), "no group is in two roles"
+    assert {role for role, _ in split.rows()} == {"train", "validation", "calibration", "test"}
+
+
+def test_the_audit_has_evidence(items, config):
+    checks = parts.audit([*items, Refusal(item="x.png", message="is damaged")], config)
+    assert all(isinstance(check, Check) and check.name for check in checks)
+    assert len({check.name for check in checks}) == len(checks)
+    assert all(check.evidence for check in checks)
+    assert any(check.status == "fail" and "x.png" in check.items for check in checks)
+
+
+def test_methods_come_predicting_one_first(config):
+    methods = parts.methods(config)
+    assert [m.name for m in methods] == list(config.methods)
+    assert all(isinstance(m, Method) and m.help for m in methods)
+    kinds = {m.kind for m in parts.methods(parts.Config())}
+    assert kinds == {"deep", "classical", "trivial"}
+
+
+def test_one_outcome_per_item_and_calibration_round_trip(trained, split, config, tmp_path):
+    model = artefact.load_model(trained)
+    found = parts.outcomes(model, split.calibration)
+    assert all(isinstance(outcome, Outcome) for outcome in found)
+    assert [o.item for o in found] == [i.id for i in split.calibration]
+    assert [o.group for o in found] == [i.group for i in split.calibration]
+    assert all({"score", "label", "ms"} <= set(o.value) for o in found)
+    fresh = parts.load(model.spec(), model.tensors())
+    assert fresh.operating_block() == {}
+    calibrated = parts.calibrate(fresh, found, config)
+    assert calibrated.threshold == model.threshold, "as the training set it"
+    artefact.save_model(tmp_path / "copy", "parts", calibrated)
+    again = artefact.load_model(tmp_path / "copy")
+    assert again.identity == model.identity
+    assert json.dumps(again.operating_block()) == json.dumps(calibrated.operating_block())
+    assert again.predict(split.test) == dataclasses.replace(
+        calibrated, identity=model.identity
+    ).predict(split.test)
+
+
+def test_results_keep_their_protocol_and_keys(trained, split):
+    model = artefact.load_model(trained)
+    results = model.predict(split.test[:2])
+    for result in results:
+        assert isinstance(result, Result)
+        plain = json.loads(json.dumps(result.as_json()))
+        assert set(plain) == RESULT_KEYS
+        assert result.item in result.as_line()
+    told = model.explain(split.test[0])
+    assert told.text and told.figures
+
+
+def test_the_verbs_are_the_common_ones_and_its_own():
+    verbs = {name for name in app if not name.startswith("-")}
+    common = {"train", "demo", "audit", "evaluate", "predict", "explain"}
+    assert verbs == common | {"watch", "feedback", "recalibrate"}
+
+
+def test_a_finished_run_holds_what_it_promises(trained, split):
+    for name in ("config", "environment", "status", "report"):
+        json.loads((trained / f"{name}.json").read_text())
+    report = json.loads((trained / "report.json").read_text())
+    kinds = {name: method["kind"] for name, method in report["methods"].items()}
+    assert kinds == {"gaussian": "classical", "brightness": "trivial"}, "a baseline is always there"
+    page = (trained / "report.html").read_text()
+    assert "Leaderboard" in page and "brightness" in page
+    with (trained / "split.csv").open(newline="") as stream:
+        rows = {row["item"]: row["role"] for row in csv.DictReader(stream)}
+    assert rows == {item.id: role for role, item in split.rows()}
+    with (trained / "outcomes.csv").open(newline="") as stream:
+        judged = [(r["method"], r["role"], r["item"]) for r in csv.DictReader(stream)]
+    expected = [
+        (method, role, item.id)
+        for method in kinds
+        for role in ("calibration", "test")
+        for item in split.role(role)
+    ]
+    assert sorted(judged) == sorted(expected)
+    for name in kinds:
+        card = (trained / "models" / name / "MODEL_CARD.md").read_text()
+        assert "Operating point" in card
+        model = artefact.load_model(trained / "models" / name)
+        assert model.operating.point.model == model.identity
+
+
+def test_chapters_are_sections(trained):
+    assert inspect.isfunction(parts.sections) and inspect.isfunction(parts.summary)
+    assert Section(title="x").blocks == ()
+
+
+def test_the_demo_is_read_like_any_data(tmp_path):
+    from lineside.parts.simulation import demo
+
+    folder = demo(tmp_path / "demo", 0, good_parts=2, faulty_parts=2, exposures=1, size_px=96)
+    found, refusals = read(parts, folder, parts.Config())
+    assert len(found) == 4 and refusals == []
+    assert {item.part for item in found} == {"p0001", "p0002", "p0003", "p0004"}

@@ -1,0 +1,70 @@
+"""Every method: a stored model gives identical scores, and pictures of any size are judged."""
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+
+from lineside.core import artefact
+from lineside.parts.config import METHOD_NAMES
+from lineside.parts.detection import Example
+from lineside.parts.model import Settings, make_model
+from lineside.parts.recipes import RECIPES
+
+OPTIONS = {
+    "detector": {"hidden": 8, "least_steps": 10, "most_steps": 10},
+    "patch_cnn": {"steps": 2, "crop_px": 32, "width": "eighth"},
+}
+
+
+def example(number, label="good"):
+    rng = np.random.default_rng(number)
+    image = (0.5 + 0.02 * rng.standard_normal((48, 64, 1))).astype(np.float32)
+    mask = np.zeros((48, 64), bool)
+    if label != "good":
+        mask[10:20, 10 + number % 20 : 20 + number % 20] = True
+        image[mask] += 0.3
+    return Example(
+        id=f"{label}{number}", label=label, part=f"{label}{number}", digest="",
+        image=lambda: image, mask=lambda: mask,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return [example(i) for i in range(10)] + [example(i, "spot") for i in range(4)]
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_a_stored_model_gives_identical_scores(method, examples, tmp_path):
+    pytest.importorskip(RECIPES[method].module)
+    importlib.import_module(RECIPES[method].module)
+    detector = RECIPES[method].fit()(
+        examples, examples[:2] + examples[-2:], rng=np.random.default_rng(0),
+        log=lambda row: None, **OPTIONS.get(method, {}),
+    )  # fmt: skip
+    model = make_model(method, detector, Settings(), examples, np.random.default_rng(0))
+    identity = artefact.save_model(tmp_path / method, "parts", model)
+    assert identity == model.identity
+    loaded = artefact.load_model(tmp_path / method)
+    rng = np.random.default_rng(1)
+    odd = [rng.random(shape, np.float32) for shape in ((16, 16, 1), (17, 130, 1), (48, 64, 3))]
+    for image in [*(e.image() for e in examples[::3]), *odd]:
+        first, second = model.read(image), loaded.read(image)
+        assert first.score == second.score
+        assert np.array_equal(first.map, second.map)
+        assert np.isfinite(first.score) and np.isfinite(first.map).all()
+    assert artefact.identity_of("parts", loaded) == identity, "storing again changes nothing"
+    for key, value in model.tensors().items():
+        assert torch.equal(value, loaded.tensors()[key])
+
+
+def test_too_few_good_pictures_have_no_health_limits(examples, tmp_path):
+    detector = RECIPES["brightness"].fit()(
+        examples[:3], [], rng=np.random.default_rng(0), log=lambda row: None
+    )
+    model = make_model("brightness", detector, Settings(), examples[:3], np.random.default_rng(0))
+    assert model.health is None
+    artefact.save_model(tmp_path / "m", "parts", model)
+    assert artefact.load_model(tmp_path / "m").health is None
