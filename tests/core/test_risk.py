@@ -66,8 +66,10 @@ def test_groups_are_joined_by_rule():
     any_view, every = group_scores(MIXED, "any"), group_scores(MIXED, "every")
     assert any_view.groups == every.groups == ("a", "b", "c")
     assert any_view.scores.tolist() == [0.9, 0.4, 0.2]
-    assert every.scores.tolist() == [0.3, 0.4, 0.2]
-    assert any_view.labels.tolist() == every.labels.tolist() == [1, 0, 1]
+    assert every.scores.tolist() == [0.3, 0.1, 0.2]
+    assert any_view.labels.tolist() == [1, 0, 1]
+    assert every.labels.tolist() == [0, 0, 1]
+    assert every.kinds == ("", "", "crack")
     assert any_view.kinds == ("crack", "", "crack")
     assert any_view.good.tolist() == [0.4]
     with pytest.raises(ValueError, match="rule"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lineside.core.contract import UserError
-from lineside.core.run import Run, Stopped, read_rows, rng_of
+from lineside.core.run import Run, Stopped, read_rows, repair_lines, rng_of
 
 JOB = {"application": "toy", "config": {"seed": 1, "pair": (1, 2)}}
 
@@ -64,3 +64,46 @@ def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2, "lo')
     assert read_rows(path) == [{"step": 1}]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("", ""),
+        ('{"a": 1}\n', '{"a": 1}\n'),
+        ('{"a": 1}\n{"b', '{"a": 1}\n'),
+        ('{"a": 1}\n{"b": 2}', '{"a": 1}\n{"b": 2}\n'),
+        ('{"b', ""),
+        (
+            '{"a": "' + 70_000 * "x" + '"}\n{"b": "' + 140_000 * "y",
+            '{"a": "' + 70_000 * "x" + '"}\n',
+        ),
+    ],
+)
+def test_a_log_is_repaired_so_that_the_next_line_is_whole(tmp_path, text, kept):
+    path = tmp_path / "log.jsonl"
+    path.write_text(text)
+    repair_lines(path)
+    assert path.read_text() == kept
+    repair_lines(tmp_path / "none.jsonl")
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_a_run_killed_before_its_job_was_written_is_begun_anew(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in (".lock", "environment.json", ".config.json.abcdefgh"):
+        (folder / name).touch()
+    run = Run.begin(folder, JOB, 1)
+    assert not run.resumed
+    run.close("stopped")
+    assert not (folder / ".config.json.abcdefgh").exists()
+
+
+def test_the_lock_is_given_back_even_if_the_last_status_cannot_be_written(tmp_path, monkeypatch):
+    run = Run.begin(tmp_path / "run", JOB, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "status", lambda *args, **facts: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run.close("failed")
+    Run.begin(tmp_path / "run", JOB, 1).close("stopped")

@@ -5,6 +5,7 @@ import pytest
 
 from lineside.parts.combination import (
     BEND,
+    CLEARING,
     LEAST_SPREAD,
     SLOPE,
     Combination,
@@ -18,6 +19,13 @@ def test_the_head_never_lowers_a_score():
     c = Combination(bend=1.0, spread=2.0, slope=3.0)
     h = np.array([-100.0, 0.0, 1.0, 2.0, 5.0])
     np.testing.assert_allclose(c.raised(h), [0, 0, 0, 1.5, 6.0])
+
+
+def test_in_the_map_the_head_clears_places_at_a_fraction_of_its_weight():
+    c = Combination(bend=1.0, spread=2.0, slope=3.0)
+    h = np.array([-3.0, 1.0, 5.0])
+    np.testing.assert_allclose(c.local(h), [-6.0 * CLEARING, 0, 6.0])
+    assert not Combination().local(h).any()
 
 
 def test_without_defects_the_head_adds_nothing():

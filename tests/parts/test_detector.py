@@ -116,7 +116,8 @@ def test_one_defect_is_enough_to_learn(good_only):
 
 
 @pytest.mark.parametrize("parent", ["good_only", "labelled"])
-def test_a_missed_defect_can_be_taught_by_its_image_label(parent, request):
+def test_a_missed_defect_can_be_taught_by_its_image_label(parent, request, monkeypatch):
+    monkeypatch.setattr("lineside.parts.teaching.STEPS_FRESH", 150)
     detector = request.getfixturevalue(parent)
     before = detector.read(picture(300, "scratch")[0]).score
     child = detector.teach([example(300, "scratch", masked=False)], rng=np.random.default_rng(0))

@@ -14,7 +14,7 @@ from lineside.parts.gaussian import RIDGE, moments, place_gaussian, whole_gaussi
 from lineside.parts.goodness import Goodness, fit_good_only, fit_goodness, load_goodness
 from lineside.parts.size_scale import fit_size_scale, load_size_scale
 
-PARTS = [f"part{i // 3}" for i in range(18)]
+PARTS = [f"part{i // 3}" for i in range(12)]
 
 
 def plate(seed: int, crack: bool = False, hole: bool = False) -> np.ndarray:
@@ -32,12 +32,12 @@ def plate(seed: int, crack: bool = False, hole: bool = False) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def goods() -> list[Description]:
-    return [describe(plate(seed)) for seed in range(18)]
+    return [describe(plate(seed)) for seed in range(12)]
 
 
 @pytest.fixture(scope="module")
 def model(goods: list[Description]) -> Goodness:
-    return fit_goodness(goods, PARTS)
+    return fit_goodness(goods, PARTS, inner_folds=4)
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +74,9 @@ def test_the_map_points_at_the_defect(
 def test_held_out_scores_are_standardised_and_give_tails(model: Goodness) -> None:
     assert float(model.held_out.mean()) == pytest.approx(0, abs=1e-4)
     assert float(model.held_out.std(unbiased=False)) == pytest.approx(1, abs=1e-3)
-    assert model.tail(1e9) == pytest.approx(1 / 19)
+    assert model.tail(1e9) == pytest.approx(1 / 13)
     assert model.tail(-1e9) == 1.0
-    assert model.tail(float(model.held_out[-1])) == pytest.approx(2 / 19)
+    assert model.tail(float(model.held_out[-1])) == pytest.approx(2 / 13)
 
 
 def test_read_agrees_with_judge(model: Goodness) -> None:
@@ -105,7 +105,7 @@ def test_other_features_are_refused(model: Goodness) -> None:
 
 
 def test_the_fit_is_deterministic(goods: list[Description], model: Goodness) -> None:
-    again = fit_goodness(goods, PARTS)
+    again = fit_goodness(goods, PARTS, inner_folds=4)
     assert torch.equal(again.held_out, model.held_out)
 
 
@@ -128,12 +128,12 @@ def test_no_evidence_falls_below_what_is_ordinary(model: Goodness, cracked: Desc
 
 
 def test_each_image_is_held_out_of_its_own_model(goods: list[Description]) -> None:
-    stack, fold = stacked(goods), torch.arange(18) // 6
+    stack, fold = stacked(goods), torch.arange(12) // 4
     _, held = evidence.fit_normals(stack, fold)
-    rest, _ = evidence.fit_normals(stack.rows(fold != 1), torch.arange(12) // 6)
+    rest, _ = evidence.fit_normals(stack.rows(fold != 1), torch.arange(8) // 4)
     expected = evidence.judged(rest, stack.rows(fold == 1))
-    torch.testing.assert_close(held.scores[6:12], expected.scores, atol=2e-3, rtol=0)
-    torch.testing.assert_close(held.peaks[6:12], expected.peaks, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(held.scores[4:8], expected.scores, atol=2e-3, rtol=0)
+    torch.testing.assert_close(held.peaks[4:8], expected.peaks, atol=2e-3, rtol=1e-3)
 
 
 def test_folds_keep_parts_together_and_are_even() -> None:
@@ -145,8 +145,9 @@ def test_folds_keep_parts_together_and_are_even() -> None:
 
 
 def test_without_parts_twins_make_the_scale_too_narrow(goods: list[Description]) -> None:
-    twins, names = goods[::3] * 2, [f"p{i % 6}" for i in range(12)]
-    by_part, by_image = fit_goodness(twins, names), fit_goodness(twins)
+    twins, names = goods[::3] * 2, [f"p{i % 4}" for i in range(8)]
+    by_part = fit_goodness(twins, names, inner_folds=2)
+    by_image = fit_goodness(twins, inner_folds=4)
     unseen = describe(plate(60))
     assert by_image.judge(unseen)[0] > by_part.judge(unseen)[0] + 1
 

@@ -4,20 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from lineside.parts.head import (
+from lineside.parts.cell_choice import (
     BAG_CELLS,
     UNKNOWN,
-    CellNetwork,
     Cells,
-    assemble,
     choose_cells,
-    fit_head,
     image_weights,
-    load_head,
     overlap_of,
     positive_cells,
-    train_network,
 )
+from lineside.parts.head import CellNetwork, assemble, fit_head, load_head, train_network
 
 
 def generator(seed=0):

@@ -33,7 +33,7 @@ def example(number, label="good"):
 
 @pytest.fixture(scope="module")
 def examples():
-    return [example(i) for i in range(10)] + [example(i, "spot") for i in range(4)]
+    return [example(i) for i in range(8)] + [example(i, "spot") for i in range(3)]
 
 
 @pytest.mark.parametrize("method", METHOD_NAMES)

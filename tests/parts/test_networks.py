@@ -81,4 +81,3 @@ def test_seeded_first_loss_is_pinned():
     twin = vgg19_eighth()
     initialise(twin, 7)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), twin.parameters()))  # noqa: B905
-

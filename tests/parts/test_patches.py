@@ -282,6 +282,8 @@ def test_lite_patches(pretrained):
         data_set(), [], pretrained=pretrained, rng=rng(), crop_px=32, steps=2, batch=8
     )
     assert detector.channels == 3
+    norms = [m for m in detector.network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and all(norm.momentum == 0.1 for norm in norms)
     stem = detector.network.trunk._conv_stem.weight.detach()
     again = load_patch_cnn(detector.spec(), detector.tensors())
     image = example(1, False).image()

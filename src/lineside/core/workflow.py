@@ -7,6 +7,7 @@ after the last finished method.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import time
@@ -137,8 +138,9 @@ def train(name: str, data: Path, out: Path, config: Any, progress: Progress) -> 
         run.close("stopped")
         raise Stopped from None
     except BaseException as error:
-        ledger.write_text(run.folder / "log", "".join(traceback.format_exception(error)))
-        run.close("failed", error=str(error))
+        with contextlib.suppress(UserError):  # the disk may be full: the first error is told
+            ledger.write_text(run.folder / "log", "".join(traceback.format_exception(error)))
+            run.close("failed", error=str(error))
         raise
     run.close("finished", model=study.chosen, step="done")
     return study

@@ -11,19 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lineside.parts.cell_choice import BAG_CELLS, UNKNOWN, Cells, image_weights
 from lineside.parts.combination import Values
-from lineside.parts.head import (
-    BAG_CELLS,
-    CLIP,
-    UNKNOWN,
-    CellNetwork,
-    Cells,
-    Head,
-    TrainingCells,
-    image_weights,
-    seen_by,
-    standardisation,
-)
+from lineside.parts.head import CLIP, CellNetwork, Head, TrainingCells, seen_by, standardisation
 from lineside.parts.items import GOOD
 
 STEP = CLIP / 127

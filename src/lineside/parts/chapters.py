@@ -93,7 +93,7 @@ def operating(study: Study) -> Section:
         Check(name="promise", status="ok" if point.certified else "warn", evidence=point.message),
         rule,
         table,
-        _histogram(groups, point),
+        *([_histogram(groups, point)] if len(groups.scores) else []),
         *_pr(groups, point),
     )
     return Section(

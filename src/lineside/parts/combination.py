@@ -24,6 +24,8 @@ SLOPE = 2.0
 """Weight of the head's standardised evidence once it has seen many defective parts."""
 HALF_SLOPE_PARTS = 2.0
 """With so many defective parts the head has half of its weight."""
+CLEARING = 0.5
+"""Share of the head's weight with which it lowers a map where it sees no defect."""
 LEAST_SPREAD = 0.5
 """Logits; no head is so sure that smaller differences mean anything."""
 
@@ -47,6 +49,15 @@ class Combination:
     def raised(self, logits: Values) -> Values:
         """Return the evidence that the head adds, any shape, never negative."""
         return self.slope * np.maximum(0.0, (logits - self.bend) / self.spread)
+
+    def local(self, logits: Values) -> Values:
+        """Return what the head adds to the map, any shape.
+
+        Unlike in the score, the head may also clear places, at a fraction of its weight: ranking
+        places within an image needs an opinion of all of them.
+        """
+        steps = (logits - self.bend) / self.spread
+        return self.slope * np.where(steps > 0, steps, CLEARING * steps)
 
     def spec(self) -> dict[str, float]:
         """Return plain JSON values."""

@@ -23,11 +23,12 @@ from torch import Tensor
 from lineside.core.checkpoint import under
 from lineside.core.contract import UserError
 from lineside.parts import trunk
+from lineside.parts.cell_choice import Cells
 from lineside.parts.cell_memory import CellMemory, build_memory, load_memory
 from lineside.parts.combination import Combination, Values, fit_combination, load_combination
 from lineside.parts.detection import Example, Image, Reading
 from lineside.parts.goodness import Goodness, describe, fit_goodness, load_goodness
-from lineside.parts.head import FOLDS, TOP_CELLS, WHOLE, Cells, Head, fit_head, load_head
+from lineside.parts.head import FOLDS, TOP_CELLS, WHOLE, Head, fit_head, load_head
 from lineside.parts.preparation import Look, Shelf, cells_of, hard_cells, inner_folds, look_at
 from lineside.parts.view import View, bands, head_inputs, on_grid, view_of
 
@@ -62,8 +63,8 @@ class GoodAndHead:
         """Judge one image of any size.
 
         Returns:
-            The score (standard deviations above good images), a map of the same unit on 8-px
-            cells, and the shares ``goodness`` and ``known defects`` that add up to the score.
+            The score (standard deviations above good images), a map in about the same unit on
+            8-px cells, and the shares ``goodness`` and ``known defects`` that make up the score.
         """
         seen = view_of(image)
         g, g_map = self.good.judge(describe(image, seen.native, seen.half))
@@ -72,7 +73,7 @@ class GoodAndHead:
         if self.head is not None:
             logits = logits_of(self.head, seen).mean(1)
             shares["known defects"] = float(self.combination.raised(np.array(pooled(logits))))
-            local += self.combination.raised(logits.double().numpy().reshape(seen.grid))
+            local += self.combination.local(logits.double().numpy().reshape(seen.grid))
         return Reading(score=sum(shares.values()), map=local.astype(np.float32), parts=shares)
 
     def teach(self, examples: Sequence[Example], *, rng: np.random.Generator) -> GoodAndHead:

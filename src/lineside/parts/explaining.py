@@ -52,7 +52,8 @@ def explain_with_cnn(model: PartsModel, source: Source, cnn: PartsModel | None) 
     image = decode(path)
     reading = model.read(image)
     found = spots(model, image, reading)
-    score, verdict = model.decide([reading.score])
+    unusual = model.health.check(image).findings if model.health else ()
+    score, verdict = model.decide([reading.score], usual=not unusual)
     name = source.id if isinstance(source, PartImage) else str(source)
     shown = thumbnail(image, DISPLAY_PX)
     figures = [
@@ -77,6 +78,7 @@ def explain_with_cnn(model: PartsModel, source: Source, cnn: PartsModel | None) 
             "score": f"{reading.score:.3f}",
             "threshold": f"{model.threshold:.3f}",
             **{share: f"{value:.3f}" for share, value in reading.parts.items()},
+            **({"picture": "; ".join(unusual)} if unusual else {}),
         },
     )
 

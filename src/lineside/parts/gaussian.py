@@ -140,7 +140,9 @@ def whole_gaussian(x: Tensor) -> WholeGaussian:
     mean = values.mean(0)
     spread = values.std(0, unbiased=False) + 1e-6
     standard = (values - mean) / spread
-    size, basis = torch.linalg.eigh(standard.T @ standard / len(standard))
-    scale = ((1 - RIDGE) * size.clamp_min(0) + RIDGE).sqrt()
-    whitening = basis / scale / spread[:, None]
-    return WholeGaussian(mean=mean.float(), whitening=whitening.float())
+    shrunk = (1 - RIDGE) * (standard.T @ standard) / len(standard)
+    shrunk.diagonal().add_(RIDGE)
+    eye = torch.eye(len(mean), dtype=torch.float64)
+    factor = torch.linalg.cholesky(shrunk)
+    whitening = torch.linalg.solve_triangular(factor, eye, upper=False).T / spread[:, None]
+    return WholeGaussian(mean=mean.float(), whitening=whitening.float().contiguous())

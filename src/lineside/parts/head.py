@@ -7,10 +7,6 @@ fold, so their outputs there are honest and set constants ("cross-fitting", Cher
 Strong Gaussian noise on standardised inputs (Bishop 1995: equivalent to Tikhonov regularisation)
 makes up for the few defective parts.
 
-Images with a mask give positive and negative cells; images that are only known to be defective
-are bags (multiple-instance learning, Andrews et al. 2003): their positives are the cells that the
-good-only model finds most suspicious, and after a warm-up the cells that the member itself does.
-
 Shapes: inputs (cell, feature); logits (cell, member).
 """
 
@@ -23,103 +19,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lineside.parts.detection import Mask
+from lineside.parts.cell_choice import BAG_CELLS, UNKNOWN, Cells, image_weights
 from lineside.parts.items import GOOD
 
-UNKNOWN = -1.0
-"""Overlap of a cell of a defective image without a mask."""
-COVERED = 0.3
-"""A cell is positive if the mask covers more than this share of it."""
-BAND_CELLS = 2
-"""Only this outer band of a large mask is positive: the inside of a wide region looks normal."""
 WHOLE = 2
 """Members of the head."""
 FOLDS = 3
 """Inner folds that set its constants."""
 TOP_CELLS = 5
 """The head's evidence for an image is the mean logit of so many cells."""
-BAG_CELLS = 8
-"""So many cells of a defective image without a mask are taken to be the defect."""
 CLIP = 8.0
 """Standardised inputs are limited to this."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cells:
-    """The training cells of one image.
-
-    Attributes:
-        inputs: Features, shape (cell, feature), float16.
-        target: 1 defect, 0 good, `UNKNOWN` for the cells of a bag; shape (cell,).
-        suspicion: Order in which a bag's cells are believed first, higher first; shape (cell,).
-        kind: ``"good"`` or the kind of defect.
-        fold: Inner fold of the image's part.
-    """
-
-    inputs: NDArray[np.float16]
-    target: NDArray[np.float32]
-    suspicion: NDArray[np.float32]
-    kind: str
-    fold: int
-
-
-def overlap_of(mask: Mask, rows: int, columns: int, cell_px: int = 8) -> NDArray[np.float32]:
-    """Return the share of each cell that the mask covers, shape (rows, columns)."""
-    canvas = np.zeros((rows * cell_px, columns * cell_px), np.float32)
-    canvas[: mask.shape[0], : mask.shape[1]] = mask
-    shares: NDArray[np.float32] = canvas.reshape(rows, cell_px, columns, cell_px).mean((1, 3))
-    return shares
-
-
-def positive_cells(overlap: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return which cells show the defect: covered cells, of wide regions only the outer band."""
-    found = overlap > COVERED
-    if not found.any():
-        found = (overlap > 0) & (overlap >= overlap.max())
-    inside = ndimage.binary_erosion(found, iterations=BAND_CELLS, border_value=1)
-    band: NDArray[np.bool_] = found & ~inside
-    return band if band.any() else found
-
-
-def choose_cells(
-    overlap: NDArray[np.float32] | None,
-    suspicion: NDArray[np.float32],
-    faulty: bool,
-    rng: np.random.Generator,
-    *,
-    positives: int = 60,
-    negatives: int = 40,
-    goods: int = 100,
-) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Choose the cells of an image to learn from.
-
-    Args:
-        overlap: `overlap_of` the mask, or None if there is no (or an empty) mask.
-        suspicion: The good-only map on the cells' grid, shape (rows, columns).
-        faulty: Whether the image is labelled with a defect.
-        rng: Chooses among many cells.
-        positives: At most so many positive cells of an image (or cells of a bag).
-        negatives: At most so many cells of a defective image that the mask does not touch.
-        goods: At most so many cells of a good image.
-
-    Returns:
-        Flat indices of cells and their targets.
-    """
-    if not faulty:
-        chosen = rng.permutation(suspicion.size)[:goods]
-        return chosen, np.zeros(len(chosen), np.float32)
-    if overlap is None or not overlap.any():
-        chosen = np.argsort(-suspicion, axis=None, kind="stable")[:positives]
-        return chosen, np.full(len(chosen), UNKNOWN, np.float32)
-    positive = rng.permutation(np.flatnonzero(positive_cells(overlap)))[:positives]
-    negative = rng.permutation(np.flatnonzero(overlap == 0))[:negatives]
-    target = np.repeat(np.array([1, 0], np.float32), [len(positive), len(negative)])
-    return np.concatenate([positive, negative]), target
 
 
 class CellNetwork(nn.Module):
@@ -182,24 +95,6 @@ class TrainingCells:
     image: Tensor
 
 
-def image_weights(
-    target: NDArray[np.float32], suspicion: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return cell weights: k positives of an image count 1 / sqrt(k) each, negatives 1.
-
-    Of a bag only the `BAG_CELLS` most suspicious cells count at first, as positives.
-    """
-    weight = np.ones(len(target), np.float32)
-    positive = target == 1
-    weight[positive] = 1 / np.sqrt(max(1, positive.sum()))
-    unknown = np.flatnonzero(target == UNKNOWN)
-    if len(unknown):
-        weight[unknown] = 0
-        first = unknown[np.argsort(-suspicion[unknown], kind="stable")[:BAG_CELLS]]
-        weight[first] = 1 / np.sqrt(len(first))
-    return weight
-
-
 def train_network(
     cells: TrainingCells,
     *,
@@ -221,26 +116,18 @@ def train_network(
         cells: What to learn.
         generator: All randomness.
         hidden: Hidden units per member.
-        epochs: Passes over the cells, within `least_steps` and `most_steps`.
-        least_steps: At least so many batches, for small sets.
-        most_steps: At most so many.
+        epochs: Passes over the cells, but at least `least_steps` and at most `most_steps` batches.
+        least_steps: For small sets.
+        most_steps: For large ones.
         batch: Cells per step.
         rate: Peak learning rate.
         decay: Weight decay.
         noise: Standard deviation of the noise on standardised inputs.
         dropout: Share of hidden units dropped.
         start: Continue from this network instead of a random one (it is not changed).
-
-    Returns:
-        The trained network.
     """
-    count, features = cells.inputs.shape
-    members = cells.weight.shape[1]
-    network = CellNetwork(features, members, hidden)
-    if start is None:
-        network.initialise(generator)
-    else:
-        network.load_state_dict(start.state_dict())
+    network = _started(cells, hidden, generator, start)
+    count, members = cells.weight.shape
     batch = min(batch, count)
     steps = int(np.clip(epochs * count // batch, least_steps, most_steps))
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
@@ -264,6 +151,17 @@ def train_network(
         optimiser.step()
         schedule.step()
     return network.eval()
+
+
+def _started(
+    cells: TrainingCells, hidden: int, generator: torch.Generator, start: CellNetwork | None
+) -> CellNetwork:
+    """Return a network of random weights, or a copy of `start`."""
+    network = CellNetwork(cells.inputs.shape[1], cells.weight.shape[1], hidden)
+    if start is None:
+        return network.initialise(generator)
+    network.load_state_dict(start.state_dict())
+    return network
 
 
 def _loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:

@@ -38,6 +38,11 @@ class LiteLogit(nn.Module):
         self.trunk = EfficientNet.from_name(
             "efficientnet-lite0", num_classes=1, dropout_rate=dropout, drop_connect_rate=0.0
         )
+        for module in self.trunk.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                # The published 0.01 is for long runs: after a few hundred updates the running
+                # statistics would be stale, and evaluation at chance level.
+                module.momentum = 0.1
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits, shape (batch,)."""

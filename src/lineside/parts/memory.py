@@ -45,6 +45,9 @@ TOP_CELLS = GRID * GRID // 100
 """The hottest hundredth of the patches makes the score."""
 REFERENCE_IMAGES = 150
 """So many good images, taken part by part in turn, set the scale of scores."""
+TAUGHT_PLACE_WEIGHT = 10.0
+"""Place counts so much more for patches of accepted images: they excuse what they show where they
+show it, not the same look anywhere."""
 TAUGHT_VECTORS = 64
 """At most so many patches of an accepted image are added."""
 
@@ -84,6 +87,7 @@ class Memory:
         items: Ids of the training images that own vectors.
         sizes: Scale of the score.
         hottest: Mean and standard deviation of the log of a good image's largest distance.
+        fitted: The first so many vectors are from training, the others from accepted images.
     """
 
     vectors: Tensor
@@ -93,6 +97,7 @@ class Memory:
     items: tuple[str, ...]
     sizes: SizeScale
     hottest: tuple[float, float]
+    fitted: int
 
     @torch.inference_mode()
     def read(self, image: Image) -> Reading:
@@ -102,7 +107,7 @@ class Memory:
             The score in standard deviations above unseen good images, and a map of 32 x 32 cells
             on which the hottest cell of unseen good images has mean 0 and standard deviation 1.
         """
-        local, _ = nearest_of(scaled(patches(image), self.spread), self.vectors.float())
+        local, _ = self._nearest(scaled(patches(image), self.spread))
         score = self.sizes.standardised(_score(local)[None, None], _size(image))
         mean, spread = self.hottest
         heat = (local.reshape(GRID, GRID).log() - mean) / spread
@@ -116,7 +121,7 @@ class Memory:
             image: As in `read`.
             count: Number of places; they are at least three cells apart.
         """
-        local, nearest = nearest_of(scaled(patches(image), self.spread), self.vectors.float())
+        local, nearest = self._nearest(scaled(patches(image), self.spread))
         remaining = local.reshape(GRID, GRID).clone()
         found: list[Neighbour] = []
         while len(found) < count and remaining.amax() > 0:
@@ -145,7 +150,7 @@ class Memory:
         of scores stays, so an operating point has to be calibrated anew.
         """
         features = scaled(patches(image), self.spread)
-        known = nearest_of(features, self.vectors.float())[0]
+        known = self._nearest(features)[0]
         chosen = farthest_from(features, known, TAUGHT_VECTORS)
         return replace(
             self,
@@ -154,6 +159,18 @@ class Memory:
             cell=torch.cat([self.cell, chosen.int()]),
             items=(*self.items, item),
         )
+
+    def _nearest(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return distance to and index of the vector nearest to each patch."""
+        local, index = nearest_of(features, self.vectors[: self.fitted].float())
+        taught = self.vectors[self.fitted :].float()
+        if len(taught):
+            weight = torch.ones(features.shape[1])
+            weight[-2:] = TAUGHT_PLACE_WEIGHT
+            other, other_index = nearest_of(features * weight, taught * weight)
+            index = torch.where(other < local, other_index + self.fitted, index)
+            local = local.minimum(other)
+        return local, index
 
     def teach(self, examples: Sequence[Example], *, rng: np.random.Generator) -> Memory:
         """Return a child that knows the good ones among wrongly judged images; no labels used."""
@@ -167,6 +184,7 @@ class Memory:
         return {
             "items": list(self.items),
             "hottest": list(self.hottest),
+            "fitted": self.fitted,
             "trunk": trunk.weight_digest(),
         }
 
@@ -196,6 +214,7 @@ def load_memory(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Memor
         items=tuple(spec["items"]),
         sizes=load_size_scale(under(tensors, "sizes.")),
         hottest=(spec["hottest"][0], spec["hottest"][1]),
+        fitted=spec["fitted"],
     )
 
 
@@ -244,6 +263,7 @@ def fit_memory(
         items=tuple(e.id for e in items),
         sizes=sizes,
         hottest=hottest,
+        fitted=len(stored),
     )
 
 

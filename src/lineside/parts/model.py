@@ -157,11 +157,18 @@ class PartsModel:
         """Return score and map of one image, shape (height, width, 1 or 3), values 0..1."""
         return self.detector.read(image)
 
-    def decide(self, scores: Sequence[float]) -> tuple[float, Decision]:
-        """Return part score and verdict for the scores of a part's views."""
+    def decide(self, scores: Sequence[float], *, usual: bool = True) -> tuple[float, Decision]:
+        """Return part score and verdict for the scores of a part's views.
+
+        Args:
+            scores: One per view.
+            usual: False if a picture is unlike those that the model was calibrated on (blurred,
+                dark, out of place): such a part is not accepted unseen, a person looks.
+        """
         joined = np.max if self.settings.view_rule == "any" else np.min
         score = float(joined(scores))  # NaN if one is: then a person looks
-        return score, self._operating().point.decide(score)
+        verdict = self._operating().point.decide(score)
+        return score, "review" if verdict == "accept" and not usual else verdict
 
     def predict(self, items: Source | Iterable[Source]) -> list[PartResult | Refusal]:
         """Judge images; views of one part share its verdict.
@@ -177,11 +184,16 @@ class PartsModel:
         """
         sources = [items] if isinstance(items, str | Path | PartImage) else items
         looked = [self._look(source) for source in sources]
-        views: dict[str, list[float]] = {}
+        views: dict[str, list[_Seen]] = {}
         for seen in looked:
             if isinstance(seen, _Seen):
-                views.setdefault(seen.part, []).append(seen.reading.score)
-        verdicts = {part: self.decide(scores) for part, scores in views.items()}
+                views.setdefault(seen.part, []).append(seen)
+        verdicts = {
+            part: self.decide(
+                [view.reading.score for view in seen], usual=not any(v.health for v in seen)
+            )
+            for part, seen in views.items()
+        }
         return [
             self._result(seen, *verdicts[seen.part]) if isinstance(seen, _Seen) else seen
             for seen in looked

@@ -125,7 +125,8 @@ class HealthReference:
         template = None
         if spec["template"] is not None:
             pixels = np.frombuffer(base64.b64decode(spec["template"]), dtype=np.uint8)
-            template = pixels.reshape(TEMPLATE_PX, TEMPLATE_PX).astype(np.float32) / 255
+            square = pixels.reshape(TEMPLATE_PX, TEMPLATE_PX).astype(np.float32)
+            template = square / np.float32(255)
         return cls(template=template, **fields)
 
 

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lineside.parts.cell_choice import Cells, choose_cells, overlap_of
 from lineside.parts.detection import Example
 from lineside.parts.goodness import Description, Goodness, describe
-from lineside.parts.head import Cells, choose_cells, overlap_of
 from lineside.parts.items import GOOD
 from lineside.parts.view import View, head_inputs, on_grid, view_of
 

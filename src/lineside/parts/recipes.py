@@ -118,6 +118,8 @@ def fit_detector_of(
         }
 
     def log(row: Mapping[str, Any]) -> None:
+        if name != "patch_cnn":  # which stops by itself, with a checkpoint
+            run.check_stop()
         run.log({"method": name, **row})
 
     return RECIPES[name].fit()(train, validation, rng=run.rng(name), log=log, **options)

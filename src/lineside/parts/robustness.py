@@ -106,8 +106,8 @@ def compress(image: Image, severity: int, rng: np.random.Generator) -> Image:
     picture = Picture.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3])
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=int(_grade(JPEG_QUALITY, severity)), subsampling=2)
-    decoded = np.asarray(Picture.open(stream), dtype=np.float32) / 255
-    return decoded.reshape(image.shape)
+    decoded = np.asarray(Picture.open(stream), dtype=np.float32) / np.float32(255)
+    return decoded.reshape(image.shape).astype(np.float32, copy=False)
 
 
 def _offset_px(shape: tuple[int, ...], severity: int, rng: np.random.Generator) -> tuple[int, int]:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lineside.parts.cell_choice import BAG_CELLS, UNKNOWN, choose_cells, overlap_of
 from lineside.parts.cell_memory import CellMemory, rounded
 from lineside.parts.combination import (
     BEND,
@@ -28,17 +29,13 @@ from lineside.parts.combination import (
 from lineside.parts.detection import Example
 from lineside.parts.goodness import describe
 from lineside.parts.head import (
-    BAG_CELLS,
     CLIP,
     FOLDS,
     TOP_CELLS,
-    UNKNOWN,
     WHOLE,
     CellNetwork,
     Head,
     TrainingCells,
-    choose_cells,
-    overlap_of,
     train_network,
 )
 from lineside.parts.view import View, head_inputs, on_grid, view_of

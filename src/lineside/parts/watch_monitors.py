@@ -34,6 +34,7 @@ class Part:
     score: float
     verdict: str
     last_seconds: float
+    usual: bool
     followed: bool = False
 
 
@@ -80,7 +81,7 @@ class Monitors:
                 f"{sum(self.unhealthy)} of the last {len(self.unhealthy)} pictures are unusual "
                 f"(the last: {health[0] if health else 'healthy'}); check camera and light"
             )
-        part = self._join(name, score, seconds)
+        part = self._join(name, score, not health, seconds)
         if not self.model.settings.part_pattern:
             self._follow(part)  # every picture is a part of its own, complete at once
             return part
@@ -92,20 +93,22 @@ class Monitors:
             self.parts.popitem(last=False)
         return part
 
-    def _join(self, name: str, score: float, seconds: float) -> Part:
+    def _join(self, name: str, score: float, usual: bool, seconds: float) -> Part:
         """Return the part with one view more; views that came before count too."""
         before = self.parts.get(name)
         if before is None or seconds - before.last_seconds > PART_SECONDS:
             if before is not None:
                 self._follow(before)
-            joined, verdict = self.model.decide([score])
-            return Part(views=1, score=joined, verdict=verdict, last_seconds=seconds)
-        joined, verdict = self.model.decide([before.score, score])
+            joined, verdict = self.model.decide([score], usual=usual)
+            return Part(views=1, score=joined, verdict=verdict, last_seconds=seconds, usual=usual)
+        usual = usual and before.usual
+        joined, verdict = self.model.decide([before.score, score], usual=usual)
         return Part(
             views=before.views + 1,
             score=joined,
             verdict=verdict,
             last_seconds=seconds,
+            usual=usual,
             followed=before.followed,
         )
 

@@ -23,7 +23,7 @@ def leaderboard(study: Study) -> Section:
     """Rank every method on the same test groups, with intervals and paired differences."""
     primary = study.app.METRICS[0]
     ranked = rank(study)
-    columns = ("method", "kind", *(m.name.replace("_", " ") for m in study.app.METRICS))
+    columns = ("method", "kind", *(titled(m.name) for m in study.app.METRICS))
     rows = tuple(
         (
             method.name + (" (predicts)" if method.name == study.chosen else ""),
@@ -35,7 +35,7 @@ def leaderboard(study: Study) -> Section:
         )
         for method in ranked
     )
-    title = primary.name.replace("_", " ")
+    title = titled(primary.name)
     return Section(
         title="Leaderboard",
         lead=verdict(study),
@@ -75,7 +75,7 @@ def rank(study: Study) -> list[MethodStudy]:
 def verdict(study: Study) -> str:
     """Say in one sentence whether the predicting method beats the best classical rival."""
     primary = study.app.METRICS[0]
-    title = primary.name.replace("_", " ")
+    title = titled(primary.name)
     rivals = [m for m in rank(study) if m.kind != "deep" and m.name != study.chosen]
     if not rivals:
         return "No classical rival was run."
@@ -250,6 +250,11 @@ def reproduction(study: Study) -> Section:
             f"Every number of this report is in {study.run.folder.name}/report.json.",
         ),
     )
+
+
+def titled(name: str) -> str:
+    """Return a metric's name as people write it."""
+    return name.replace("_", " ").replace("auroc", "AUROC")
 
 
 def _short(estimate: Estimate) -> str:

@@ -34,8 +34,9 @@ def write_report(study: Study) -> None:
         chapters.audit(study),
         chapters.reproduction(study),
     ]
+    folder = study.data.parent if study.data.suffix else study.data
     page = render(
-        title=f"{study.data.stem if study.data.suffix else study.data.name}: {study.application}",
+        title=f"{folder.name}: {study.application}",
         kicker=f"lineside {__version__} · {study.application} · run {study.run.folder.name}",
         summary=study.app.summary(study),
         sections=sections,
@@ -146,10 +147,11 @@ def _table(table: Table) -> Markup:
         )
         for row in table.rows
     )
+    caption = Markup('<p class="soft">{}</p>').format(table.caption) if table.caption else ""
     return Markup(
-        '<h3>{}</h3><div class="scroll" tabindex=0 role=region aria-label="{}"><table>'
-        "<caption>{}</caption><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>"
-    ).format(table.title, table.title, table.caption, head, rows)
+        '<h3>{}</h3>{}<div class="scroll" tabindex=0 role=region aria-label="{}"><table>'
+        "<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>"
+    ).format(table.title, caption, table.title, head, rows)
 
 
 def _check(check: Check) -> Markup:

@@ -50,13 +50,11 @@ class GroupScores:
 def group_scores(
     outcomes: Sequence[Outcome], rule: Rule = "any", *, kind_slice: str = "kind"
 ) -> GroupScores:
-    """Join the items of each group. A group is faulty if any of its items is labelled faulty.
+    """Join the items of each group; labels and scores are joined in the same way.
 
-    ``any``: in use all items of a group are seen and one alarm is enough; the score is the maximum
-    over all items, those labelled good in a faulty group included.
-    ``every``: in use a single item may be all that is seen, so every one has to be right; the
-    score of a faulty group is the minimum over its faulty items (an item labelled good need not
-    show the fault), the score of a good group is the maximum (its worst item).
+    ``any``: a group is faulty if any of its items is; its score is the maximum over its items.
+    ``every``: a group is faulty only if every item is; its score is the minimum, so it is held
+    back only if every item raises an alarm. The promise then also holds for a single item.
 
     Args:
         outcomes: Outcomes whose value has ``score`` and ``label`` (1 faulty, 0 good).
@@ -80,7 +78,10 @@ def group_scores(
         groups=tuple(names),
         scores=np.array([score for score, _ in joined], dtype=np.float64),
         labels=np.array([label for _, label in joined], dtype=np.int64),
-        kinds=tuple(_kind(row, kind_slice) for row in rows),
+        kinds=tuple(
+            _kind(row, kind_slice) if label else ""
+            for row, (_, label) in zip(rows, joined, strict=True)
+        ),
         index=np.array([members[name][0] for name in names], dtype=np.int64),
         rule=rule,
     )
@@ -103,10 +104,11 @@ def by_group(rule: Rule = "any") -> Callable[[Sequence[Outcome]], Units]:
 
 
 def _join(row: Sequence[Outcome], rule: Rule) -> tuple[float, int]:
-    faulty = [o.value["score"] for o in row if o.value["label"] == 1]
-    if faulty and rule == "every":
-        return min(faulty), 1
-    return max(o.value["score"] for o in row), int(bool(faulty))
+    scores = [o.value["score"] for o in row]
+    labels = [int(o.value["label"]) for o in row]
+    if rule == "every":
+        return min(scores), min(labels)
+    return max(scores), max(labels)
 
 
 def _kind(row: Sequence[Outcome], kind_slice: str) -> str:

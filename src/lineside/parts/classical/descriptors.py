@@ -43,7 +43,8 @@ def cell_index(height: int, width: int, grid: tuple[int, int]) -> NDArray[np.int
 
 def cell_mean(values: Array, grid: tuple[int, int]) -> Array:
     """Average a pixel map over each cell, shape (rows, columns); the nearest if finer."""
-    return _reduce(values, grid, np.add) / np.maximum(_counts(values.shape, grid), 1)
+    mean = _reduce(values, grid, np.add) / np.maximum(_counts(values.shape, grid), 1)
+    return mean.astype(np.float32, copy=False)
 
 
 def cell_max(values: Array, grid: tuple[int, int]) -> Array:
@@ -102,7 +103,7 @@ LBP_BINS = 10
 def lbp_histograms(grey: Array, grid: tuple[int, int]) -> Array:
     """Count the uniform patterns of every cell, shape (rows, columns, 10)."""
     bins = UNIFORM[lbp_codes(grey)]
-    flat = cell_index(*grey.shape, grid) * LBP_BINS + bins
+    flat = cell_index(grey.shape[0], grey.shape[1], grid) * LBP_BINS + bins
     counts = np.bincount(flat.ravel(), minlength=grid[0] * grid[1] * LBP_BINS)
     return counts.reshape(*grid, LBP_BINS).astype(np.float32)
 
@@ -120,7 +121,7 @@ def hog_histograms(grey: Array, grid: tuple[int, int]) -> Array:
     position = np.mod(np.arctan2(dy, dx), np.pi) * (ORIENTATIONS / np.pi)
     low = np.floor(position).astype(np.int64)
     share = position - low
-    base = cell_index(*grey.shape, grid) * ORIENTATIONS
+    base = cell_index(grey.shape[0], grey.shape[1], grid) * ORIENTATIONS
     size = grid[0] * grid[1] * ORIENTATIONS
     total = np.zeros(size)
     for bins, weight in ((low, 1 - share), (low + 1, share)):
@@ -167,4 +168,4 @@ def texture_features(grey: Array, cell_px: int) -> Array:
             np.log(total + np.float32(1e-2)),
         ]
     stacked = np.concatenate(features, axis=-1).astype(np.float32)
-    return stacked - np.median(stacked, axis=(0, 1))
+    return (stacked - np.median(stacked, axis=(0, 1))).astype(np.float32, copy=False)

@@ -192,7 +192,8 @@ def _gather(train: Sequence[Example], rng: np.random.Generator) -> tuple[Normal,
             flat = features.reshape(-1, features.shape[2])
             rows.append((flat[index], places_of(features.shape[:2]).ravel()[index], label, weight))
     if not rows:
-        rows = [(np.zeros((0, 0), np.float32), *(np.zeros(0, t) for t in (int, bool, float)))]
+        nothing = np.zeros(0, np.int64), np.zeros(0, np.bool_), np.zeros(0, np.float64)
+        rows = [(np.zeros((0, 0), np.float32), *nothing)]
     columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
     names = ("features", "place", "label", "weight")
     return fit.done(), _Samples(**dict(zip(names, columns, strict=True)))
