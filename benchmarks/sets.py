@@ -114,7 +114,7 @@ def _mean(runs: Sequence[dict[str, object]], metric: Metric) -> Estimate:
     low, high = np.mean(ends, axis=0).tolist() if ends else (None, None)
     return Estimate(
         value=float(np.mean([e.value for e in each])), low=low, high=high, n=each[0].n,
-        better=metric.better, method="mean over 3 splits; bootstrap over parts, 95 %",
+        better=metric.better, method=f"mean over {len(each)} splits; bootstrap over parts, 95 %",
         reason="" if ends else each[0].reason,
     )  # fmt: skip
 

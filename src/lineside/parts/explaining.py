@@ -54,7 +54,6 @@ def explain_with_cnn(model: PartsModel, source: Source, cnn: PartsModel | None) 
     found = spots(model, image, reading)
     unusual = model.health.check(image).findings if model.health else ()
     score, verdict = model.decide([reading.score], usual=not unusual)
-    name = source.id if isinstance(source, PartImage) else str(source)
     shown = thumbnail(image, DISPLAY_PX)
     figures = [
         Figure(
@@ -70,7 +69,7 @@ def explain_with_cnn(model: PartsModel, source: Source, cnn: PartsModel | None) 
     if cnn is not None and isinstance(cnn.detector, PatchCNN):
         figures.append(responses(cnn.detector, image))
     return Explanation(
-        item=name,
+        item=path.name,
         text=sentence(path.name, verdict, score, model.threshold, found),
         figures=tuple(figures),
         facts={

@@ -12,14 +12,14 @@ from lineside.parts.images import load_example
 from lineside.parts.items import PartImage
 from lineside.parts.robustness import SEVERITIES, SUITE, degrade
 
-BUDGET_SECONDS = 30.0
-FEWEST, MOST = 16, 80
+BUDGET_SECONDS = 20.0
+FEWEST, MOST = 12, 80
 
 
 def robustness(study: Study) -> Section:
     """Degrade test images by grade 1 to 5 and compare AUROC with the same images as they are.
 
-    The number of images is chosen so that the suite takes about half a minute.
+    The number of images is chosen so that the suite takes about 20 s.
     """
     items = chosen_items(study)
     model = study.best.model

@@ -52,9 +52,11 @@ def leaderboard(study: Study) -> Section:
             ),
             plots.forest(
                 f"{title}, 95 % interval",
-                "Longer lines mean that the test set is too small to tell the methods apart.",
+                "In colour: the method that predicts. Long lines mean that the test set is too "
+                "small to tell the methods apart.",
                 {method.name: method.estimates[primary.name] for method in ranked},
                 x_label=title,
+                marked=study.chosen,
             ),
         ),
     )

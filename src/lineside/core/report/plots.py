@@ -148,13 +148,15 @@ def histogram(
     return draw(title, caption, paint)
 
 
-def forest(title: str, caption: str, rows: Mapping[str, Estimate], *, x_label: str) -> Figure:
-    """Return estimates with their intervals, one row each, first row on top."""
+def forest(
+    title: str, caption: str, rows: Mapping[str, Estimate], *, x_label: str, marked: str
+) -> Figure:
+    """Return estimates with their intervals, one row each, first on top, one row in colour."""
     names = list(rows)
 
     def paint(axes: Axes) -> None:
         for place, name in enumerate(names):
-            row, color = rows[name], SERIES[0 if place == 0 else 7]
+            row, color = rows[name], SERIES[0 if name == marked else 7]
             if row.low is not None and row.high is not None:
                 axes.plot([row.low, row.high], [-place, -place], color=color, linewidth=2)
             axes.plot([row.value], [-place], "o", color=color)

@@ -80,15 +80,15 @@ def simulate_certificates(
     Raises:
         UserError: if there are fewer than 2 faulty groups, or n_calibration leaves none to test.
     """
-    groups = group_scores(outcomes, rule)
-    names = [g for g, label in zip(groups.groups, groups.labels, strict=True) if label == 1]
+    faulty = [o for o in outcomes if o.value["label"] == 1]
+    groups = group_scores(faulty, rule)  # items labelled good do not count, also in mixed groups
+    names = groups.groups
     size = len(names) // 2 if n_calibration is None else n_calibration
     if not 0 < size < len(names):
         raise UserError(
             f"{size} of {len(names)} faulty groups cannot calibrate", "both sides need some"
         )
     places = {name: i for i, name in enumerate(names)}
-    faulty = [o for o in outcomes if o.value["label"] == 1]
     items = np.array([o.value["score"] for o in faulty], dtype=np.float64)
     owner = np.array([places[o.group] for o in faulty], dtype=np.int64)
     tries: dict[str, list[tuple[float, int, int]]] = {}
