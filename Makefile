@@ -11,7 +11,7 @@ setup: $(DONE)
 $(DONE): pyproject.toml constraints.txt
 	@echo "== setting up $(VENV) (PyTorch for CPU and what lineside needs; a few minutes) =="
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,export]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@$(BIN)/python -c "import torch; assert torch.version.cuda is None, 'a CUDA build of torch was installed'"
 	@touch $(DONE)
 

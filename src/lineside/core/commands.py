@@ -45,7 +45,7 @@ def _train_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
         Parameters
         ----------
         data: Path
-            A folder of images, or a CSV table.
+            A folder of data, or a CSV table.
         out: Path
             The run folder; an unfinished run of the same command is taken up.
         """
@@ -75,12 +75,12 @@ def _demo_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
 
 def _audit_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
     def audit(data: Path, /, *, config: flags = default) -> int:
-        """Look for what spoils a data set: duplicates, leaks, doubtful labels, bad pictures.
+        """Look for what spoils a data set: duplicates, leaks, doubtful labels, bad items.
 
         Parameters
         ----------
         data: Path
-            A folder of images, or a CSV table.
+            A folder of data, or a CSV table.
         """
         return run_audit(name, data, config)
 
@@ -94,7 +94,7 @@ def _evaluate_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
         Parameters
         ----------
         data: Path
-            A folder of images, or a CSV table.
+            A folder of data, or a CSV table.
         model: Path
             A run, or a model folder in it.
         """

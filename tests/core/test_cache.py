@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lineside.parts import features_cache
-from lineside.parts.features_cache import FeatureCache, default_folder, key_of
+from lineside.core import cache as features_cache
+from lineside.core.cache import FeatureCache, default_folder, key_of
 
 
 def arrays(value: float = 0.1, size: int = 1000) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
-"""Features on disk, so that folds, methods and repeated fits pay for the trunk once.
+"""Features on disk, so that folds, methods and repeated fits pay for an extractor once.
 
-An entry is one safetensors file of float16 arrays, named by the hash of the picture's file and the
+An entry is one safetensors file of float16 arrays, named by the hash of the item's file and the
 hash of the extractor. Values are rounded to float16 whether they come from the disk or not, so a
 fit gives the same model with a cold, a warm or no cache. The cache never fails a run: a full or
 read-only disk, a torn or foreign file all mean "compute it again".
@@ -39,7 +39,7 @@ def default_folder() -> Path | None:
 
 
 def key_of(digest: str, extractor: str) -> str:
-    """Return the key of one picture's features: SHA-256 over file hash and extractor hash."""
+    """Return the key of one item's features: SHA-256 over file hash and extractor hash."""
     return hashlib.sha256(f"{digest}\0{extractor}".encode()).hexdigest()
 
 
@@ -61,10 +61,10 @@ class FeatureCache:
     def fetch(
         self, digest: str, extractor: str, compute: Callable[[], Arrays]
     ) -> dict[str, NDArray[np.float32]]:
-        """Return the stored arrays of a picture, or compute and store them.
+        """Return the stored arrays of an item, or compute and store them.
 
         Args:
-            digest: SHA-256 of the picture's file; an empty one is never cached.
+            digest: SHA-256 of the item's file; an empty one is never cached.
             extractor: Hash of everything else that decides the values.
             compute: Makes the arrays, float32; called only on a miss.
 

@@ -1,0 +1,84 @@
+"""The report: everything escaped, nothing from elsewhere, readable at every width."""
+
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from lineside.core.contract import Check, Estimate, Explanation, Figure, Section, Table
+from lineside.core.report import plots, render
+from lineside.core.report.chapters import training_blocks
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+RATE = Estimate(value=0.8, low=0.6, high=0.9, n=12)
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def page():
+    x = np.linspace(0.0, 1.0, 20)
+    picture = Figure(title="Picture", image=b"\x89PNG", caption="A picture.")
+    wide = tuple(f"a rather long column title {i}" for i in range(14))
+    blocks = (
+        HOSTILE,
+        Check(name="copies", status="warn", evidence=HOSTILE, hint="look"),
+        Table(title="Wide", columns=wide, rows=((HOSTILE, *wide[1:]),), caption="Caption."),
+        plots.lines("Curve", "Falls.", {"a": (x, 1 - x), "b": (x, x)}, x_label="x", y_label="y"),
+        plots.histogram("Scores", "Two groups.", {"good": x, "faulty": x + 1}, x_label="s"),
+        plots.forest("Forest", "Long.", {"a": RATE, "b": RATE}, x_label="AUROC", marked="b"),
+        plots.bars("Bars", "Kinds.", {"crack": RATE}, y_label="recall"),
+        Explanation(item="a.png", text="Because.", figures=(picture,), facts={"score": "1.0"}),
+        "$ lineside parts train " + "very-long-path/" * 30,
+        "a-very-long-word" * 30,
+    )
+    sections = [Section(title="First chapter", lead="Lead.", blocks=blocks)]
+    return render(title="T", kicker="k", summary=["In short."], sections=sections, footer="f")
+
+
+def test_text_is_escaped_and_nothing_is_loaded_from_elsewhere(page):
+    assert HOSTILE not in page
+    assert page.count("&lt;script&gt;") == 3
+    named = re.sub(r'xmlns(:\w+)?="[^"]*"|"http://www.w3.org/[^"]*"', "", page)
+    assert not re.findall(r"(?:https?:)?//[a-z]", named)
+    assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', named)
+
+
+def test_every_picture_has_words_and_every_chapter_a_link(page):
+    assert page.count("<img") == len(re.findall(r'<img [^>]*alt="[^"]+"', page))
+    assert page.count("<svg") == page.count('role="img"')
+    assert 'href="#first-chapter"' in page
+    assert 'id="first-chapter"' in page
+
+
+def test_later_rows_of_a_step_replace_earlier_ones_and_warnings_are_told():
+    rows = [{"step": i, "loss": 9.0} for i in range(3)]
+    rows += [{"step": i, "loss": 1.0 / (i + 1)} for i in range(3)]
+    healthy = training_blocks("net", rows)
+    assert healthy[0].status == "ok"
+    ill = training_blocks("net", [*rows, {"step": 2, "warning": "dead", "text": "layer 4 is dead"}])
+    assert (ill[0].status, ill[0].evidence) == ("warn", "layer 4 is dead")
+    assert training_blocks("net", []) == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@pytest.mark.parametrize("width_px", [500, 800, 1280])
+def test_no_sideways_scrolling_in_a_real_browser(page, tmp_path, width_px):
+    probe = (
+        "<script>const d = document.documentElement;"
+        "document.title = 'wide ' + d.scrollWidth + ' of ' + d.clientWidth</script></body>"
+    )
+    path = tmp_path / "report.html"
+    path.write_text(page.replace("</body>", probe))
+    found = subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            f"--user-data-dir={tmp_path}/profile", f"--window-size={width_px},900",
+            "--dump-dom", path.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip
+    wide, room = re.search(r"<title>wide (\d+) of (\d+)", found).groups()
+    assert int(wide) <= int(room)
