@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import RESULTS, ROOT
+from lineside.parts.config import METHOD_NAMES
 
 PAGES = ("README.md", "src/lineside/parts/README.md")
 VERBS = (
@@ -76,16 +77,6 @@ HEADLINES: tuple[Row, ...] = (
     ("peak memory, 4096x256 included [MB]", "peak_rss_mb", "1500", ""),
     ("lineside --help [s]", "help_seconds", "0.3", ""),
 )
-METHODS = (
-    "detector",
-    "memory",
-    "patch_cnn",
-    "texture",
-    "gaussian",
-    "pca",
-    "golden_template",
-    "brightness",
-)
 COLUMNS = (
     "auroc",
     "ap",
@@ -130,7 +121,7 @@ def by_method(results: Mapping[str, Any], data: str) -> str:
     """Return the leaderboard of one data set."""
     titles = ("AUROC", "AP", "AUPRO@30", "FRR@95", "FRR@100", "fit [s]", "p50 [ms]", "p95 [ms]")
     lines = ["| method | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
-    for method in METHODS:
+    for method in METHOD_NAMES:
         cells = []
         for column in COLUMNS:
             name = f"{data}_{method}_{column}"
