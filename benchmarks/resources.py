@@ -30,7 +30,7 @@ def help_seconds(say: Say) -> None:
 
 
 def fit_and_predict(say: Say) -> None:
-    """Fit on 300 images of 256 px, predict them, then predict very large ones; peak memory."""
+    """Fit on 300 images of 256 px, predict fresh ones, then very large ones; peak memory."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {"LINESIDE_CACHE": folder, "PATH": "/usr/bin:/bin", "HOME": folder}
         run = subprocess.run(
@@ -55,28 +55,32 @@ def measure(folder: Path) -> dict[str, float]:
 
     from lineside.parts.config import Config
     from lineside.parts.data import read
-    from lineside.parts.images import decode, load_example
+    from lineside.parts.images import load_example
+    from lineside.parts.judging import calibrate, outcomes
+    from lineside.parts.model import Settings, make_model
     from lineside.parts.recipes import RECIPES
     from lineside.parts.simulation import demo
 
-    table = demo(folder / "data", 0, good_parts=62, faulty_parts=38)
-    items = read(table, Config())[:IMAGES]
-    train = [load_example(item) for item in items]
+    config = Config()
+    items = read(demo(folder / "data", 0, good_parts=80, faulty_parts=50), config)
+    train = [load_example(item) for item in items[:IMAGES]]
+    fresh = items[IMAGES:]
+    rng = np.random.default_rng(0)
     start = time.perf_counter()
-    detector = RECIPES["detector"].fit()(
-        train, [], rng=np.random.default_rng(0), log=lambda row: None
-    )
+    detector = RECIPES["detector"].fit()(train, [], rng=rng, log=lambda row: None)
     fit_seconds = time.perf_counter() - start
+    model = make_model("detector", detector, Settings.of(config), train, rng)
+    model = calibrate(model, outcomes(model, fresh), config)
     times = []
-    for item in items:
+    for item in fresh:
         start = time.perf_counter()
-        detector.read(decode(item.path))
+        model.predict(item.path)
         times.append(1000 * (time.perf_counter() - start))
     for rows, columns in LONG_SHAPES:
         path = folder / f"long{rows}.png"
         noise = np.random.default_rng(0).integers(80, 120, (rows, columns), dtype=np.uint8)
         Image.fromarray(noise).save(path)
-        detector.read(decode(path))
+        model.predict(path)
     return {
         "fit_seconds": fit_seconds,
         "p50": float(np.percentile(times, 50)),

@@ -111,11 +111,12 @@ def _mean(runs: Sequence[dict[str, object]], metric: Metric) -> Estimate:
         for seed, run in enumerate(runs)
     ]
     ends = [[e.low, e.high] for e in each if e.low is not None and e.high is not None]
-    low, high = np.mean(ends, axis=0).tolist() if ends else (None, None)
+    extreme = "at_100" in metric.name  # the lowest faulty image decides
+    low, high = np.mean(ends, axis=0).tolist() if ends and not extreme else (None, None)
     return Estimate(
         value=float(np.mean([e.value for e in each])), low=low, high=high, n=each[0].n,
         better=metric.better, method=f"mean over {len(each)} splits; bootstrap over parts, 95 %",
-        reason="" if ends else each[0].reason,
+        reason="an extreme value" if extreme else "" if ends else each[0].reason,
     )  # fmt: skip
 
 

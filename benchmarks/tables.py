@@ -77,6 +77,8 @@ HEADLINES: tuple[Row, ...] = (
     ("peak memory, 4096x256 included [MB]", "peak_rss_mb", "1500", ""),
     ("lineside --help [s]", "help_seconds", "0.3", ""),
 )
+SPLITTED = ("tile_", "elpv_", "demo_", "robust_", "vgg_", "crop_", "pretrained_", "random_")
+"""Numbers that are meant to be means over three splits or seeds."""
 COLUMNS = (
     "auroc",
     "ap",
@@ -103,9 +105,11 @@ def text_of(results: Mapping[str, Any], name: str) -> str:
     if row is None or row["value"] is None:
         return "-"
     digits = 3 if abs(row["value"]) < 10 else 0
-    if row["low"] is None:
-        return f"{row['value']:.{digits}f}"
-    return f"{row['value']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
+    text = f"{row['value']:.{digits}f}"
+    if row["low"] is not None:
+        text += f" [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
+    one = len(row["seeds"]) == 1 and name.startswith(SPLITTED)
+    return text + (" (1 split)" if one and row["unit"] == "fraction" else "")
 
 
 def headline(results: Mapping[str, Any]) -> str:

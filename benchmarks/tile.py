@@ -192,11 +192,14 @@ def estimate_of(found: Sequence[Fold], measure: str, repetitions: int = 300) -> 
         )
         resampled = [_repeat(fold, counts) for fold in found]
         draws.append(mean_of([f for f in resampled if f.labels.size], measure))
-    low, high = np.nanpercentile(draws, [2.5, 97.5])
+    low, high = np.nanpercentile(draws, [2.5, 97.5]).tolist()
+    if measure == "frr100":  # the lowest faulty image decides: resampling says nothing about it
+        low = high = None
     return Estimate(
-        value=mean_of(found, measure), low=float(low), high=float(high), n=len(names),
+        value=mean_of(found, measure), low=low, high=high, n=len(names),
         method="mean over folds and splits; bootstrap over parts, 95 %",
         better="lower" if measure.startswith("frr") else "higher",
+        reason="an extreme value" if low is None else "",
     )  # fmt: skip
 
 
@@ -208,10 +211,15 @@ def _repeat(fold: Fold, counts: dict[str, int]) -> Fold:
     )  # fmt: skip
 
 
-def kind_auroc(fold: Fold, kind: str) -> float:
-    """Return the AUROC of good images against one kind, or NaN if the fold has none."""
+def only_kind(fold: Fold, kind: str) -> Fold:
+    """Return a fold with its good images and those of one kind of defect."""
     keep = np.array([k in (GOOD, kind) for k in fold.kinds])
-    labels = fold.labels[keep]
-    if not 0 < labels.sum() < labels.size:
-        return float("nan")
-    return auroc(fold.scores[keep], labels)
+    return Fold(
+        scores=fold.scores[keep],
+        labels=fold.labels[keep],
+        parts=tuple(p for p, k in zip(fold.parts, keep, strict=True) if k),
+        kinds=tuple(p for p, k in zip(fold.kinds, keep, strict=True) if k),
+        aupro30=fold.aupro30,
+        fit_seconds=fold.fit_seconds,
+        read_ms=fold.read_ms,
+    )

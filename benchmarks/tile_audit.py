@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks import tile
 from benchmarks.results import Say, plain
-from lineside.core.measures import proportion
+from lineside.core.contract import Estimate
 from lineside.parts.duplicates import find_same_part
 
 MERGED_GROUPS = ("199", "12")
@@ -32,9 +32,14 @@ def audit_pairs(say: Say) -> None:
         truth = _pairs([tile.items()[i].part for i in chosen])
         proposed = _pairs([str(found.groups[i]) for i in chosen])
         hits = len(truth & proposed)
-        say(f"audit_pair_recall{suffix}", proportion(hits, len(truth)))
-        say(f"audit_pair_precision{suffix}", proportion(hits, max(1, len(proposed))))
+        say(f"audit_pair_recall{suffix}", _share(hits, len(truth)))
+        say(f"audit_pair_precision{suffix}", _share(hits, len(proposed)))
     say("audit_seconds", plain(seconds, "s", len(pictures), "lower"))
+
+
+def _share(hits: int, pairs: int) -> Estimate:
+    reason = "pairs of one part are not independent"
+    return plain(hits / max(1, pairs), "fraction", pairs, reason=reason)
 
 
 def _pairs(groups: list[str]) -> set[tuple[int, int]]:

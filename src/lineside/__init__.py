@@ -1,8 +1,8 @@
 """lineside: deep learning at the side of the line.
 
-Six applications turn sensor input (images, scanned music, faces, vibration, voices, game states)
-into decisions that a business can trust; this release holds ``parts``, industrial visual quality
-control. Nothing heavy is imported here, so that ``import lineside`` stays fast.
+Applications turn sensor input into decisions that a business can trust; this release holds one,
+``parts``, industrial visual quality control. Nothing heavy is imported here, so that
+``import lineside`` stays fast.
 """
 
 from __future__ import annotations

@@ -71,6 +71,7 @@ def expand_config(tokens: list[str]) -> list[str]:
     Raises:
         UserError: if the file is no JSON object of plain values.
     """
+    tokens = [piece for token in tokens for piece in _pieces(token)]
     if "--config" not in tokens:
         return tokens
     place = tokens.index("--config")
@@ -93,6 +94,10 @@ def expand_config(tokens: list[str]) -> list[str]:
         if name not in given:
             rest += _flag(name, value)
     return rest
+
+
+def _pieces(token: str) -> list[str]:
+    return token.split("=", 1) if token.startswith("--config=") else [token]
 
 
 def _check_keys(path: Path, settings: dict[str, object], tokens: list[str]) -> None:

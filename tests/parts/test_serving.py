@@ -43,7 +43,7 @@ def test_the_exit_code_says_fine_finding_or_unreadable(trained, good, bad, broke
     assert predict(trained, bad, broken, good) == 2
     told = capsys.readouterr()
     assert told.out.count("fine_v1.png") == 3, "the rest of the batch is judged"
-    assert re.search(r"error: \S+cut_v1.png: .*damaged or cut off", told.err)
+    assert re.search(r"error: \S+cut_v1.png is damaged or cut off", told.err)
 
 
 def test_json_is_one_object_per_line_in_order(trained, good, bad, broken, capsys):

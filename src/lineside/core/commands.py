@@ -150,7 +150,10 @@ def run_evaluation(name: str, data: Path, model: Path, config: Any) -> int:
     found = evaluate(name, data, model, config, Progress())
     for metric, estimate in found.estimates.items():
         print(f"{metric:<36} {format_estimate(estimate)}")
-    point = OperatingPoint.from_json(found.model.operating_block()["point"])
+    block = found.model.operating_block()
+    if not block:
+        raise UserError(f"{model} has no operating point", "finish its run or recalibrate it")
+    point = OperatingPoint.from_json(block["point"])
     kept, line = check_promise(point, group_scores(found.outcomes, point.rule))
     print(line)
     if point.suspended:
@@ -189,7 +192,8 @@ def print_refusals(refusals: Sequence[Refusal]) -> None:
     """Print one line per item that could not be judged."""
     for refusal in refusals:
         hint = f" - {refusal.hint}" if refusal.hint else ""
-        print(f"error: {refusal.item}: {refusal.message}{hint}", file=sys.stderr)
+        named = "" if refusal.item in refusal.message else f"{refusal.item}: "
+        print(f"error: {named}{refusal.message}{hint}", file=sys.stderr)
 
 
 def format_estimate(estimate: Estimate) -> str:

@@ -237,7 +237,10 @@ class Section:
 
 
 class Model(Protocol):
-    """A fitted model: immutable, its id is the hash of its content."""
+    """A fitted model: immutable, its id is the hash of its content.
+
+    It may offer ``config_for(config)``, which fills in what later data must be read with.
+    """
 
     def predict(self, items: Sequence[Any]) -> list[Any]:
         """Return one `Result` or `Refusal` per item, in order; a bad item never stops a batch."""

@@ -278,6 +278,8 @@ def evaluate(
     """
     app = application(name)
     model = artefact.load_model(model_path)
+    if hasattr(model, "config_for"):
+        config = model.config_for(config)
     items, refusals = read(app, data, config)
     ledger.refuse_known(items, artefact.model_folder(model_path))
     outcomes: list[Outcome] = []

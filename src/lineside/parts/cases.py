@@ -50,7 +50,7 @@ def cases(study: Study) -> Section:
 
 def _worst(outcomes: Sequence[Outcome], *, faulty: bool) -> list[Outcome]:
     """Return the outcomes of one label that are ranked most wrongly, one per part."""
-    found = worst_cases(outcomes, count=4 * WORST)
+    found = worst_cases(outcomes, count=len(outcomes))
     return [o for o in found if bool(o.value["label"]) == faulty][:WORST]
 
 

@@ -8,12 +8,13 @@ import numpy as np
 
 from lineside.core.commands import format_estimate
 from lineside.core.contract import Check, Estimate, Figure, Section, Table
-from lineside.core.measures import pr_curve, proportion
+from lineside.core.measures import by_slice, pr_curve, proportion
 from lineside.core.report import plots
 from lineside.core.report.chapters import verdict
 from lineside.core.report.render import Block
 from lineside.core.risk import (
     GroupScores,
+    KindCertificate,
     OperatingPoint,
     at_prevalence,
     certify_kinds,
@@ -29,6 +30,7 @@ from lineside.parts.robustness_chapter import robustness
 
 REVIEW_COST = 0.2
 """Cost of a person's look, in units of one good part rejected."""
+MOST_VALUES = 10
 RATES = {
     "recall": "faulty parts held back (rejected or reviewed)",
     "escape": "faulty parts that escape",
@@ -49,9 +51,13 @@ def summary(study: Study) -> list[str]:
         held = round(fresh.value * fresh.n)
         lines.append(
             f"On parts it has never seen it held back {held} of {fresh.n} faulty ones "
-            f"(recall at least {fresh.low:.3f} with {point.confidence:.0%} confidence) and held "
-            f"back {rates.false_reject:.1%} of {len(groups.good)} good ones, "
-            f"{rates.review_good:.1%} for review by a person."
+            f"(recall at least {fresh.low:.3f} with {point.confidence:.0%} confidence)"
+            + (
+                f" and held back {rates.false_reject:.1%} of {len(groups.good)} good ones, "
+                f"{rates.review_good:.1%} for review by a person."
+                if len(groups.good)
+                else "."
+            )
         )
     else:
         lines.append("There are no faulty test parts, so nothing is known about missed defects.")
@@ -65,7 +71,7 @@ def summary(study: Study) -> list[str]:
 
 def sections(study: Study) -> list[Section]:
     """Return the chapters in reading order."""
-    chapters = [operating(study), kinds(study), costs(study), cases.cases(study)]
+    chapters = [operating(study), kinds(study), slices(study), costs(study), cases.cases(study)]
     if study.config.robustness:
         chapters.append(robustness(study))
     chapters += [cases.guide(study), cases.doubts(study)]
@@ -82,7 +88,8 @@ def operating(study: Study) -> Section:
         rows=tuple((text, format_estimate(rates[name])) for name, text in RATES.items()),
         caption=(
             f"Counted by part, a part is judged by '{point.rule} view'; intervals are "
-            f"Clopper-Pearson, {point.confidence:.0%}. The thresholds were set on other parts."
+            f"Clopper-Pearson, {point.confidence:.0%}. The thresholds were set on other parts. "
+            "Pictures that are unusual in themselves go to review as well; not counted here."
         ),
     )
     rule = (
@@ -157,7 +164,7 @@ def kinds(study: Study) -> Section:
             name,
             format_estimate(found[name]),
             str(provable[name].n) if name in provable else "0",
-            _certificate(provable.get(name)),
+            _certificate(provable.get(name), point),
         )
         for name in names
     )
@@ -187,10 +194,41 @@ def kinds(study: Study) -> Section:
     )
 
 
-def _certificate(certificate: object) -> str:
+def _certificate(certificate: KindCertificate | None, point: OperatingPoint) -> str:
+    """Say what the calibration parts of one kind prove at the threshold in use."""
     if certificate is None:
         return "unprovable: no calibration part"
-    return str(getattr(certificate, "message", certificate))
+    if certificate.threshold is None:
+        best = np.floor(certificate.best_recall * 1000) / 1000
+        return f"unprovable: {certificate.n} of {certificate.needed} parts; at best {best:.3f}"
+    if point.threshold <= certificate.threshold:
+        return "proven at the threshold in use"
+    return f"not proven: needs a threshold of {certificate.threshold:.3f}"
+
+
+def slices(study: Study) -> Section:
+    """Show the primary metric apart for every further column of the data."""
+    outcomes = study.best.outcomes["test"]
+    metric = study.app.METRICS[0]
+    names = sorted({name for o in outcomes for name in o.slices} - {"kind"})
+    rows = []
+    for name in names:
+        found = by_slice(outcomes, metric, name, rng=study.run.rng(f"slice {name}"))
+        if 2 <= len(found) <= MOST_VALUES:
+            rows += [(name, value, format_estimate(e)) for value, e in found.items()]
+    if not rows:
+        return Section(title="Slices")
+    table = Table(
+        title="Image AUROC by column of the data",
+        columns=("column", "value", "image AUROC"),
+        rows=tuple(rows),
+        caption="Columns with up to ten values; intervals are from a bootstrap over parts.",
+    )
+    return Section(
+        title="Slices",
+        lead="Does it work for every exposure, product and batch? An average hides the weak ones.",
+        blocks=(table,),
+    )
 
 
 def costs(study: Study) -> Section:

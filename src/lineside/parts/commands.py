@@ -38,7 +38,7 @@ def predict(
         Regular expression whose first group is the part in a file name.
     """
     from lineside.core.progress import Progress
-    from lineside.parts.serving import judge, write_overlays
+    from lineside.parts.serving import judge, notes, write_overlays
 
     fitted, sources, results = judge(files, model, part_pattern, Progress(quiet=json))
     if not json:
@@ -47,8 +47,8 @@ def predict(
     if overlay is not None:
         written = write_overlays(fitted, sources, results, overlay)
         print(f"{written} overlays in {overlay}", file=sys.stderr)
-    if fitted.suspended:
-        print(f"note: the certificate is suspended: {fitted.suspended}", file=sys.stderr)
+    for note in notes(fitted, results):
+        print(f"note: {note}", file=sys.stderr)
     return code
 
 

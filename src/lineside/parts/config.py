@@ -63,5 +63,11 @@ class Config:
                 f"unknown method {unknown[0]!r}" if unknown else "no method is given",
                 f"methods are {', '.join(METHOD_NAMES)}",
             )
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}", "it is 0 or more")
+        if len(set(self.methods)) < len(self.methods):
+            raise UserError("a method is named twice", "name each once")
         if self.cnn_steps < 1 or self.cost_ratio <= 0 or self.px_per_mm < 0:
-            raise UserError("cnn_steps, cost_ratio and px_per_mm must be positive", "see --help")
+            raise UserError(
+                "cnn_steps and cost_ratio must be positive, px_per_mm not negative", "see --help"
+            )

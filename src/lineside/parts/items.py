@@ -33,7 +33,7 @@ class PartImage:
         mask: PNG mask of the defect, values over 127 are defect; None if there is none.
         boxes: Labelled rectangles where no mask exists.
         role: A split role the data prescribe (``train`` ... ``test``), or ``""``.
-        lot: Coarser unit (lot, shift, tool) that replaces the part as unit if given, or ``""``.
+        lot: Coarser unit (lot, shift, tool) that is never split between roles, or ``""``.
         raters: Further people's labels by rater name.
         slices: Further columns, reported apart (e.g. ``{"exposure": "3"}``).
     """
@@ -51,7 +51,7 @@ class PartImage:
 
     @property
     def group(self) -> str:
-        """The independent unit: the lot where given, else the part."""
+        """What is never split between roles: the lot where given, else the part."""
         return self.lot or self.part
 
     @property

@@ -17,6 +17,7 @@ from lineside.parts.items import GOOD, PartImage
 from lineside.parts.model import PartsModel
 from lineside.parts.operating import MapScale, Operating
 
+LOTS = "the data name lots: parts of a lot are alike, so a promise counted by part is not proven"
 CONTOUR_QUANTILE = 0.95
 """Share of good calibration images without any contour."""
 
@@ -40,8 +41,12 @@ def _outcome(model: PartsModel, item: PartImage) -> Outcome:
     milliseconds = 1000 * (time.perf_counter() - start)
     return Outcome(
         item=item.id,
-        group=item.group,
-        slices={"kind": item.label if item.faulty else GOOD, **item.slices},
+        group=item.part,
+        slices={
+            **item.slices,
+            **({"lot": item.lot} if item.lot else {}),
+            "kind": item.label if item.faulty else GOOD,
+        },
         value={
             "score": reading.score,
             "label": float(item.faulty),
@@ -67,9 +72,13 @@ def calibrate(model: PartsModel, outcomes: Sequence[Outcome], config: Config) ->
         unit="part",
         model=model.identity,
     )
-    good = [outcome for outcome in outcomes if not outcome.value["label"]]
+    if any("lot" in outcome.slices for outcome in outcomes):
+        point = point.suspend(LOTS)
+    faulty = {outcome.group for outcome in outcomes if outcome.value["label"]}
+    good = [outcome for outcome in outcomes if outcome.group not in faulty]
     operating = Operating(
         point=point,
+        views_per_part=len(outcomes) / len({outcome.group for outcome in outcomes}),
         scale=map_scale(good, outcomes),
         good_scores=tuple(part_scores(good, config.view_rule)),
         good_view_scores=tuple(one_view(good)),

@@ -236,6 +236,12 @@ class PartsModel:
             self, operating=Operating.from_json(block), identity=identity or self.identity
         )
 
+    def config_for(self, config: Config) -> Config:
+        """Return a config with the model's own view rule and, where none is given, pattern."""
+        pattern = config.part_pattern or self.settings.part_pattern
+        rule: Any = self.settings.view_rule
+        return dataclasses.replace(config, part_pattern=pattern, view_rule=rule)
+
     def with_pattern(self, pattern: str) -> PartsModel:
         """Return this model with another way to find the part in a file name; "" keeps its own.
 

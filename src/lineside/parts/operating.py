@@ -35,12 +35,14 @@ class Operating:
         good_scores: Scores of good calibration parts, the reference of the drift monitor.
         good_view_scores: Score of one image of each good calibration part, the reference where
             production names no parts.
+        views_per_part: Mean number of images of a calibration part.
     """
 
     point: OperatingPoint
     scale: MapScale = field(default_factory=MapScale)
     good_scores: tuple[float, ...] = ()
     good_view_scores: tuple[float, ...] = ()
+    views_per_part: float = 1.0
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -49,6 +51,7 @@ class Operating:
             "scale": dataclasses.asdict(self.scale),
             "good_scores": list(self.good_scores),
             "good_view_scores": list(self.good_view_scores),
+            "views_per_part": self.views_per_part,
         }
 
     @classmethod
@@ -60,5 +63,6 @@ class Operating:
             point=OperatingPoint.from_json(block["point"]),
             scale=MapScale(**block["scale"]),
             good_scores=tuple(block["good_scores"]),
-            good_view_scores=tuple(block.get("good_view_scores", block["good_scores"])),
+            good_view_scores=tuple(block["good_view_scores"]),
+            views_per_part=block["views_per_part"],
         )

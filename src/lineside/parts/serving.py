@@ -124,6 +124,21 @@ def write_overlays(
     return written
 
 
+def notes(model: PartsModel, results: Sequence[PartResult | Refusal]) -> list[str]:
+    """Return what a user must know beside the verdicts: a suspended or inapplicable promise."""
+    found = []
+    if model.suspended:
+        found.append(f"the certificate is suspended: {model.suspended}")
+    parts = [result.part for result in results if isinstance(result, PartResult)]
+    promised = model.operating.views_per_part if model.operating else 1.0
+    if parts and promised > 1.5 and len(set(parts)) == len(parts):
+        found.append(
+            f"every picture was judged as a part of its own, but the promise was made for parts "
+            f"of {promised:.1f} views; give --part-pattern or a CSV with the column part"
+        )
+    return found
+
+
 def explain_to_page(file: Path, model: Path, out: Path) -> str:
     """Write a page that explains one verdict, and return its sentence.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -239,8 +240,8 @@ def reproduction(study: Study) -> Section:
     settings = json.dumps(dataclasses.asdict(study.config), indent=1)
     environment = (study.run.folder / "environment.json").read_text(encoding="utf-8")
     command = (
-        f"lineside {study.application} train {study.data} --out NEW "
-        f"--config {study.run.folder / 'config.json'}"
+        f"lineside {study.application} train {shlex.quote(str(study.data))} --out NEW "
+        f"--config {shlex.quote(str(study.run.folder / 'config.json'))}"
     )
     return Section(
         title="Reproduction",
@@ -249,7 +250,8 @@ def reproduction(study: Study) -> Section:
             f"$ {command}",
             f"$ {settings}",
             f"$ {environment}",
-            f"Every number of this report is in {study.run.folder.name}/report.json.",
+            "Methods, estimates, thresholds and checks as JSON: report.json in the run folder; "
+            "every single outcome: outcomes.csv.",
         ),
     )
 

@@ -34,7 +34,7 @@ def write_report(study: Study) -> None:
         chapters.audit(study),
         chapters.reproduction(study),
     ]
-    folder = study.data.parent if study.data.suffix else study.data
+    folder = study.data.parent if study.data.is_file() else study.data
     page = render(
         title=f"{folder.name}: {study.application}",
         kicker=f"lineside {__version__} · {study.application} · run {study.run.folder.name}",
