@@ -6,6 +6,7 @@ import pytest
 from lineside.core.contract import Outcome, Split, UserError
 from lineside.core.ledger import (
     FITTED_ROLES,
+    familiar,
     read_outcomes,
     read_used,
     refuse_known,
@@ -77,3 +78,18 @@ def test_outcomes_come_back(tmp_path):
     assert back["calibration"][0] == found[0]
     assert back["calibration"][1].value["score"] != back["calibration"][1].value["score"]
     assert back["test"] == []
+
+
+def test_names_of_fitted_groups_give_a_note_not_a_refusal(tmp_path):
+    split = Split(
+        train=(thing(tmp_path, "a1", "part 1"), thing(tmp_path, "lone")),
+        calibration=(thing(tmp_path, "b1", "part 2"),),
+    )
+    folder = tmp_path / "run" / "models" / "m"
+    folder.mkdir(parents=True)
+    assert "unknown" in familiar([], folder)
+    write_split(tmp_path / "run" / "split.csv", split)
+    fresh = [thing(tmp_path, "a2", "part 1"), thing(tmp_path, "b2", "part 2")]
+    refuse_known(fresh, folder)
+    assert familiar(fresh, folder).startswith("1 of 2 items")
+    assert familiar([thing(tmp_path / "new", "lone")], folder) == ""

@@ -158,6 +158,8 @@ def run_evaluation(name: str, data: Path, model: Path, config: Any) -> int:
     print(line)
     if point.suspended:
         print(f"note: the certificate is suspended: {point.suspended}", file=sys.stderr)
+    if found.note:
+        print(f"note: {found.note}", file=sys.stderr)
     print_refusals(found.refusals)
     if found.refusals:
         return BAD_INPUT

@@ -87,6 +87,25 @@ def refuse_known(
         )
 
 
+def familiar(items: Sequence[Any], model_folder: Path) -> str:
+    """Return a note if items carry names of groups that a model was fitted on, else ``""``.
+
+    Other pictures of a fitted part make numbers too good, but equal names may also be chance.
+    """
+    split = model_folder.parent.parent / "split.csv"
+    if not split.exists():
+        return "no split.csv lies beside this model: whether it has seen these items is unknown"
+    rows = _read_used(split)
+    groups = {group for item, _, group, _, role in rows if role in FITTED_ROLES and group != item}
+    known = sum(item.group in groups for item in items)
+    if not known:
+        return ""
+    return (
+        f"{known} of {len(items)} items carry names of groups that the model was fitted on; if "
+        "they are the same pieces, these numbers are too good"
+    )
+
+
 def _read_used(path: Path) -> list[UsedRow]:
     with path.open(newline="", encoding="utf-8") as stream:
         reader = csv.DictReader(stream)

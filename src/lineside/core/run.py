@@ -122,10 +122,6 @@ class Run:
         """Return the rows of ``metrics.jsonl``; a half-written last line is left out."""
         return read_rows(self.folder / "metrics.jsonl")
 
-    def request_stop(self) -> None:
-        """Ask the run to stop at the next place where it can be taken up again."""
-        self._stop = True
-
     def stopping(self) -> bool:
         """Return True if Ctrl-C was pressed or a file ``stop`` lies in the folder."""
         return self._stop or (self.folder / "stop").exists()

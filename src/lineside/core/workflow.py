@@ -154,10 +154,7 @@ def read(app: Any, data: Path, config: Any) -> tuple[list[Any], list[Refusal]]:
 
 
 def _job(name: str, data: Path, config: Any, split: Split) -> dict[str, Any]:
-    content = [
-        [role, item.id, item.label, item.group, sha256_of_file(item.path)]
-        for role, item in split.rows()
-    ]
+    content = [[role, repr(item), sha256_of_file(item.path)] for role, item in split.rows()]
     return {
         "application": name,
         "data": str(data.resolve()),
@@ -266,6 +263,7 @@ class Evaluation:
     outcomes: Sequence[Outcome]
     estimates: Mapping[str, Estimate]
     refusals: Sequence[Refusal]
+    note: str = ""
 
 
 def evaluate(
@@ -287,4 +285,10 @@ def evaluate(
         outcomes += app.outcomes(model, [item])
     rng = np.random.default_rng(config.seed)
     estimates = {metric.name: score(outcomes, metric, rng) for metric in app.METRICS}
-    return Evaluation(model=model, outcomes=outcomes, estimates=estimates, refusals=refusals)
+    return Evaluation(
+        model=model,
+        outcomes=outcomes,
+        estimates=estimates,
+        refusals=refusals,
+        note=ledger.familiar(items, artefact.model_folder(model_path)),
+    )

@@ -14,7 +14,7 @@ from lineside.parts.explaining import explain_with_cnn, overlay_pixels
 from lineside.parts.images import decode, mask_of
 from lineside.parts.items import PartImage
 from lineside.parts.model import PartsModel
-from lineside.parts.pictures import contact_sheet, encode_jpeg
+from lineside.parts.pictures import colour_bar, contact_sheet, encode_jpeg, encode_png
 
 WORST = 6
 EXPLAINED = 2
@@ -27,7 +27,7 @@ def cases(study: Study) -> Section:
     model: PartsModel = study.best.model
     outcomes = study.best.outcomes["test"]
     items = {item.id: item for item in study.split.test}
-    blocks: list[str | Figure | Explanation] = []
+    blocks: list[str | Figure | Explanation] = [_scale(model)]
     for faulty, title, reading in (
         (True, "Worst misses", "faulty parts with the lowest scores"),
         (False, "Worst false alarms", "good parts with the highest scores"),
@@ -45,6 +45,18 @@ def cases(study: Study) -> Section:
             "model errs, or the label."
         ),
         blocks=tuple(blocks),
+    )
+
+
+def _scale(model: PartsModel) -> Figure:
+    """Return the legend of all anomaly maps."""
+    scale = model.scale
+    return Figure(
+        title="Scale of all anomaly maps",
+        image=encode_png(colour_bar(scale.low, scale.threshold, scale.high)),
+        caption=f"From {scale.low:.2f} (half of a good picture) to {scale.high:.2f}; contours are "
+        f"drawn at {scale.threshold:.2f}, which 95 % of the good calibration pictures stay below. "
+        "A blue line is the labelled mask.",
     )
 
 

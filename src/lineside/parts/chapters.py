@@ -13,6 +13,7 @@ from lineside.core.report import plots
 from lineside.core.report.chapters import verdict
 from lineside.core.report.render import Block
 from lineside.core.risk import (
+    CostCurve,
     GroupScores,
     KindCertificate,
     OperatingPoint,
@@ -273,14 +274,29 @@ def costs(study: Study) -> Section:
             ),
             plots.lines(
                 "Expected cost per part",
-                "Lower is better; where the lines cross, another policy becomes cheaper.",
+                "Lower is better; where the lines cross, another policy becomes cheaper. The area "
+                "is the 95 % interval of the operating point.",
                 series,
                 x_label="share of faulty parts in production [-]",
                 y_label="cost / worst cost [-]",
                 log_x=True,
                 log_y=True,
+                band=None if curve.low is None or curve.high is None else (curve.low, curve.high),
             ),
+            _break_even(curve),
         ),
+    )
+
+
+def _break_even(curve: CostCurve) -> str:
+    """Say from which share of faulty parts on a person should look at everything."""
+    crossing = curve.break_even_prevalence
+    if crossing is None:
+        cheaper = "cheaper" if curve.cost[0] < curve.review_all[0] else "dearer"
+        return f"At every prevalence the operating point is {cheaper} than looking at all parts."
+    return (
+        f"The operating point and a person's look at every part cost the same where {crossing:.2%} "
+        "of the parts are faulty."
     )
 
 

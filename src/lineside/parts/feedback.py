@@ -17,6 +17,7 @@ from lineside.core.contract import Refusal, UserError
 from lineside.core.files import read_json, write_json
 from lineside.core.ledger import (
     FITTED_ROLES,
+    familiar,
     read_used,
     refuse_known,
     used_rows,
@@ -108,9 +109,8 @@ def recalibrate_on(
     write_text(folder / "used.csv", used_text([*taught, *used_rows(items, "calibration")]))
     save_operating(folder, calibrated.operating_block())
     lines = [f"{folder}: {calibrated.certificate}"]
-    if not (folder.parent.parent / "split.csv").exists():
-        lines.append("note: no split.csv of its run lies beside this model, so nobody checked")
-        lines[-1] += " that these pictures are new to it"
+    if note := familiar(items, folder):
+        lines.append(f"note: {note}")
     return lines, [entry for entry in found if isinstance(entry, Refusal)]
 
 

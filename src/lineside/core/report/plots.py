@@ -85,6 +85,7 @@ def lines(
     log_y: bool = False,
     y_range: tuple[float, float] | None = None,
     marks: Mapping[str, tuple[float, float]] | None = None,
+    band: tuple[Array, Array] | None = None,
 ) -> Figure:
     """Return a line plot.
 
@@ -98,9 +99,13 @@ def lines(
         log_y: Logarithmic vertical axis.
         y_range: Limits of the vertical axis.
         marks: Named points, drawn as dots.
+        band: Lower and upper end of the first series, drawn as an area.
     """
 
     def paint(axes: Axes) -> None:
+        if band is not None:
+            first = next(iter(series.values()))[0]
+            axes.fill_between(first, *band, color=SERIES[0], alpha=0.2, linewidth=0)
         for place, (name, (x, y)) in enumerate(series.items()):
             style = STYLES[place % len(STYLES)]
             axes.plot(x, y, style, color=SERIES[place % len(SERIES)], label=name)
