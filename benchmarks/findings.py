@@ -11,8 +11,10 @@ from scipy import stats
 from benchmarks import parts_findings, tile
 from benchmarks.results import Say, plain
 from lineside.core.contract import Better, Estimate
+from lineside.parts.patches import Width
 
 CROPS_PX = (32, 64, 128, 256)
+WIDTHS: tuple[Width, ...] = ("eighth", "quarter", "half")
 STEPS = 300
 """Equal for all networks; more steps did not help on held-out parts."""
 Measured = dict[str, Any]
@@ -20,27 +22,34 @@ Measured = dict[str, Any]
 
 def findings(say: Say) -> None:
     """Does a quarter do as well as a half, which crop is best, does pretraining overfit?"""
-    widths = {
-        width: _seeds(lambda seed, w=width: parts_findings.vgg_width_ap(w, seed, STEPS))
-        for width in ("eighth", "quarter", "half")
-    }
-    for width, found in widths.items():
-        say(f"vgg_{width}_ap", _mean([run["validation_ap"] for run in found]))
-        say(f"vgg_{width}_train_ap", _mean([run["train_ap"] for run in found]))
-    pairs = zip(widths["quarter"], widths["half"], strict=True)
-    say(
-        "vgg_quarter_minus_half_ap",
-        _mean([q["validation_ap"] - h["validation_ap"] for q, h in pairs]),
-    )
-    for crop in CROPS_PX:
-        found = _seeds(lambda seed, c=crop: parts_findings.crop_ap(c, seed, STEPS))
-        say(f"crop_ap_{crop}", _mean([run["validation_ap"] for run in found]))
+    _sizes(say, "tile", "")
     for pretrained, name in ((True, "pretrained"), (False, "random")):
         found = _seeds(lambda seed, p=pretrained: parts_findings.lite_ap(p, seed, STEPS))
         say(f"{name}_validation_ap", _mean([run["validation_ap"] for run in found]))
         say(f"{name}_train_ap", _mean([run["train_ap"] for run in found]))
         gaps = [run["train_ap"] - run["validation_ap"] for run in found]
         say(f"{name}_gap", _mean(gaps, better="lower"))
+
+
+def findings_demo(say: Say) -> None:
+    """The same questions of width and crop size on the self-made catheters."""
+    _sizes(say, "demo", "demo_")
+
+
+def _sizes(say: Say, data: str, prefix: str) -> None:
+    widths = {
+        width: _seeds(lambda seed, w=width: parts_findings.vgg_width_ap(w, seed, STEPS, data))
+        for width in WIDTHS
+    }
+    for width, found in widths.items():
+        say(f"{prefix}vgg_{width}_ap", _mean([run["validation_ap"] for run in found]))
+        say(f"{prefix}vgg_{width}_train_ap", _mean([run["train_ap"] for run in found]))
+    pairs = zip(widths["quarter"], widths["half"], strict=True)
+    differences = [q["validation_ap"] - h["validation_ap"] for q, h in pairs]
+    say(f"{prefix}vgg_quarter_minus_half_ap", _mean(differences))
+    for crop in CROPS_PX:
+        found = _seeds(lambda seed, c=crop: parts_findings.crop_ap(c, seed, STEPS, data))
+        say(f"{prefix}crop_ap_{crop}", _mean([run["validation_ap"] for run in found]))
 
 
 def _seeds(run: Callable[[int], Measured]) -> list[Measured]:

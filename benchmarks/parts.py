@@ -214,6 +214,7 @@ RESULTS: dict[str, Callable[[Say], None]] = {
     "demo": sets.demo_set,
     "robustness": robust.robustness,
     "findings": findings.findings,
+    "findings_demo": findings.findings_demo,
 }
 
 

@@ -23,13 +23,14 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from benchmarks import tile
+from benchmarks import sets, tile
 from lineside.core.contract import UserError
 from lineside.core.files import write_json
 from lineside.core.loop import Progress
 from lineside.core.measures import average_precision
 from lineside.core.run import rng_of
 from lineside.parts.detection import Example
+from lineside.parts.images import load_example
 from lineside.parts.lite_patches import fit_lite_patches
 from lineside.parts.patches import PatchCNN, Width, crop_scores, fit_patch_cnn
 
@@ -41,29 +42,34 @@ PARTS_OUT = 3
 """One third of the parts of each kind is held out."""
 
 Fit = Callable[..., PatchCNN]
+Measured = dict[str, Any]
 
 
-def vgg_width_ap(width: Width, seed: int, steps: int = STEPS) -> dict[str, Any]:
+def vgg_width_ap(width: Width, seed: int, steps: int = STEPS, data: str = "tile") -> Measured:
     """Return train and validation AP of a VGG19 of a width on 64-px crops."""
-    return _result(f"vgg_{width}", seed, steps, fit_patch_cnn, width=width)
+    return _result(f"vgg_{width}", seed, steps, data, fit_patch_cnn, width=width)
 
 
-def crop_ap(crop_px: int, seed: int, steps: int = STEPS) -> dict[str, Any]:
+def crop_ap(crop_px: int, seed: int, steps: int = STEPS, data: str = "tile") -> Measured:
     """Return train and validation AP of the eighth-width VGG19 at a crop size."""
     if crop_px == 64:
-        return vgg_width_ap("eighth", seed, steps)
-    return _result(f"crop_{crop_px}", seed, steps, fit_patch_cnn, width="eighth", crop_px=crop_px)
+        return vgg_width_ap("eighth", seed, steps, data)
+    options: dict[str, Any] = {"width": "eighth", "crop_px": crop_px}
+    return _result(f"crop_{crop_px}", seed, steps, data, fit_patch_cnn, **options)
 
 
-def lite_ap(pretrained: bool, seed: int, steps: int = STEPS) -> dict[str, Any]:
+def lite_ap(pretrained: bool, seed: int, steps: int = STEPS, data: str = "tile") -> Measured:
     """Return train and validation AP of EfficientNet-Lite0 on 64-px crops."""
     name = "lite_pretrained" if pretrained else "lite_random"
-    return _result(name, seed, steps, fit_lite_patches, pretrained=pretrained)
+    return _result(name, seed, steps, data, fit_lite_patches, pretrained=pretrained)
 
 
-def parts_split(seed: int) -> tuple[list[Example], list[Example]]:
+def parts_split(seed: int, data: str) -> tuple[list[Example], list[Example]]:
     """Return training and held-out examples: no part is in both, kinds in proportion."""
-    chosen = [example for example in tile.examples() if example.label in KINDS]
+    if data == "demo":
+        chosen = [load_example(item) for item in sets.demo_items()]
+    else:
+        chosen = [example for example in tile.examples() if example.label in KINDS]
     kinds = [example.label for example in chosen]
     groups = [example.part for example in chosen]
     splitter = StratifiedGroupKFold(PARTS_OUT, shuffle=True, random_state=seed)
@@ -71,14 +77,14 @@ def parts_split(seed: int) -> tuple[list[Example], list[Example]]:
     return [chosen[i] for i in train], [chosen[i] for i in held_out]
 
 
-def _result(name: str, seed: int, steps: int, fit: Fit, **options: Any) -> dict[str, Any]:
+def _result(name: str, seed: int, steps: int, data: str, fit: Fit, **options: Any) -> Measured:
     """Fit and measure, or take what is stored."""
-    folder = STORE / f"{name}-{steps}-{seed}"
+    folder = STORE / f"{'' if data == 'tile' else data + '-'}{name}-{steps}-{seed}"
     stored = folder / "result.json"
     if stored.exists():
         found: dict[str, Any] = json.loads(stored.read_text(encoding="utf-8"))
         return found
-    train, held_out = parts_split(seed)
+    train, held_out = parts_split(seed, data)
     rows: list[dict[str, Any]] = []
     start = time.process_time()
     detector = fit(
@@ -101,7 +107,10 @@ def _result(name: str, seed: int, steps: int, fit: Fit, **options: Any) -> dict[
         "weights": sum(p.numel() for p in detector.network.parameters()),
         "train_ap": _ap(detector, train, seed),
         "validation_ap": _ap(detector, held_out, seed),
-        **{f"validation_ap_{k}": _ap(detector, _with(held_out, k), seed) for k in KINDS[1:]},
+        **{
+            f"validation_ap_{k}": _ap(detector, _with(held_out, k), seed)
+            for k in sorted({e.label for e in held_out if e.faulty})
+        },
         "parts": len({e.part for e in held_out}),
         "defect_parts": len({e.part for e in held_out if e.faulty}),
         "curve": [[r["step"], r["validation_ap"]] for r in rows if "validation_ap" in r],

@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -120,14 +119,18 @@ def _mean(runs: Sequence[dict[str, object]], metric: Metric) -> Estimate:
     )  # fmt: skip
 
 
-def demo_set(say: Say) -> None:
-    """The self-made catheters, every method, three splits."""
+def demo_items() -> Sequence[PartImage]:
+    """Return the self-made catheters of seed 0, made once."""
     from lineside.parts.data import read
     from lineside.parts.simulation import demo
 
     folder = tile.STORE / "demo-data"
-    table = folder / "parts.csv" if (folder / "parts.csv").exists() else demo(folder, 0)
-    publish_all(say, "demo", read(Path(table), Config()))
+    return read(folder if folder.exists() else demo(folder, 0), Config())
+
+
+def demo_set(say: Say) -> None:
+    """The self-made catheters, every method, three splits."""
+    publish_all(say, "demo", demo_items())
 
 
 def solar_cells(say: Say) -> None:

@@ -170,6 +170,14 @@ FINDINGS = (
     "crop_ap_32", "crop_ap_64", "crop_ap_128", "crop_ap_256",
     "pretrained_train_ap", "pretrained_validation_ap", "pretrained_gap",
     "random_train_ap", "random_validation_ap", "random_gap",
+    "demo_vgg_eighth_ap",
+    "demo_vgg_quarter_ap",
+    "demo_vgg_half_ap",
+    "demo_vgg_quarter_minus_half_ap",
+    "demo_crop_ap_32",
+    "demo_crop_ap_64",
+    "demo_crop_ap_128",
+    "demo_crop_ap_256",
 )  # fmt: skip
 CERTIFICATES = tuple(
     f"certificate_{what}_{way}"
