@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -12,8 +14,9 @@ import numpy as np
 from benchmarks import tile
 from benchmarks.results import Say, plain
 from lineside.core.contract import Estimate, Metric, Outcome
-from lineside.core.files import write_json
+from lineside.core.files import finite, write_json
 from lineside.core.measures import estimate
+from lineside.core.recorder import peak_memory_mb
 from lineside.core.run import rng_of
 from lineside.parts.config import METHOD_NAMES, Config
 from lineside.parts.data import split
@@ -30,15 +33,20 @@ SHORT = {
 }
 
 
-def outcomes_of(data: str, items: Sequence[PartImage], method: str, seed: int) -> dict[str, object]:
+def outcomes_of(data: str, method: str, seed: int) -> dict[str, object]:
     """Fit a method on the train and calibration parts of a split and read its test parts.
 
+    It runs in a process of its own without a feature cache, so that time and memory are its own.
+
     Returns:
-        ``outcomes``, ``fit_seconds``, ``read_ms``; taken from the store if they are there.
+        ``outcomes``, ``fit_seconds``, ``read_ms``, ``peak_rss_mb``; from the store if there.
     """
     path = tile.STORE / data / f"{method}-{seed}.json"
     if not path.exists():
-        write_json(path, _compute(items, method, seed))
+        run = [sys.executable, "-m", "benchmarks.sets", data, method, str(seed)]
+        environment = {**os.environ, "LINESIDE_CACHE": "off"}
+        made = subprocess.run(run, check=True, env=environment, stdout=subprocess.PIPE, text=True)
+        write_json(path, json.loads(made.stdout.splitlines()[-1]))
         print(f"  {data} {method} split {seed}", file=sys.stderr, flush=True)
     stored: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
     return stored
@@ -68,15 +76,15 @@ def _compute(items: Sequence[PartImage], method: str, seed: int) -> dict[str, ob
     overlap = tile.aupro(readings, masks) if known else None
     return {
         "outcomes": outcomes, "fit_seconds": fit_seconds, "read_ms": milliseconds,
-        "aupro30": overlap,
+        "aupro30": overlap, "peak_rss_mb": peak_memory_mb(),
     }  # fmt: skip
 
 
-def publish_all(say: Say, data: str, items: Sequence[PartImage]) -> dict[str, Estimate]:
+def publish_all(say: Say, data: str) -> dict[str, Estimate]:
     """Publish every method's numbers, each a mean over the seeds; return AUROC by method."""
     found = {}
     for method in METHOD_NAMES:
-        runs = [outcomes_of(data, items, method, seed) for seed in tile.SEEDS]
+        runs = [outcomes_of(data, method, seed) for seed in tile.SEEDS]
         for metric in METRICS:
             if metric.name in SHORT:
                 value = _mean(runs, metric)
@@ -89,6 +97,10 @@ def publish_all(say: Say, data: str, items: Sequence[PartImage]) -> dict[str, Es
             say(f"{data}_{method}_aupro30", plain(mean, "fraction", len(overlaps)))
         seconds = float(np.median([run["fit_seconds"] for run in runs]))  # type: ignore[misc]
         say(f"{data}_{method}_fit_seconds", plain(seconds, "s", len(runs), "lower"))
+        peaks = [run["peak_rss_mb"] for run in runs if run.get("peak_rss_mb")]
+        if peaks:
+            peak = float(np.max(peaks))  # type: ignore[arg-type]
+            say(f"{data}_{method}_peak_rss_mb", plain(peak, "MB", len(peaks), "lower"))
         times = np.concatenate([run["read_ms"] for run in runs])  # type: ignore[misc]
         for share in (50, 95):
             value = plain(float(np.percentile(times, share)), "ms", len(times), "lower")
@@ -130,17 +142,27 @@ def demo_items() -> Sequence[PartImage]:
 
 def demo_set(say: Say) -> None:
     """The self-made catheters, every method, three splits."""
-    publish_all(say, "demo", demo_items())
+    publish_all(say, "demo")
+
+
+def solar_items() -> Sequence[PartImage]:
+    """Return 600 photographs of solar cells with sure labels."""
+    from benchmarks.elpv import subset, write_table
+    from lineside.parts.data import read
+
+    return read(write_table(tile.STORE / "elpv-data", subset(600, seed=0)), Config())
 
 
 def solar_cells(say: Say) -> None:
     """Photographs of solar cells (600 of them, sure labels), every method, three splits."""
-    from benchmarks.elpv import subset, write_table
-    from lineside.parts.data import read
-
-    table = write_table(tile.STORE / "elpv-data", subset(600, seed=0))
-    found = publish_all(say, "elpv", read(table, Config()))
+    found = publish_all(say, "elpv")
     say("elpv_auroc", found["detector"])
     rivals = ("texture", "gaussian", "pca", "golden_template", "brightness")
     best = max(rivals, key=lambda name: found[name].value)
     say("elpv_classical_auroc", found[best])
+
+
+ITEMS = {"demo": demo_items, "elpv": solar_items}
+
+if __name__ == "__main__":
+    print(json.dumps(finite(_compute(ITEMS[sys.argv[1]](), sys.argv[2], int(sys.argv[3])))))

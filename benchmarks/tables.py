@@ -88,6 +88,7 @@ COLUMNS = (
     "fit_seconds",
     "read_ms_p50",
     "read_ms_p95",
+    "peak_rss_mb",
 )
 KINDS = ("blowhole", "break", "crack", "fray", "uneven")
 
@@ -123,7 +124,17 @@ def headline(results: Mapping[str, Any]) -> str:
 
 def by_method(results: Mapping[str, Any], data: str) -> str:
     """Return the leaderboard of one data set."""
-    titles = ("AUROC", "AP", "AUPRO@30", "FRR@95", "FRR@100", "fit [s]", "p50 [ms]", "p95 [ms]")
+    titles = (
+        "AUROC",
+        "AP",
+        "AUPRO@30",
+        "FRR@95",
+        "FRR@100",
+        "fit [s]",
+        "p50 [ms]",
+        "p95 [ms]",
+        "peak [MB]",
+    )
     lines = ["| method | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
     for method in METHOD_NAMES:
         cells = []
