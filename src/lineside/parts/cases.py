@@ -109,7 +109,7 @@ def doubts(study: Study) -> Section:
                     title=check.name,
                     image=encode_jpeg(sheet),
                     mime="image/jpeg",
-                    caption=f"{check.evidence} Shown with their labels: "
+                    caption=f"{check.evidence.rstrip('.')}. Shown with their labels: "
                     + "; ".join(Path(item.id).name for item in named),
                 )
             )

@@ -215,6 +215,7 @@ def slices(study: Study) -> Section:
     rows = []
     for name in names:
         found = by_slice(outcomes, metric, name, rng=study.run.rng(f"slice {name}"))
+        found = {value: e for value, e in found.items() if not np.isnan(e.value)}
         if 2 <= len(found) <= MOST_VALUES:
             rows += [(name, value, format_estimate(e)) for value, e in found.items()]
     if not rows:
@@ -223,7 +224,8 @@ def slices(study: Study) -> Section:
         title="Image AUROC by column of the data",
         columns=("column", "value", "image AUROC"),
         rows=tuple(rows),
-        caption="Columns with up to ten values; intervals are from a bootstrap over parts.",
+        caption="Columns with up to ten values, values with both good and faulty pictures; "
+        "intervals are from a bootstrap over parts.",
     )
     return Section(
         title="Slices",
