@@ -22,7 +22,7 @@ $(VENV)/.elpv: $(DONE)
 	@touch $@
 
 demo: $(VENV)/.elpv
-	@echo "== quality control of solar cells: read, audit, fit every method, report (about 4 minutes) =="
+	@echo "== quality control of solar cells: read, audit, fit every method, report (about 3 minutes on 2 cores) =="
 	@$(BIN)/python -m benchmarks.elpv demo/solar_cells
 	@rm -rf demo/run
 	@$(BIN)/lineside parts train demo/solar_cells/parts.csv --out demo/run --cnn-steps 200
