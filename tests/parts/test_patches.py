@@ -102,11 +102,12 @@ def test_pool_is_bounded_and_unscaled():
     pool = cr.crop_pool(examples, crop_px=32, rng=rng(), crops_per_image=6)
     assert pool.pixels.dtype == np.float16 and pool.pixels.shape[1:] == (1, 32, 32)
     assert len(pool.defect) == 8 and not pool.bags
-    assert {examples[i].faulty for i in pool.image[pool.defect[0]]} == {True}
+    by_part = {e.part: e for e in examples}
+    assert {by_part[p].faulty for p in pool.part[pool.defect[0]]} == {True}
     small = cr.crop_pool(examples, crop_px=32, rng=rng(), pool_bytes=24 * 3 * 2048)
     assert small.pixels.nbytes <= 1.5 * 24 * 3 * 2048
     # Each crop is a window of its picture, pixel by pixel.
-    picture = examples[int(pool.image[5])].image()[..., 0].astype(np.float16)
+    picture = by_part[str(pool.part[5])].image()[..., 0].astype(np.float16)
     windows = np.lib.stride_tricks.sliding_window_view(picture, (32, 32))
     assert (windows == pool.pixels[5, 0]).all((2, 3)).any()
 

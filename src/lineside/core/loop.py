@@ -32,6 +32,7 @@ from lineside.core.checkpoint import (
 from lineside.core.files import sha256
 from lineside.core.recorder import Recorder
 from lineside.core.run import Stopped
+from lineside.core.snapshots import Snapshots
 
 Batch = tuple[Tensor, ...]
 """The tensors that one update is computed from; several processes draw one batch each."""
@@ -108,6 +109,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     checkpoint: Path | None = None,
     checkpoint_every: int = 100,
+    snapshots: Path | None = None,
 ) -> Trained:
     """Train a network in place, with the recorder always on.
 
@@ -118,6 +120,7 @@ def train(
         stop: Asked before every update; True ends the training resumably.
         checkpoint: Folder of the checkpoint; taken up again if it holds one. None: no checkpoint.
         checkpoint_every: Updates between checkpoints.
+        snapshots: Folder for the weights at log-spaced steps, see `lineside.core.snapshots`.
 
     Returns:
         The kept step, the validations and the recorder's warnings.
@@ -135,10 +138,17 @@ def train(
         training.optimizer,
         log if accelerator.is_main_process else lambda row: None,
     )
+    keep = (
+        Snapshots(snapshots, training.network, training.steps).take
+        if snapshots is not None and accelerator.is_main_process
+        else lambda step, network: None
+    )
     # Dropout draws from torch's global stream: it gets a seed of its own and is put back after.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(training.rng.integers(2**62)))
-        state = _run(training, accelerator, recorder, progress, stop, checkpoint, checkpoint_every)
+        state = _run(
+            training, accelerator, recorder, progress, stop, checkpoint, checkpoint_every, keep
+        )
     recorder.flush()
     if training.keep is not None and state.best:
         training.network.load_state_dict(state.best)
@@ -155,10 +165,12 @@ def _run(
     stop: Callable[[], bool],
     checkpoint: Path | None,
     checkpoint_every: int,
+    keep: Callable[[int, nn.Module], None],
 ) -> _State:
     """Do the updates that are left, with checkpoints between them."""
     model, optimizer = accelerator.prepare(training.network, training.optimizer)
     state = _load(training, recorder, checkpoint)
+    keep(state.step, training.network)
     first, begin = state.step, time.perf_counter()
     while state.step < training.steps:
         if stop():
@@ -166,6 +178,7 @@ def _run(
             raise Stopped
         loss = _update(training, accelerator, recorder, model, optimizer, state.step)
         state.step += 1
+        keep(state.step, training.network)
         last = state.step == training.steps
         if training.validate and (state.step % training.validate_every == 0 or last):
             _validate(training, recorder, state)

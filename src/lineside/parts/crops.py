@@ -30,14 +30,14 @@ class CropPool:
 
     Attributes:
         pixels: Shape (crop, channel, height, width), float16, values 0..1.
-        image: Index of the example of each crop, shape (crop,).
+        part: The part of each crop, shape (crop,).
         good: Indices of good crops.
         defect: Indices of crops that show a defect, one array per image with a mask.
         bags: Indices of crops, one array per defective image without a mask.
     """
 
     pixels: NDArray[np.float16]
-    image: NDArray[np.int64]
+    part: NDArray[np.str_]
     good: NDArray[np.int64]
     defect: tuple[NDArray[np.int64], ...]
     bags: tuple[NDArray[np.int64], ...]
@@ -51,11 +51,19 @@ class CropBatch:
         pixels: Shape (crop, channel, height, width), float32, values 0..1.
         bag: Index of the bag of each crop, shape (crop,).
         labels: One per bag, 0 good or 1 defect, float32.
+        part: The part of each crop, shape (crop,).
     """
 
     pixels: NDArray[np.float32]
     bag: NDArray[np.int64]
     labels: NDArray[np.float32]
+    part: NDArray[np.str_]
+
+    @property
+    def crop_labels(self) -> NDArray[np.float32]:
+        """The label of each crop's bag, shape (crop,)."""
+        labels: NDArray[np.float32] = self.labels[self.bag]
+        return labels
 
 
 def with_channels(image: Image, channels: int) -> Image:
@@ -165,18 +173,18 @@ def crop_pool(
     fit = pool_bytes // (2 * channels * crop_px * crop_px * max(len(examples), 1))
     per_image = int(np.clip(fit, 2, crops_per_image))
     pixels: list[NDArray[np.float16]] = []
-    image: list[int] = []
+    part: list[str] = []
     good: list[int] = []
     defect: list[NDArray[np.int64]] = []
     bags: list[NDArray[np.int64]] = []
-    for index, example in enumerate(examples):
+    for example in examples:
         picture, _ = padded(with_channels(example.image(), channels), crop_px)
         shown, clean, whole = _corners(example, picture.shape, crop_px, per_image, rng)
         first = len(pixels)
         for top, left in [*shown, *clean, *whole]:
             crop = picture[top : top + crop_px, left : left + crop_px]
             pixels.append(crop.transpose(2, 0, 1).astype(np.float16))
-            image.append(index)
+            part.append(example.part)
         numbers = np.arange(first, len(pixels))
         good.extend(numbers[len(shown) : len(shown) + len(clean)])
         if shown:
@@ -185,7 +193,7 @@ def crop_pool(
             bags.append(numbers[len(shown) + len(clean) :])
     return CropPool(
         pixels=np.stack(pixels),
-        image=np.array(image),
+        part=np.array(part),
         good=np.array(good, dtype=np.int64),
         defect=tuple(defect),
         bags=tuple(bags),
@@ -302,4 +310,9 @@ def _batch(
 ) -> CropBatch:
     bag = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     chosen = np.concatenate(groups) if groups else np.zeros(0, dtype=np.int64)
-    return CropBatch(pixels=pool.pixels[chosen].astype(np.float32), bag=bag, labels=labels)
+    return CropBatch(
+        pixels=pool.pixels[chosen].astype(np.float32),
+        bag=bag,
+        labels=labels,
+        part=pool.part[chosen],
+    )

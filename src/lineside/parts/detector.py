@@ -176,7 +176,10 @@ def fit_detector(
         cells = [cells_of(look, good, shelf, rng) for look in looks]
         head, judge = None, None
         if len(goods) < len(examples):
-            head, judge = fit_head(cells, whole=WHOLE, folds=FOLDS, generator=generator, **settings)
+            head, judge = fit_head(
+                cells, whole=WHOLE, folds=FOLDS, generator=generator,
+                log=lambda row: log({"phase": "head", **row}), **settings,
+            )  # fmt: skip
             log({"stage": "head", "defective_images": len(examples) - len(goods)})
         tops, hard = _on_reference([looks[i] for i in reference], judge, good, shelf)
     return GoodAndHead(

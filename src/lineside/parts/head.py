@@ -13,7 +13,7 @@ Shapes: inputs (cell, feature); logits (cell, member).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lineside.core.recorder import Recorder
 from lineside.parts.cell_choice import BAG_CELLS, UNKNOWN, Cells, image_weights
 from lineside.parts.items import GOOD
 
@@ -109,6 +110,7 @@ def train_network(
     noise: float = 2.0,
     dropout: float = 0.2,
     start: CellNetwork | None = None,
+    log: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> CellNetwork:
     """Train all members at once: AdamW, one-cycle schedule (Smith & Topin 2019), input noise.
 
@@ -125,6 +127,7 @@ def train_network(
         noise: Standard deviation of the noise on standardised inputs.
         dropout: Share of hidden units dropped.
         start: Continue from this network instead of a random one (it is not changed).
+        log: Receives the recorder's rows.
     """
     network = _started(cells, hidden, generator, start)
     count, members = cells.weight.shape
@@ -136,7 +139,9 @@ def train_network(
     weight, order = cells.weight.clone(), torch.randperm(count, generator=generator)
     known = cells.target.clamp(min=0) + (cells.target == UNKNOWN).float()
     refresh = max(1, steps // 8)
+    recorder = Recorder(network, optimiser, log)
     for step in range(steps):
+        recorder.start(step)
         if step >= steps // 3 and step % refresh == 0:
             _rank_bags(cells, weight, network)
         at = step * batch % count
@@ -144,12 +149,16 @@ def train_network(
             order, at = torch.randperm(count, generator=generator), 0
         rows = order[at : at + batch]
         x = draw.noisy(cells.inputs[rows])
+        recorder.loaded()
         logits = network(x, draw.keep(len(rows), members * hidden))
         loss = _loss(logits, known[rows], weight[rows])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        recorder.before_update()
         optimiser.step()
+        recorder.finish({"loss": loss})
         schedule.step()
+    recorder.flush()
     return network.eval()
 
 

@@ -73,6 +73,7 @@ class Surroundings:
     progress: Callable[[Progress], None] = lambda progress: None
     stop: Callable[[], bool] = lambda: False
     checkpoint: Path | None = None
+    snapshots: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +193,7 @@ def train_on_crops(
         progress=around.progress,
         stop=around.stop,
         checkpoint=around.checkpoint,
+        snapshots=around.snapshots,
     )
 
 

@@ -25,6 +25,7 @@ from lineside.parts import networks
 from lineside.parts.crops import Corner, CropBatch, crop_pool, fixed_batch, padded, with_channels
 from lineside.parts.detection import Example, Image, Reading
 from lineside.parts.patch_training import (
+    CropData,
     Recipe,
     Surroundings,
     crop_data,
@@ -114,7 +115,7 @@ class PatchCNN:
         above, before = (corner - own for corner, own in zip((top, left), corners[0], strict=True))
         crop = whole[above : above + self.crop_px, before : before + self.crop_px]
         x = self.standardise(crop.transpose(2, 0, 1)[None])
-        layer = _last_maps(self.architecture)
+        layer = last_maps(self.architecture)
 
         def guided(network: nn.Module) -> Tensor:
             return explanation.guided_backprop(network, x).sum(1)
@@ -177,6 +178,8 @@ def fit_patch_cnn(
     checkpoint: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[Progress], None] = lambda progress: None,
+    snapshots: Path | None = None,
+    fitted: Callable[[PatchCNN, CropData], None] = lambda cnn, data: None,
     **options: Any,
 ) -> PatchCNN:
     """Train a VGG19 from scratch on defect-centred and good crops.
@@ -195,6 +198,8 @@ def fit_patch_cnn(
         checkpoint: Folder for exact resuming, or None.
         stop: Ends the training resumably when it answers True.
         progress: Called after every update.
+        snapshots: Folder for the weights at steps of the training, or None.
+        fitted: Called with the fitted network and its crops, to draw what it learned.
         options: Further fields of `patch_training.Recipe`.
 
     Raises:
@@ -215,8 +220,11 @@ def fit_patch_cnn(
         spread=data.spread,
     )
     networks.initialise(detector.network, int(weights_rng.integers(2**31)))
-    around = Surroundings(log=log, progress=progress, stop=stop, checkpoint=checkpoint)
+    around = Surroundings(
+        log=log, progress=progress, stop=stop, checkpoint=checkpoint, snapshots=snapshots
+    )
     train_on_crops(detector.network, data, detector.standardise, recipe, batches_rng, around)
+    fitted(detector, data)
     return with_tile_slope(detector, validation or train) if size_corrected else detector
 
 
@@ -307,6 +315,6 @@ def _vgg(width: Width) -> Architecture:
     return cast(Architecture, f"vgg19_{width}")
 
 
-def _last_maps(architecture: Architecture) -> str:
-    """Name of the layer that Grad-CAM looks at: the last one with a grid."""
+def last_maps(architecture: Architecture) -> str:
+    """Return the name of the layer that Grad-CAM looks at: the last one with a grid."""
     return "trunk._bn1" if architecture == "lite0" else networks.LAST_MAPS

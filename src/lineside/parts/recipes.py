@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lineside.parts.model import PartsModel
+    from lineside.parts.patch_training import CropData
+    from lineside.parts.patches import PatchCNN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,8 @@ def fit_detector_of(
             "steps": config.cnn_steps,
             "checkpoint": run.folder / "checkpoint" / name,
             "stop": run.stopping,
+            "snapshots": run.folder / "snapshots" / name,
+            "fitted": partial(_draw_training, name, run),
         }
 
     def log(row: Mapping[str, Any]) -> None:
@@ -123,3 +127,16 @@ def fit_detector_of(
         run.log({"method": name, **row})
 
     return RECIPES[name].fit()(train, validation, rng=run.rng(name), log=log, **options)
+
+
+def _draw_training(name: str, run: Run, cnn: PatchCNN, data: CropData) -> None:
+    """Keep the figures that show what a network learned and how; its snapshots are used up."""
+    from lineside.core.keepsakes import keep_figures
+    from lineside.core.snapshots import forget
+    from lineside.parts.retrospect import training_figures
+
+    snapshots = run.folder / "snapshots" / name
+    if not snapshots.exists():  # drawn already, before the run was killed
+        return
+    keep_figures(run.folder, name, training_figures(cnn, data, snapshots, run.rng("figures")))
+    forget(snapshots)

@@ -12,6 +12,7 @@ import numpy as np
 
 from lineside.core.commands import format_estimate
 from lineside.core.contract import ROLES, Check, Estimate, Figure, Section, Table
+from lineside.core.keepsakes import kept_figures
 from lineside.core.report import plots
 
 if TYPE_CHECKING:
@@ -123,6 +124,22 @@ def training(study: Study) -> list[Section]:
         return []
     lead = "How the networks learned: what falls, what stalls, and what the recorder warns of."
     return [Section(title="Training", lead=lead, blocks=tuple(blocks))]
+
+
+def features(study: Study) -> list[Section]:
+    """Show what each network learned: the figures that were drawn right after its fit."""
+    blocks = [
+        dataclasses.replace(figure, title=f"{method.name}: {figure.title}")
+        for method in study.methods
+        for figure in kept_figures(study.run.folder, method.name)
+    ]
+    if not blocks:
+        return []
+    lead = (
+        "What the networks learned, and how they came to it. These pictures invite stories: "
+        "the number below each says how far it can be trusted."
+    )
+    return [Section(title="What was learned", lead=lead, blocks=tuple(blocks))]
 
 
 def training_blocks(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:

@@ -7,7 +7,7 @@ have colours that read on both backgrounds and differ in line style as well as i
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -63,10 +63,30 @@ def draw(
         size_inches: Width and height.
         wide: Takes the full width of the page.
     """
+    return panels(title, caption, [paint], size_inches=size_inches, wide=wide)
+
+
+def panels(
+    title: str,
+    caption: str,
+    painters: Sequence[Callable[[Axes], None]],
+    *,
+    size_inches: tuple[float, float] | None = None,
+    wide: bool = True,
+) -> Figure:
+    """Return one figure of axes side by side, each drawn on by its painter.
+
+    Args:
+        title: Short heading.
+        caption: One sentence that reads the figure, with units.
+        painters: Each draws on the axes it is given.
+        size_inches: Width and height of the whole; 2.6 inches a panel if not given.
+        wide: Takes the full width of the page.
+    """
     with matplotlib.rc_context({**RC, "svg.hashsalt": title + caption}):
-        canvas = Canvas(figsize=size_inches, layout="constrained")
-        axes = canvas.add_subplot()
-        paint(axes)
+        canvas = Canvas(figsize=size_inches or (2.6 * len(painters), 2.7), layout="constrained")
+        for number, paint in enumerate(painters, start=1):
+            paint(canvas.add_subplot(1, len(painters), number))
         stream = io.StringIO()
         canvas.savefig(stream, format="svg", transparent=True, metadata=NO_METADATA)
     svg = stream.getvalue()

@@ -31,6 +31,7 @@ def write_report(study: Study) -> None:
         chapters.leaderboard(study),
         *study.app.sections(study),
         *chapters.training(study),
+        *chapters.features(study),
         chapters.audit(study),
         chapters.reproduction(study),
     ]

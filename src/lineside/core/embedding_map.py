@@ -1,0 +1,105 @@
+"""Two-dimensional maps of embeddings: do items of a class come to lie together while learning?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.neighbors import NearestNeighbors
+
+from lineside.core.contract import Figure
+from lineside.core.report import plots
+
+Floats = NDArray[np.floating[Any]]
+
+NEIGHBOURS = 10
+MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
+
+
+def embedding_map(
+    title: str,
+    caption: str,
+    maps: Mapping[str, Floats],
+    labels: Sequence[str],
+    classes: Sequence[str],
+) -> Figure:
+    """Return small maps side by side, coloured by label.
+
+    Args:
+        title: Short heading.
+        caption: One sentence that reads the figure.
+        maps: Places by panel title, each of shape (items, 2), see `principal` and `tsne`.
+        labels: The class of each item.
+        classes: All classes, in the order of colours.
+    """
+    colour = {name: plots.SERIES[i % len(plots.SERIES)] for i, name in enumerate(classes)}
+    known = np.array(labels)
+
+    def painter(places: Floats, panel: str, legend: bool) -> Callable[[Axes], None]:
+        def paint(axes: Axes) -> None:
+            for number, name in enumerate(classes):
+                own = places[known == name]
+                axes.scatter(
+                    own[:, 0], own[:, 1], s=9, alpha=0.75, linewidths=0, label=name,
+                    color=colour[name], marker=MARKERS[number % len(MARKERS)],
+                )  # fmt: skip
+            axes.set_title(panel, fontsize=9)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.grid(visible=False)
+            if legend:
+                axes.legend(fontsize=8, loc="best")
+
+        return paint
+
+    painters = [painter(p, panel, i == 0) for i, (panel, p) in enumerate(maps.items())]
+    return plots.panels(title, caption, painters)
+
+
+def principal(embeddings: Floats) -> Floats:
+    """Return the first two principal components, shape (items, 2), of (items, dimensions)."""
+    places: Floats = PCA(2, svd_solver="full").fit_transform(_usable(embeddings))
+    return places
+
+
+def tsne(embeddings: Floats, seed: int) -> Floats:
+    """Return a t-SNE map, shape (items, 2); distances between far clusters mean nothing.
+
+    Van der Maaten and Hinton 2008; started from principal components, perplexity 30 or less.
+    """
+    x = _usable(embeddings)
+    perplexity = min(30.0, (len(x) - 1) / 3)
+    spread = x.std() or 1.0
+    start = principal(x) / (principal(x).std() or 1.0) * 1e-4
+    model = TSNE(2, perplexity=perplexity, init=start.astype(np.float32), random_state=seed)
+    places: Floats = model.fit_transform((x / spread).astype(np.float32))
+    return places
+
+
+def neighbour_agreement(embeddings: Floats, labels: Sequence[str], groups: Sequence[str]) -> float:
+    """Return the share of 10 nearest neighbours from other groups that carry the same label.
+
+    It is the mean over classes of each class's share, so that 1 / number of classes is chance.
+    NaN if no item has a neighbour from another group.
+    """
+    x, known = np.asarray(embeddings, dtype=np.float64), np.array(labels)
+    number = np.unique(np.array(groups), return_inverse=True)[1]
+    near = NearestNeighbors(n_neighbors=len(x)).fit(x).kneighbors(x, return_distance=False)
+    weight = {name: 1.0 / (known == name).mean() for name in set(labels)}
+    shares: dict[str, list[float]] = {}
+    for item, order in enumerate(near):
+        others = order[number[order] != number[item]][:NEIGHBOURS]
+        if len(others):
+            votes = np.array([weight[name] for name in known[others]])
+            share = votes[known[others] == known[item]].sum() / votes.sum()
+            shares.setdefault(str(known[item]), []).append(float(share))
+    return float(np.mean([np.mean(values) for values in shares.values()])) if shares else np.nan
+
+
+def _usable(embeddings: Floats) -> Floats:
+    return np.nan_to_num(np.asarray(embeddings, dtype=np.float64))
