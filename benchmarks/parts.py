@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
@@ -17,8 +16,8 @@ import numpy as np
 from scipy import stats
 
 from benchmarks import findings, resources, robust, sets, tile, tile_audit
-from benchmarks.results import Say, plain, sayer
-from lineside.core.contract import Estimate, Outcome, UserError
+from benchmarks.results import Say, plain, print_results, run_results
+from lineside.core.contract import Estimate, Outcome
 from lineside.core.risk import simulate_certificates
 from lineside.parts.config import METHOD_NAMES
 
@@ -227,22 +226,12 @@ def main() -> int:
     options = parser.parse_args()
     tile.SEEDS = tuple(options.splits)
     if options.list:
-        for name, function in RESULTS.items():
-            print(f"{name:<18} {(function.__doc__ or '').splitlines()[0]}")
+        print_results(RESULTS)
         return 0
-    names = options.only or list(RESULTS)
-    if len(names) > 1:  # each in a process of its own: kept trunk passes must not touch times
-        splits = ["--splits", *map(str, options.splits)]
-        run = [sys.executable, "-m", "benchmarks.parts", *splits, "--only"]
-        return max(subprocess.run([*run, name]).returncode for name in names)
-    code = 0
-    for name in names:
-        try:
-            RESULTS[name](sayer("parts", name, (0,) if name in ONE_SEED else tile.SEEDS))
-        except UserError as error:
-            print(f"skipped {name}: {error}", file=sys.stderr)
-            code = 2
-    return code
+    splits = ["--splits", *map(str, options.splits)]
+    return run_results(
+        "parts", RESULTS, options.only, lambda n: (0,) if n in ONE_SEED else tile.SEEDS, splits
+    )
 
 
 if __name__ == "__main__":

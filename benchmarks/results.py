@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lineside.core.contract import Better, Estimate
+from lineside.core.contract import Better, Estimate, UserError
 from lineside.core.files import finite, write_json
 
 Say = Callable[[str, Estimate], None]
@@ -19,7 +20,9 @@ RESULTS = ROOT / "docs" / "results"
 
 
 def publish(app: str, name: str, value: Estimate, *, seeds: Sequence[int], command: str) -> None:
-    """Merge one number into ``docs/results/APP.json`` and print it."""
+    """Merge one number into ``docs/results/APP.json``, refresh the tables, and print it."""
+    from benchmarks import tables
+
     path = RESULTS / f"{app}.json"
     known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     known[name] = {
@@ -29,6 +32,7 @@ def publish(app: str, name: str, value: Estimate, *, seeds: Sequence[int], comma
         "commit": commit(),
     }
     write_json(path, dict(sorted(known.items())))
+    tables.refresh()
     low = "-" if value.low is None else f"{value.low:.3f}"
     high = "-" if value.high is None else f"{value.high:.3f}"
     print(f"{name:<44} {value.value:.4f} [{low}, {high}] {value.unit} n={value.n}", flush=True)
@@ -42,6 +46,42 @@ def sayer(app: str, result: str, seeds: Sequence[int]) -> Say:
         publish(app, name, value, seeds=seeds, command=command)
 
     return say
+
+
+def run_results(
+    app: str,
+    results: Mapping[str, Callable[[Say], None]],
+    names: Sequence[str] | None,
+    seeds: Callable[[str], Sequence[int]],
+    options: Sequence[str] = (),
+) -> int:
+    """Make the named results of one application, all if there are no names; return the exit code.
+
+    Several results run each in a process of its own, so that one never touches another's times.
+
+    Args:
+        app: The application, or ``core``.
+        results: Functions by name of the result.
+        names: Which to make.
+        seeds: The seeds of a result, stored beside its numbers.
+        options: Further words of the command line for each process.
+    """
+    chosen = list(names or results)
+    if len(chosen) > 1:
+        run = [sys.executable, "-m", f"benchmarks.{app}", *options, "--only"]
+        return max(subprocess.run([*run, name]).returncode for name in chosen)
+    try:
+        results[chosen[0]](sayer(app, chosen[0], seeds(chosen[0])))
+    except UserError as error:
+        print(f"skipped {chosen[0]}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def print_results(results: Mapping[str, Callable[[Say], None]]) -> None:
+    """Print each result with the first line of what it says about itself."""
+    for name, function in results.items():
+        print(f"{name:<18} {(function.__doc__ or '').splitlines()[0]}")
 
 
 def plain(

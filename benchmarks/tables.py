@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import RESULTS, ROOT
+from lineside.core.files import write_bytes
 from lineside.parts.config import METHOD_NAMES
 
 PAGES = ("README.md", "src/lineside/parts/README.md")
@@ -94,9 +95,10 @@ KINDS = ("blowhole", "break", "crack", "fray", "uneven")
 
 
 def load() -> dict[str, Any]:
-    """Return all published numbers of `parts`."""
-    path = RESULTS / "parts.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """Return all published numbers of core and of every application; names do not repeat."""
+    found: dict[str, Any] = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        found.update(json.loads(path.read_text(encoding="utf-8")))
     return found
 
 
@@ -237,13 +239,18 @@ def command_page() -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Return every generated page with what it should hold."""
+    """Return every page that holds tables with what it should hold."""
     results = load()
-    found = {
+    return {
         ROOT / name: filled((ROOT / name).read_text(encoding="utf-8"), results) for name in PAGES
     }
-    found[ROOT / "docs" / "cli.md"] = command_page()
-    return found
+
+
+def refresh() -> None:
+    """Fill the tables anew; called whenever a number is published, so that the two agree."""
+    for path, text in pages().items():
+        if path.read_text(encoding="utf-8") != text:
+            write_bytes(path, text.encode())
 
 
 def main() -> int:
@@ -252,7 +259,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     code = 0
-    for path, text in pages().items():
+    everything = {**pages(), ROOT / "docs" / "cli.md": command_page()}
+    for path, text in everything.items():
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         code = 1

@@ -1,0 +1,32 @@
+"""Benchmarks of the shared core: recorder, explanations, adversarial trace, information plane.
+
+Run: ``python -m benchmarks.core --list``, ``python -m benchmarks.core --only NAME``, or all:
+``python -m benchmarks.core``. Numbers go to ``docs/results/core.json``. Development images lie
+outside the project; a benchmark whose data are absent says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from benchmarks.results import Say, print_results, run_results
+
+RESULTS: dict[str, Callable[[Say], None]] = {}
+
+
+def main() -> int:
+    """Run the named results, or all of them in order."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", action="append", choices=RESULTS, default=None)
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    if options.list:
+        print_results(RESULTS)
+        return 0
+    return run_results("core", RESULTS, options.only, lambda name: (0,))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
