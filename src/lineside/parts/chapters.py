@@ -45,29 +45,32 @@ def summary(study: Study) -> list[str]:
     """Return plain-language paragraphs: what it does, the promise, fresh evidence, the rival."""
     point = _point(study)
     groups = _test_groups(study)
-    lines = [point.message]
-    if len(groups.faulty):
-        fresh = recall_statement(groups.faulty, point.threshold, point.confidence, "part")
-        rates = decision_rates(groups, point)
-        held = round(fresh.value * fresh.n)
-        lines.append(
-            f"On parts it has never seen it held back {held} of {fresh.n} faulty ones "
-            f"(recall at least {fresh.low:.3f} with {point.confidence:.0%} confidence)"
-            + (
-                f" and held back {rates.false_reject:.1%} of {len(groups.good)} good ones, "
-                f"{rates.review_good:.1%} for review by a person."
-                if len(groups.good)
-                else "."
-            )
-        )
-    else:
-        lines.append("There are no faulty test parts, so nothing is known about missed defects.")
+    lines = [*_fresh_evidence(point, groups), point.message]
     lines.append(verdict(study))
     serious = [check for check in study.checks if check.status == "fail"]
     if serious:
         names = ", ".join(check.name for check in serious)
         lines.append(f"The data audit found serious problems first: {names}.")
     return lines
+
+
+def _fresh_evidence(point: OperatingPoint, groups: GroupScores) -> list[str]:
+    """Say what the test parts, which set nothing, show."""
+    if not len(groups.faulty):
+        return ["There are no faulty test parts, so nothing is known about missed defects."]
+    fresh = recall_statement(groups.faulty, point.threshold, point.confidence, "part")
+    missed = fresh.n - round(fresh.value * fresh.n)
+    text = (
+        f"On parts it has never seen it missed {missed} of {fresh.n} faulty ones: it misses at "
+        f"most {1 - (fresh.low or 0.0):.1%} ({point.confidence:.0%} confidence)."
+    )
+    if len(groups.good):
+        rates = decision_rates(groups, point)
+        text += (
+            f" Of {len(groups.good)} good ones it held back {rates.false_reject:.1%} "
+            f"({rates.review_good:.1%} for a person's look, the rest rejected)."
+        )
+    return [text]
 
 
 def sections(study: Study) -> list[Section]:

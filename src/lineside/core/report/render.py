@@ -18,6 +18,7 @@ from lineside.core.contract import Check, Explanation, Figure, Section, Table
 from lineside.core.files import write_bytes, write_json
 
 if TYPE_CHECKING:
+    from lineside.core.report.headline import Fact
     from lineside.core.workflow import Study
 
 Block = str | Table | Figure | Check | Explanation
@@ -26,6 +27,7 @@ Block = str | Table | Figure | Check | Explanation
 def write_report(study: Study) -> None:
     """Write ``report.html`` and ``report.json`` into the run folder."""
     from lineside.core.report import chapters
+    from lineside.core.report.headline import headline
 
     sections = [
         chapters.leaderboard(study),
@@ -40,6 +42,7 @@ def write_report(study: Study) -> None:
         title=f"{folder.name}: {study.application}",
         kicker=f"lineside {__version__} · {study.application} · run {study.run.folder.name}",
         summary=study.app.summary(study),
+        facts=headline(study),
         sections=sections,
         footer="Made on this machine by lineside; nothing in this file is loaded from elsewhere.",
     )
@@ -71,7 +74,13 @@ def numbers(study: Study) -> dict[str, Any]:
 
 
 def render(
-    *, title: str, kicker: str, summary: Sequence[str], sections: Sequence[Section], footer: str
+    *,
+    title: str,
+    kicker: str,
+    summary: Sequence[str],
+    sections: Sequence[Section],
+    footer: str,
+    facts: Sequence[Fact] = (),
 ) -> str:
     """Return the HTML text of a report.
 
@@ -81,6 +90,7 @@ def render(
         summary: Plain-language paragraphs shown first.
         sections: Chapters in reading order; empty anchors are made from the titles.
         footer: Last line.
+        facts: What is shown at a glance, below the summary.
     """
     template = files("lineside.core.report").joinpath("template.html").read_text(encoding="utf-8")
     anchored = [
@@ -93,8 +103,9 @@ def render(
     ]
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(
-        title=title, kicker=kicker, summary=summary, sections=drawn, footer=footer, draw=_draw
-    )
+        title=title, kicker=kicker, summary=summary, facts=facts, sections=drawn, footer=footer,
+        draw=_draw,
+    )  # fmt: skip
 
 
 def _grouped(blocks: Iterable[Block]) -> list[Block | list[Figure]]:
