@@ -1,0 +1,48 @@
+"""What the sensors of one machine gave at one time: waveforms, slow values, speed and load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Waveform = NDArray[np.float32]
+"""Samples of one channel, shape (sample,), in the channel's unit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Channel:
+    """One sensor's samples.
+
+    Attributes:
+        samples: Shape (sample,), in `unit`; NaN where a sample is missing.
+        rate_hz: Samples per second; channels of one machine may differ.
+        unit: ``"g"``, ``"m/s2"``, ``"mm/s"`` ...; velocity severity needs an acceleration.
+    """
+
+    samples: Waveform
+    rate_hz: float
+    unit: str = "g"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One snapshot of one machine.
+
+    Attributes:
+        machine: Its name, the independent unit of all statistics.
+        time: Seconds since 1970 (UTC), or since the start of a history that gives no date.
+        channels: Waveforms by channel name.
+        values: Slow values (temperature, flow) or features computed elsewhere, by name.
+        speed_hz: Turns of the shaft per second as stated by the data, None if it is not known.
+        load: In whatever unit the data use, None if it is not known.
+    """
+
+    machine: str
+    time: float
+    channels: Mapping[str, Channel] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
+    speed_hz: float | None = None
+    load: float | None = None

@@ -1,0 +1,69 @@
+"""From a snapshot that lies somewhere to the measurement itself."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from lineside.core.contract import UserError
+from lineside.machines.items import Snapshot
+from lineside.machines.measurement import Channel, Measurement
+from lineside.machines.reading.formats import Record, read_record
+from lineside.machines.reading.sidecar import NAME, Sidecar, read_sidecar
+from lineside.machines.reading.tables import is_table, read_table
+
+
+def load_measurement(snapshot: Snapshot) -> Measurement:
+    """Read one snapshot.
+
+    Raises:
+        UserError: if its file cannot be read, or nobody knows its sample rate.
+    """
+    sidecar = read_sidecar(snapshot.path.parent)
+    if is_table(snapshot.path):
+        table = read_table(snapshot.path)
+        row = table.values[snapshot.place]
+        return Measurement(
+            machine=snapshot.machine,
+            time=snapshot.time,
+            values=dict(zip(table.names, row.tolist(), strict=True)),
+            speed_hz=sidecar.speed_hz,
+            load=sidecar.load,
+        )
+    record = _record(snapshot.path, snapshot.path.stat().st_mtime_ns)
+    return Measurement(
+        machine=snapshot.machine,
+        time=snapshot.time,
+        channels=_channels(record, snapshot, sidecar),
+        speed_hz=sidecar.speed_hz if sidecar.speed_hz is not None else record.speed_hz,
+        load=sidecar.load if sidecar.load is not None else record.load,
+    )
+
+
+@lru_cache(maxsize=4)
+def _record(path: Path, changed: int) -> Record:
+    """The file's content; kept, since a history holds many snapshots in one file."""
+    return read_record(path)
+
+
+def _channels(record: Record, snapshot: Snapshot, sidecar: Sidecar) -> dict[str, Channel]:
+    names = list(record.samples)
+    if sidecar.channels and len(sidecar.channels) != len(names):
+        raise UserError(
+            f"{snapshot.path} has {len(names)} channels, {NAME} names {len(sidecar.channels)}",
+            f"name all of them: the file has {', '.join(names)}",
+        )
+    found = {}
+    for name, shown in zip(names, sidecar.channels or names, strict=True):
+        rate = sidecar.rate_hz or record.rate_hz[name]
+        if rate is None:
+            raise UserError(
+                f"{snapshot.path} does not say its sample rate",
+                f"put rate_hz into {NAME} beside it",
+            )
+        values = record.samples[name][snapshot.place]
+        samples = values.astype(np.float32) * np.float32(record.scale)
+        found[shown] = Channel(samples=samples, rate_hz=float(rate), unit=sidecar.unit)
+    return found

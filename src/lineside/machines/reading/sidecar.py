@@ -1,0 +1,96 @@
+"""``machine.json``: what people know of a machine and its files cannot tell."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lineside.core.contract import UserError
+from lineside.core.files import read_json
+
+NAME = "machine.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sidecar:
+    """Facts about one machine; every one is optional.
+
+    Attributes:
+        rate_hz: Samples per second, where files do not hold it.
+        interval_seconds: Time between snapshots, where files hold no times.
+        unit: Unit of the waveforms.
+        channels: Names of the channels, in the order of the columns.
+        speed_hz: Turns of the shaft per second.
+        load: Load in whatever unit.
+        bearing: ``balls``, ``ball_mm``, ``pitch_mm`` and ``contact_degrees`` of the bearing.
+        healthy_until: Up to this time (seconds, or an ISO date) the machine was healthy for sure.
+        failed_at: When it failed, or when its fault is known to have begun to matter.
+    """
+
+    rate_hz: float | None = None
+    interval_seconds: float | None = None
+    unit: str = "g"
+    channels: tuple[str, ...] = ()
+    speed_hz: float | None = None
+    load: float | None = None
+    bearing: Mapping[str, float] = field(default_factory=dict)
+    healthy_until: float | None = None
+    failed_at: float | None = None
+
+
+def read_sidecar(folder: Path) -> Sidecar:
+    """Return the facts of the machine whose snapshots lie in a folder; empty ones without a file.
+
+    Raises:
+        UserError: for unknown keys and for values of the wrong kind.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return Sidecar()
+    facts = read_json(path)
+    if not isinstance(facts, dict):
+        raise UserError(f"{path} must hold a JSON object", 'e.g. {"rate_hz": 25600}')
+    known = [f.name for f in dataclasses.fields(Sidecar)]
+    for key in facts:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            raise UserError(f"{path} has the unknown key {key!r}", hint)
+    return Sidecar(**{key: _value(path, key, value) for key, value in facts.items()})
+
+
+def _value(path: Path, key: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if key == "unit":
+        return str(value)
+    if key == "channels":
+        return tuple(str(name) for name in value)
+    if key == "bearing":
+        return {str(k): float(v) for k, v in dict(value).items()}
+    if key in ("healthy_until", "failed_at") and isinstance(value, str):
+        return seconds_of(value, str(path))
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: {key} is {value!r}", "it is a number") from error
+
+
+def seconds_of(text: str, where: str) -> float:
+    """Return seconds since 1970 (UTC) of an ISO date, e.g. ``2004-02-16 03:12``.
+
+    Raises:
+        UserError: if it is no such date.
+    """
+    try:
+        date = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UserError(
+            f"{where}: {text!r} is no date", "write it like 2004-02-16 03:12:39"
+        ) from error
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
