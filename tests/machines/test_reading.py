@@ -63,7 +63,7 @@ def test_matlab_structures_with_strings_for_numbers(tmp_path):
     savemat(tmp_path / "a.mat", content)
     record = read_record(tmp_path / "a.mat")
     assert list(record.samples) == ["gs"] and record.rate_hz["gs"] == 48828
-    assert (record.speed_hz, record.load) == (25.0, 50.0)
+    assert record.speed_hz.tolist() == [25.0] and record.load.tolist() == [50.0]
 
 
 def test_wav_is_scaled_to_one(tmp_path):
@@ -80,12 +80,12 @@ def test_a_history_in_one_file_becomes_many_snapshots(tmp_path):
     acc = RNG.integers(-100, 100, size=(5, 2, 128)).astype(np.int16)
     np.savez(
         tmp_path / "pump.npz", acc=acc, scale=0.002, fs=25600.0, t=np.arange(5) * 10.0, rpm=1800,
-        channels=np.array(["horizontal", "vertical"]),
+        channels=np.array(["horizontal", "vertical"]), load=np.arange(5.0), oil=np.arange(5) + 60,
     )  # fmt: skip
     found = find_snapshots(tmp_path)
     assert [s.time for s in found] == [0, 10, 20, 30, 40] and found[0].machine == "pump"
     measured = load_measurement(found[3])
-    assert measured.speed_hz == 30.0
+    assert (measured.speed_hz, measured.load, measured.values) == (30.0, 3.0, {"oil": 63.0})
     np.testing.assert_allclose(
         measured.channels["vertical"].samples, acc[3, 1] * np.float32(0.002), rtol=1e-6
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lineside.core.contract import UserError
 from lineside.machines.reading.text import Columns, read_columns
 
 LEAST_SAMPLES = 64
+TIMES = ("t", "time", "times")
 CLOCKS = ("", "time", "t", "date", "datetime", "index")
 SPEED_NAMES, RATE_NAMES = ("rpm",), ("fs", "sr", "rate_hz", "sample_rate")
 
@@ -27,16 +28,18 @@ class Record:
         rate_hz: Samples per second by channel; None where the file does not say.
         times: Seconds of each snapshot, None where the file does not say.
         scale: Unit per stored number.
-        speed_hz: Turns per second, None where the file does not say.
-        load: None where the file does not say.
+        speed_hz: Turns per second of each snapshot, None where the file does not say.
+        load: Of each snapshot, None where the file does not say.
+        values: Slow values of each snapshot by name, each of shape (snapshot,).
     """
 
     samples: Mapping[str, NDArray[Any]]
     rate_hz: Mapping[str, float | None]
     times: NDArray[np.float64] | None = None
     scale: float = 1.0
-    speed_hz: float | None = None
-    load: float | None = None
+    speed_hz: NDArray[np.float64] | None = None
+    load: NDArray[np.float64] | None = None
+    values: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.samples.values())))
@@ -122,7 +125,8 @@ def read_npz(path: Path) -> Record:
     """One or many snapshots from arrays named by channel, or one array with ``channels``.
 
     An array of shape (snapshot, channel, sample) holds a history; ``scale``, ``fs``, ``t``,
-    ``rpm``, ``load_N`` and ``channels`` are understood.
+    ``rpm`` or ``speed_hz``, ``load`` or ``load_N`` and ``channels`` are understood, further
+    arrays of one number per snapshot are slow values.
     """
     with np.load(path, allow_pickle=False) as content:
         fields = {name: content[name] for name in content.files}
@@ -137,16 +141,22 @@ def read_npz(path: Path) -> Record:
         else [f"channel_{number}" for number in range(values.shape[1])]
     )
     rate = _fact(fields, RATE_NAMES)
-    times = next(
-        (np.asarray(fields[k], float) for k in ("t", "time", "times") if k in fields), None
-    )
+    times = next((np.asarray(fields[k], float) for k in TIMES if k in fields), None)
+    count = len(values)
     return Record(
         samples={name: values[:, place] for place, name in enumerate(names)},
         rate_hz=dict.fromkeys(names, rate),
-        times=times if times is not None and times.shape == (len(values),) else None,
+        times=times if times is not None and times.shape == (count,) else None,
         scale=_fact(fields, ("scale",)) or 1.0,
-        speed_hz=_speed(fields),
-        load=_fact(fields, ("load_n", "load")),
+        speed_hz=_each(_speed(fields), fields.get("speed_hz"), count),
+        load=_each(_fact(fields, ("load_n", "load")), fields.get("load"), count),
+        values={
+            name: np.asarray(array, dtype=np.float64)
+            for name, array in fields.items()
+            if name not in (*TIMES, "load", "speed_hz", "channels")
+            and array.shape == (count,)
+            and np.issubdtype(array.dtype, np.number)
+        },
     )
 
 
@@ -211,8 +221,15 @@ def _from_fields(path: Path, fields: Mapping[str, Any]) -> Record:
     rate = _fact(fields, RATE_NAMES)
     return Record(
         samples=samples, rate_hz=dict.fromkeys(samples, rate), speed_hz=_speed(fields),
-        load=_fact(fields, ("load", "load_n")),
+        load=_each(_fact(fields, ("load", "load_n")), None, 1),
     )  # fmt: skip
+
+
+def _each(one: float | None, many: Any, count: int) -> NDArray[np.float64] | None:
+    """One number per snapshot, from an array of them or from one for all."""
+    if many is not None and np.shape(many) == (count,):
+        return np.asarray(many, dtype=np.float64)
+    return None if one is None else np.full(count, one)
 
 
 def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lineside.core.contract import UserError
 from lineside.machines.items import Snapshot
@@ -37,9 +38,18 @@ def load_measurement(snapshot: Snapshot) -> Measurement:
         machine=snapshot.machine,
         time=snapshot.time,
         channels=_channels(record, snapshot, sidecar),
-        speed_hz=sidecar.speed_hz if sidecar.speed_hz is not None else record.speed_hz,
-        load=sidecar.load if sidecar.load is not None else record.load,
+        values={name: float(v[snapshot.place]) for name, v in record.values.items()},
+        speed_hz=_told(sidecar.speed_hz, record.speed_hz, snapshot.place),
+        load=_told(sidecar.load, record.load, snapshot.place),
     )
+
+
+def _told(by_people: float | None, by_file: NDArray[np.float64] | None, place: int) -> float | None:
+    """What people say wins over what the file says."""
+    if by_people is not None or by_file is None:
+        return by_people
+    value = float(by_file[place])
+    return value if np.isfinite(value) else None
 
 
 @lru_cache(maxsize=4)
