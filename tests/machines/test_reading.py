@@ -111,9 +111,10 @@ def test_a_table_is_read_with_labels_gaps_and_copies(tmp_path):
 def test_failure_date_labels_what_comes_after(tmp_path):
     for hour in range(4):
         write(tmp_path / "m" / f"2026-01-31T0{hour}-00-00.csv", clocked(","))
-    facts = {"failed_at": "2026-01-31 02:30:00", "healthy_until": "2026-01-31 01:00"}
-    write(tmp_path / "m" / "machine.json", json.dumps(facts))
-    assert [s.label for s in find_snapshots(tmp_path)] == ["healthy", "healthy", "", "faulty"]
+    write(tmp_path / "m" / "machine.json", json.dumps({"failed_at": "2026-01-31 02:30:00"}))
+    assert [s.label for s in find_snapshots(tmp_path)] == ["", "", "", "faulty"]
+    write(tmp_path / "m" / "machine.json", json.dumps({"fault_from": "2026-01-31 01:00"}))
+    assert [s.label for s in find_snapshots(tmp_path)] == ["healthy", *["faulty"] * 3]
 
 
 def test_one_bad_file_does_not_stop_the_rest(tmp_path):

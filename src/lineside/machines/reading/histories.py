@@ -152,10 +152,10 @@ def _snapshot(
     label = UNKNOWN
     if np.isfinite(faulty):
         label = FAULTY if faulty else HEALTHY
+    elif sidecar.fault_from is not None:
+        label = FAULTY if time >= sidecar.fault_from else HEALTHY
     elif sidecar.failed_at is not None and time >= sidecar.failed_at:
         label = FAULTY
-    elif sidecar.healthy_until is not None and time <= sidecar.healthy_until:
-        label = HEALTHY
     return Snapshot(
         id=f"{machine}@{time:.3f}", machine=machine, time=time, path=path, place=place, label=label
     )

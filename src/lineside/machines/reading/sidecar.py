@@ -28,8 +28,9 @@ class Sidecar:
         speed_hz: Turns of the shaft per second.
         load: Load in whatever unit.
         bearing: ``balls``, ``ball_mm``, ``pitch_mm`` and ``contact_degrees`` of the bearing.
-        healthy_until: Up to this time (seconds, or an ISO date) the machine was healthy for sure.
-        failed_at: When it failed, or when its fault is known to have begun to matter.
+        fault_from: From this time on (seconds, or an ISO date) its fault is known to have been
+            there; before it the machine was healthy.
+        failed_at: When it failed; lead times are counted back from here.
     """
 
     rate_hz: float | None = None
@@ -39,7 +40,7 @@ class Sidecar:
     speed_hz: float | None = None
     load: float | None = None
     bearing: Mapping[str, float] = field(default_factory=dict)
-    healthy_until: float | None = None
+    fault_from: float | None = None
     failed_at: float | None = None
 
 
@@ -73,7 +74,7 @@ def _value(path: Path, key: str, value: Any) -> Any:
         return tuple(str(name) for name in value)
     if key == "bearing":
         return {str(k): float(v) for k, v in dict(value).items()}
-    if key in ("healthy_until", "failed_at") and isinstance(value, str):
+    if key in ("fault_from", "failed_at") and isinstance(value, str):
         return seconds_of(value, str(path))
     try:
         return float(value)

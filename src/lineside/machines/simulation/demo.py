@@ -1,0 +1,69 @@
+"""A small fleet for the demo: known onsets, and the traps that make condition monitoring hard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from lineside.core.files import write_json
+from lineside.core.run import rng_of
+from lineside.machines.reading.sidecar import NAME
+from lineside.machines.simulation.rig import Rig
+from lineside.machines.simulation.sensors import STEP_G, Sensor
+from lineside.machines.simulation.stories import Episode, History, Story, tell
+
+FLEET = (
+    Story(name="pump", gaps=((17.0, 2.0),), drift=0.05),
+    Story(
+        name="gearbox", rig=Rig(speed_hz=20.0, teeth=31, noise_g=0.06), fault="inner race",
+        paces=(0.7, 0.85, 1.0, 1.15), loads=(0.5, 1.0), idle_share=0.05, onset_day=27.0,
+        growth_days=12.0,
+    ),
+    Story(
+        name="fan", rig=Rig(speed_hz=16.0, teeth=17, resonance_hz=2600.0), onset_day=None,
+        days=36.0,
+        episodes=(
+            Episode(channel=1, from_day=22.0, until_day=23.5, sensor=Sensor(kind="dead")),
+            Episode(
+                channel=0, from_day=29.0, until_day=30.0, sensor=Sensor(kind="clipped", size=0.1)
+            ),
+        ),
+    ),
+)  # fmt: skip
+
+
+def make_demo(
+    folder: Path, seed: int, progress: Callable[[int, int], None] = lambda done, of: None
+) -> Path:
+    """Write the fleet's histories into a folder, one folder per machine, and return it."""
+    for place, story in enumerate(FLEET):
+        history = tell(story, rng_of(seed, story.name))
+        save_history(history, folder / story.name)
+        progress(place + 1, len(FLEET))
+    return folder
+
+
+def save_history(history: History, folder: Path) -> None:
+    """Write a history as ``history.npz``, what is known of it as ``machine.json``.
+
+    The truth that no user has (how bad the fault is) lies in ``truth.json``, which nothing reads.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rig = history.story.rig
+    np.savez_compressed(
+        folder / "history.npz", acc=history.counts, scale=STEP_G, fs=rig.rate_hz, t=history.times,
+        speed_hz=history.speed_hz, load=history.load, temperature=history.temperature,
+        channels=np.array(rig.channels),
+    )  # fmt: skip
+    facts = {
+        "unit": "g",
+        "bearing": {"balls": rig.balls, "ball_mm": rig.ball_mm, "pitch_mm": rig.pitch_mm},
+        "fault_from": history.fault_from,
+        "failed_at": history.failed_at,
+    }
+    write_json(folder / NAME, {key: value for key, value in facts.items() if value is not None})
+    truth = {"fault": history.story.fault, "severity": np.round(history.severity, 3).tolist()}
+    (folder / "truth.json").write_text(json.dumps(truth), encoding="utf-8")

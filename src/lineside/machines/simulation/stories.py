@@ -1,0 +1,188 @@
+"""Histories of simulated machines: run-in, daily swing, changing speed, a fault that grows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lineside.machines.simulation.rig import Condition, Fault, Rig, vibration
+from lineside.machines.simulation.sensors import STEP_G, Sensor, sensed
+
+DAY = 86400.0
+START = 1767225600.0
+"""2026-01-01 00:00 UTC."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """A sensor fault: which channel, from and until which day, and what."""
+
+    channel: int
+    from_day: float
+    until_day: float
+    sensor: Sensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """What happens to one machine.
+
+    Attributes:
+        name: Name of the machine.
+        rig: What it is made of.
+        days: How long it is watched; it ends earlier if it fails.
+        interval_hours: Time between snapshots.
+        fault: What breaks.
+        onset_day: When it begins; None: nothing breaks.
+        growth_days: From onset to failure.
+        run_in_days: Time constant of the noise of a new machine.
+        run_in: Extra noise at the very start, relative.
+        swing: Relative daily swing of the noise with temperature.
+        paces: Speeds it runs at, relative to nominal; it stays at one for some hours.
+        loads: Loads it runs at.
+        idle_share: Share of the snapshots while it stands still.
+        gaps: (day, length in days) without snapshots; it is started anew after each.
+        episodes: Sensor faults.
+        drift: Relative growth of the noise over the whole time that is no fault.
+    """
+
+    name: str
+    rig: Rig = field(default_factory=Rig)
+    days: float = 40.0
+    interval_hours: float = 2.0
+    fault: Fault = "outer race"
+    onset_day: float | None = 28.0
+    growth_days: float = 10.0
+    run_in_days: float = 1.5
+    run_in: float = 0.5
+    swing: float = 0.04
+    paces: Sequence[float] = (1.0,)
+    loads: Sequence[float] = (1.0,)
+    idle_share: float = 0.0
+    gaps: Sequence[tuple[float, float]] = ()
+    episodes: Sequence[Episode] = ()
+    drift: float = 0.0
+
+    @property
+    def end_day(self) -> float:
+        """When the watch ends: at failure, or after `days`."""
+        if self.onset_day is None:
+            return self.days
+        return min(self.days, self.onset_day + self.growth_days)
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """A told story.
+
+    Attributes:
+        story: What was told.
+        times: Seconds since 1970, shape (snapshot,).
+        counts: Samples in steps of the sensor, int16, shape (snapshot, channel, sample).
+        speed_hz: Turns per second, shape (snapshot,).
+        load: Shape (snapshot,).
+        temperature: Degrees Celsius, shape (snapshot,).
+        severity: The truth, shape (snapshot,).
+    """
+
+    story: Story
+    times: NDArray[np.float64]
+    counts: NDArray[np.int16]
+    speed_hz: NDArray[np.float64]
+    load: NDArray[np.float64]
+    temperature: NDArray[np.float64]
+    severity: NDArray[np.float64]
+
+    @property
+    def fault_from(self) -> float | None:
+        """Second at which the fault begins."""
+        day = self.story.onset_day
+        return None if day is None else START + day * DAY
+
+    @property
+    def failed_at(self) -> float | None:
+        """Second of the failure, None if the watch ends before it."""
+        story = self.story
+        if story.onset_day is None or story.onset_day + story.growth_days > story.days:
+            return None
+        return START + story.end_day * DAY
+
+
+def tell(
+    story: Story, rng: np.random.Generator, progress: Callable[[int, int], None] = lambda a, b: None
+) -> History:
+    """Return the history of a story: all randomness from `rng`."""
+    days = _calendar(story)
+    paces, loads = _operation(story, len(days), rng)
+    rows = []
+    for place, day in enumerate(days):
+        wave = vibration(story.rig, _condition(story, day, paces[place], loads[place]), rng)
+        heard = [
+            sensed(wave[channel], _sensor(story, channel, day), rng) for channel in range(len(wave))
+        ]
+        rows.append(np.round(np.stack(heard) / STEP_G).astype(np.int16))
+        progress(place + 1, len(days))
+    swing = np.cos(2 * np.pi * (days - 0.6))
+    return History(
+        story=story,
+        times=START + days * DAY,
+        counts=np.stack(rows),
+        speed_hz=story.rig.speed_hz * paces,
+        load=loads,
+        temperature=45 + 6 * swing + 4 * loads * (paces > 0) + rng.normal(0, 0.5, len(days)),
+        severity=np.array([severity(story, day) for day in days]),
+    )
+
+
+def severity(story: Story, day: float) -> float:
+    """Return how bad the fault is: 0 before it begins, then exponential from 0.3 to 10."""
+    if story.onset_day is None or day < story.onset_day:
+        return 0.0
+    share = (day - story.onset_day) / story.growth_days
+    return float(0.3 * (10 / 0.3) ** min(share, 1.0))
+
+
+def _calendar(story: Story) -> NDArray[np.float64]:
+    days = np.arange(0.0, story.end_day, story.interval_hours / 24)
+    for start, length in story.gaps:
+        days = days[(days < start) | (days >= start + length)]
+    return days
+
+
+def _operation(
+    story: Story, count: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Speed and load of every snapshot: blocks of about a shift, standstill in between."""
+    block = max(1, round(8 / story.interval_hours))
+    blocks = count // block + 1
+    paces = np.repeat(rng.choice(story.paces, blocks), block)[:count]
+    loads = np.repeat(rng.choice(story.loads, blocks), block)[:count]
+    paces = paces * (1 + 0.002 * rng.standard_normal(count))
+    paces[rng.random(count) < story.idle_share] = 0.0
+    return paces, loads.astype(np.float64)
+
+
+def _condition(story: Story, day: float, pace: float, load: float) -> Condition:
+    since = day - max([0.0, *(start + length for start, length in story.gaps if start < day)])
+    fresh = story.run_in * np.exp(-day / story.run_in_days)
+    # Grease and temperature settle for a few hours after every start.
+    restarted = 0.15 * np.exp(-since / 0.15) if since < day else 0.0
+    swing = story.swing * np.cos(2 * np.pi * (day - 0.6))
+    drift = story.drift * day / story.days
+    return Condition(
+        speed_hz=story.rig.speed_hz * pace,
+        load=load,
+        fault=story.fault,
+        severity=severity(story, day),
+        roughness=float((1 + fresh + restarted + drift) * (1 + swing)),
+    )
+
+
+def _sensor(story: Story, channel: int, day: float) -> Sensor:
+    for episode in story.episodes:
+        if episode.channel == channel and episode.from_day <= day < episode.until_day:
+            return episode.sensor
+    return Sensor()
