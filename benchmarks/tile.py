@@ -193,10 +193,12 @@ def estimate_of(found: Sequence[Fold], measure: str, repetitions: int = 300) -> 
         resampled = [_repeat(fold, counts) for fold in found]
         draws.append(mean_of([f for f in resampled if f.labels.size], measure))
     low, high = np.nanpercentile(draws, [2.5, 97.5]).tolist()
-    if measure == "frr100":  # the lowest faulty image decides: resampling says nothing about it
+    value = mean_of(found, measure)
+    # Where the lowest faulty image decides, resampling misses the value and says nothing about it.
+    if measure == "frr100" or not low <= value <= high:
         low = high = None
     return Estimate(
-        value=mean_of(found, measure), low=low, high=high, n=len(names),
+        value=value, low=low, high=high, n=len(names),
         method="mean over folds and splits; bootstrap over parts, 95 %",
         better="lower" if measure.startswith("frr") else "higher",
         reason="an extreme value" if low is None else "",

@@ -380,3 +380,17 @@ def test_rank_metric_takes_other_units():
     outcomes = outcomes_of(0)
     metric = RankMetric(statistic=Ranking.auroc, units=first_of_group)
     assert metric(outcomes) == pytest.approx(slow_auroc(outcomes[::5]))
+
+
+def test_an_extreme_that_resampling_misses_gets_no_interval():
+    """Few resamples hold every group, so the value lies outside of nearly all of them."""
+    rows = [
+        Outcome(item=str(i), group=str(i), value={"score": float(i == 0), "label": 0.0})
+        for i in range(8)
+    ]
+    spread = Metric(
+        name="range", unit="", better="lower",
+        of=lambda found: 2.0 * len(rows) - len({o.item for o in found}),
+    )  # fmt: skip
+    found = estimate(rows, spread, np.random.default_rng(0), 300)
+    assert found.value == 8.0 and found.low is None and "misses the value" in found.reason

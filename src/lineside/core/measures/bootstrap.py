@@ -98,8 +98,9 @@ def estimate(
     """Return a metric with its percentile bootstrap interval over groups (Efron 1979).
 
     There is no interval, but a reason, with fewer than 2 groups, where the metric is undefined
-    here or in more than a tenth of the resamples, and where all resamples agree (a perfect
-    ranking): such an interval would have no width and would claim more than is known.
+    here or in more than a tenth of the resamples, where all resamples agree (a perfect ranking):
+    such an interval would have no width and would claim more than is known; and where the
+    resamples miss the value itself, as they do when one extreme group decides it.
     """
     value = float(metric.of(outcomes)) if outcomes else float("nan")
     weights, place = _resamples([outcomes], rng, repetitions)
@@ -281,6 +282,9 @@ def _summary(
     low, high = np.percentile(defined, [tail, 100 - tail])
     if low == high:
         reason = "all resamples agree: the bootstrap cannot tell how sure this is"
+        return dataclasses.replace(bare, reason=reason)
+    if not low <= value <= high:
+        reason = "an extreme of few groups decides it: resampling misses the value itself"
         return dataclasses.replace(bare, reason=reason)
     method = f"bootstrap over groups, {100 * confidence:.3g} %"
     return dataclasses.replace(bare, low=float(low), high=float(high), method=method)
