@@ -291,7 +291,10 @@ class Application(Protocol):
         ...
 
     def outcomes(self, model: Any, items: Sequence[Any]) -> list[Outcome]:
-        """Return one outcome per item; the value ``ms`` is the time it took, if given."""
+        """Return one outcome per item, called with all items of a group in their order.
+
+        The value ``ms`` is the time it took, if given. Test items are judged after `calibrate`.
+        """
         ...
 
     def calibrate(self, model: Any, outcomes: Sequence[Outcome], config: Any) -> Any:

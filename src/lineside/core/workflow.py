@@ -35,7 +35,6 @@ from lineside.core.measures import estimate, paired_difference
 from lineside.core.progress import Progress
 from lineside.core.run import Run, Stopped
 
-OUTCOME_ROLES = ("calibration", "test")
 BOOTSTRAP_REPETITIONS = 1000
 
 
@@ -154,7 +153,8 @@ def read(app: Any, data: Path, config: Any) -> tuple[list[Any], list[Refusal]]:
 
 
 def _job(name: str, data: Path, config: Any, split: Split) -> dict[str, Any]:
-    content = [[role, repr(item), sha256_of_file(item.path)] for role, item in split.rows()]
+    hashes = {path: sha256_of_file(path) for path in {item.path for _, item in split.rows()}}
+    content = [[role, repr(item), hashes[item.path]] for role, item in split.rows()]
     return {
         "application": name,
         "data": str(data.resolve()),
@@ -180,13 +180,23 @@ def _study(
         seconds = time.perf_counter() - start
         artefact.save_model(folder, name, model)
         run.log({"event": "fitted", "method": method.name, "seconds": seconds})
-    outcomes = _outcomes(app, method.name, model, split, run, progress)
+    known = _known_outcomes(run, method.name)
+
+    def judged(role: str) -> list[Outcome]:
+        return (
+            known[role] if known else _outcomes(app, method.name, model, split, role, run, progress)
+        )
+
+    outcomes = {"calibration": judged("calibration")}
     model = app.calibrate(model, outcomes["calibration"], config)
     artefact.save_operating(folder, model.operating_block())
     model = artefact.load_model(folder)
+    outcomes["test"] = judged("test")
+    if not known:
+        _keep_outcomes(run, method.name, outcomes)
     return MethodStudy(
-        name=method.name, kind=method.kind, model=model, fit_seconds=seconds,
-        outcomes=outcomes, help=method.help,
+        name=method.name, kind=method.kind, model=model, fit_seconds=seconds, outcomes=outcomes,
+        help=method.help,
     )  # fmt: skip
 
 
@@ -196,23 +206,31 @@ def _fitted_seconds(run: Run, method: str) -> float | None:
 
 
 def _outcomes(
-    app: Any, method: str, model: Any, split: Split, run: Run, progress: Progress
-) -> dict[str, list[Outcome]]:
-    path = run.folder / "outcomes.csv"
-    known = ledger.read_outcomes(path).get(method) if path.exists() else None
-    if known is not None:
-        return known
-    found: dict[str, list[Outcome]] = {}
-    for role in OUTCOME_ROLES:
-        items = split.role(role)
-        found[role] = []
-        for item in progress.track(items, f"{method}: {role}"):
-            run.check_stop()
-            found[role] += app.outcomes(model, [item])
-            run.beat(step=f"{method}: {role}")
-    everything = ledger.read_outcomes(path) if path.exists() else {}
-    ledger.write_outcomes(path, {**everything, method: found})
+    app: Any, method: str, model: Any, split: Split, role: str, run: Run, progress: Progress
+) -> list[Outcome]:
+    """Judge the items of a role, group by group, so that a model with memory sees their order."""
+    groups: dict[str, list[Any]] = {}
+    for item in split.role(role):
+        groups.setdefault(item.group, []).append(item)
+    found: list[Outcome] = []
+    for items in progress.track(list(groups.values()), f"{method}: {role}"):
+        run.check_stop()
+        found += app.outcomes(model, items)
+        run.beat(step=f"{method}: {role}")
     return found
+
+
+def _known_outcomes(run: Run, method: str) -> dict[str, list[Outcome]] | None:
+    path = run.folder / "outcomes.csv"
+    return ledger.read_outcomes(path).get(method) if path.exists() else None
+
+
+def _keep_outcomes(run: Run, method: str, found: Mapping[str, Sequence[Outcome]]) -> None:
+    path = run.folder / "outcomes.csv"
+    everything: dict[str, Mapping[str, Sequence[Outcome]]] = {}
+    if path.exists():
+        everything.update(ledger.read_outcomes(path))
+    ledger.write_outcomes(path, {**everything, method: found})
 
 
 def _compare(study: Study, progress: Progress) -> Study:
