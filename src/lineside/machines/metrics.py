@@ -1,0 +1,149 @@
+"""What counts in condition monitoring, from one outcome per snapshot.
+
+Every measure is a ratio of sums over snapshots, so that machines can be resampled as a whole. The
+values of an outcome (`timeline` makes them):
+
+* ``score``: novelty, NaN where nothing was judged; ``label``: 0 healthy, 1 faulty, NaN unknown;
+* ``seconds``: time that the snapshot stands for; ``exceeds``: 1 if its novelty passes the limit;
+* ``episode``: 1 where an alarm episode begins;
+* ``onset``: 1 at the first faulty snapshot; ``found``: 1 there if an alarm was raised between onset
+  and failure; ``lead_hours``: from that alarm to the failure; ``delay_hours``: from the onset on.
+
+Point-adjusted scores are not offered: one hit would count a whole window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lineside.core.contract import Metric, Outcome
+from lineside.core.measures import Ranking, RankMetric, Units
+
+MONTH_SECONDS = 365.25 * 86400 / 12
+MISSED_COST = 50.0
+"""What a failure without warning costs, in units of one false alarm episode."""
+
+Floats = NDArray[np.float64]
+
+
+def column(outcomes: Sequence[Outcome], name: str) -> Floats:
+    """Return one value of every outcome, NaN where it is absent, shape (outcome,)."""
+    return np.array([o.value.get(name, np.nan) for o in outcomes], dtype=np.float64)
+
+
+def healthy_months(outcomes: Sequence[Outcome]) -> float:
+    """Return the monitored time of snapshots that are known to be healthy, in machine-months."""
+    healthy = column(outcomes, "label") == 0
+    return float(np.nansum(column(outcomes, "seconds")[healthy])) / MONTH_SECONDS
+
+
+def false_episodes(outcomes: Sequence[Outcome]) -> float:
+    """Return alarm episodes that begin while the machine is healthy, per machine-month."""
+    months = healthy_months(outcomes)
+    started = column(outcomes, "episode")[column(outcomes, "label") == 0]
+    return float(np.nansum(started)) / months if months > 0 else np.nan
+
+
+def found_share(outcomes: Sequence[Outcome]) -> float:
+    """Return the share of faults that raised an alarm between onset and failure."""
+    onset = column(outcomes, "onset") == 1
+    return float(column(outcomes, "found")[onset].mean()) if onset.any() else np.nan
+
+
+def median_of(name: str) -> Callable[[Sequence[Outcome]], float]:
+    """Return a measure: the median of a value over the faults that were found."""
+
+    def measure(outcomes: Sequence[Outcome]) -> float:
+        values = column(outcomes, name)
+        values = values[np.isfinite(values)]
+        return float(np.median(values)) if len(values) else np.nan
+
+    return measure
+
+
+def false_exceedances(outcomes: Sequence[Outcome]) -> float:
+    """Return the share of judged healthy snapshots beyond the limit, before any alarm logic."""
+    judged = (column(outcomes, "label") == 0) & np.isfinite(column(outcomes, "score"))
+    return float(column(outcomes, "exceeds")[judged].mean()) if judged.any() else np.nan
+
+
+def risk(outcomes: Sequence[Outcome]) -> float:
+    """Return the cost per machine-month: false episodes, and faults that were not found."""
+    seconds = column(outcomes, "seconds")
+    months = float(np.nansum(seconds[np.isfinite(column(outcomes, "label"))])) / MONTH_SECONDS
+    if months <= 0:
+        return np.nan
+    false = np.nansum(column(outcomes, "episode")[column(outcomes, "label") == 0])
+    onset = column(outcomes, "onset") == 1
+    missed = float((1 - column(outcomes, "found")[onset]).sum())
+    return (float(false) + MISSED_COST * missed) / months
+
+
+def _judged(outcomes: Sequence[Outcome]) -> Units:
+    score, label = column(outcomes, "score"), column(outcomes, "label")
+    index = np.flatnonzero(np.isfinite(score) & np.isfinite(label))
+    return Units(scores=score[index], labels=label[index], index=index)
+
+
+METRICS = (
+    Metric(
+        name="risk", unit="false alarms per machine-month", better="lower", of=risk,
+        help=f"false episodes plus {MISSED_COST:g} for every fault that was not found",
+    ),
+    Metric(name="false_episodes", unit="per machine-month", better="lower", of=false_episodes),
+    Metric(name="faults_found", unit="fraction", better="higher", of=found_share),
+    Metric(name="lead_time", unit="h", better="higher", of=median_of("lead_hours")),
+    Metric(name="delay", unit="h", better="lower", of=median_of("delay_hours")),
+    Metric(name="false_exceedances", unit="fraction", better="lower", of=false_exceedances),
+    Metric(
+        name="auroc", unit="fraction", better="higher",
+        of=RankMetric(statistic=Ranking.auroc, units=_judged),
+    ),
+)  # fmt: skip
+
+
+def timeline(
+    times: Floats,
+    scores: Floats,
+    limits: Floats,
+    labels: Floats,
+    episodes: NDArray[np.bool_],
+    failed_at: float | None,
+) -> list[dict[str, Any]]:
+    """Return the values of the outcomes of one machine, in order of time.
+
+    Args:
+        times: Seconds, shape (snapshot,).
+        scores: Novelty, NaN where nothing was judged.
+        limits: The limit that applied.
+        labels: 0 healthy, 1 faulty, NaN unknown.
+        episodes: True where an alarm episode begins; only one that begins after the onset finds
+            the fault, since one that was there before is luck.
+        failed_at: Second of the failure, or None if it never came.
+    """
+    steps = np.diff(times, prepend=times[:1])
+    usual = float(np.median(steps[1:])) if len(times) > 1 else 0.0
+    seconds = np.where(steps > 0, np.minimum(steps, 3 * usual), usual)
+    rows = [
+        {"score": s, "label": y, "seconds": d, "exceeds": float(s >= u), "episode": float(e)}
+        for s, y, d, u, e in zip(
+            scores.tolist(), labels.tolist(), seconds.tolist(), limits.tolist(),
+            episodes.tolist(), strict=True,
+        )
+    ]  # fmt: skip
+    faulty = np.flatnonzero(labels == 1)
+    if len(faulty):
+        onset = int(faulty[0])
+        end = np.inf if failed_at is None else failed_at
+        raised = [i for i in np.flatnonzero(episodes) if i >= onset and times[i] < end]
+        rows[onset].update(onset=1.0, found=float(bool(raised)))
+        if raised:
+            first = times[raised[0]]
+            rows[onset]["delay_hours"] = (first - times[onset]) / 3600
+            if failed_at is not None:
+                rows[onset]["lead_hours"] = (failed_at - first) / 3600
+    return rows
