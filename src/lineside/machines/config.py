@@ -1,0 +1,60 @@
+"""What a user of `machines` decides. Everything else is a keyword of the method it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lineside.core.contract import UserError
+
+METHOD_NAMES = (
+    "pca",
+    "trend",
+    "mahalanobis",
+    "gmm",
+    "knn",
+    "ocsvm",
+    "iforest",
+    "fc_ae",
+    "denoising_ae",
+    "vae",
+    "lstm_ae",
+    "conv_ae",
+)
+DEEP = ("fc_ae", "denoising_ae", "vae", "lstm_ae", "conv_ae")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of one run; flag, JSON key and Python argument are the same thing."""
+
+    seed: int = 0
+    """Seed of every random stream."""
+    methods: tuple[str, ...] = METHOD_NAMES
+    """Detectors to run; the first one becomes the model that predicts."""
+    preset: Literal["default", "beyond-imagenet"] = "default"
+    """Constants of the detectors: our own, or exactly those of the study of 2019."""
+    learn: int = 200
+    """Snapshots of each machine from which its normal state is learned, the earliest ones."""
+    run_in_hours: float = 0.0
+    """Hours at the start of a machine that are not learned from."""
+    budget: float = 0.1
+    """False alarm episodes per machine-month that are acceptable."""
+    robustness: bool = True
+    """Run the robustness suite on the test snapshots."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.methods if name not in METHOD_NAMES]
+        if unknown or not self.methods:
+            raise UserError(
+                f"unknown method {unknown[0]!r}" if unknown else "no method is given",
+                f"methods are {', '.join(METHOD_NAMES)}",
+            )
+        if len(set(self.methods)) < len(self.methods):
+            raise UserError("a method is named twice", "name each once")
+        if self.learn < 30:
+            raise UserError(f"learn is {self.learn}", "30 snapshots are the fewest to learn from")
+        if self.budget <= 0 or self.run_in_hours < 0 or self.seed < 0:
+            raise UserError(
+                "budget must be positive, run_in_hours and seed not negative", "see --help"
+            )
