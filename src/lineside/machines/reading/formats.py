@@ -220,9 +220,11 @@ def _from_fields(path: Path, fields: Mapping[str, Any]) -> Record:
         raise UserError(f"{path} holds no waveform", "it needs arrays of samples by channel")
     rate = _fact(fields, RATE_NAMES)
     return Record(
-        samples=samples, rate_hz=dict.fromkeys(samples, rate), speed_hz=_each(_speed(fields), None, 1),
+        samples=samples,
+        rate_hz=dict.fromkeys(samples, rate),
+        speed_hz=_each(_speed(fields), None, 1),
         load=_each(_fact(fields, ("load", "load_n")), None, 1),
-    )  # fmt: skip
+    )
 
 
 def _each(one: float | None, many: Any, count: int) -> NDArray[np.float64] | None:
