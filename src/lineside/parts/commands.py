@@ -1,13 +1,14 @@
 """The verbs of ``lineside parts`` beside the common ones; torch-free until a verb runs."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from lineside.core.commands import BAD_INPUT, FINDING, build, print_refusals, print_results
+from lineside.core.contract import Refusal, Result
 from lineside.parts.config import Config
 
 app = build("parts", Config, "Is this part faulty, and where? Quality control from images.")
@@ -20,6 +21,7 @@ def predict(
     model: Path = RUN,
     json: bool = False,
     overlay: Path | None = None,
+    zoom: Path | None = None,
     part_pattern: str = "",
 ) -> int:
     """Judge images: one line each; exit code 1 on a finding, 2 if a file cannot be read.
@@ -34,16 +36,26 @@ def predict(
         One JSON object per line.
     overlay: Path
         A folder for pictures with anomaly map and contours.
+    zoom: Path
+        A folder for pictures that zoom in on the strongest places, crop by crop; with a patch
+        CNN in the run each crop has its guided backprop and Grad-CAM. Adds `zoom` to the JSON.
     part_pattern: str
         Regular expression whose first group is the part in a file name.
     """
     from lineside.core.progress import Progress
-    from lineside.parts.serving import judge, notes, write_overlays
+    from lineside.parts.serving import judge, notes, write_overlays, write_zooms
 
-    fitted, sources, results = judge(files, model, part_pattern, Progress(quiet=json))
+    progress = Progress(quiet=json)
+    fitted, sources, results = judge(files, model, part_pattern, progress)
+    told: Sequence[Result | Refusal] = results
+    if zoom is not None:
+        told = write_zooms(fitted, model, sources, results, zoom, progress)
     if not json:
         print(f"{'verdict':<7} {'score':>8} {'limit':>8}  item")
-    code = print_results(results, as_json=json)
+    code = print_results(told, as_json=json)
+    if zoom is not None:
+        written = sum(not isinstance(result, Refusal) for result in told)
+        print(f"{written} zooms in {zoom}", file=sys.stderr)
     if overlay is not None:
         written = write_overlays(fitted, sources, results, overlay)
         print(f"{written} overlays in {overlay}", file=sys.stderr)

@@ -135,14 +135,13 @@ def train_network(
     steps = int(np.clip(epochs * count // batch, least_steps, most_steps))
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
+    recorder = Recorder(network, optimiser, log)
     draw = _Draw(generator, noise, dropout)
     weight, order = cells.weight.clone(), torch.randperm(count, generator=generator)
     known = cells.target.clamp(min=0) + (cells.target == UNKNOWN).float()
-    refresh = max(1, steps // 8)
-    recorder = Recorder(network, optimiser, log)
     for step in range(steps):
         recorder.start(step)
-        if step >= steps // 3 and step % refresh == 0:
+        if step >= steps // 3 and step % max(1, steps // 8) == 0:
             _rank_bags(cells, weight, network)
         at = step * batch % count
         if at + batch > count:

@@ -6,16 +6,31 @@ import csv
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lineside.core.artefact import load_model, model_folder
 from lineside.core.contract import Explanation, Refusal, Section, Table, UserError
 from lineside.core.files import write_bytes
 from lineside.core.progress import Progress
+from lineside.parts.detection import Image
+from lineside.parts.detector import GoodAndHead
 from lineside.parts.explaining import explain_with_cnn, overlay_of
 from lineside.parts.images import SUFFIXES, decode
 from lineside.parts.items import PartImage
+from lineside.parts.metrics import Map
 from lineside.parts.model import PartResult, PartsModel, Source
+from lineside.parts.patches import PatchCNN
+from lineside.parts.pictures import encode_png
+from lineside.parts.zoom import Trail, evidence_of_map, zoom
+from lineside.parts.zoom_looks import centred_on_response, evidence_of_tiles, read_again
+from lineside.parts.zoom_pictures import zoom_sheet
+
+ZOOM_PX = 64
+"""Side of the final windows where no patch network says what it was trained on."""
+NEAR_PEAK = 0.75
+"""Where nothing stands out in a rejected picture, places this near to its peak are shown."""
 
 
 def judge(
@@ -122,6 +137,115 @@ def write_overlays(
         write_bytes(folder / f"{place:04d}_{result.verdict}_{path.stem}.png", picture)
         written += 1
     return written
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zoomed:
+    """A result with the ends of its zoom; the line is the result's own.
+
+    Attributes:
+        result: What the model says.
+        trails: The ways down, strongest first.
+    """
+
+    result: PartResult
+    trails: tuple[Trail, ...]
+
+    @property
+    def item(self) -> str:
+        """Path or id of the image."""
+        return self.result.item
+
+    @property
+    def finding(self) -> bool:
+        """True unless the part is accepted."""
+        return self.result.finding
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plain dictionary of one JSON line."""
+        return {**self.result.as_json(), "zoom": [trail.as_json() for trail in self.trails]}
+
+    def as_line(self) -> str:
+        """Return the line of the table."""
+        return self.result.as_line()
+
+
+def write_zooms(
+    model: PartsModel,
+    path: Path,
+    sources: Sequence[Source],
+    results: Sequence[PartResult | Refusal],
+    folder: Path,
+    progress: Progress,
+) -> list[Zoomed | Refusal]:
+    """Write one PNG per judged image with the crops on the way to its strongest places.
+
+    Args:
+        model: Judged the images.
+        path: Where it was loaded from; a patch CNN beside it explains every crop.
+        sources: The images.
+        results: What the model said, in the same order.
+        folder: Where the pictures go.
+        progress: Shows how far it is.
+    """
+    cnn = _network_for(model, path)
+    found: list[Zoomed | Refusal] = []
+    pairs = progress.track(list(zip(sources, results, strict=True)), "zooming")
+    for place, (source, result) in enumerate(pairs):
+        if isinstance(result, Refusal):
+            found.append(result)
+            continue
+        file = source.path if isinstance(source, PartImage) else Path(source)
+        image = decode(file)
+        cells = model.read(image).map
+        trails, alone = _ways_down(model, cnn, image, cells, result)
+        heading = f"{file.name}: {result.verdict}. {_ways(trails, alone)}"
+        sheet = zoom_sheet(image, cells, trails, scale=model.scale, heading=heading, cnn=cnn)
+        write_bytes(folder / f"{place:04d}_{result.verdict}_{file.stem}.png", encode_png(sheet))
+        found.append(Zoomed(result=result, trails=tuple(trails)))
+    return found
+
+
+def _ways_down(
+    model: PartsModel, cnn: PatchCNN | None, image: Image, cells: Map, result: PartResult
+) -> tuple[list[Trail], bool]:
+    """The ways down, and whether none of their ends stands out from what good pictures show.
+
+    A patch CNN's tiles are measured against the threshold of its score, which they make up;
+    cells of a map against the threshold of the map.
+    """
+    if isinstance(model.detector, PatchCNN):
+        seen, background = evidence_of_tiles(model.detector, image), result.threshold
+    else:
+        seen, background = evidence_of_map(cells, image), model.scale.threshold
+    # A rejected picture where nothing stands out still has its strongest places.
+    low, peak = model.scale.low, float(seen.values.max())
+    alone = result.score >= result.threshold and peak < background
+    if alone:
+        background = min(low + NEAR_PEAK * (peak - low), peak)
+    trails = zoom(seen, least_px=cnn.crop_px if cnn else ZOOM_PX, background=background)
+    if isinstance(model.detector, PatchCNN):
+        trails = [centred_on_response(model.detector, image, trail) for trail in trails]
+    elif isinstance(model.detector, GoodAndHead):
+        trails = [read_again(model.detector, image, trail) for trail in trails]
+    return trails, alone
+
+
+def _ways(trails: Sequence[Trail], alone: bool) -> str:
+    if alone:
+        many = "this is the strongest" if len(trails) == 1 else "these are the strongest"
+        return f"No place stands out on its own; {many}."
+    if not trails:
+        return "Nothing stands out from what good pictures show: no zoom."
+    return "1 place stands out." if len(trails) == 1 else f"The {len(trails)} strongest places."
+
+
+def _network_for(model: PartsModel, path: Path) -> PatchCNN | None:
+    """Return the patch CNN that explains crops: the model's own, or that of the same run."""
+    if isinstance(model.detector, PatchCNN):
+        return model.detector
+    beside = _cnn_beside(path)
+    return beside.detector if beside and isinstance(beside.detector, PatchCNN) else None
 
 
 def notes(model: PartsModel, results: Sequence[PartResult | Refusal]) -> list[str]:
