@@ -11,9 +11,13 @@ import argparse
 import sys
 from collections.abc import Callable
 
+from benchmarks import information, zoom
 from benchmarks.results import Say, print_results, run_results
 
-RESULTS: dict[str, Callable[[Say], None]] = {}
+RESULTS: dict[str, Callable[[Say], None]] = {
+    "information": information.information_plane,
+    "zoom": zoom.zoom_results,
+}
 
 
 def main() -> int:

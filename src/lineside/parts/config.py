@@ -51,6 +51,8 @@ class Config:
     """Pixels per millimetre, to state sizes in mm; 0 if unknown."""
     robustness: bool = True
     """Run the graded robustness suite on test parts."""
+    insight: bool = True
+    """Draw what the networks learned, and how, after their fit."""
 
     def __post_init__(self) -> None:
         for name in ("max_escape", "confidence", "review_budget", "prevalence"):

@@ -117,9 +117,10 @@ def fit_detector_of(
             "steps": config.cnn_steps,
             "checkpoint": run.folder / "checkpoint" / name,
             "stop": run.stopping,
-            "snapshots": run.folder / "snapshots" / name,
-            "fitted": partial(_draw_training, name, run),
         }
+        if config.insight:
+            options["snapshots"] = run.folder / "snapshots" / name
+            options["fitted"] = partial(_draw_training, name, run)
 
     def log(row: Mapping[str, Any]) -> None:
         if name != "patch_cnn":  # which stops by itself, with a checkpoint

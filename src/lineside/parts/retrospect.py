@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from lineside.core import explanation
 from lineside.core.contract import Figure
 from lineside.core.embedding_map import embedding_map, neighbour_agreement, principal, tsne
+from lineside.core.information import activations, default_layers, plane, stratified_probe
+from lineside.core.information_plots import plane_figures
 from lineside.core.snapshots import snapshots
-from lineside.parts.crops import CropBatch
+from lineside.parts.crops import CropBatch, CropPool
 from lineside.parts.patch_training import CropData
 from lineside.parts.patches import PatchCNN, last_maps
 from lineside.parts.pictures import Rgb, contact_sheet, encode_jpeg, signed_map
@@ -31,6 +33,10 @@ GALLERY = 4
 STAGES = 6
 """Steps of the training that the gallery shows."""
 CELL_PX = 128
+LEAST_PROBE, MOST_PROBE = 250, 1000
+"""Crops that the information plane is estimated from."""
+_PASSES = 1e13
+"""Bound of weights x pixels x crops x steps for it: about 10 s on one core."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,7 @@ def training_figures(
     return [
         *gallery(cnn, past, crops),
         embedding(cnn, past, crops, int(rng.integers(2**31))),
+        *information(cnn, data.pool, folder, rng),
     ]
 
 
@@ -135,6 +142,30 @@ def embedding(cnn: PatchCNN, past: Sequence[Past], crops: CropBatch, seed: int) 
         labels,
         ("good", "defect"),
     )
+
+
+def information(
+    cnn: PatchCNN, pool: CropPool, folder: Path, rng: np.random.Generator
+) -> list[Figure]:
+    """Return the information plane of the training on a fixed sample of its crops.
+
+    The sample and the number of steps shrink with the network, so that this takes some seconds.
+    """
+    labels = np.zeros(len(pool.pixels), dtype=np.int64)
+    marked = np.concatenate(pool.defect or pool.bags)
+    labels[marked] = 1
+    known = np.concatenate([pool.good, marked])
+    weights = sum(weight.numel() for weight in cnn.network.parameters())
+    passes = _PASSES / (weights * cnn.crop_px**2)
+    steps = int(np.clip(passes / LEAST_PROBE, 4, 12))
+    count = int(np.clip(passes / steps, 128, MOST_PROBE))
+    chosen = known[stratified_probe(labels[known], n=count, rng=rng)]
+    x = cnn.standardise(pool.pixels[chosen].astype(np.float32))
+    layers = default_layers(cnn.network)
+    moments = (
+        (state.step, activations(state.network, x, layers)) for state in past_of(cnn, folder, steps)
+    )
+    return plane_figures(plane(moments, labels[chosen], seed=int(rng.integers(2**31))))
 
 
 def _chosen(crops: CropBatch) -> NDArray[np.int64]:

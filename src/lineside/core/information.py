@@ -1,0 +1,394 @@
+"""The information plane: how much a layer tells about its input and about the label, in bits.
+
+For a deterministic network every estimate of I(X;T) is a property of the estimator: without noise
+it is infinite for continuous activations, after binning it equals the entropy of the bins (Saxe
+et al. 2018; Geiger 2020). So two estimators are computed side by side on the same activations.
+I(T;Y), the part about the label, is bounded by the label's entropy and far less dependent on them.
+Shwartz-Ziv and Tishby 2017, "Opening the black box of deep neural networks via information".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from lineside.core.contract import UserError
+
+Floats = NDArray[np.floating[Any]]
+Integers = NDArray[np.int64]
+
+BINS = 30
+WIDTH = 1 / 15
+"""Width of a fixed bin: 30 over the range of tanh, from -1 to 1."""
+DIMENSIONS = 16
+NOISE_SHARE = 0.25
+MOST_ITEMS = 1000
+BLOCK = 1024
+NON_LINEAR = (nn.ReLU, nn.Tanh, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Softmax)
+AFFINE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Information:
+    """What one layer carries at one moment, in bits: about the input and about the label."""
+
+    input_bits: float
+    label_bits: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimator:
+    """A way to estimate the information of activations of shape (items, units).
+
+    Attributes:
+        name: Short name for axes, with its constant, e.g. ``"30 quantile bins"``.
+        measure: From activations (items, units) and integer labels (items,) to bits.
+    """
+
+    name: str
+    measure: Callable[[Floats, Integers], Information]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plane:
+    """Information of every layer at every snapshot, by every estimator.
+
+    Attributes:
+        steps: Updates (or epochs) done at each snapshot.
+        layers: Names, from input to output.
+        estimators: Names of the estimators.
+        input_bits: Estimated I(X;T), shape (steps, layers, estimators).
+        label_bits: Estimated I(T;Y), same shape.
+        items: Number of items N of the probe set.
+        label_entropy_bits: H(Y) on the probe set.
+        projected: Layers reduced by a fixed random projection, with their number of units.
+        dimensions: To how many dimensions these were reduced.
+    """
+
+    steps: tuple[int, ...]
+    layers: tuple[str, ...]
+    estimators: tuple[str, ...]
+    input_bits: Floats
+    label_bits: Floats
+    items: int
+    label_entropy_bits: float
+    projected: Mapping[str, int]
+    dimensions: int
+
+    @property
+    def ceiling_bits(self) -> float:
+        """The most that an estimate on N items can show: log2 N."""
+        return float(np.log2(self.items))
+
+
+def entropy(codes: Integers) -> float:
+    """Return the plug-in entropy of discrete codes, in bits."""
+    counts = np.unique(codes, return_counts=True)[1]
+    shares = counts / counts.sum()
+    return abs(float(-(shares * np.log2(shares)).sum()))
+
+
+def fixed_codes(
+    values: Floats, width: float = WIDTH, limits: tuple[float, float] | None = None
+) -> Integers:
+    """Return the joint bin of all units for each item, bins of one width with an edge at 0.
+
+    Args:
+        values: Activations, (items, units).
+        width: Width of a bin, in units of the activation.
+        limits: Values are clipped to this range, its upper end joins the last bin.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if limits is not None:
+        x = np.clip(x, limits[0], limits[1] - width * 1e-6)
+    return _joint(np.floor(x / width).astype(np.int64))
+
+
+def quantile_codes(values: Floats, bins: int = BINS) -> Integers:
+    """Return the joint bin of all units for each item, edges at each unit's own quantiles.
+
+    Equal edges, as from the many zeros of a rectified unit, are merged; a value on an edge
+    belongs to the bin above it.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    inner = np.quantile(x, np.arange(1, bins) / bins, axis=0)
+    columns = [
+        np.searchsorted(np.unique(inner[:, unit]), x[:, unit], side="right")
+        for unit in range(x.shape[1])
+    ]
+    return _joint(np.stack(columns, axis=1).astype(np.int64))
+
+
+def binned_information(codes: Integers, labels: Integers) -> Information:
+    """Return H(T), which is I(X;T) of a deterministic network, and H(T) - H(T|Y), in bits."""
+    whole = entropy(codes)
+    within = sum(
+        float((labels == label).mean()) * entropy(codes[labels == label])
+        for label in np.unique(labels)
+    )
+    return Information(input_bits=whole, label_bits=max(0.0, whole - within))
+
+
+def kernel_information(values: Floats, labels: Integers, variance: float) -> Information:
+    """Return the upper bound on I(X;T) by pairwise distances, and I(T;Y) from it, in bits.
+
+    Kolchinsky and Tracey 2017, "Estimating mixture entropy with pairwise distances": a mixture
+    of Gaussians of `variance` around each activation.
+    """
+    whole = _kernel_bits(values, variance)
+    within = sum(
+        float((labels == label).mean()) * _kernel_bits(values[labels == label], variance)
+        for label in np.unique(labels)
+    )
+    return Information(input_bits=whole, label_bits=max(0.0, whole - within))
+
+
+def fixed_bins(width: float = WIDTH, limits: tuple[float, float] | None = None) -> Estimator:
+    """Return the estimator of the original paper: bins of one fixed width, see `fixed_codes`."""
+
+    def measure(values: Floats, labels: Integers) -> Information:
+        return binned_information(fixed_codes(values, width, limits), labels)
+
+    return Estimator(name=f"fixed bins, width {width:.3f}", measure=measure)
+
+
+def quantile_bins(bins: int = BINS) -> Estimator:
+    """Return the estimator that follows each unit's own distribution, see `quantile_codes`."""
+
+    def measure(values: Floats, labels: Integers) -> Information:
+        return binned_information(quantile_codes(values, bins), labels)
+
+    return Estimator(name=f"{bins} quantile bins", measure=measure)
+
+
+def kernel(variance: float = 1e-3) -> Estimator:
+    """Return the pairwise-distance bound for noise of one fixed variance (Saxe et al. 2018)."""
+
+    def measure(values: Floats, labels: Integers) -> Information:
+        return kernel_information(values, labels, variance)
+
+    return Estimator(name=f"kernel bound, noise variance {variance:g}", measure=measure)
+
+
+def relative_kernel(share: float = NOISE_SHARE) -> Estimator:
+    """Return the pairwise-distance bound with noise in proportion to the layer's own spread.
+
+    The noise's deviation in every direction is `share` of the root of the layer's total variance,
+    so that it is blind to a mere growth of the activations and does not saturate in wide layers.
+    """
+
+    def measure(values: Floats, labels: Integers) -> Information:
+        total = float(np.asarray(values, dtype=np.float64).var(axis=0).sum())
+        return kernel_information(values, labels, max(share**2 * total, 1e-30))
+
+    return Estimator(name=f"kernel bound, noise {share:.0%} of spread", measure=measure)
+
+
+def plane(
+    snapshots: Iterable[tuple[int, Mapping[str, Floats]]],
+    labels: ArrayLike,
+    estimators: Sequence[Estimator] | None = None,
+    *,
+    dimensions: int = DIMENSIONS,
+    seed: int = 0,
+) -> Plane:
+    """Estimate the information of every layer at every snapshot.
+
+    A layer of shape (items, channels, *grid) is averaged over its grid. More than `dimensions`
+    units are reduced by a random orthogonal projection, the same one for all snapshots, scaled
+    so that squared distances keep their size on average.
+
+    Args:
+        snapshots: (updates or epochs done, activations by layer) in order; may be a generator.
+        labels: The class of each item.
+        estimators: Quantile bins and the relative kernel bound if not given.
+        dimensions: Most dimensions of a layer that are looked at.
+        seed: Of the projection.
+
+    Raises:
+        UserError: If there is no snapshot, or a layer has another number of items than labels.
+    """
+    chosen = tuple(estimators or (quantile_bins(), relative_kernel()))
+    classes = np.unique(np.asarray(labels), return_inverse=True)[1].astype(np.int64)
+    steps, rows, units = [], [], {}
+    for step, layers in snapshots:
+        flat = {name: _flat(name, values, len(classes)) for name, values in layers.items()}
+        units = {name: values.shape[1] for name, values in flat.items()}
+        small = [_projected(values, dimensions, seed) for values in flat.values()]
+        rows.append([[each.measure(x, classes) for each in chosen] for x in small])
+        steps.append(step)
+    if not rows:
+        raise UserError("No snapshot of the training.", "Keep weights while training.")
+    return Plane(
+        steps=tuple(steps),
+        layers=tuple(units),
+        estimators=tuple(each.name for each in chosen),
+        input_bits=np.array([[[e.input_bits for e in layer] for layer in row] for row in rows]),
+        label_bits=np.array([[[e.label_bits for e in layer] for layer in row] for row in rows]),
+        items=len(classes),
+        label_entropy_bits=entropy(classes),
+        projected={name: count for name, count in units.items() if count > dimensions},
+        dimensions=dimensions,
+    )
+
+
+def stratified_probe(
+    labels: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    n: int = MOST_ITEMS,
+    rng: np.random.Generator,
+) -> Integers:
+    """Return sorted indices of at most `n` items with every class in its own proportion.
+
+    Args:
+        labels: The class of each item; each keeps at least one item if `n` allows.
+        groups: Within a class, every group gives one item before any gives a second.
+        n: Number of items.
+        rng: Source of chance.
+    """
+    known = np.asarray(labels)
+    owner = np.zeros(len(known), int) if groups is None else np.asarray(groups)
+    if len(known) <= n:
+        return np.arange(len(known), dtype=np.int64)
+    classes, counts = np.unique(known, return_counts=True)
+    exact = counts * n / len(known)
+    quota = np.maximum(np.floor(exact), 1).astype(int)
+    for place in np.argsort(quota - exact, kind="stable")[: max(0, n - int(quota.sum()))]:
+        quota[place] += 1
+    chosen = [
+        _turns(rng.permutation(np.flatnonzero(known == name)), owner)[:count]
+        for name, count in zip(classes, quota, strict=True)
+    ]
+    return np.sort(np.concatenate(chosen)).astype(np.int64)[:n]
+
+
+def default_layers(network: nn.Module, most: int = 6) -> list[str]:
+    """Return names of at most `most` layers to watch, spread from input to output.
+
+    Outputs of non-linear modules and of the last linear one; of linear and convolutional modules
+    if the network has no non-linear module of its own.
+    """
+    leaves = [(name, it) for name, it in network.named_modules() if not list(it.children())]
+    names = [name for name, it in leaves if isinstance(it, NON_LINEAR)]
+    affine = [name for name, it in leaves if isinstance(it, AFFINE)]
+    order = [name for name, _ in leaves]
+    if not names:
+        names = affine
+    elif affine and order.index(affine[-1]) > order.index(names[-1]):
+        names.append(affine[-1])
+    if not names:
+        return []
+    places = np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int)
+    return [names[place] for place in places]
+
+
+def activations(
+    network: nn.Module, inputs: Tensor, layers: Sequence[str], batch_size: int = 256
+) -> dict[str, Floats]:
+    """Return the outputs of named modules in evaluation mode, (items, channels), float32.
+
+    Outputs with a grid (items, channels, *grid) are averaged over it batch by batch. The network
+    is left as it was: modes, gradients, hooks, chance. A module used twice counts at its last use.
+
+    Args:
+        network: Any module that maps a batch to something.
+        inputs: Items first; moved to the network's device by batches.
+        layers: Names as in ``named_modules``.
+        batch_size: Items at a time.
+    """
+    found: dict[str, list[Floats]] = {name: [] for name in layers}
+    home = next(network.parameters(), inputs).device
+    with _watched(network, layers) as seen, torch.no_grad():
+        for batch in torch.split(inputs, batch_size):
+            network(batch.to(home))
+            for name in layers:
+                found[name].append(seen.pop(name).cpu().numpy())
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+@contextmanager
+def _watched(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    seen: dict[str, Tensor] = {}
+    modules = dict(network.named_modules())
+    missing = [name for name in layers if name not in modules]
+    if missing:
+        raise UserError(f"The network has no layer {missing[0]!r}.", "See its named_modules().")
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, arguments: Any, output: Any) -> None:
+            first = output if isinstance(output, Tensor) else output[0]
+            rows = first.detach().float()
+            seen[name] = rows.flatten(2).mean(2) if rows.ndim > 2 else rows.flatten(1).clone()
+
+        return hook
+
+    modes = {module: module.training for module in network.modules()}
+    hooks = [modules[name].register_forward_hook(keep(name)) for name in layers]
+    try:
+        network.eval()
+        with torch.random.fork_rng(devices=[]):
+            yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes.items():
+            module.training = training
+
+
+def _joint(columns: Integers) -> Integers:
+    """One number for each distinct row."""
+    code = np.zeros(len(columns), dtype=np.int64)
+    for column in columns.T:
+        place = np.unique(column, return_inverse=True)[1]
+        code = np.unique(code * (int(place.max()) + 1) + place, return_inverse=True)[1]
+    return code.astype(np.int64)
+
+
+def _kernel_bits(values: Floats, variance: float) -> float:
+    x = np.asarray(values, dtype=np.float64)
+    x = x - x.mean(axis=0)
+    squares = (x**2).sum(axis=1)
+    total = 0.0
+    for start in range(0, len(x), BLOCK):
+        part = slice(start, start + BLOCK)
+        distance = np.maximum(squares[part, None] + squares - 2 * x[part] @ x.T, 0.0)
+        total -= float(np.log2(np.exp(distance / (-2 * variance)).mean(axis=1)).sum())
+    return abs(total / len(x))
+
+
+def _flat(name: str, values: Floats, items: int) -> Floats:
+    x = np.asarray(values)
+    if len(x) != items:
+        raise UserError(
+            f"Layer {name} has {len(x)} items, but there are {items} labels.",
+            "Use the same probe set for activations and labels.",
+        )
+    x = x.reshape(items, -1) if x.ndim < 3 else x.reshape(*x.shape[:2], -1).mean(axis=2)
+    return np.nan_to_num(x.astype(np.float64))
+
+
+def _projected(values: Floats, dimensions: int, seed: int) -> Floats:
+    units = values.shape[1]
+    if units <= dimensions:
+        return values
+    chance = np.random.default_rng(seed).standard_normal((units, dimensions))
+    return np.asarray(values @ np.linalg.qr(chance)[0] * np.sqrt(units / dimensions))
+
+
+def _turns(items: Integers, owner: NDArray[Any]) -> Integers:
+    """Order items so that each owner has a turn before any has a second."""
+    seen: dict[Any, int] = {}
+    turn = []
+    for item in items:
+        key = owner[item]
+        turn.append(seen.get(key, 0))
+        seen[key] = turn[-1] + 1
+    return items[np.argsort(turn, kind="stable")]
