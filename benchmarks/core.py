@@ -11,10 +11,12 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import information, zoom
+from benchmarks import explanations, information, zoom
 from benchmarks.results import Say, print_results, run_results
 
 RESULTS: dict[str, Callable[[Say], None]] = {
+    "captum": explanations.captum_parity,
+    "sanity": explanations.sanity_cascade,
     "information": information.information_plane,
     "zoom": zoom.zoom_results,
 }

@@ -134,10 +134,15 @@ def _draw_training(name: str, run: Run, cnn: PatchCNN, data: CropData) -> None:
     """Keep the figures that show what a network learned and how; its snapshots are used up."""
     from lineside.core.keepsakes import keep_figures
     from lineside.core.snapshots import forget
+    from lineside.parts.features import feature_figures
     from lineside.parts.retrospect import training_figures
 
     snapshots = run.folder / "snapshots" / name
     if not snapshots.exists():  # drawn already, before the run was killed
         return
-    keep_figures(run.folder, name, training_figures(cnn, data, snapshots, run.rng("figures")))
+    figures = [
+        *feature_figures(cnn, data.pool, run.rng("features")),
+        *training_figures(cnn, data, snapshots, run.rng("figures")),
+    ]
+    keep_figures(run.folder, name, figures)
     forget(snapshots)
