@@ -20,7 +20,7 @@ from benchmarks.results import RESULTS, ROOT
 from lineside.core.files import write_bytes
 from lineside.parts.config import METHOD_NAMES
 
-PAGES = ("README.md", "src/lineside/parts/README.md")
+PAGES = ("README.md", "src/lineside/parts/README.md", "docs/interpretability.md")
 VERBS = (
     "train",
     "evaluate",
@@ -107,6 +107,8 @@ def text_of(results: Mapping[str, Any], name: str) -> str:
     row = results.get(name)
     if row is None or row["value"] is None:
         return "-"
+    if 0 < abs(row["value"]) < 5e-4:
+        return f"{row['value']:.1e}"
     digits = 3 if abs(row["value"]) < 10 else 0
     text = f"{row['value']:.{digits}f}"
     if row["low"] is not None:
@@ -199,6 +201,24 @@ CERTIFICATES = tuple(
 )
 
 
+PREFIXES = {
+    "robustness": ("robust_",),
+    "recorder": ("recorder_", "warning_", "label_precision"),
+    "captum": ("captum_",),
+    "information": ("information_",),
+    "zoom": ("zoom_",),
+    "adversarial": (
+        "adversarial_",
+        "noise_control",
+        "clean_twin",
+        "softmax_auc",
+        "total_variation_auc",
+    ),
+    "anogan": ("fanogan_", "pca_auroc", "autoencoder_auroc", "mean_image_auroc"),
+}
+"""Tables of every number whose name begins so."""
+
+
 def table(name: str, results: Mapping[str, Any]) -> str:
     """Return the table of a mark.
 
@@ -213,9 +233,41 @@ def table(name: str, results: Mapping[str, Any]) -> str:
         return listing(results, FINDINGS)
     if name == "certificates":
         return listing(results, CERTIFICATES)
-    if name == "robustness":
-        return listing(results, tuple(sorted(key for key in results if key.startswith("robust_"))))
+    if name == "sanity":
+        return sanity(results)
+    if name == "pointing":
+        return pointing(results)
+    if name in PREFIXES:
+        return listing(results, tuple(sorted(k for k in results if k.startswith(PREFIXES[name]))))
     return by_method(results, {"tile": "tile", "demo": "demo", "elpv": "elpv"}[name])
+
+
+def sanity(results: Mapping[str, Any]) -> str:
+    """Return how alike maps stay when the upper half, or all, of the weights are random."""
+    methods = sorted({key[7:].rsplit("_", 2)[0] for key in results if key.startswith("sanity_")})
+    columns = [
+        f"{depth}_{way}" for depth in ("half", "all") for way in ("absolute", "signed", "ssim")
+    ]
+    lines = ["| map | " + " | ".join(c.replace("_", ", ") for c in columns) + " |"]
+    lines.append("|---" * (len(columns) + 1) + "|")
+    for method in methods:
+        if f"sanity_{method}_all_signed" in results:
+            cells = [text_of(results, f"sanity_{method}_{column}") for column in columns]
+            lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def pointing(results: Mapping[str, Any]) -> str:
+    """Return the share of maps whose maximum hits the labelled defect, by kind."""
+    kinds = [""] + [f"_{kind}" for kind in KINDS]
+    names = {key[9:] for key in results if key.startswith("pointing_")}
+    methods = [n for n in names if not n.endswith(KINDS)]
+    order = sorted(methods, key=lambda n: -results[f"pointing_{n}"]["value"])
+    lines = ["| map | all | " + " | ".join(KINDS) + " |", "|---" * (len(KINDS) + 2) + "|"]
+    for method in order:
+        cells = [text_of(results, f"pointing_{method}{kind}") for kind in kinds]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def filled(page: str, results: Mapping[str, Any]) -> str:
