@@ -1,0 +1,211 @@
+"""Operating states: standing still, running as learned, or running as never before.
+
+A machine that runs at several speeds or loads is not more novel at one of them. What is learned of
+speed and load is taken off every feature by a linear model of their logarithms: features are
+logarithms of amplitudes, which grow with a power of the speed. Outside of what was learned nothing
+is known of amplitudes; there only features without a unit (kurtosis, crest, lines of the envelope
+over their neighbourhood) are judged, which a healthy machine keeps at every speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lineside.machines.detectors.detection import Rows
+from lineside.machines.measurement import Measurement
+
+Running = Literal["learned", "unknown", "idle"]
+
+MARGIN = 0.03
+"""Speeds this far outside the learned ones, relatively, still count as learned."""
+VARIES = 0.02
+"""Speeds or loads that spread less than this, relatively, are one speed or load."""
+IDLE_SPEED = 0.05
+"""Below this share of the usual speed a machine stands still."""
+IDLE_LEVEL = 0.3
+"""So does one whose every channel is below this share of its usual level."""
+RIDGE = 1e-3
+UNITLESS = (
+    "crest",
+    "kurtosis",
+    "skew",
+    "shape",
+    "impulse",
+    "clearance",
+    "envelope_kurtosis",
+    "envelope_line",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """What was learned of a machine's speed, load and level.
+
+    Attributes:
+        speed_hz: Lowest and highest speed learned, None if speeds are not known.
+        load: Lowest and highest load learned, None if loads are not known.
+        level: Usual logarithm of the rms of each channel while it runs, by feature name.
+        slope: What each driver adds to each feature, shape (driver, feature).
+        centre: Mean of each driver, shape (driver,).
+        drivers: Which drivers there are: ``speed``, ``speed2``, ``load``.
+    """
+
+    speed_hz: tuple[float, float] | None
+    load: tuple[float, float] | None
+    level: dict[str, float]
+    slope: NDArray[np.float64]
+    centre: NDArray[np.float64]
+    drivers: tuple[str, ...]
+
+    def running(self, measurement: Measurement, row: Rows, names: Sequence[str]) -> Running:
+        """Say how the machine runs.
+
+        Args:
+            measurement: Tells speed and load where they are known.
+            row: Its features, shape (feature,).
+            names: Their names.
+        """
+        if self._stands_still(measurement, row, names):
+            return "idle"
+        for value, learned in (
+            (measurement.speed_hz, self.speed_hz),
+            (measurement.load, self.load),
+        ):
+            if learned is not None and value is not None:
+                room = MARGIN * max(abs(learned[0]), abs(learned[1]))
+                if not learned[0] - room <= value <= learned[1] + room:
+                    return "unknown"
+        if self.drivers and (measurement.speed_hz is None and self.speed_hz is not None):
+            return "unknown"
+        return "learned"
+
+    def residual(self, measurement: Measurement, row: Rows) -> Rows:
+        """Return the features without what speed and load explain, shape (feature,)."""
+        if not self.drivers:
+            return row
+        x = _drivers(measurement.speed_hz, measurement.load, self.drivers) - self.centre
+        return (row - x @ self.slope).astype(np.float32)
+
+    def spec(self) -> dict[str, Any]:
+        """Return everything but the arrays as plain JSON."""
+        return {
+            "speed_hz": self.speed_hz, "load": self.load, "level": self.level,
+            "drivers": list(self.drivers),
+        }  # fmt: skip
+
+    def arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Return the arrays."""
+        return {"slope": self.slope, "centre": self.centre}
+
+    @staticmethod
+    def from_spec(spec: dict[str, Any], arrays: dict[str, NDArray[np.float64]]) -> Operation:
+        """Make it from what `spec` and `arrays` returned."""
+        pair = {
+            key: None if spec[key] is None else (float(spec[key][0]), float(spec[key][1]))
+            for key in ("speed_hz", "load")
+        }
+        return Operation(
+            speed_hz=pair["speed_hz"], load=pair["load"], level=dict(spec["level"]),
+            slope=arrays["slope"], centre=arrays["centre"], drivers=tuple(spec["drivers"]),
+        )  # fmt: skip
+
+    def _stands_still(self, measurement: Measurement, row: Rows, names: Sequence[str]) -> bool:
+        if measurement.speed_hz is not None and self.speed_hz is not None:
+            return measurement.speed_hz < IDLE_SPEED * self.speed_hz[1]
+        limit = np.log(IDLE_LEVEL)
+        levels = [row[names.index(name)] - usual for name, usual in self.level.items()]
+        return bool(levels) and max(levels) < limit
+
+
+def learn_operation(
+    measurements: Sequence[Measurement], rows: Rows, names: Sequence[str]
+) -> tuple[Operation, NDArray[np.bool_]]:
+    """Learn from healthy snapshots; return what was learned and which of them were running.
+
+    Args:
+        measurements: Healthy snapshots.
+        rows: Their features, shape (snapshot, feature).
+        names: Names of the features.
+    """
+    speeds = _known([m.speed_hz for m in measurements])
+    loads = _known([m.load for m in measurements])
+    level_names = [name for name in names if name.endswith(".rms")]
+    running = _running_rows(speeds, rows, names, level_names)
+    moving = None if speeds is None else speeds[running]
+    loaded = None if loads is None else loads[running]
+    drivers = [name for name, values in (("speed", moving), ("load", loaded)) if _varies(values)]
+    if "speed" in drivers:
+        drivers.append("speed2")
+    x = np.array(
+        [
+            _drivers(m.speed_hz, m.load, drivers)
+            for m, runs in zip(measurements, running, strict=True)
+            if runs
+        ]
+    ).reshape(int(running.sum()), len(drivers))
+    centre = x.mean(axis=0)
+    own = rows[running].astype(np.float64)
+    centred = x - centre
+    weight = centred.T @ centred + RIDGE * len(x) * np.eye(len(drivers))
+    slope = np.linalg.solve(weight, centred.T @ np.nan_to_num(own - np.nanmean(own, axis=0)))
+    operation = Operation(
+        speed_hz=_range(moving), load=_range(loaded),
+        level={n: float(np.median(own[:, names.index(n)])) for n in level_names},
+        slope=slope, centre=centre, drivers=tuple(drivers),
+    )  # fmt: skip
+    return operation, running
+
+
+def unitless(names: Sequence[str]) -> list[int]:
+    """Return the places of features that a healthy machine keeps at every speed and load."""
+    found = []
+    for place, name in enumerate(names):
+        kind = name.rpartition(".")[2]
+        line = kind.startswith("envelope_") and kind.split("_", 1)[1].startswith(
+            ("outer", "inner", "ball")
+        )
+        if not name.startswith("value.") and (kind in UNITLESS or line):
+            found.append(place)
+    return found
+
+
+def _known(values: Sequence[float | None]) -> NDArray[np.float64] | None:
+    if any(value is None for value in values):
+        return None
+    return np.array(values, dtype=np.float64)
+
+
+def _running_rows(
+    speeds: NDArray[np.float64] | None, rows: Rows, names: Sequence[str], levels: Sequence[str]
+) -> NDArray[np.bool_]:
+    """Which snapshots run: by speed where it is known, else by the level of the channels."""
+    if speeds is not None and speeds.max() > 0:
+        return np.asarray(speeds >= IDLE_SPEED * speeds.max())
+    if not levels:
+        return np.ones(len(rows), dtype=bool)
+    level = rows[:, [names.index(name) for name in levels]].max(axis=1)
+    return np.asarray(level >= np.quantile(level, 0.75) + np.log(IDLE_LEVEL))
+
+
+def _varies(values: NDArray[np.float64] | None) -> bool:
+    if values is None or len(values) < 2:
+        return False
+    return float(np.ptp(values)) > VARIES * max(float(np.abs(values).max()), 1e-12)
+
+
+def _range(values: NDArray[np.float64] | None) -> tuple[float, float] | None:
+    return None if values is None or not len(values) else (float(values.min()), float(values.max()))
+
+
+def _drivers(
+    speed_hz: float | None, load: float | None, names: Sequence[str]
+) -> NDArray[np.float64]:
+    """Values of the drivers: logarithm of the speed and its square, and the load."""
+    log = float(np.log(max(speed_hz or 1e-6, 1e-6)))
+    known = {"speed": log, "speed2": log * log, "load": 0.0 if load is None else load}
+    return np.array([known[name] for name in names], dtype=np.float64)

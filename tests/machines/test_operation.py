@@ -1,0 +1,88 @@
+"""Operating states: idle, learned, unknown; and what speed and load explain."""
+
+import numpy as np
+import pytest
+
+from lineside.machines.measurement import Measurement
+from lineside.machines.operation import Operation, learn_operation, unitless
+
+NAMES = ("a.rms", "a.kurtosis", "b.rms", "a.envelope_outer_race", "a.band_000", "value.T")
+
+
+def made(speeds, loads, seed=0):
+    """Features that grow with powers of the speed, and with the load, beside some noise."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for speed, load in zip(speeds, loads, strict=True):
+        grown = 2 * np.log(max(speed, 1e-3)) + 0.5 * load
+        rows.append([grown, 0.0, 1.5 * grown, 0.0, grown, 20.0])
+    return (np.array(rows) + 0.01 * rng.standard_normal((len(rows), 6))).astype(np.float32)
+
+
+def measured(speed=None, load=None):
+    return Measurement(machine="m", time=0.0, speed_hz=speed, load=load)
+
+
+@pytest.fixture
+def learned():
+    rng = np.random.default_rng(1)
+    speeds, loads = rng.choice([10.0, 15.0, 20.0], 120), rng.choice([0.5, 1.0], 120)
+    rows = made(speeds, loads)
+    found, running = learn_operation(
+        [measured(s, q) for s, q in zip(speeds, loads, strict=True)], rows, NAMES
+    )
+    assert running.all()
+    return found
+
+
+def test_speed_and_load_explain_what_they_change(learned):
+    rows = made([10.0, 12.0, 20.0], [0.5, 1.0, 1.0], seed=2)
+    left = np.stack(
+        [
+            learned.residual(measured(s, q), row)
+            for s, q, row in zip([10.0, 12.0, 20.0], [0.5, 1.0, 1.0], rows, strict=True)
+        ]
+    )
+    assert np.ptp(rows[:, 0]) > 1.0
+    assert np.ptp(left, axis=0).max() < 0.1
+
+
+def test_states_are_told_apart(learned):
+    row = made([15.0], [1.0])[0]
+    assert learned.running(measured(15.0, 1.0), row, NAMES) == "learned"
+    assert learned.running(measured(25.0, 1.0), row, NAMES) == "unknown"
+    assert learned.running(measured(15.0, 2.0), row, NAMES) == "unknown"
+    assert learned.running(measured(None, 1.0), row, NAMES) == "unknown"
+    assert learned.running(measured(0.1, 1.0), row, NAMES) == "idle"
+
+
+def test_without_a_speed_standstill_shows_in_every_channel():
+    rows = made([20.0] * 40 + [0.5] * 10, [1.0] * 50)
+    found, running = learn_operation([measured()] * 50, rows, NAMES)
+    assert running.tolist() == [True] * 40 + [False] * 10 and not found.drivers
+    assert found.running(measured(), rows[-1], NAMES) == "idle"
+    half_dead = rows[0].copy()
+    half_dead[0] = rows[-1, 0]
+    assert found.running(measured(), half_dead, NAMES) == "learned"
+    assert np.array_equal(found.residual(measured(), rows[0]), rows[0])
+
+
+def test_one_speed_teaches_nothing_about_speed():
+    rng = np.random.default_rng(0)
+    speeds = 20.0 * (1 + 0.002 * rng.standard_normal(50))
+    found, _ = learn_operation([measured(s) for s in speeds], made(speeds, [1.0] * 50), NAMES)
+    assert found.drivers == ()
+    assert found.running(measured(20.3), made([20.3], [1.0])[0], NAMES) == "learned"
+    assert found.running(measured(15.0), made([15.0], [1.0])[0], NAMES) == "unknown"
+
+
+def test_features_without_a_unit_are_named():
+    assert [NAMES[i] for i in unitless(NAMES)] == ["a.kurtosis", "a.envelope_outer_race"]
+
+
+def test_it_is_stored_as_json_and_arrays(learned):
+    again = Operation.from_spec(learned.spec(), learned.arrays())
+    row = made([12.0], [1.0])[0]
+    assert np.array_equal(
+        again.residual(measured(12.0, 1.0), row), learned.residual(measured(12.0, 1.0), row)
+    )
