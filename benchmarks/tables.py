@@ -262,7 +262,7 @@ def pointing(results: Mapping[str, Any]) -> str:
     kinds = [""] + [f"_{kind}" for kind in KINDS]
     names = {key[9:] for key in results if key.startswith("pointing_")}
     methods = [n for n in names if not n.endswith(KINDS)]
-    order = sorted(methods, key=lambda n: -results[f"pointing_{n}"]["value"])
+    order = sorted(methods, key=lambda n: (-results[f"pointing_{n}"]["value"], n))
     lines = ["| map | all | " + " | ".join(KINDS) + " |", "|---" * (len(KINDS) + 2) + "|"]
     for method in order:
         cells = [text_of(results, f"pointing_{method}{kind}") for kind in kinds]
