@@ -65,8 +65,8 @@ def _mean(values: list[float], better: Better = "higher") -> Estimate:
     reach = float(stats.t.ppf(0.975, len(values) - 1)) * error
     return Estimate(
         value=mean,
-        low=mean - reach,
-        high=mean + reach,
+        low=max(mean - reach, -1.0),  # fractions, or differences of two
+        high=min(mean + reach, 1.0),
         n=len(values),
         better=better,
         method="mean over seeds (other parts held out), t interval, 95 %",
