@@ -1,0 +1,279 @@
+"""What the feature vector of one machine looks like: fixed once, stored in the model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy.fft import next_fast_len
+
+from lineside.core.contract import UserError
+from lineside.machines.measurement import Measurement
+from lineside.machines.signals.bearings import Bearing
+from lineside.machines.signals.kurtogram import choose_band
+
+BANDS, MELS, ENVELOPE_BANDS = 100, 64, 24
+TIME_NAMES = (
+    "rms", "peak", "peak_to_peak", "crest", "kurtosis", "skew", "shape", "impulse", "clearance",
+)  # fmt: skip
+ENVELOPE_NAMES = ("envelope_level", "envelope_spread", "envelope_kurtosis", "envelope_line")
+ASINH_NAMES = ("kurtosis", "skew", "envelope_kurtosis")
+ENVELOPE_TOP_HZ = 1000.0
+"""Envelope bands reach up to here, or to half the width of the envelope's band."""
+ACCELERATION = {"g": 9806.65, "m/s2": 1000.0, "mm/s2": 1.0}
+"""Factors from a unit of acceleration to mm/s2."""
+VELOCITY = {"mm/s": 1.0, "m/s": 1000.0, "in/s": 25.4}
+"""Factors from a unit of velocity to mm/s."""
+SHORTEST = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Channels of one rate, length and unit: one batch of one transform.
+
+    Attributes:
+        channels: Their names.
+        unit: Their unit.
+        rate_hz: Samples per second.
+        samples: How many a healthy snapshot holds.
+        length: How many of them are transformed: the longest fast length that is not longer.
+        mels: Mel filters; fewer than asked for where their spacing would be below one bin.
+        envelope_hz: Lower and upper edge of the band whose envelope is taken.
+        impulsiveness: Kurtosis that chose the band, 0 for the default band.
+    """
+
+    channels: tuple[str, ...]
+    unit: str
+    rate_hz: float
+    samples: int
+    length: int
+    mels: int
+    envelope_hz: tuple[float, float]
+    impulsiveness: float = 0.0
+
+    @property
+    def resolution_hz(self) -> float:
+        """Distance between two bins of the spectrum."""
+        return self.rate_hz / self.length
+
+    @property
+    def envelope_bins(self) -> tuple[int, int]:
+        """First bin of the envelope's band and the bin after its last; their number is fast."""
+        first = max(1, round(self.envelope_hz[0] / self.resolution_hz))
+        last = min(self.length // 2, round(self.envelope_hz[1] / self.resolution_hz))
+        return first, first + fast_length(max(last - first, 8))
+
+    @property
+    def envelope_rate_hz(self) -> float:
+        """Samples per second of the envelope: the width of its band."""
+        first, last = self.envelope_bins
+        return (last - first) * self.resolution_hz
+
+    @property
+    def has_velocity(self) -> bool:
+        """Whether the unit tells how to come to mm/s."""
+        return self.unit in ACCELERATION or self.unit in VELOCITY
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Names, places and constants of the features of one machine.
+
+    Energies, levels and positive ratios are natural logarithms, kurtosis and skewness asinh of
+    the (excess) value: all are of order one and tame enough for linear models. `natural` undoes
+    it. Slow values stay as they are.
+
+    Attributes:
+        groups: Channels that are transformed together.
+        values: Names of slow values.
+        bands: Equal parts of the spectrum between 0 and half the sample rate.
+        envelope_bands: Equal parts of the envelope spectrum.
+        order_bands: Equal parts of the spectrum between 0 and `orders` times the shaft speed;
+            0: none. They and the bearing's lines are NaN in a snapshot whose speed is unknown.
+        orders: Highest order of `order_bands`.
+        bearing: Its lines become features where it is given together with speeds.
+    """
+
+    groups: tuple[Group, ...]
+    values: tuple[str, ...] = ()
+    bands: int = BANDS
+    envelope_bands: int = ENVELOPE_BANDS
+    order_bands: int = 0
+    orders: float = 40.0
+    bearing: Bearing | None = None
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Feature names in their order, e.g. ``horizontal.band_017``, ``value.Temperature``."""
+        found = [
+            f"{channel}.{name}"
+            for group in self.groups
+            for channel in group.channels
+            for name in self.names_of(group)
+        ]
+        return (*found, *(f"value.{name}" for name in self.values))
+
+    def names_of(self, group: Group) -> list[str]:
+        """Return the names of the features of one channel of a group."""
+        names = [*TIME_NAMES, *(["velocity"] if group.has_velocity else [])]
+        names += [f"band_{place:03d}" for place in range(self.bands)]
+        names += [f"mel_{place:02d}" for place in range(group.mels)]
+        names += [*ENVELOPE_NAMES]
+        names += [f"envelope_band_{place:02d}" for place in range(self.envelope_bands)]
+        names += [f"order_band_{place:03d}" for place in range(self.order_bands)]
+        lines = self.bearing.orders if self.bearing else {}
+        return names + [f"envelope_{fault.replace(' ', '_')}" for fault in lines]
+
+    def place(self, name: str) -> int:
+        """Return where a feature stands.
+
+        Raises:
+            UserError: if there is no such feature.
+        """
+        if name not in self.names:
+            raise UserError(f"there is no feature {name!r}", "names are CHANNEL.rms and the like")
+        return self.names.index(name)
+
+    def natural(self, name: str, value: float) -> float:
+        """Undo the scale of a feature: ``rms`` in the channel's unit, bands in its square."""
+        kind = name.rpartition(".")[2]
+        if name.startswith("value."):
+            return value
+        return float(np.sinh(value) if kind in ASINH_NAMES else np.exp(value))
+
+    def frequencies_hz(self, name: str) -> tuple[float, float] | None:
+        """Return the band a feature listens to in Hz, None if it has no fixed one."""
+        channel, _, kind = name.rpartition(".")
+        group = next((g for g in self.groups if channel in g.channels), None)
+        if group is None:
+            return None
+        stem, _, number = kind.rpartition("_")
+        half = group.rate_hz / 2
+        if stem == "band":
+            return int(number) * half / self.bands, (int(number) + 1) * half / self.bands
+        if stem == "mel":
+            edges = mel_edges_hz(group)
+            return float(edges[int(number)]), float(edges[int(number) + 2])
+        if kind == "velocity":
+            return 10.0, min(1000.0, half)
+        return group.envelope_hz if kind.startswith("envelope") else None
+
+    def spec(self) -> dict[str, Any]:
+        """Return everything as plain JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_spec(spec: Mapping[str, Any]) -> Layout:
+        """Make a layout from what `spec` returned."""
+        groups = tuple(
+            Group(**{key: _frozen(value) for key, value in group.items()})
+            for group in spec["groups"]
+        )
+        bearing = Bearing.from_spec(spec["bearing"]) if spec.get("bearing") else None
+        others = {key: _frozen(v) for key, v in spec.items() if key not in ("groups", "bearing")}
+        return Layout(groups=groups, bearing=bearing, **others)
+
+
+def make_layout(
+    healthy: Sequence[Measurement],
+    *,
+    bearing: Bearing | None = None,
+    order_bands: int = 0,
+    orders: float = 40.0,
+    bands: int = BANDS,
+    mels: int = MELS,
+) -> Layout:
+    """Return the layout of a machine, made from a few of its healthy snapshots.
+
+    Args:
+        healthy: At least one; channels and values that any of them has are part of the layout.
+        bearing: Its lines in the envelope become features if every snapshot tells its speed.
+        order_bands: How many order bands, see `Layout`.
+        orders: Highest order of them.
+        bands: How many equal parts of the spectrum.
+        mels: How many mel filters.
+
+    Raises:
+        UserError: if there is nothing to make features of, or speeds are needed and unknown.
+    """
+    if not healthy or not any(m.channels or m.values for m in healthy):
+        raise UserError("there is no healthy snapshot with samples or values", "give at least one")
+    known = all(measurement.speed_hz is not None for measurement in healthy)
+    if order_bands and not known:
+        raise UserError(
+            "order bands need the shaft speed of every snapshot", "give speeds, or no order bands"
+        )
+    found: dict[tuple[float, int, str], list[str]] = {}
+    for name in dict.fromkeys(name for m in healthy for name in m.channels):
+        found.setdefault(_kind(healthy, name), []).append(name)
+    return Layout(
+        groups=tuple(_group(healthy, kind, names, mels) for kind, names in found.items()),
+        values=tuple(dict.fromkeys(name for m in healthy for name in m.values)),
+        bands=bands,
+        order_bands=order_bands,
+        orders=orders,
+        bearing=bearing if known else None,
+    )
+
+
+def fast_length(samples: int) -> int:
+    """Return the longest length up to `samples` whose transform is fast.
+
+    A length with a large prime factor costs up to twenty times as much; at most about one sample
+    in a hundred is left out.
+    """
+    while next_fast_len(samples, real=True) != samples:
+        samples -= 1
+    return samples
+
+
+def mel_edges_hz(group: Group) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the corners of the triangular mel filters, shape (mels + 2,), O'Shaughnessy 1987."""
+    low, high = (2595 * np.log10(1 + hz / 700) for hz in (_lowest_hz(group), group.rate_hz / 2))
+    return np.asarray(700 * (10 ** (np.linspace(low, high, group.mels + 2) / 2595) - 1))
+
+
+def _lowest_hz(group: Group) -> float:
+    return min(max(20.0, 2 * group.resolution_hz), group.rate_hz / 8)
+
+
+def _kind(healthy: Sequence[Measurement], name: str) -> tuple[float, int, str]:
+    """What most healthy snapshots say of a channel: rate, samples, unit."""
+    channels = [m.channels[name] for m in healthy if name in m.channels]
+    seen = Counter((float(c.rate_hz), len(c.samples), c.unit) for c in channels)
+    rate, samples, unit = seen.most_common(1)[0][0]
+    if samples < SHORTEST or rate <= 0:
+        raise UserError(
+            f"channel {name} has {samples} samples at {rate:g} Hz",
+            f"at least {SHORTEST} and a positive rate are needed",
+        )
+    return rate, samples, unit
+
+
+def _group(
+    healthy: Sequence[Measurement], kind: tuple[float, int, str], names: Sequence[str], mels: int
+) -> Group:
+    rate, samples, unit = kind
+    length = fast_length(samples)
+    waves = [
+        np.asarray(m.channels[name].samples[:length], dtype=np.float32)
+        for m in healthy
+        for name in names
+        if name in m.channels and len(m.channels[name].samples) >= length
+    ]
+    band, impulsiveness = choose_band(np.stack(waves), rate)
+    group = Group(
+        channels=tuple(names), unit=unit, rate_hz=rate, samples=samples, length=length,
+        mels=mels, envelope_hz=band, impulsiveness=impulsiveness,
+    )  # fmt: skip
+    while group.mels > 4 and np.diff(mel_edges_hz(group)).min() < group.resolution_hz:
+        group = Group(**{**asdict(group), "mels": group.mels - 4})
+    return group
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,112 @@
+"""Spectra of one channel in physical units, for evidence and diagnosis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+from scipy.ndimage import uniform_filter1d
+
+from lineside.machines.measurement import Waveform
+from lineside.machines.signals.layout import Group
+
+Curve = NDArray[np.float64]
+FINENESS = 4
+"""The envelope spectrum is read this many times finer than its resolution (zero padding)."""
+PSD_BINS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectrum:
+    """What one channel of one snapshot holds by frequency.
+
+    Attributes:
+        channel: Its name.
+        unit: Its unit.
+        speed_hz: Turns of the shaft per second as stated, None if nobody knows.
+        seconds: Length of the snapshot; 1 / seconds is the resolution.
+        psd_hz: Frequencies of the power density.
+        psd: One-sided power density in unit2/Hz, Hann window, averaged over neighbouring bins.
+        envelope_hz: Frequencies of the envelope spectrum.
+        envelope: Amplitude of each line of the envelope in `unit`, Hann window.
+        envelope_level: Mean of the envelope; a line's share of it is the depth of modulation.
+        band_hz: Band whose envelope it is.
+    """
+
+    channel: str
+    unit: str
+    speed_hz: float | None
+    seconds: float
+    psd_hz: Curve
+    psd: Curve
+    envelope_hz: Curve
+    envelope: Curve
+    envelope_level: float
+    band_hz: tuple[float, float]
+
+    @property
+    def psd_orders(self) -> Curve | None:
+        """The frequencies in turns of the shaft, None if the speed is unknown."""
+        return self.psd_hz / self.speed_hz if self.speed_hz else None
+
+    @property
+    def envelope_orders(self) -> Curve | None:
+        """The envelope's frequencies in turns of the shaft, None if the speed is unknown."""
+        return self.envelope_hz / self.speed_hz if self.speed_hz else None
+
+
+def spectrum_of(name: str, wave: Waveform, group: Group, speed_hz: float | None) -> Spectrum:
+    """Return the spectra of one channel.
+
+    Args:
+        name: The channel.
+        wave: Its samples, shape (sample,); missing ones (NaN) count as the mean.
+        group: Its rate, unit and envelope band.
+        speed_hz: Turns of the shaft per second as stated.
+    """
+    samples = np.asarray(wave, dtype=np.float64)
+    samples = np.nan_to_num(samples - np.nanmean(samples))
+    envelope = envelope_in_band(samples, group)
+    hz, lines = envelope_spectrum(envelope, group.envelope_rate_hz)
+    psd_hz, psd = power_density(samples, group.rate_hz)
+    return Spectrum(
+        channel=name, unit=group.unit, speed_hz=speed_hz, seconds=len(samples) / group.rate_hz,
+        psd_hz=psd_hz, psd=psd, envelope_hz=hz, envelope=lines,
+        envelope_level=float(envelope.mean()), band_hz=group.envelope_hz,
+    )  # fmt: skip
+
+
+def envelope_in_band(samples: Curve, group: Group) -> Curve:
+    """Return the envelope in the group's band at the rate of that band's width.
+
+    Equal to the magnitude of the Hilbert transform's analytic signal after an ideal band-pass.
+    """
+    first, last = group.envelope_bins
+    padded = np.zeros(group.length)
+    padded[: len(samples)] = samples[: group.length]
+    analytic = fft.ifft(fft.rfft(padded)[first:last])
+    return np.abs(analytic) * (2 * (last - first) / group.length)
+
+
+def envelope_spectrum(envelope: Curve, rate_hz: float) -> tuple[Curve, Curve]:
+    """Return frequencies and amplitudes of the lines of an envelope, without its mean."""
+    window = np.hanning(len(envelope) + 1)[:-1]
+    size = fft.next_fast_len(FINENESS * len(envelope), real=True)
+    lines = np.abs(fft.rfft((envelope - envelope.mean()) * window, size))
+    return fft.rfftfreq(size, 1 / rate_hz), 2 * lines / window.sum()
+
+
+def power_density(samples: Curve, rate_hz: float, bins: int = PSD_BINS) -> tuple[Curve, Curve]:
+    """Return the one-sided power density from one transform, averaged over neighbouring bins.
+
+    The average over m bins has the variance of m segments (Daniell 1946; compare Welch 1967).
+    """
+    window = np.hanning(len(samples) + 1)[:-1]
+    power = np.abs(fft.rfft(samples * window)) ** 2
+    density = 2 * power / (rate_hz * np.sum(window**2))
+    density[0] /= 2
+    width = max(1, len(density) // bins)
+    smooth = uniform_filter1d(density, width, mode="nearest")
+    return fft.rfftfreq(len(samples), 1 / rate_hz)[::width], smooth[::width]

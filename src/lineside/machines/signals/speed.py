@@ -1,0 +1,143 @@
+"""How fast the shaft turns, as its harmonics tell, and whether a stated speed can be true."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+from scipy.ndimage import median_filter
+
+from lineside.machines.measurement import Channel, Measurement
+
+Curve = NDArray[np.float64]
+HARMONICS = np.arange(1, 7)
+FINENESS = 4
+BACKGROUND_BINS = 61
+LINE = 5.0
+"""Height over the background from which on a line counts."""
+CAP = 30.0
+"""Higher lines count no more than this: one giant line is no comb."""
+SAME = 0.03
+"""Speeds that differ by less are the same: people state nominal speeds, motors slip."""
+SEARCH = 3.0
+"""A contradiction is looked for between a third and three times the stated speed."""
+FEWEST_HITS = 3
+CONFIDENT = 0.25
+MULTIPLES = (1 / 3, 1 / 2, 2 / 3, 1.0, 3 / 2, 2.0, 3.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedEstimate:
+    """What the comb of harmonics says.
+
+    Attributes:
+        hz: Turns of the shaft per second that fit best.
+        confidence: 0 to 1: how much worse the best unrelated speed fits; times the share of
+            harmonics that stand.
+        heights: Height of the first six harmonics over the background.
+    """
+
+    hz: float
+    confidence: float
+    heights: tuple[float, ...]
+
+    @property
+    def hits(self) -> int:
+        """How many of the harmonics are lines."""
+        return sum(height > LINE for height in self.heights)
+
+
+def estimate_speed(measurement: Measurement, low_hz: float, high_hz: float) -> SpeedEstimate | None:
+    """Return the shaft speed between two limits whose harmonics stand highest together.
+
+    A speed must show its own line. None if no channel is long enough to tell speeds apart (ten
+    turns of the lowest speed).
+
+    Args:
+        measurement: Its channels are averaged.
+        low_hz: Slowest speed to consider.
+        high_hz: Fastest.
+    """
+    curves = [
+        line_heights(channel, HARMONICS[-1] * high_hz * 1.05)
+        for channel in measurement.channels.values()
+        if len(channel.samples) / channel.rate_hz * low_hz >= 10
+    ]
+    if not curves:
+        return None
+    step = min(hz[1] for hz, _ in curves) / HARMONICS[-1]
+    grid = np.arange(low_hz, high_hz + step, step)
+    logs = np.mean([_comb(hz, heights, grid) for hz, heights in curves], axis=0)
+    scores = logs.mean(axis=0) * (logs[0] > np.log(LINE))
+    best = int(np.argmax(scores))
+    if scores[best] <= 0:
+        return SpeedEstimate(hz=float(grid[best]), confidence=0.0, heights=(1.0,) * len(logs))
+    related = np.zeros(len(grid), dtype=bool)
+    for multiple in MULTIPLES:
+        related |= np.abs(grid / (multiple * grid[best]) - 1) < SAME
+    rival = float(scores[~related].max(initial=0.0))
+    heights = tuple(float(height) for height in np.exp(logs[:, best]))
+    hits = sum(height > LINE for height in heights)
+    confidence = (1 - rival / scores[best]) * hits / len(HARMONICS)
+    return SpeedEstimate(hz=float(grid[best]), confidence=float(confidence), heights=heights)
+
+
+def speed_contradiction(measurement: Measurement, stated_hz: float) -> str:
+    """Return one sentence if the spectrum contradicts a stated speed, otherwise "".
+
+    It takes a comb of harmonics of another speed that nothing else explains, and the absence of
+    the stated speed's own line and its odd harmonics: twice or half a speed is told apart by
+    them. The estimate is reported, never used in place of the stated speed.
+
+    Args:
+        measurement: One snapshot.
+        stated_hz: Turns of the shaft per second that somebody states.
+    """
+    if stated_hz <= 0:
+        return ""
+    found = estimate_speed(measurement, stated_hz / SEARCH, stated_hz * SEARCH)
+    if found is None or found.hits < FEWEST_HITS or found.confidence < CONFIDENT:
+        return ""
+    if abs(found.hz / stated_hz - 1) < SAME or _stands(measurement, stated_hz):
+        return ""
+    return (
+        f"the stated speed of {stated_hz:.2f} Hz shows no line of its own, but {found.hits} of "
+        f"{len(HARMONICS)} harmonics of {found.hz:.2f} Hz stand out: the stated speed is doubtful "
+        "and is not used"
+    )
+
+
+def line_heights(channel: Channel, top_hz: float) -> tuple[Curve, Curve]:
+    """Return frequencies up to `top_hz` and the amplitude over its running median."""
+    samples = np.asarray(channel.samples, dtype=np.float64)
+    samples = np.nan_to_num(samples - np.nanmean(samples))
+    window = np.hanning(len(samples) + 1)[:-1]
+    size = fft.next_fast_len(FINENESS * len(samples), real=True)
+    amplitude = np.abs(fft.rfft(samples * window, size))
+    hz = fft.rfftfreq(size, 1 / channel.rate_hz)
+    inside = slice(0, int(np.searchsorted(hz, top_hz)) + BACKGROUND_BINS * FINENESS)
+    amplitude, hz = amplitude[inside], hz[inside]
+    background = median_filter(amplitude[::FINENESS], BACKGROUND_BINS, mode="nearest")
+    smooth = np.interp(hz, hz[::FINENESS], background)
+    return hz, amplitude / np.maximum(smooth, 1e-30)
+
+
+def _comb(hz: Curve, heights: Curve, grid: Curve) -> Curve:
+    """Log height of every harmonic of every speed, shape (harmonic, speed)."""
+    places = np.outer(HARMONICS, grid)
+    return np.log(np.clip(np.interp(places, hz, heights, right=1.0), 1.0, CAP))
+
+
+def _stands(measurement: Measurement, stated_hz: float) -> bool:
+    """Whether the stated speed has its own line, or two of its odd harmonics."""
+    for channel in measurement.channels.values():
+        hz, heights = line_heights(channel, 6 * stated_hz)
+        odd = []
+        for harmonic in (1, 3, 5):
+            near = np.abs(hz / (harmonic * stated_hz) - 1) < SAME / harmonic
+            odd.append(heights[near].max(initial=0.0) > LINE)
+        if odd[0] or sum(odd) > 1:
+            return True
+    return False
