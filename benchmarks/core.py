@@ -11,15 +11,26 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import explanations, information, zoom
+from benchmarks import adversarial, explanations, information, recording, zoom
 from benchmarks.results import Say, print_results, run_results
 
 RESULTS: dict[str, Callable[[Say], None]] = {
+    "planted_faults": recording.planted_faults,
+    "recorder_cost": recording.recorder_cost,
     "captum": explanations.captum_parity,
     "sanity": explanations.sanity_cascade,
     "information": information.information_plane,
     "zoom": zoom.zoom_results,
+    "adversarial": adversarial.adversarial,
 }
+
+SEEDS = {
+    "planted_faults": tuple(range(100, 120)),
+    "sanity": (0, 1, 2),
+    "information": tuple(range(5)),
+    "adversarial": tuple(range(5)),
+}
+"""Seeds (or folds) behind a result; one seed, 0, where nothing is said."""
 
 
 def main() -> int:
@@ -31,7 +42,7 @@ def main() -> int:
     if options.list:
         print_results(RESULTS)
         return 0
-    return run_results("core", RESULTS, options.only, lambda name: (0,))
+    return run_results("core", RESULTS, options.only, lambda name: SEEDS.get(name, (0,)))
 
 
 if __name__ == "__main__":

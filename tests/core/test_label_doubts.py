@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lineside.core.label_doubts import _contradiction, _neighbours, label_doubts
+from lineside.core.label_doubts import _contradiction, label_doubts, neighbours
 
 
 def blobs(distance: float, positives: int = 40, n: int = 200, seed: int = 0):
@@ -49,7 +49,7 @@ def test_mixed_groups_do_not_crash():
 
 def test_neighbours_come_from_other_groups():
     x = np.array([[0.0], [0.1], [0.2], [5.0], [5.1]])
-    near = _neighbours(x, ["a", "a", "b", "c", "d"], 1)
+    near = neighbours(x, ["a", "a", "b", "c", "d"], 1)
     assert near[:, 0].tolist() == [2, 2, 1, 4, 3]
 
 

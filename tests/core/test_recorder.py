@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lineside.core.health import Health
+from lineside.core.contract import UserError
+from lineside.core.health import Health, named_losses
+from lineside.core.label_warning import label_noise
 from lineside.core.loop import Training, train
 from lineside.core.recorder import GradientSignal, Recorder
 
@@ -221,3 +223,177 @@ def test_consumes_no_random_numbers():
     recorder.finish({"loss": loss})
     recorder.validation(1, {"loss": 1.0})
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_layer_gradients_by_hand_and_several_heads():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    rows: list = []
+    recorder = Recorder(net, torch.optim.SGD(net.parameters(), lr=0.1), rows.append)
+    recorder.start(0)
+    recorder.loaded()
+    out = net(torch.randn(5, 3))
+    heads = {"left": out[:, 0].square().mean(), "right": out[:, 1].abs().mean()}
+    total = heads["left"] + heads["right"]
+    total.backward()
+    expected = {name: net[int(name)].weight.grad.norm().item() for name in ("0", "2")}
+    recorder.before_update()
+    recorder.finish({"loss": total, **heads})
+    assert rows[0]["layer_gradients"] == pytest.approx(expected, rel=1e-5)
+    assert named_losses(rows[0]) == pytest.approx(
+        {"loss": total.item(), "left": heads["left"].item(), "right": heads["right"].item()}
+    )
+    recorder.validation(1, {"loss": 2.0, "left": 0.5})
+    assert rows[1] == {"step": 1, "validation_loss": 2.0, "validation_left": 0.5}
+
+
+def test_a_loss_must_not_take_a_measure_s_name():
+    net = nn.Linear(2, 1)
+    recorder = Recorder(net, torch.optim.SGD(net.parameters(), lr=0.1), lambda row: None)
+    recorder.start(0)
+    recorder.loaded()
+    with pytest.raises(UserError, match="taken"):
+        recorder.finish({"lr": torch.tensor(1.0)})
+
+
+def by_hand(net, loss, steps=31, lr=1e-3):
+    """A plain loop without any help; returns its rows and warnings."""
+    rows: list = []
+    optimizer = torch.optim.Adam(net.parameters(), lr=lr)
+    recorder = Recorder(net, optimizer, rows.append)
+    for step in range(steps):
+        recorder.start(step)
+        recorder.loaded()
+        value = loss(net)
+        optimizer.zero_grad()
+        value.backward()
+        recorder.before_update()
+        optimizer.step()
+        recorder.finish({"loss": value})
+    recorder.flush()
+    return rows, recorder.health.warnings
+
+
+def mlp(activation, depth):
+    torch.manual_seed(0)
+    layers = [m for _ in range(depth) for m in (nn.Linear(16, 16), activation())]
+    return nn.Sequential(*layers, nn.Linear(16, 1))
+
+
+def squares(net):
+    return (net(torch.linspace(-1, 1, 512).reshape(32, 16)) - 1.0).square().mean()
+
+
+def test_vanishing_gradients_are_named():
+    _, warnings = by_hand(mlp(nn.Sigmoid, 12), squares)
+    assert [w["warning"] for w in warnings] == ["vanishing"]
+    assert warnings[0]["value"] < 1e-4 and "Gradients vanish before layer" in warnings[0]["text"]
+    assert by_hand(mlp(nn.Tanh, 6), squares)[1] == by_hand(mlp(nn.ReLU, 3), squares)[1] == []
+
+
+def test_vanishing_needs_two_samples_and_no_other_fault():
+    rows: list = []
+    row = {"loss": 1.0, "data_seconds": 0.0, "compute_seconds": 0.1}
+    small = {"a": 1e-9, "b": 1e-9, "c": 1.0}
+    health = Health(rows.append)
+    health.step({"step": 0, **row, "layer_gradients": small})
+    health.step({"step": 1, **row, "layer_gradients": {"a": 1.0, "b": 0.0, "c": 1.0}})
+    health.step({"step": 2, **row, "layer_gradients": small})
+    assert not rows
+    health.step({"step": 3, **row, "layer_gradients": small})
+    assert len(rows) == 1 and "before layer c" in rows[0]["text"]
+    dead = Health(rows.append)
+    for step in range(3):
+        layers = {"relu": {"zero_share": 1.0}}
+        dead.step({"step": step, **row, "layers": layers, "layer_gradients": small})
+    assert [w["warning"] for w in dead.warnings] == ["dead"]
+
+
+class Sequences(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.recurrent = nn.GRU(4, 8, 2, batch_first=True)
+        self.head = nn.Linear(8, 1)
+
+    def forward(self, x):
+        return self.head(self.recurrent(x)[0][:, -1])
+
+
+def test_a_recurrent_network_in_a_plain_loop():
+    torch.manual_seed(0)
+    x = torch.randn(16, 10, 4)
+    rows, warnings = by_hand(Sequences(), lambda net: (net(x)[:, 0] - x[:, 0, 0]).square().mean())
+    assert set(rows[0]["layers"]) == set(rows[0]["layer_gradients"]) == {"recurrent", "head"}
+    assert warnings == []
+
+
+def test_an_adversarial_pair():
+    torch.manual_seed(0)
+    pair = nn.ModuleDict(
+        {"generator": nn.Linear(2, 2), "critic": nn.Sequential(nn.Linear(2, 8), nn.Linear(8, 1))}
+    )
+    optimizers = [torch.optim.Adam(net.parameters(), lr=1e-3) for net in pair.values()]
+    rows: list = []
+    recorder = Recorder(pair, optimizers[0], rows.append)
+    for step in range(21):
+        recorder.start(step)
+        real, made = torch.randn(16, 2) + 2, pair["generator"](torch.randn(16, 2))
+        recorder.loaded()
+        optimizers[1].zero_grad()
+        critic = pair["critic"](made.detach()).mean() - pair["critic"](real).mean()
+        critic.backward()
+        optimizers[1].step()
+        optimizers[0].zero_grad()
+        generator = -pair["critic"](made).mean()
+        generator.backward()
+        recorder.before_update()
+        optimizers[0].step()
+        recorder.finish({"critic": critic, "generator": generator})
+    recorder.flush()
+    assert recorder.health.warnings == [] and len(rows) == 21
+    assert set(named_losses(rows[0])) == {"critic", "generator"}
+    assert set(rows[0]["layer_gradients"]) == {"generator", "critic.0", "critic.1"}
+    # A generator that learns far less than its critic is judged by itself.
+    health = Health(rows.append, ["generator.", "critic."])
+    row = {"generator": 1.0, "data_seconds": 0.0, "compute_seconds": 0.1}
+    for step in range(3):
+        gradients = {"generator.0": 1e-9, "generator.1": 1e-9, "critic.0": 1.0}
+        health.step({"step": step, **row, "layer_gradients": gradients})
+    assert health.warnings == []
+    health.step({"step": 3, **row, "critic": math.nan})
+    assert "critic is no longer a number" in health.warnings[0]["text"]
+
+
+def crossed_labels(share):
+    """Return ids, features, labels and groups of three classes, with some labels exchanged."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 100)
+    features = rng.normal(size=(300, 4))
+    features[:, :3] += 6 * np.eye(3)[labels]
+    wrong = rng.random(300) < share
+    labels = np.where(wrong, (labels + 1) % 3, labels)
+    return [str(i) for i in range(300)], features, labels, [str(i // 2) for i in range(300)]
+
+
+def test_labels_are_named_without_the_network():
+    net = nn.Linear(2, 1)
+    rows: list = []
+    recorder = Recorder(net, torch.optim.SGD(net.parameters(), lr=0.1), rows.append)
+    assert not recorder.labels(*crossed_labels(0.0), np.random.default_rng(0)).noisy
+    assert not recorder.labels(*crossed_labels(0.03), np.random.default_rng(0)).noisy
+    assert rows == []
+    noise = recorder.labels(*crossed_labels(0.25), np.random.default_rng(0))
+    assert noise.share == pytest.approx(0.25, abs=0.06)
+    assert [row["warning"] for row in rows] == ["labels"]
+    assert len(rows[0]["items"]) == 12 and rows[0]["items"][0] in rows[0]["text"]
+
+
+def test_labels_that_nothing_explains_are_not_accused():
+    ids, features, _, groups = crossed_labels(0.0)
+    for seed in range(5):
+        labels = np.random.default_rng(seed).integers(2, size=300)
+        assert math.isnan(
+            label_noise(ids, features, labels, groups, np.random.default_rng(0)).share
+        )
+    few = label_noise(ids[:20], features[:20], labels[:20], groups[:20], np.random.default_rng(0))
+    assert math.isnan(few.share) and not few.noisy

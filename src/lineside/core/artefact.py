@@ -24,7 +24,7 @@ from lineside.core.contract import UserError
 from lineside.core.files import canonical, disk_errors, read_json, sha256, write_bytes, write_json
 
 FORMAT_VERSION = 1
-APPLICATIONS = ("parts",)
+APPLICATIONS = ("parts", "machines")
 REPAIR = "copy the model again, or train it anew"
 MISFITS = (
     KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, SafetensorError,

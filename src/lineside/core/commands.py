@@ -153,6 +153,9 @@ def run_evaluation(name: str, data: Path, model: Path, config: Any) -> int:
     block = found.model.operating_block()
     if not block:
         raise UserError(f"{model} has no operating point", "finish its run or recalibrate it")
+    if "point" not in block:  # its promise is not a threshold on groups
+        print_refusals(found.refusals)
+        return BAD_INPUT if found.refusals else 0
     point = OperatingPoint.from_json(block["point"])
     kept, line = check_promise(point, group_scores(found.outcomes, point.rule))
     print(line)

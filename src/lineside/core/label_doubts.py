@@ -52,7 +52,7 @@ def label_doubts(
     name, y = "doubtful labels", np.asarray(positive, dtype=bool)
     if not enough_groups(y, groups) or len(set(groups)) <= NEIGHBOURS:
         return Check(name=name, status="unknown", evidence=too_few(y, groups))
-    near = _neighbours(_scaled(features), groups, NEIGHBOURS)
+    near = neighbours(scaled(features), groups, NEIGHBOURS)
     score = _contradiction(near, y)
     trials = [_trial(near, y, groups, score, side, rng) for side in (False, True)]
     told = [
@@ -81,12 +81,13 @@ def label_doubts(
     )
 
 
-def _scaled(features: ArrayLike) -> Floats:
+def scaled(features: ArrayLike) -> Floats:
+    """Return features in robust standard deviations from their medians, cut off at five."""
     x = np.asarray(features, dtype=np.float64)
     return np.clip(np.stack([robust_scores(column) for column in x.T], axis=1), -5, 5)
 
 
-def _neighbours(x: Floats, groups: Sequence[str], k: int) -> NDArray[np.int64]:
+def neighbours(x: Floats, groups: Sequence[str], k: int) -> NDArray[np.int64]:
     """Return the k nearest items of other groups, shape (items, k)."""
     number = np.unique(np.asarray(groups), return_inverse=True)[1]
     squares = (x * x).sum(axis=1)
@@ -99,12 +100,29 @@ def _neighbours(x: Floats, groups: Sequence[str], k: int) -> NDArray[np.int64]:
     return found
 
 
+def class_votes(near: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> Floats:
+    """Return each class's share of the neighbours' votes; every class has the same total weight.
+
+    Args:
+        near: Neighbours by item, shape (items, neighbours).
+        labels: Class by item, 0 to ``classes - 1``.
+        classes: How many there are.
+
+    Returns:
+        Shape (items, classes); rows sum to 1.
+    """
+    share = np.bincount(labels, minlength=classes) / len(labels)
+    weight = ((1.0 / classes) / np.maximum(share, 1e-9))[labels][near]
+    total = weight.sum(axis=1)
+    votes = [(weight * (labels[near] == c)).sum(axis=1) / total for c in range(classes)]
+    return np.stack(votes, axis=1)
+
+
 def _contradiction(near: NDArray[np.int64], y: Bools) -> Floats:
     """Return the class-weighted share of neighbours with the opposite label."""
-    weight = np.where(y, 0.5 / max(y.mean(), 1e-9), 0.5 / max(1 - y.mean(), 1e-9))
-    opposite = y[near] != y[:, None]
-    shares: Floats = (weight[near] * opposite).sum(axis=1) / weight[near].sum(axis=1)
-    return shares
+    votes = class_votes(near, y.astype(np.int64), 2)
+    opposite: Floats = votes[np.arange(len(y)), 1 - y.astype(np.int64)]
+    return opposite
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,6 +64,7 @@ class Training:
         clip_norm: Largest gradient norm, or None.
         validate: Measures on held-out data (``{"loss": ..., "ap": ...}``), or None.
         validate_every: Updates between validations; the last step is always validated.
+        labels: Called once before the first update, to let the recorder judge the labels.
         keep: Name of the measure whose highest value chooses the weights (ties: the later one),
             or None to keep the last weights.
     """
@@ -78,6 +79,7 @@ class Training:
     clip_norm: float | None = None
     validate: Callable[[], Mapping[str, float]] | None = None
     validate_every: int = 100
+    labels: Callable[[Recorder], object] | None = None
     keep: str | None = None
 
 
@@ -171,6 +173,8 @@ def _run(
     model, optimizer = accelerator.prepare(training.network, training.optimizer)
     state = _load(training, recorder, checkpoint)
     keep(state.step, training.network)
+    if training.labels is not None and state.step == 0:
+        training.labels(recorder)
     first, begin = state.step, time.perf_counter()
     while state.step < training.steps:
         if stop():

@@ -6,6 +6,7 @@ Every loop (supervised, adversarial, reinforcement) calls the recorder around it
     loss.backward(); recorder.before_update(); optimizer.step()
     recorder.finish({"loss": loss})
 
+There may be several named losses (heads); all are recorded, in training and in validation.
 The recorder observes only: it draws no random number and changes no tensor, so a run gives the
 same weights with and without it. Statistics of layers and gradients are taken on sampled steps
 (every tenth at first); a budget controller stretches the interval when its own time exceeds
@@ -20,17 +21,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from lineside.core.health import Health
+from lineside.core.contract import UserError
+from lineside.core.gradient_signal import GradientSignal, norm_of
+from lineside.core.health import MEASURED, Health
+from lineside.core.label_warning import LabelNoise, label_noise
 
 Log = Callable[[dict[str, Any]], None]
 
 # Activations beyond this count are not looked at: the first items of a batch are a fair sample.
 _ELEMENTS = 1 << 18
 _LONGEST_INTERVAL_STEPS = 320
-_DECAY = 0.8
+_OBSERVED = (
+    nn.Linear, nn.RNNBase, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish,
+    nn.Tanh, nn.Sigmoid,
+)  # fmt: skip
 
 
 class Recorder:
@@ -38,7 +47,7 @@ class Recorder:
 
     Args:
         network: The bare module that is trained (several networks: an ``nn.ModuleDict``).
-        optimizer: Its optimiser, read for the learning rate.
+        optimizer: Its optimiser (or one of several), read for the learning rate.
         log: Receives rows, plain dictionaries with a ``step``; a later row for the same step
             (after a resume) replaces an earlier one.
         every_steps: Interval of the sampled statistics at the start.
@@ -55,12 +64,17 @@ class Recorder:
         budget: float = 0.01,
     ) -> None:
         self.interval_steps = every_steps
-        self.health = Health(log)
+        names = [f"{n}." for n in network.keys()] if isinstance(network, nn.ModuleDict) else [""]  # noqa: SIM118
+        self.health = Health(log, names)
         self._network = network
         self._optimizer = optimizer
         self._log = log
         self._budget = budget
-        self._weights = [p for p in network.parameters() if p.requires_grad]
+        named = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
+        self._weights = [p for _, p in named]
+        # Vectors (biases, batch norm) are left out of a layer's gradient.
+        self._layer_of = [n.rpartition(".")[0] if p.ndim > 1 else None for n, p in named]
+        self._layer_norms: tuple[list[str], Tensor] | None = None
         self._pending: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
         self._hooks: list[Any] = []
         self._activations: dict[str, list[Tensor]] = {}
@@ -95,25 +109,33 @@ class Recorder:
         self._row["lr"] = float(self._optimizer.param_groups[0]["lr"])
         if self._sampled:
             self._detach()
-            gradients = [w.grad.detach() for w in self._weights if w.grad is not None]
-            if gradients:
-                self._sums["gradient_norm"] = _norm(gradients)
-                self._gradients.add(gradients)
+            self._look_at_gradients()
             self._before = [w.detach().clone() for w in self._weights]
         self._own_seconds += time.perf_counter() - begin
 
     def finish(self, losses: Mapping[str, Tensor]) -> None:
-        """End a step with its losses by name; ``"loss"`` is the one that is minimised."""
+        """End a step with its losses by name.
+
+        The one called ``"loss"``, if any, is expected to fall: ten times its first value is a
+        divergence. Others (those of an adversarial pair) only have to stay numbers.
+
+        Raises:
+            UserError: if a loss has the name of something that the recorder measures itself.
+        """
         begin = time.perf_counter()
         row = self._row
+        if not MEASURED.isdisjoint(losses):
+            raise UserError(
+                f"losses {sorted(losses)}: a name is taken by the recorder", "rename that loss"
+            )
         own = self._own_seconds - self._own_at_start
         row["data_seconds"] = self._loaded - self._started
         row["compute_seconds"] = max(begin - self._loaded - own, 0.0)
         self._sums.update({name: loss.detach() for name, loss in losses.items()})
         if self._sampled:
             change = torch._foreach_sub([w.detach() for w in self._weights], self._before)
-            self._sums["update_norm"] = _norm(change)
-            self._sums["weight_norm"] = _norm(self._before)
+            self._sums["update_norm"] = norm_of(change)
+            self._sums["weight_norm"] = norm_of(self._before)
             self._before = []
         self._pending.append((row, self._sums))
         if self._sampled:
@@ -128,6 +150,22 @@ class Recorder:
         row = {"step": step, **{f"validation_{k}": float(v) for k, v in measures.items()}}
         self._log(row)
         self.health.validation(step, measures)
+
+    def labels(
+        self,
+        ids: Sequence[str],
+        features: ArrayLike,
+        labels: Sequence[str] | Sequence[bool] | Sequence[int],
+        groups: Sequence[str],
+        rng: np.random.Generator,
+    ) -> LabelNoise:
+        """Warn of labels that contradict their neighbours; see `label_noise`.
+
+        Call it once, before training: it looks at fixed features, never at the network.
+        """
+        noise = label_noise(ids, features, labels, groups, rng)
+        self.health.labels(self._row.get("step", 0), noise)
+        return noise
 
     def flush(self) -> None:
         """Write what is pending; the only place that waits for the device."""
@@ -158,6 +196,8 @@ class Recorder:
 
     def _complete(self, row: dict[str, Any]) -> None:
         """Add the sampled statistics that need several numbers."""
+        if self._layer_norms is not None:
+            row["layer_gradients"] = _by_layer(*self._layer_norms)
         weight = row.pop("weight_norm")
         update = row.pop("update_norm")
         row["update_to_weight"] = update / weight if weight else math.nan
@@ -182,10 +222,25 @@ class Recorder:
             self.interval_steps = min(2 * self.interval_steps, _LONGEST_INTERVAL_STEPS)
         self._next_sample = step + self.interval_steps
 
+    def _look_at_gradients(self) -> None:
+        """Take the gradients' norms, in total and by layer."""
+        present = [i for i, w in enumerate(self._weights) if w.grad is not None]
+        gradients = [self._weights[i].grad.detach() for i in present]  # type: ignore[union-attr]
+        self._layer_norms = None
+        if not gradients:
+            return
+        norms = torch.stack(torch._foreach_norm(gradients))
+        self._sums["gradient_norm"] = torch.linalg.vector_norm(norms)
+        self._gradients.add(gradients, self._sums["gradient_norm"])
+        layered = [(k, self._layer_of[i]) for k, i in enumerate(present)]
+        named = [(k, layer) for k, layer in layered if layer is not None]
+        if named:
+            self._layer_norms = [layer for _, layer in named], norms[[k for k, _ in named]]
+
     def _attach(self) -> None:
         self._activations = {}
         for name, module in self._network.named_modules():
-            if isinstance(module, nn.ReLU | nn.ReLU6 | nn.Linear):
+            if isinstance(module, _OBSERVED):
                 self._hooks.append(module.register_forward_hook(self._observe(name)))
 
     def _detach(self) -> None:
@@ -194,48 +249,14 @@ class Recorder:
         self._hooks = []
 
     def _observe(self, name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             begin = time.perf_counter()
+            output = output[0] if isinstance(output, tuple) else output  # recurrent: and states
+            output = getattr(output, "data", output)  # packed sequences
             self._activations.setdefault(name, []).append(_moments(output.detach()))
             self._own_seconds += time.perf_counter() - begin
 
         return hook
-
-
-class GradientSignal:
-    """Signal-to-noise ratio of the gradient over recent sampled steps.
-
-    With weights w_i of recent gradients g_i (exponential, summing to 1), the weighted mean has
-    the expected squared norm ``|mu|^2 + s^2 * sum w_i^2``, and the mean of ``|g_i|^2`` is
-    ``|mu|^2 + s^2``; solving gives the norm of the true mean over that of the spread.
-    """
-
-    def __init__(self) -> None:
-        self._mean: list[Tensor] = []
-        self._square: Tensor | None = None
-        self._weight_square = 1.0
-        self._count = 0
-
-    def add(self, gradients: list[Tensor]) -> None:
-        """Take in the gradients of one step."""
-        square = _norm(gradients).square()
-        if self._square is None or len(self._mean) != len(gradients):
-            self._mean = [g.clone() for g in gradients]
-            self._square, self._weight_square, self._count = square, 1.0, 1
-            return
-        torch._foreach_lerp_(self._mean, gradients, 1.0 - _DECAY)
-        self._square = torch.lerp(self._square, square, 1.0 - _DECAY)
-        self._weight_square = _DECAY**2 * self._weight_square + (1.0 - _DECAY) ** 2
-        self._count += 1
-
-    def ratio(self) -> float | None:
-        """Return the ratio, or None before three gradients were seen."""
-        if self._square is None or self._count < 3:
-            return None
-        mean_square = float(_norm(self._mean).square())
-        spread = max(float(self._square) - mean_square, 0.0) / (1.0 - self._weight_square)
-        signal = max(mean_square - spread * self._weight_square, 0.0)
-        return math.sqrt(signal / spread) if spread > 0 else math.inf
 
 
 def peak_memory_mb() -> float:
@@ -250,10 +271,12 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def _norm(tensors: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm over all elements of all tensors, without waiting for the device."""
-    norms: tuple[Tensor, ...] = torch._foreach_norm(tuple(tensors))
-    return torch.stack(norms).square().sum().sqrt()
+def _by_layer(layers: list[str], norms: Tensor) -> dict[str, float]:
+    """Gradient norm of each layer, in the network's order; a layer may have several weights."""
+    squares: dict[str, float] = {}
+    for layer, norm in zip(layers, norms.tolist(), strict=True):
+        squares[layer] = math.hypot(squares.get(layer, 0.0), norm)
+    return squares
 
 
 def _moments(output: Tensor) -> Tensor:

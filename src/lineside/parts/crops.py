@@ -31,6 +31,7 @@ class CropPool:
     Attributes:
         pixels: Shape (crop, channel, height, width), float16, values 0..1.
         part: The part of each crop, shape (crop,).
+        source: The id of each crop's picture, shape (crop,).
         good: Indices of good crops.
         defect: Indices of crops that show a defect, one array per image with a mask.
         bags: Indices of crops, one array per defective image without a mask.
@@ -38,6 +39,7 @@ class CropPool:
 
     pixels: NDArray[np.float16]
     part: NDArray[np.str_]
+    source: NDArray[np.str_]
     good: NDArray[np.int64]
     defect: tuple[NDArray[np.int64], ...]
     bags: tuple[NDArray[np.int64], ...]
@@ -174,6 +176,7 @@ def crop_pool(
     per_image = int(np.clip(fit, 2, crops_per_image))
     pixels: list[NDArray[np.float16]] = []
     part: list[str] = []
+    source: list[str] = []
     good: list[int] = []
     defect: list[NDArray[np.int64]] = []
     bags: list[NDArray[np.int64]] = []
@@ -185,6 +188,7 @@ def crop_pool(
             crop = picture[top : top + crop_px, left : left + crop_px]
             pixels.append(crop.transpose(2, 0, 1).astype(np.float16))
             part.append(example.part)
+            source.append(example.id)
         numbers = np.arange(first, len(pixels))
         good.extend(numbers[len(shown) : len(shown) + len(clean)])
         if shown:
@@ -194,6 +198,7 @@ def crop_pool(
     return CropPool(
         pixels=np.stack(pixels),
         part=np.array(part),
+        source=np.array(source),
         good=np.array(good, dtype=np.int64),
         defect=tuple(defect),
         bags=tuple(bags),

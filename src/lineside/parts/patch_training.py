@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 
 from lineside.core.contract import UserError
 from lineside.core.loop import Progress, Trained, Training, train
+from lineside.core.recorder import Recorder
+from lineside.core.run import rng_of
+from lineside.parts.crop_looks import look_at_crop
 from lineside.parts.crops import (
     CropBatch,
     CropPool,
@@ -31,6 +35,8 @@ Standardise = Callable[[NDArray[np.float32]], Tensor]
 
 _EVALUATION_BATCH = 32
 _EVALUATION_DEFECTS = 40
+_LABEL_CROPS = 3
+"""Crops of a picture that its label is judged by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +193,7 @@ def train_on_crops(
             rng=rng,
             validate=validate if validated else None,
             validate_every=max(1, recipe.steps // recipe.validations),
+            labels=partial(_judge_labels, pool=data.pool),
             keep="ap" if recipe.keep_best and validated else None,
         ),
         log=around.log,
@@ -195,6 +202,30 @@ def train_on_crops(
         checkpoint=around.checkpoint,
         snapshots=around.snapshots,
     )
+
+
+def _judge_labels(recorder: Recorder, *, pool: CropPool) -> None:
+    """Let the recorder look for labels that contradict their neighbours, on crops with a mask."""
+    rng = rng_of(0, "labels")  # a stream of its own: judging labels changes no training
+    chosen: list[int] = []
+    for places in (pool.good, np.concatenate([np.zeros(0, np.int64), *pool.defect])):
+        seen: dict[str, int] = {}
+        for place in rng.permutation(places).tolist():
+            source = str(pool.source[place])
+            if seen.get(source, 0) < _LABEL_CROPS:
+                seen[source] = seen.get(source, 0) + 1
+                chosen.append(place)
+    faulty = np.isin(chosen, np.concatenate([np.zeros(0, np.int64), *pool.defect]))
+    if not faulty.any() or faulty.all():
+        return
+    looks = [look_at_crop(pool.pixels[place].mean(0).astype(np.float32)) for place in chosen]
+    parts = pool.part[chosen].tolist()
+    # A faulty picture gives good crops too, far from its mask: they are items of their own.
+    ids = [
+        f"{pool.source[place]} ({'defect' if bad else 'good'} crop)"
+        for place, bad in zip(chosen, faulty, strict=True)
+    ]
+    recorder.labels(ids, np.stack(looks), faulty.tolist(), parts, rng)
 
 
 def _drawer(

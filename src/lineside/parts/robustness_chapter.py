@@ -8,6 +8,7 @@ from lineside.core.contract import Section, Table
 from lineside.core.measures import auroc
 from lineside.core.report import plots
 from lineside.core.workflow import Study
+from lineside.parts.adversarial_row import adversarial_row
 from lineside.parts.images import load_example
 from lineside.parts.items import PartImage
 from lineside.parts.robustness import SEVERITIES, SUITE, degrade
@@ -56,6 +57,7 @@ def robustness(study: Study) -> Section:
                 x_label="grade of degradation",
                 y_label="image AUROC [-]",
             ),
+            *adversarial_row(study),
         ),
     )
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lineside.core.commands import format_estimate
 from lineside.core.contract import ROLES, Check, Estimate, Figure, Section, Table
+from lineside.core.health import named_losses
 from lineside.core.keepsakes import kept_figures
 from lineside.core.report import plots
 
 if TYPE_CHECKING:
     from lineside.core.workflow import MethodStudy, Study
 
+VALIDATION = "validation_"
+MOST_HEADS = 4
 ORDER = {"fail": 0, "warn": 1, "unknown": 2, "info": 3, "ok": 4}
 
 
@@ -144,27 +147,17 @@ def features(study: Study) -> list[Section]:
 
 def training_blocks(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Return warnings and plots of one training; later rows of a step replace earlier ones."""
-    steps = {row["step"]: row for row in rows if "loss" in row}
-    checks = {row["step"]: row for row in rows if "validation_loss" in row}
-    warnings = [row for row in rows if "warning" in row]
+    steps = {row["step"]: row for row in rows if _losses(row)}
+    checks = {row["step"]: row for row in rows if any(k.startswith(VALIDATION) for k in row)}
     if not steps:
         return []
-    blocks: list[Any] = [
-        Check(name=f"{name}: {row['warning']}", status="warn", evidence=row["text"])
-        for row in warnings
-    ]
-    if not warnings:
-        good = "no layer is dead, the loss has not diverged, validation has not turned"
-        blocks.append(Check(name=f"{name}: training health", status="ok", evidence=good))
-    loss = {"train": _series(steps, "loss", smooth=True)}
-    if checks:
-        loss["validation"] = _series(checks, "validation_loss")
+    blocks: list[Any] = _warnings(name, [row for row in rows if "warning" in row])
     blocks.append(
         plots.lines(
             f"{name}: learning curve",
             "Loss over steps; a validation curve that turns up while training falls is learning "
             "by heart.",
-            loss,
+            _curves(steps, checks),
             x_label="step",
             y_label="loss",
         )
@@ -173,6 +166,51 @@ def training_blocks(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
     if len(sampled) > 1:
         blocks += _health_plots(name, sampled)
     return blocks
+
+
+def _losses(row: Mapping[str, Any]) -> dict[str, float]:
+    """The training losses of a row by head; none in rows of warnings and validations."""
+    if "warning" in row:
+        return {}
+    numbers = {
+        key: value
+        for key, value in row.items()
+        if isinstance(value, int | float) and not key.startswith(VALIDATION)
+    }
+    return named_losses(numbers)
+
+
+def _curves(
+    steps: Mapping[int, Mapping[str, Any]], checks: Mapping[int, Mapping[str, Any]]
+) -> dict[str, tuple[plots.Array, plots.Array]]:
+    """Training and validation curve of every head, the loss that is minimised first."""
+    heads = sorted(_losses(next(iter(steps.values()))), key=lambda head: (head != "loss", head))
+    curves = {}
+    for head in heads[:MOST_HEADS]:
+        shown = "train" if head == "loss" else f"train {head}"
+        curves[shown] = _series(steps, head, smooth=True)
+        if any(VALIDATION + head in row for row in checks.values()):
+            curves[shown.replace("train", "validation")] = _series(checks, VALIDATION + head)
+    return curves
+
+
+def _warnings(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Check]:
+    """One line per kind of warning: of several layers the first, and how many follow it."""
+    if not rows:
+        good = (
+            "the loss has not diverged, no layer is dead, gradients reach the first layer, "
+            "validation has not turned, labels agree with their neighbours as far as can be told"
+        )
+        return [Check(name=f"{name}: training health", status="ok", evidence=good)]
+    first: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        first.setdefault(str(row["warning"]), row)
+    found = []
+    for kind, row in first.items():
+        more = len({r.get("layer", "") for r in rows if r["warning"] == kind}) - 1
+        text = row["text"] + (f" So are {more} further layers." if more else "")
+        found.append(Check(name=f"{name}: {kind}", status="warn", evidence=text))
+    return found
 
 
 def _health_plots(name: str, sampled: Mapping[int, Mapping[str, Any]]) -> list[Figure]:
@@ -189,27 +227,42 @@ def _health_plots(name: str, sampled: Mapping[int, Mapping[str, Any]]) -> list[F
             log_y=True,
         )
     ]
+    reached = {s: r["layer_gradients"] for s, r in sampled.items() if r.get("layer_gradients")}
+    if reached:
+        figures.append(
+            plots.lines(
+                f"{name}: gradients by layer",
+                "Gradient norm of each layer's weights; where the first layers' lie far below the "
+                "last ones', gradients vanish on their way.",
+                _by_layer(reached, lambda value: value),
+                x_label="step",
+                y_label="gradient norm [-]",
+                log_y=True,
+            )
+        )
     layered = {step: row["layers"] for step, row in sampled.items() if row.get("layers")}
     if layered:
-        names = list(next(iter(layered.values())))
-        shown = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, 5).astype(int))]
         figures.append(
             plots.lines(
                 f"{name}: silent units",
                 "Share of zeros after a layer; above 0.95 the layer is dead.",
-                {
-                    layer: (
-                        np.array(list(layered), float),
-                        np.array([row[layer]["zero_share"] for row in layered.values()]),
-                    )
-                    for layer in shown
-                },
+                _by_layer(layered, lambda value: value["zero_share"]),
                 x_label="step",
                 y_label="share of zeros [-]",
                 y_range=(0, 1),
             )
         )
     return figures
+
+
+def _by_layer(
+    rows: Mapping[int, Mapping[str, Any]], of: Callable[[Any], float]
+) -> dict[str, tuple[plots.Array, plots.Array]]:
+    """Five layers from the first to the last, each with a number over steps."""
+    names = list(next(iter(rows.values())))
+    shown = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, 5).astype(int))]
+    x = np.array(list(rows), float)
+    return {n: (x, np.array([of(row[n]) for row in rows.values()], float)) for n in shown}
 
 
 def _series(

@@ -76,7 +76,7 @@ def maximise(
     """
     generator = torch.Generator().manual_seed(seed)
     like = next(network.parameters())
-    spectrum = _start(len(units), shape, generator).to(like).requires_grad_(True)
+    spectrum = _start(len(units), shape, generator).to(like)
     mix = torch.eye(shape[0]) if basis is None else torch.as_tensor(np.asarray(basis))
     middle = [(low + high) / 2] * shape[0] if centre is None else centre
     offset = torch.logit((torch.tensor(middle) - low) / (high - low), eps=0.02)
@@ -91,8 +91,7 @@ def maximise(
         optimizer = torch.optim.Adam([spectrum], lr=rate)
         for step in range(steps):
             free = float(step < (1 - _SETTLING) * steps)
-            motion = (jitter, free * scaling, free * rotation_degrees)
-            moved = _moved(made(), generator, *motion)
+            moved = _moved(made(), generator, jitter, free * scaling, free * rotation_degrees)
             gained = activations.of(moved).diagonal().sum()
             (spectrum.grad,) = torch.autograd.grad(-gained, spectrum)
             optimizer.step()
