@@ -33,6 +33,11 @@ app.command(
     name="parts",
     help="Is this part faulty, and where? Industrial quality control from images.",
 )
+app.command(
+    "lineside.machines.commands:app",
+    name="machines",
+    help="Is this machine still healthy? Condition monitoring from vibration.",
+)
 app.command("lineside.core.doctor:doctor", name="doctor", help="Say what this machine has.")
 
 

@@ -1,8 +1,9 @@
 """Finding the snapshots of a data folder: which machine, when, and in which file.
 
 Layouts: ``DATA/MACHINE/files`` (one snapshot a file, or a history as NPZ), ``DATA/MACHINE.npz``,
-and ``DATA/MACHINE.csv`` (a table of values). ``machine.json`` beside the files of a machine says
-what they cannot (`sidecar`). Snapshots come in order of time; copies are refused, not used twice.
+and ``DATA/MACHINE.csv`` (a table of values). ``machine.json`` in a folder says that all its files
+are of one machine, named like the folder, and what they cannot tell (`sidecar`). Snapshots come in
+order of time; copies are refused, not used twice.
 """
 
 from __future__ import annotations
@@ -75,9 +76,13 @@ def time_of_name(name: str) -> float | None:
 
 def _machines(data: Path) -> Iterator[tuple[str, list[Path], Sidecar]]:
     if data.is_file():
-        yield data.stem, [data], read_sidecar(data.parent)
+        alone = (data.parent / NAME).exists()
+        yield data.parent.name if alone else data.stem, [data], read_sidecar(data.parent)
         return
     own = _files(data)
+    if (data / NAME).exists():
+        yield data.resolve().name, own, read_sidecar(data)
+        return
     folders = [p for p in sorted(data.iterdir()) if p.is_dir() and not p.name.startswith(".")]
     for path in own:
         if is_table(path) or path.suffix == ".npz":

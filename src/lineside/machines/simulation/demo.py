@@ -58,10 +58,11 @@ def save_history(history: History, folder: Path) -> None:
         speed_hz=history.speed_hz, load=history.load, temperature=history.temperature,
         channels=np.array(rig.channels),
     )  # fmt: skip
+    healthy_until = float(history.times[-1]) + 1.0  # where nothing ever breaks
     facts = {
         "unit": "g",
         "bearing": {"balls": rig.balls, "ball_mm": rig.ball_mm, "pitch_mm": rig.pitch_mm},
-        "fault_from": history.fault_from,
+        "fault_from": healthy_until if history.fault_from is None else history.fault_from,
         "failed_at": history.failed_at,
     }
     write_json(folder / NAME, {key: value for key, value in facts.items() if value is not None})

@@ -1,0 +1,194 @@
+"""The alarm logic of one machine: a state machine whose whole memory is plain JSON."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from lineside.core.contract import UserError
+from lineside.machines.verdict import Event
+
+Level = Literal["normal", "alert", "danger"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """When an alarm begins and ends.
+
+    Attributes:
+        limit: z above which a snapshot counts.
+        k: That many of the last `n` must count for an alert.
+        n: See `k`.
+        danger: z from which on a counting snapshot speaks for danger; infinite for none.
+        growth: Factor above the healthy level that speaks for danger; infinite for none.
+        danger_k: That many of the last `n` must speak for danger (all of them if n is smaller).
+        hysteresis: A snapshot is quiet below this share of the limit.
+        quiet: That many quiet snapshots in a row end the episode.
+        enter_seconds: The condition must have held this long before the alert.
+        leave_seconds: It must have been quiet this long before the end.
+    """
+
+    limit: float = 6.0
+    k: int = 5
+    n: int = 6
+    danger: float = math.inf
+    growth: float = math.inf
+    danger_k: int = 3
+    hysteresis: float = 0.7
+    quiet: int = 6
+    enter_seconds: float = 0.0
+    leave_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.k <= self.n or self.danger_k < 1 or self.quiet < 1:
+            raise UserError(
+                f"{self.k} of {self.n} (danger: {self.danger_k}) cannot count",
+                "1 <= k <= n, danger_k >= 1, quiet >= 1",
+            )
+        if not 0 < self.hysteresis <= 1 or self.limit <= 0:
+            raise UserError("hysteresis lies between 0 and 1, limit above 0", "see Rules")
+
+    def spec(self) -> dict[str, Any]:
+        """Return plain values; infinite limits are None."""
+        return {k: None if v == math.inf else v for k, v in asdict(self).items()}
+
+    @staticmethod
+    def from_spec(spec: Mapping[str, Any]) -> Rules:
+        """Rebuild rules from `spec`."""
+        values: dict[str, Any] = {k: math.inf if v is None else v for k, v in spec.items()}
+        return Rules(**values)
+
+
+FRESH: dict[str, Any] = {
+    "level": "normal", "recent": [], "severe": [], "since": None, "quiet": 0, "quiet_since": None,
+    "episode": 0, "began": None, "acknowledged": None, "muted_until": None, "muted_by": "",
+    "pending": None,
+}  # fmt: skip
+
+
+class Alarm:
+    """Folds z over time into states and events.
+
+    `push` is a pure function of `state` and its arguments: two alarms that go on from the same
+    state, anywhere, give the same events.
+    """
+
+    def __init__(
+        self, rules: Rules, state: Mapping[str, Any] | None = None, limit: float | None = None
+    ) -> None:
+        """Start, or go on from a state; `limit` replaces the limit of the rules."""
+        self.rules = rules
+        self.limit = rules.limit if limit is None else limit
+        self._s: dict[str, Any] = copy.deepcopy({**FRESH, **(state or {})})
+
+    def state(self) -> dict[str, Any]:
+        """Return all memory as plain JSON values."""
+        return copy.deepcopy(self._s)
+
+    @property
+    def level(self) -> Level:
+        """State of the machine after the last push."""
+        level: Level = self._s["level"]
+        return level
+
+    def push(self, z: float, time: float, growth: float = 1.0) -> tuple[Level, Event | None]:
+        """Take one judged snapshot.
+
+        Args:
+            z: Novelty, see `Calibration.z`; NaN (not judged) changes nothing.
+            time: Seconds; never decreasing.
+            growth: See `Calibration.growth`.
+
+        Returns:
+            The level, and an event if it changed and is not muted.
+        """
+        if not math.isfinite(z):
+            return self.level, None
+        self._remember(z, time, growth)
+        event = self._change(z, time, growth)
+        return self.level, self._told(event, time)
+
+    def mute(self, until: float, by: str) -> None:
+        """Hold back events until a time; states go on, and a lasting alarm is told afterwards."""
+        self._s["muted_until"], self._s["muted_by"] = float(until), by
+
+    def acknowledge(self, time: float, by: str) -> None:
+        """Note that a person has seen the running episode.
+
+        Raises:
+            UserError: no alarm is running.
+        """
+        if self.level == "normal":
+            raise UserError("no alarm is running", "only a running alarm can be acknowledged")
+        self._s["acknowledged"] = {"time": float(time), "by": by}
+
+    def forget(self) -> None:
+        """Drop the short memory after a gap or a restart; level and episode stay."""
+        self._s.update(recent=[], severe=[], since=None, quiet=0, quiet_since=None)
+
+    def _remember(self, z: float, time: float, growth: float) -> None:
+        rules, s = self.rules, self._s
+        counts = z > self.limit
+        severe = (counts and z > rules.danger) or growth >= rules.growth
+        s["recent"] = [*s["recent"], int(counts or severe)][-rules.n :]
+        s["severe"] = [*s["severe"], int(severe)][-rules.n :]
+        if sum(s["recent"]) < rules.k:
+            s["since"] = None
+        elif s["since"] is None:
+            s["since"] = float(time)
+        if z < rules.hysteresis * self.limit and not severe:
+            s["quiet"] += 1
+            if s["quiet_since"] is None:
+                s["quiet_since"] = float(time)
+        else:
+            s["quiet"], s["quiet_since"] = 0, None
+
+    def _change(self, z: float, time: float, growth: float) -> Event | None:
+        rules, s = self.rules, self._s
+        if s["level"] != "danger" and sum(s["severe"]) >= min(rules.danger_k, rules.n):
+            return self._enter("danger", z, time, growth)
+        held = s["since"] is not None and time - s["since"] >= rules.enter_seconds
+        if s["level"] == "normal" and held:
+            return self._enter("alert", z, time, growth)
+        calm = s["quiet"] >= rules.quiet and time - s["quiet_since"] >= rules.leave_seconds
+        if s["level"] == "normal" or not calm:
+            return None
+        s["level"], s["acknowledged"] = "normal", None
+        hours = (time - s["began"]) / 3600
+        return self._event("cleared", f"episode {s['episode']} ended after {hours:.1f} h", {})
+
+    def _enter(self, level: Level, z: float, time: float, growth: float) -> Event:
+        s = self._s
+        first = s["level"] == "normal"
+        if first:
+            s["episode"] += 1
+            s["began"] = float(time)
+        s["level"] = level
+        evidence = {
+            "z": z, "limit": self.limit, "growth": growth, "first": first,
+            "counting": sum(s["recent"]), "of": len(s["recent"]),
+        }  # fmt: skip
+        text = f"novelty {z:.1f} above {self.limit:g}, {evidence['counting']} of {evidence['of']}"
+        if level == "danger":
+            text = f"level {growth:.1f} times the healthy one, novelty {z:.1f}"
+        return self._event(level, text, evidence)
+
+    def _event(self, kind: str, text: str, evidence: dict[str, Any]) -> Event:
+        return Event(kind=kind, episode=self._s["episode"], text=text, evidence=evidence)
+
+    def _told(self, event: Event | None, time: float) -> Event | None:
+        """Hold events back while muted; afterwards tell the last one that still holds."""
+        s = self._s
+        if s["muted_until"] is not None and time < s["muted_until"]:
+            if event is not None:
+                s["pending"] = asdict(event) if event.kind != "cleared" else None
+            return None
+        s["muted_until"] = None
+        pending, s["pending"] = s["pending"], None
+        if event is None and pending is not None:
+            evidence = {**pending["evidence"], "held_back_by": s["muted_by"]}
+            return Event(**{**pending, "evidence": evidence})
+        return event

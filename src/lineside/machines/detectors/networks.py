@@ -1,0 +1,117 @@
+"""The networks of the deep detectors. Batches of windows of scaled rows in, last rows out.
+
+Shapes: B batch, T rows of a window (1 but for the LSTM), F features, C channels, M mel bands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+class DenseAutoencoder(nn.Module):
+    """Fully connected sigmoid autoencoder with a linear output; noise on its input in training."""
+
+    def __init__(self, features: int, hidden: Sequence[int], noise: float = 0.0) -> None:
+        super().__init__()
+        sizes = [features, *hidden]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(sizes):
+            layers += [nn.Linear(before, after), nn.Sigmoid()]
+        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], features))
+        self.noise = noise
+
+    def forward(self, window: Tensor) -> Tensor:
+        """(B, 1, F) -> (B, F)."""
+        row = window[:, -1]
+        if self.training and self.noise > 0:
+            row = row + self.noise * torch.randn_like(row)
+        out: Tensor = self.layers(row)
+        return out
+
+
+class VariationalAutoencoder(nn.Module):
+    """Kingma and Welling 2014; judged at the mean of the code."""
+
+    def __init__(self, features: int, hidden: int, latent: int) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(features, hidden), nn.Tanh())
+        self.code = nn.Linear(hidden, 2 * latent)
+        self.decoder = nn.Sequential(
+            nn.Linear(latent, hidden), nn.Tanh(), nn.Linear(hidden, features)
+        )
+
+    def encode(self, window: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, F) -> mean and log variance of the code, (B, latent) each."""
+        mean, log_variance = self.code(self.encoder(window[:, -1])).chunk(2, dim=1)
+        return mean, log_variance.clamp(-10.0, 10.0)
+
+    def forward(self, window: Tensor) -> Tensor:
+        """(B, 1, F) -> (B, F)."""
+        out: Tensor = self.decoder(self.encode(window)[0])
+        return out
+
+    def loss(self, window: Tensor, weight: float) -> Tensor:
+        """Return squared error plus the weighted divergence from the normal prior, per row."""
+        mean, log_variance = self.encode(window)
+        code = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        error = (self.decoder(code) - window[:, -1]).square().sum(1)
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(1)
+        return (error + weight * divergence).mean() / window.shape[2]
+
+
+class LstmAutoencoder(nn.Module):
+    """LSTM layers of 10, 4 and 10 units that give a window of rows back."""
+
+    def __init__(self, features: int, outer: int, inner: int) -> None:
+        super().__init__()
+        self.encoder = nn.LSTM(features, outer, batch_first=True)
+        self.code = nn.LSTM(outer, inner, batch_first=True)
+        self.decoder = nn.LSTM(inner, outer, batch_first=True)
+        self.head = nn.Linear(outer, features)
+
+    def window(self, window: Tensor) -> Tensor:
+        """(B, T, F) -> (B, T, F)."""
+        code, _ = self.code(self.encoder(window)[0])
+        out: Tensor = self.head(self.decoder(code)[0])
+        return out
+
+    def forward(self, window: Tensor) -> Tensor:
+        """(B, T, F) -> (B, F), the last row."""
+        return self.window(window)[:, -1]
+
+
+class MelAutoencoder(nn.Module):
+    """Convolutions along the mel bands of each channel, with a dense code between."""
+
+    def __init__(self, channels: int, mels: int, width: int, latent: int) -> None:
+        super().__init__()
+        self.channels, self.mels = channels, mels
+        self.encoder = nn.Sequential(
+            nn.Conv1d(channels, width, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv1d(width, 2 * width, 5, stride=2, padding=2),
+            nn.ReLU(),
+        )
+        self.short = math.ceil(mels / 4)
+        self.width = 2 * width
+        self.code = nn.Linear(self.width * self.short, latent)
+        self.spread = nn.Linear(latent, self.width * self.short)
+        self.decoder = nn.Sequential(
+            nn.Upsample(scale_factor=2),
+            nn.Conv1d(2 * width, width, 5, padding=2),
+            nn.ReLU(),
+            nn.Upsample(scale_factor=2),
+            nn.Conv1d(width, channels, 5, padding=2),
+        )
+
+    def forward(self, window: Tensor) -> Tensor:
+        """(B, 1, C*M) -> (B, C*M)."""
+        bands = window[:, -1].reshape(-1, self.channels, self.mels)
+        code = self.code(self.encoder(bands).flatten(1))
+        spread = torch.relu(self.spread(code)).reshape(-1, self.width, self.short)
+        return self.decoder(spread)[:, :, : self.mels].flatten(1)

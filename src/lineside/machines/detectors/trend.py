@@ -1,0 +1,117 @@
+"""The trend of a few features above their healthy median: the rival that must be in every table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from lineside.core.contract import UserError
+from lineside.machines.detectors.detection import Rows
+from lineside.machines.detectors.scaling import (
+    FEWEST_ROWS,
+    Floats,
+    Scaling,
+    fit_scaling,
+    row_by_row,
+    shares,
+)
+
+Fusion = Literal["max", "mean"]
+TOP = 300.0
+"""Largest logarithm of a score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trend:
+    """Distance of chosen columns above the healthy median.
+
+    Columns are logarithms (or asinh, for signed ones), as the signal engine makes them. The score
+    is ``exp`` of the distance, so that its logarithm, which is smoothed and calibrated, is the
+    distance itself: with `relative`, the mean or largest log ratio to the healthy median;
+    otherwise in robust standard deviations (1.4826 MAD) of the healthy rows.
+    """
+
+    scaling: Scaling
+    columns: tuple[int, ...]
+    fusion: Fusion = "max"
+    relative: bool = False
+    history: int = 0
+
+    def _distances(self, row: Floats) -> Floats:
+        chosen = list(self.columns)
+        above = row[chosen] - self.scaling.center[chosen]
+        return above if self.relative else above / self.scaling.spread[chosen]
+
+    def _score(self, row: Floats) -> float:
+        distances = self._distances(row)
+        fused = distances.max() if self.fusion == "max" else distances.mean()
+        return float(np.exp(np.clip(fused, -TOP, TOP)))
+
+    def score(self, rows: Rows) -> Floats:
+        """Return ``exp`` of the fused distance, shape (snapshot,)."""
+        return row_by_row(np.asarray(rows, dtype=np.float64), self._score)
+
+    def contributions(self, rows: Rows) -> Floats:
+        """Return how much each chosen column lies above its median; 0 for the others."""
+        row = np.asarray(rows[-1], dtype=np.float64)
+        parts = np.zeros(len(row))
+        parts[list(self.columns)] = np.maximum(self._distances(row), 0.0)
+        if not parts.any():
+            parts[list(self.columns)] = 1.0
+        return shares(parts)
+
+    def spec(self) -> dict[str, Any]:
+        """Return the plain settings."""
+        return {"columns": list(self.columns), "fusion": self.fusion, "relative": self.relative}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return medians and spreads."""
+        return self.scaling.tensors()
+
+
+def fit_trend(
+    rows: Rows,
+    *,
+    rng: np.random.Generator | None = None,
+    log: Callable[[dict[str, Any]], None] = lambda row: None,
+    columns: Sequence[int] | None = None,
+    fusion: Fusion = "max",
+    relative: bool = False,
+) -> Trend:
+    """Fit the trend detector.
+
+    Args:
+        rows: Healthy rows, shape (snapshot, feature).
+        rng: Not used; nothing is random here.
+        log: Receives one row with the number of snapshots.
+        columns: Which features (RMS and kurtosis of each channel, say); all if None.
+        fusion: ``max`` alarms on any column; ``mean`` fuses the channels.
+        relative: Log ratios to the median instead of robust standard deviations.
+
+    Raises:
+        UserError: too few rows, NaN, or a column that does not exist.
+    """
+    robust = fit_scaling(rows, "robust")
+    chosen = tuple(range(rows.shape[1])) if columns is None else tuple(int(c) for c in columns)
+    if not chosen or min(chosen) < 0 or max(chosen) >= rows.shape[1]:
+        raise UserError(
+            f"columns {list(chosen)} are not among {rows.shape[1]} features",
+            f"columns count from 0; {FEWEST_ROWS} rows at least",
+        )
+    log({"detector": "trend", "snapshots": len(rows)})
+    scaling = Scaling(center=robust.center, spread=1.4826 * robust.spread)
+    return Trend(scaling=scaling, columns=chosen, fusion=fusion, relative=relative)
+
+
+def load_trend(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trend:
+    """Rebuild it from `Trend.spec` and `Trend.tensors`."""
+    return Trend(
+        scaling=Scaling.of(dict(tensors)),
+        columns=tuple(spec["columns"]),
+        fusion=spec["fusion"],
+        relative=bool(spec["relative"]),
+    )

@@ -1,0 +1,167 @@
+"""Why a snapshot is unusual: which channel and band, which fault frequency, compared with what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lineside.core.contract import Explanation, Figure
+from lineside.core.report import plots
+from lineside.machines.detectors.detection import Rows
+from lineside.machines.fitted import Machine
+from lineside.machines.measurement import Measurement
+from lineside.machines.signals import (
+    Diagnosis,
+    Engine,
+    SensorFault,
+    diagnose,
+    sensor_faults,
+    speed_contradiction,
+)
+
+NAMED = 6
+CLOSEST = 5
+"""Healthy snapshots that are most like a snapshot, for comparison."""
+
+
+def explain_snapshot(machine: Machine, measurement: Measurement) -> Explanation:
+    """Explain one snapshot by itself: features, closest healthy snapshots, diagnosis."""
+    engine = Engine(machine.layout)
+    row = engine.features(measurement)
+    faults = sensor_faults(measurement, machine.norms)
+    running = machine.operation.running(measurement, row, machine.layout.names)
+    shares = contributions(machine, measurement, row, running)
+    told = diagnosis_of(machine, measurement, engine)
+    facts = {
+        "time": date(measurement.time),
+        "operation": running,
+        "speed": "unknown" if measurement.speed_hz is None else f"{measurement.speed_hz:.2f} Hz",
+        "load": "unknown" if measurement.load is None else f"{measurement.load:g}",
+        "sensors": "; ".join(f"{f.sensor} {f.sentence}" for f in faults) or "well",
+        "diagnosis": f"{told.status}: {told.reason}",
+    }
+    return Explanation(
+        item=f"{measurement.machine}@{measurement.time:.3f}",
+        text=_sentence(machine, row, shares, told, faults),
+        figures=tuple(_figures(machine, measurement, row, shares, engine)),
+        facts=facts,
+    )
+
+
+def contributions(
+    machine: Machine, measurement: Measurement, row: Rows, running: str
+) -> dict[str, float]:
+    """Return the largest shares of the features in the novelty of a row, largest first."""
+    branch = machine.main if running == "learned" or machine.free is None else machine.free
+    seen = machine.operation.residual(measurement, row) if branch is machine.main else row
+    x = branch.of(seen[None])
+    if not np.isfinite(x).all():
+        return {}
+    window = np.repeat(x, branch.detector.history + 1, axis=0)
+    shares = branch.detector.contributions(window)
+    order = np.argsort(-shares, kind="stable")[:NAMED]
+    names = machine.layout.names
+    return {names[branch.columns[i]]: float(shares[i]) for i in order.tolist()}
+
+
+def diagnosis_of(machine: Machine, measurement: Measurement, engine: Engine) -> Diagnosis:
+    """Ask the envelope spectra of all channels for a bearing fault; a false speed is not used."""
+    spectra = list(engine.spectra(measurement).values())
+    speed = measurement.speed_hz
+    if speed is not None and speed_contradiction(measurement, speed):
+        speed = None
+    return diagnose(spectra, machine.layout.bearing, speed)
+
+
+def closest(machine: Machine, row: Rows) -> NDArray[np.intp]:
+    """Return places of the healthy snapshots that are most like a row, in robust spreads."""
+    columns = list(machine.main.columns)
+    reference = machine.reference[:, columns].astype(np.float64)
+    centre = np.median(reference, axis=0)
+    spread = np.maximum(1.4826 * np.median(np.abs(reference - centre), axis=0), 1e-6)
+    distance = np.nansum(((reference - row[columns]) / spread) ** 2, axis=1)
+    return np.argsort(distance, kind="stable")[:CLOSEST]
+
+
+def words_for(machine: Machine, name: str) -> str:
+    """Return a feature's name for people, with the band it listens to."""
+    channel, _, kind = name.rpartition(".")
+    band = machine.layout.frequencies_hz(name)
+    where = f" ({band[0]:.0f} to {band[1]:.0f} Hz)" if band else ""
+    return f"{kind.replace('_', ' ')} of {channel}{where}"
+
+
+def date(seconds: float) -> str:
+    """Return a time for people: a date, or seconds since the start of an undated history."""
+    if seconds < 1e8:
+        return f"{seconds:.0f} s"
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _sentence(
+    machine: Machine,
+    row: Rows,
+    shares: Mapping[str, float],
+    told: Diagnosis,
+    faults: list[SensorFault],
+) -> str:
+    if faults:
+        return f"{machine.name}: {faults[0].sensor} {faults[0].sentence}"
+    if not shares:
+        return f"{machine.name}: this snapshot has no usable features."
+    first = next(iter(shares))
+    place = machine.layout.place(first)
+    usual = float(np.median(machine.reference[:, place]))
+    now, then = (machine.layout.natural(first, value) for value in (float(row[place]), usual))
+    found = f" Diagnosis: {told.fault}." if told.status == "fault" else f" {told.reason}."
+    return (
+        f"{machine.name}: the {words_for(machine, first)} speaks loudest, {now:.3g} against "
+        f"{then:.3g} usually.{found}"
+    )
+
+
+def _figures(
+    machine: Machine,
+    measurement: Measurement,
+    row: Rows,
+    shares: Mapping[str, float],
+    engine: Engine,
+) -> list[Figure]:
+    figures = [_against_healthy(machine, row, shares)] if shares else []
+    for name, spectrum in engine.spectra(measurement).items():
+        shown = spectrum.envelope_hz <= 40 * (measurement.speed_hz or 25.0)
+        figures.append(
+            plots.lines(
+                f"Envelope spectrum of {name}",
+                f"Lines of the envelope between {spectrum.band_hz[0]:.0f} and "
+                f"{spectrum.band_hz[1]:.0f} Hz; a bearing fault stands at its order and multiples.",
+                {name: (spectrum.envelope_hz[shown], spectrum.envelope[shown])},
+                x_label="frequency of the envelope [Hz]",
+                y_label=f"amplitude [{spectrum.unit}]",
+            )
+        )
+    return figures
+
+
+def _against_healthy(machine: Machine, row: Rows, shares: Mapping[str, float]) -> Figure:
+    """The loudest features of a snapshot beside its closest healthy ones."""
+    near = machine.reference[closest(machine, row)]
+    everything = machine.reference
+    series = {}
+    places = [machine.layout.place(name) for name in shares]
+    x = np.arange(len(places), dtype=float)
+    centre = np.median(everything[:, places], axis=0)
+    spread = np.maximum(1.4826 * np.median(np.abs(everything[:, places] - centre), axis=0), 1e-6)
+    series["this snapshot"] = (x, (row[places] - centre) / spread)
+    series["closest healthy ones"] = (x, (near[:, places].mean(axis=0) - centre) / spread)
+    names = "; ".join(f"{i}: {words_for(machine, n)}" for i, n in enumerate(shares))
+    return plots.lines(
+        "Loudest features",
+        f"Distance from the healthy median in robust spreads. {names}.",
+        series,
+        x_label="feature",
+        y_label="robust spreads",
+    )

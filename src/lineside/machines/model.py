@@ -1,0 +1,110 @@
+"""The fitted model: one learned machine per name, judged by sessions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from lineside.core.contract import Explanation, Refusal, UserError
+from lineside.machines.fitted import Machine, load_machine
+from lineside.machines.items import Snapshot
+from lineside.machines.reading import load_measurement
+from lineside.machines.session import Session
+from lineside.machines.verdict import Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachinesModel:
+    """What one method learned of every machine.
+
+    Attributes:
+        method: Name of its recipe.
+        machines: By name.
+        identity: Hash of its content, empty before it was stored.
+    """
+
+    method: str
+    machines: Mapping[str, Machine]
+    identity: str = ""
+
+    def session(self, machine: str, state: Mapping[str, Any] | None = None) -> Session:
+        """Return the memory of one machine, fresh or taken up from a state.
+
+        Raises:
+            UserError: if the machine was never learned.
+        """
+        if machine not in self.machines:
+            raise UserError(
+                f"machine {machine!r} was never learned",
+                f"this model knows {', '.join(sorted(self.machines))}",
+            )
+        return Session(self.machines[machine], state)
+
+    def predict(self, items: Sequence[Snapshot]) -> list[Verdict | Refusal]:
+        """Judge snapshots: each machine's in order of time, the answers in the order of `items`."""
+        answers: dict[int, Verdict | Refusal] = {}
+        sessions: dict[str, Session] = {}
+        order = sorted(range(len(items)), key=lambda i: (items[i].machine, items[i].time, i))
+        for place in order:
+            answers[place] = self._answer(items[place], sessions)
+        return [answers[place] for place in range(len(items))]
+
+    def explain(self, item: Snapshot) -> Explanation:
+        """Say what speaks for the novelty of one snapshot."""
+        from lineside.machines.evidence import explain_snapshot
+
+        if item.machine not in self.machines:
+            return Explanation(item=item.id, text=f"{item.machine} was never learned.")
+        return explain_snapshot(self.machines[item.machine], load_measurement(item))
+
+    def spec(self) -> dict[str, Any]:
+        """Return everything but tensors and calibrations."""
+        return {
+            "method": self.method,
+            "machines": {name: machine.spec() for name, machine in self.machines.items()},
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the arrays of all machines."""
+        return {
+            f"{place}.{key}": tensor
+            for place, machine in enumerate(self.machines.values())
+            for key, tensor in machine.tensors().items()
+        }
+
+    def operating_block(self) -> dict[str, Any]:
+        """Return the calibrations, empty before there are any."""
+        block = {name: machine.operating() for name, machine in self.machines.items()}
+        done = any(entry["main"] is not None for entry in block.values())
+        return {"machines": block} if done else {}
+
+    def with_operating(self, block: Mapping[str, Any], identity: str = "") -> MachinesModel:
+        """Return the model with stored calibrations."""
+        stored = block.get("machines", {})
+        machines = {
+            name: machine.with_operating(stored.get(name, {}))
+            for name, machine in self.machines.items()
+        }
+        return dataclasses.replace(self, machines=machines, identity=identity or self.identity)
+
+    def _answer(self, item: Snapshot, sessions: dict[str, Session]) -> Verdict | Refusal:
+        try:
+            if item.machine not in sessions:
+                sessions[item.machine] = self.session(item.machine)
+            return sessions[item.machine].push(load_measurement(item))
+        except UserError as error:
+            return Refusal(item=item.id, message=error.message, hint=error.hint)
+
+
+def load(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> MachinesModel:
+    """Rebuild a model from `MachinesModel.spec` and `MachinesModel.tensors`."""
+    machines = {}
+    for place, (name, own) in enumerate(spec["machines"].items()):
+        start = f"{place}."
+        arrays = {k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)}
+        machines[name] = load_machine(own, arrays)
+    return MachinesModel(method=spec["method"], machines=machines)

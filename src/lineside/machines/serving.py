@@ -1,0 +1,69 @@
+"""Judging files for the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lineside.core.artefact import load_model
+from lineside.core.contract import Refusal, Section, UserError
+from lineside.core.files import write_bytes
+from lineside.core.report import render
+from lineside.machines.items import Snapshot
+from lineside.machines.model import MachinesModel
+from lineside.machines.reading import find_snapshots
+from lineside.machines.verdict import Verdict
+
+
+def judge(files: Sequence[Path], model: Path) -> list[Verdict | Refusal]:
+    """Judge all snapshots of files and folders, each machine's in order of time.
+
+    Raises:
+        UserError: no file is given, or the model is of another application.
+    """
+    if not files:
+        raise UserError("no file is given", "lineside machines predict FILES --model RUN")
+    fitted = _load(model)
+    items: list[Snapshot] = []
+    refusals: list[Verdict | Refusal] = []
+    for path in files:
+        if not path.exists():
+            refusals.append(
+                Refusal(item=str(path), message="does not exist", hint="check the path")
+            )
+            continue
+        for found in find_snapshots(path):
+            if isinstance(found, Refusal):
+                refusals.append(found)
+            else:
+                items.append(found)
+    return [*fitted.predict(items), *refusals]
+
+
+def explain_to_page(path: Path, model: Path, out: Path) -> str:
+    """Write the explanation of the newest snapshot of a path as a page; return its sentence.
+
+    Raises:
+        UserError: if there is no readable snapshot, or the model is of another application.
+    """
+    fitted = _load(model)
+    items = [found for found in find_snapshots(path) if isinstance(found, Snapshot)]
+    if not items:
+        raise UserError(f"{path} holds no readable snapshot", "check its files")
+    told = fitted.explain(max(items, key=lambda item: item.time))
+    page = render(
+        title=told.item,
+        kicker="lineside machines",
+        summary=[told.text],
+        sections=[Section(title="Evidence", blocks=(told,))],
+        footer="Made on this machine by lineside; nothing in this file is loaded from elsewhere.",
+    )
+    write_bytes(out, page.encode())
+    return told.text
+
+
+def _load(path: Path) -> MachinesModel:
+    model = load_model(path)
+    if not isinstance(model, MachinesModel):
+        raise UserError(f"{path} is not a model of machines", "give a run of lineside machines")
+    return model
