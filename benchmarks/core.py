@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import adversarial, explanations, information, recording, zoom
+from benchmarks import adversarial, anogan, explanations, information, recording, zoom
 from benchmarks.results import Say, print_results, run_results
 
 RESULTS: dict[str, Callable[[Say], None]] = {
@@ -22,6 +22,7 @@ RESULTS: dict[str, Callable[[Say], None]] = {
     "information": information.information_plane,
     "zoom": zoom.zoom_results,
     "adversarial": adversarial.adversarial,
+    "fanogan": anogan.fanogan,
 }
 
 SEEDS = {

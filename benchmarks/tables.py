@@ -208,7 +208,7 @@ PREFIXES = {
         "softmax_auc",
         "total_variation_auc",
     ),
-    "anogan": ("fanogan_", "pca_auroc", "autoencoder_auroc", "mean_image_auroc"),
+    "anogan": ("fanogan_", "pca_auroc", "autoencoder_auroc", "mean_patch_auroc"),
 }
 """Tables of every number whose name begins so."""
 

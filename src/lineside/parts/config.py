@@ -17,6 +17,9 @@ METHOD_NAMES = (
     "golden_template",
     "brightness",
 )
+"""What runs by default."""
+OPTIONAL_NAMES = ("anogan", "autoencoder", "patch_pca")
+"""What runs where it is asked for: reconstruction takes minutes and seldom wins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,7 @@ class Config:
     seed: int = 0
     """Seed of every random stream."""
     methods: tuple[str, ...] = METHOD_NAMES
-    """Methods to run; the first one becomes the model that predicts."""
+    """Methods to run; the first one predicts. Beside those: anogan, autoencoder, patch_pca."""
     view_rule: Literal["any", "every"] = "any"
     """A part is faulty if any of its views is, or only if every view is."""
     part_pattern: str = ""
@@ -59,11 +62,12 @@ class Config:
             value = getattr(self, name)
             if not 0.0 < value < 1.0:
                 raise UserError(f"{name} is {value}", "it is a fraction between 0 and 1")
-        unknown = [name for name in self.methods if name not in METHOD_NAMES]
+        known = (*METHOD_NAMES, *OPTIONAL_NAMES)
+        unknown = [name for name in self.methods if name not in known]
         if unknown or not self.methods:
             raise UserError(
                 f"unknown method {unknown[0]!r}" if unknown else "no method is given",
-                f"methods are {', '.join(METHOD_NAMES)}",
+                f"methods are {', '.join(known)}",
             )
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}", "it is 0 or more")

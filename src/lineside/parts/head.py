@@ -130,8 +130,7 @@ def train_network(
         log: Receives the recorder's rows.
     """
     network = _started(cells, hidden, generator, start)
-    count, members = cells.weight.shape
-    batch = min(batch, count)
+    (count, members), batch = cells.weight.shape, min(batch, len(cells.weight))
     steps = int(np.clip(epochs * count // batch, least_steps, most_steps))
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
@@ -143,14 +142,13 @@ def train_network(
         recorder.start(step)
         if step >= steps // 3 and step % max(1, steps // 8) == 0:
             _rank_bags(cells, weight, network)
-        at = step * batch % count
-        if at + batch > count:
-            order, at = torch.randperm(count, generator=generator), 0
-        rows = order[at : at + batch]
+        if step * batch % count + batch > count:
+            order = torch.randperm(count, generator=generator)
+        rows = _batch_rows(order, step * batch % count, batch)
         x = draw.noisy(cells.inputs[rows])
         recorder.loaded()
-        logits = network(x, draw.keep(len(rows), members * hidden))
-        loss = _loss(logits, known[rows], weight[rows])
+        kept = draw.keep(batch, members * hidden)
+        loss = _loss(network(x, kept), known[rows], weight[rows])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         recorder.before_update()
@@ -159,6 +157,11 @@ def train_network(
         schedule.step()
     recorder.flush()
     return network.eval()
+
+
+def _batch_rows(order: Tensor, at: int, batch: int) -> Tensor:
+    """The rows of a batch; at the end of a pass the first ones of the next order."""
+    return order[at : at + batch] if at + batch <= len(order) else order[:batch]
 
 
 def _started(

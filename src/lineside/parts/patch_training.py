@@ -71,7 +71,7 @@ class Recipe:
     keep_best: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Surroundings:
     """What a fit reports to and is steered by."""
 

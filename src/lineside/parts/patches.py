@@ -220,9 +220,7 @@ def fit_patch_cnn(
         spread=data.spread,
     )
     networks.initialise(detector.network, int(weights_rng.integers(2**31)))
-    around = Surroundings(
-        log=log, progress=progress, stop=stop, checkpoint=checkpoint, snapshots=snapshots
-    )
+    around = Surroundings(log, progress, stop, checkpoint, snapshots)
     train_on_crops(detector.network, data, detector.standardise, recipe, batches_rng, around)
     fitted(detector, data)
     return with_tile_slope(detector, validation or train) if size_corrected else detector

@@ -47,6 +47,8 @@ class Recipe:
 
 
 HERE = "lineside.parts"
+RESUMABLE = ("patch_cnn", "anogan", "autoencoder")
+"""Methods that stop by themselves, with a checkpoint."""
 RECIPES: dict[str, Recipe] = {
     "detector": Recipe(
         kind="deep", module=f"{HERE}.detector", name="detector",
@@ -80,6 +82,18 @@ RECIPES: dict[str, Recipe] = {
         kind="trivial", module=f"{HERE}.classical.brightness", name="brightness",
         help="brightness, contrast and size of the whole image",
     ),
+    "anogan": Recipe(
+        kind="deep", module=f"{HERE}.anogan.detector", name="anogan",
+        help="f-AnoGAN: what a generator of good patches cannot rebuild",
+    ),
+    "autoencoder": Recipe(
+        kind="deep", module=f"{HERE}.autoencoder", name="autoencoder",
+        help="convolutional autoencoder on good patches",
+    ),
+    "patch_pca": Recipe(
+        kind="classical", module=f"{HERE}.patch_pca", name="patch_pca",
+        help="principal components of good patches",
+    ),
 }  # fmt: skip
 
 
@@ -110,24 +124,31 @@ def fit_detector_of(
 ) -> Detector:
     """Fit one method's detector; only the patch CNN takes settings from the user."""
     options: dict[str, Any] = {}
+    if name in RESUMABLE:
+        options = {"checkpoint": run.folder / "checkpoint" / name, "stop": run.stopping}
     if name == "patch_cnn":
-        options = {
-            "crop_px": config.crop_px,
-            "width": config.width,
-            "steps": config.cnn_steps,
-            "checkpoint": run.folder / "checkpoint" / name,
-            "stop": run.stopping,
-        }
+        options |= {"crop_px": config.crop_px, "width": config.width, "steps": config.cnn_steps}
         if config.insight:
             options["snapshots"] = run.folder / "snapshots" / name
             options["fitted"] = partial(_draw_training, name, run)
 
     def log(row: Mapping[str, Any]) -> None:
-        if name != "patch_cnn":  # which stops by itself, with a checkpoint
+        if name not in RESUMABLE:
             run.check_stop()
         run.log({"method": name, **row})
 
-    return RECIPES[name].fit()(train, validation, rng=run.rng(name), log=log, **options)
+    detector = RECIPES[name].fit()(train, validation, rng=run.rng(name), log=log, **options)
+    if name == "anogan" and config.insight:
+        _draw_samples(name, run, detector, validation or train)
+    return detector
+
+
+def _draw_samples(name: str, run: Run, detector: Any, examples: Sequence[Example]) -> None:
+    """Keep the figures that show what a generator makes and rebuilds."""
+    from lineside.core.keepsakes import keep_figures
+    from lineside.parts.anogan.figures import sample_figures
+
+    keep_figures(run.folder, name, sample_figures(detector, examples, run.rng("figures")))
 
 
 def _draw_training(name: str, run: Run, cnn: PatchCNN, data: CropData) -> None:

@@ -1,0 +1,157 @@
+"""What can go wrong with f-AnoGAN, in plain words: rows of the form of `lineside.core.health`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from lineside.core.contract import Estimate
+from lineside.core.files import finite
+
+PUBLISHED_PATCHES = 7_000_000
+"""Patches shown to the critic: 7 passes over about one million."""
+PUBLISHED_ENCODER_PATCHES = 3_200_000
+"""50,000 updates of the encoder with 64 patches each."""
+ENOUGH = 0.5
+"""Below this share of the published schedule the method is called under-trained."""
+NORM_RANGE = (0.5, 2.0)
+LEAST_SPREAD = 0.25
+SETTLED = 0.25
+WINDOW_STEPS = 50
+WARM_UP_STEPS = 100
+
+Log = Callable[[dict[str, Any]], None]
+
+
+class Watch:
+    """Watches an adversarial training and logs each warning once.
+
+    * *gradient penalty*: the critic's gradient norm, which the penalty draws to 1, averages
+      outside 0.5 to 2 over two windows of 50 generator updates in a row.
+    * *mode collapse*: generated patches vary less than a quarter as much as real ones, likewise.
+    * *not settled*: at the end the critic's estimate of the distance between real and generated
+      patches still moves by more than a quarter between the last two fifths.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self.warnings: list[dict[str, Any]] = []
+        self._log = log
+        self._norms: list[float] = []
+        self._spreads: list[float] = []
+        self._hits = {"gradient penalty": 0, "mode collapse": 0}
+        self._distances: list[float] = []
+
+    def step(self, step: int, *, gradient_norm: float, spread: float, distance: float) -> None:
+        """Judge one generator update.
+
+        Args:
+            step: Its number.
+            gradient_norm: Mean norm of the critic's gradient between real and generated patches.
+            spread: Standard deviation of generated pixels over that of real ones, see `spread_of`.
+            distance: The critic's mean score of real patches minus that of generated ones.
+        """
+        self._distances.append(distance)
+        self._norms.append(gradient_norm)
+        self._spreads.append(spread)
+        if len(self._norms) < WINDOW_STEPS:
+            return
+        norm, width = float(np.mean(self._norms)), float(np.mean(self._spreads))
+        self._norms, self._spreads = [], []
+        if step < WARM_UP_STEPS:
+            return
+        if self._again("gradient penalty", not NORM_RANGE[0] <= norm <= NORM_RANGE[1]):
+            text = (
+                f"The gradient penalty has lost its hold: the critic's gradient norm averages "
+                f"{norm:.2f} where it should be about 1, so its scores no longer measure a "
+                "distance. Lower the learning rate or raise the penalty's weight."
+            )
+            self._warn(step, "gradient penalty", norm, text)
+        if self._again("mode collapse", width < LEAST_SPREAD):
+            text = (
+                f"The generator has collapsed: its patches vary {width:.0%} as much as real ones, "
+                "so most good patches cannot be reconstructed. Train the critic longer or start "
+                "with another seed."
+            )
+            self._warn(step, "mode collapse", width, text)
+
+    def finish(self, step: int) -> None:
+        """Judge the end of the adversarial training."""
+        if len(self._distances) < 4 * WINDOW_STEPS:
+            return
+        tail = np.array(self._distances)[-2 * (len(self._distances) // 5) :]
+        before, last = (float(half.mean()) for half in np.array_split(tail, 2))
+        change = abs(last - before) / max(abs(last), 1e-12)
+        if change > SETTLED:
+            text = (
+                f"The critic has not settled: the distance it measures between real and generated "
+                f"patches still changed by {change:.0%} towards the end. Train for more steps."
+            )
+            self._warn(step, "not settled", change, text)
+
+    def state(self) -> dict[str, Any]:
+        """Return the plain values that a resumed run needs."""
+        return {
+            "warnings": self.warnings,
+            "norms": self._norms,
+            "spreads": self._spreads,
+            "hits": self._hits,
+            "distances": self._distances,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self.warnings = list(state["warnings"])
+        self._norms = list(state["norms"])
+        self._spreads = list(state["spreads"])
+        self._hits = dict(state["hits"])
+        self._distances = list(state["distances"])
+
+    def _again(self, kind: str, hit: bool) -> bool:
+        self._hits[kind] = self._hits[kind] + 1 if hit else 0
+        return self._hits[kind] >= 2
+
+    def _warn(self, step: int, kind: str, value: float, text: str) -> None:
+        if any(row["warning"] == kind for row in self.warnings):
+            return
+        row = {"step": step, "warning": kind, "layer": "", "value": finite(value), "text": text}
+        self.warnings.append(row)
+        self._log(row)
+
+
+def under_trained(gan_patches: int, encoder_patches: int) -> str:
+    """Return a sentence if training was far below the published schedule, else nothing.
+
+    Args:
+        gan_patches: Patches shown to the critic: updates times critic steps times batch.
+        encoder_patches: Patches shown to the encoder.
+    """
+    shares = (gan_patches / PUBLISHED_PATCHES, encoder_patches / PUBLISHED_ENCODER_PATCHES)
+    if min(shares) >= ENOUGH:
+        return ""
+    return (
+        f"f-AnoGAN is under-trained here: its critic saw {gan_patches:,} patches, "
+        f"{shares[0]:.1%} of the published schedule, and its encoder {encoder_patches:,}, "
+        f"{shares[1]:.1%}. Its number says little about the method at full length."
+    )
+
+
+def against_chance(name: str, auroc: Estimate) -> str:
+    """Return a sentence if an AUROC is worse than chance or cannot be told from it, else nothing.
+
+    The sign is never turned round afterwards: that would be a choice made on test labels.
+    """
+    if auroc.low is None or auroc.high is None:
+        return ""
+    if auroc.high < 0.5:
+        return (
+            f"{name} is worse than chance on these data: AUROC {auroc.value:.3f} "
+            f"[{auroc.low:.3f}, {auroc.high:.3f}]; good pictures look odder to it than faulty ones."
+        )
+    if auroc.low <= 0.5:
+        return (
+            f"{name} cannot be told from chance on these data: AUROC {auroc.value:.3f} "
+            f"[{auroc.low:.3f}, {auroc.high:.3f}]."
+        )
+    return ""
