@@ -27,6 +27,7 @@ from lineside.core.risk import (
 )
 from lineside.core.workflow import Study
 from lineside.parts import cases
+from lineside.parts.anogan.guards import against_chance
 from lineside.parts.robustness_chapter import robustness
 
 REVIEW_COST = 0.2
@@ -75,11 +76,27 @@ def _fresh_evidence(point: OperatingPoint, groups: GroupScores) -> list[str]:
 
 def sections(study: Study) -> list[Section]:
     """Return the chapters in reading order."""
-    chapters = [operating(study), kinds(study), slices(study), costs(study), cases.cases(study)]
+    chapters = [
+        doubted_methods(study), operating(study), kinds(study), slices(study), costs(study),
+        cases.cases(study),
+    ]  # fmt: skip
     if study.config.robustness:
         chapters.append(robustness(study))
     chapters += [cases.guide(study), cases.doubts(study)]
     return [chapter for chapter in chapters if chapter.blocks]
+
+
+def doubted_methods(study: Study) -> Section:
+    """Say in plain words which methods are at chance or below, and which are under-trained."""
+    lines = []
+    for method in study.methods:
+        lines.append(against_chance(method.name, method.estimates["image_auroc"]))
+        lines.append(str(getattr(method.model.detector, "shortfall", "")))
+    return Section(
+        title="Methods to distrust",
+        lead="Their place in the leaderboard means little.",
+        blocks=tuple(line for line in lines if line),
+    )
 
 
 def operating(study: Study) -> Section:
