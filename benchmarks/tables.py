@@ -20,7 +20,12 @@ from benchmarks.results import RESULTS, ROOT
 from lineside.core.files import write_bytes
 from lineside.parts.config import METHOD_NAMES
 
-PAGES = ("README.md", "src/lineside/parts/README.md", "docs/interpretability.md")
+PAGES = (
+    "README.md",
+    "src/lineside/parts/README.md",
+    "src/lineside/machines/README.md",
+    "docs/interpretability.md",
+)
 COMMON_VERBS = ("train", "evaluate", "predict", "explain", "audit")
 VERBS = {
     "parts": (*COMMON_VERBS, "watch", "feedback", "recalibrate", "demo"),
@@ -197,6 +202,17 @@ CERTIFICATES = tuple(
 
 PREFIXES = {
     "robustness": ("robust_",),
+    "machines": (
+        "ims1_",
+        "ims2_",
+        "femto_",
+        "skab_",
+        "machines_per_core",
+        "engine_",
+        "tsfel_",
+        "mfpt_",
+        "hitsm_",
+    ),
     "recorder": ("recorder_", "warning_", "label_precision"),
     "captum": ("captum_",),
     "information": ("information_",),
