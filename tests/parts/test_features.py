@@ -19,6 +19,7 @@ def crops(channels=1, side=32):
     return CropPool(
         pixels=pixels.clip(0, 1),
         part=np.array([f"part-{i % 12}" for i in range(60)]),
+        source=np.array([f"{i}.png" for i in range(60)]),
         good=np.arange(15, 60),
         defect=tuple(np.array([i, i + 5, i + 10]) for i in range(5)),
         bags=(),
