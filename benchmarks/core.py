@@ -7,12 +7,11 @@ outside the project; a benchmark whose data are absent says so.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 
 from benchmarks import adversarial, anogan, explanations, information, recording, zoom
-from benchmarks.results import Say, print_results, run_results
+from benchmarks.results import Say, run_command
 
 RESULTS: dict[str, Callable[[Say], None]] = {
     "planted_faults": recording.planted_faults,
@@ -34,17 +33,5 @@ SEEDS = {
 """Seeds (or folds) behind a result; one seed, 0, where nothing is said."""
 
 
-def main() -> int:
-    """Run the named results, or all of them in order."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", action="append", choices=RESULTS, default=None)
-    parser.add_argument("--list", action="store_true")
-    options = parser.parse_args()
-    if options.list:
-        print_results(RESULTS)
-        return 0
-    return run_results("core", RESULTS, options.only, lambda name: SEEDS.get(name, (0,)))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("core", RESULTS, SEEDS, __doc__ or ""))

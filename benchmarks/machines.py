@@ -7,12 +7,11 @@ whose data are absent says so.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 
 from benchmarks import machines_engine, machines_onsets
-from benchmarks.results import Say, print_results, run_results
+from benchmarks.results import Say, run_command
 
 RESULTS: dict[str, Callable[[Say], None]] = {
     "ims2": machines_onsets.ims2,
@@ -26,17 +25,5 @@ SEEDS = {"ims2": tuple(range(5))}
 """Seeds behind a result; one seed, 0, where nothing is said."""
 
 
-def main() -> int:
-    """Run the named results, or all of them in order."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", action="append", choices=RESULTS, default=None)
-    parser.add_argument("--list", action="store_true")
-    options = parser.parse_args()
-    if options.list:
-        print_results(RESULTS)
-        return 0
-    return run_results("machines", RESULTS, options.only, lambda name: SEEDS.get(name, (0,)))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("machines", RESULTS, SEEDS, __doc__ or ""))

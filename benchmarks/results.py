@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -76,6 +77,30 @@ def run_results(
         print(f"skipped {chosen[0]}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def run_command(
+    app: str,
+    results: Mapping[str, Callable[[Say], None]],
+    seeds: Mapping[str, Sequence[int]],
+    description: str,
+) -> int:
+    """Answer ``--list`` and ``--only NAME`` on the command line; return the exit code.
+
+    Args:
+        app: The application, or ``core``.
+        results: Functions by name of the result.
+        seeds: The seeds of a result; one seed, 0, where nothing is said.
+        description: What ``--help`` says.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--only", action="append", choices=results, default=None)
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    if options.list:
+        print_results(results)
+        return 0
+    return run_results(app, results, options.only, lambda name: seeds.get(name, (0,)))
 
 
 def print_results(results: Mapping[str, Callable[[Say], None]]) -> None:
