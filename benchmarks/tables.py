@@ -76,6 +76,26 @@ HEADLINES: tuple[Row, ...] = (
     ("predict one image, 95th percentile [ms]", "predict_ms_p95", "100", ""),
     ("peak memory, 4096x256 included [MB]", "peak_rss_mb", "1500", ""),
     ("lineside --help [s]", "help_seconds", "0.3", ""),
+    ("recorder: share of the training's CPU time", "recorder_overhead", "0.02", ""),
+    ("explanations: largest difference to captum", "captum_max_difference", "1e-5", ""),
+    (
+        "flipped labels named in a run, false warnings beside",
+        "warning_recall_labels",
+        "0.9",
+        "warning_false_rate",
+    ),
+    (
+        "adversarial trace: AUC for FGSM 4/255, maximum softmax beside",
+        "adversarial_auc_fgsm",
+        "0.85",
+        "softmax_auc",
+    ),
+    (
+        "f-AnoGAN on tiles: image AUROC, PCA on the same patches beside",
+        "fanogan_auroc",
+        "",
+        "pca_auroc",
+    ),
 )
 SPLITTED = ("tile_", "elpv_", "demo_", "robust_", "vgg_", "crop_", "pretrained_", "random_")
 """Numbers that are meant to be means over three splits or seeds."""
