@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lineside.core.checkpoint import under
 from lineside.machines.alarms import Calibration, Rules
 from lineside.machines.detectors.detection import Detector, Rows
 from lineside.machines.operation import Operation
@@ -125,14 +126,14 @@ class Machine:
 
 def load_machine(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Machine:
     """Rebuild a machine from `Machine.spec` and `Machine.tensors`."""
-    operation = {k: v.numpy() for k, v in _under(tensors, "operation.").items()}
+    operation = {k: v.numpy() for k, v in under(tensors, "operation.").items()}
     return Machine(
         name=spec["name"],
         layout=Layout.from_spec(spec["layout"]),
         norms=Norms.from_spec(spec["norms"]),
         operation=Operation.from_spec(spec["operation"], operation),
-        main=_load_branch(spec["main"], _under(tensors, "main.")),
-        free=_load_branch(spec["free"], _under(tensors, "free.")) if spec["free"] else None,
+        main=_load_branch(spec["main"], under(tensors, "main.")),
+        free=_load_branch(spec["free"], under(tensors, "free.")) if spec["free"] else None,
         rules=Rules.from_spec(spec["rules"]),
         reference=tensors["reference"].numpy(),
         reference_times=tuple(spec["reference_times"]),
@@ -155,7 +156,3 @@ def _load_branch(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Bran
         columns=tuple(spec["columns"]),
         detector=RECIPES[spec["method"]].load(spec["detector"], tensors),
     )
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}

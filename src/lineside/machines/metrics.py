@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from lineside.core.contract import Metric, Outcome
 from lineside.core.measures import Ranking, RankMetric, Units
+from lineside.machines.alarms.calibration import MONTH_SECONDS
 
-MONTH_SECONDS = 365.25 * 86400 / 12
 MISSED_COST = 50.0
 """What a failure without warning costs, in units of one false alarm episode."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lineside.core.checkpoint import under
 from lineside.core.contract import Explanation, Refusal, UserError
 from lineside.machines.fitted import Machine, load_machine
 from lineside.machines.items import Snapshot
@@ -104,7 +105,5 @@ def load(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> MachinesMode
     """Rebuild a model from `MachinesModel.spec` and `MachinesModel.tensors`."""
     machines = {}
     for place, (name, own) in enumerate(spec["machines"].items()):
-        start = f"{place}."
-        arrays = {k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)}
-        machines[name] = load_machine(own, arrays)
+        machines[name] = load_machine(own, under(tensors, f"{place}."))
     return MachinesModel(method=spec["method"], machines=machines)
