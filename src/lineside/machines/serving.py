@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lineside.core.artefact import load_model
-from lineside.core.contract import Refusal, Section, UserError
-from lineside.core.files import write_bytes
-from lineside.core.report import render
+from lineside.core.contract import Refusal, UserError
+from lineside.core.report import write_explanation
 from lineside.machines.items import Snapshot
 from lineside.machines.model import MachinesModel
 from lineside.machines.reading import find_snapshots
@@ -51,15 +50,9 @@ def explain_to_page(path: Path, model: Path, out: Path) -> str:
     if not items:
         raise UserError(f"{path} holds no readable snapshot", "check its files")
     told = fitted.explain(max(items, key=lambda item: item.time))
-    page = render(
-        title=told.item,
-        kicker="lineside machines",
-        summary=[told.text],
-        sections=[Section(title="Evidence", blocks=(told,))],
-        footer="Made on this machine by lineside; nothing in this file is loaded from elsewhere.",
+    return write_explanation(
+        out, told.item, f"model {fitted.identity}", told, "The newest snapshot that was given."
     )
-    write_bytes(out, page.encode())
-    return told.text
 
 
 def _load(path: Path) -> MachinesModel:

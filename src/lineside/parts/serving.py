@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lineside.core.artefact import load_model, model_folder
-from lineside.core.contract import Explanation, Refusal, Section, Table, UserError
+from lineside.core.contract import Explanation, Refusal, UserError
 from lineside.core.files import write_bytes
 from lineside.core.progress import Progress
 from lineside.parts.detection import Image
@@ -269,25 +269,17 @@ def explain_to_page(file: Path, model: Path, out: Path) -> str:
     Raises:
         UserError: if the file or the model cannot be read.
     """
-    from lineside.core.report import render
+    from lineside.core.report import write_explanation
 
     fitted: PartsModel = load_model(model)
-    explanation: Explanation = explain_with_cnn(fitted, file, _cnn_beside(model))
-    facts = Table(
-        title="Numbers",
-        columns=("quantity", "value"),
-        rows=tuple(explanation.facts.items()),
-        caption="Scores have no unit; higher is more faulty.",
+    told: Explanation = explain_with_cnn(fitted, file, _cnn_beside(model))
+    return write_explanation(
+        out,
+        f"{file.name}: what the model saw",
+        f"model {fitted.identity}",
+        told,
+        "Scores have no unit; higher is more faulty.",
     )
-    page = render(
-        title=f"{file.name}: what the model saw",
-        kicker=f"model {fitted.identity}",
-        summary=[explanation.text],
-        sections=[Section(title="Evidence", blocks=(*explanation.figures, facts))],
-        footer="Made by lineside on this machine; nothing in this file is loaded from elsewhere.",
-    )
-    write_bytes(out, page.encode())
-    return explanation.text
 
 
 def _cnn_beside(model: Path) -> PartsModel | None:

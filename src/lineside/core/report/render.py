@@ -8,6 +8,7 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment
@@ -44,7 +45,7 @@ def write_report(study: Study) -> None:
         summary=study.app.summary(study),
         facts=headline(study),
         sections=sections,
-        footer="Made on this machine by lineside; nothing in this file is loaded from elsewhere.",
+        footer=FOOTER,
     )
     write_bytes(study.run.folder / "report.html", page.encode())
     write_json(study.run.folder / "report.json", numbers(study))
@@ -71,6 +72,36 @@ def numbers(study: Study) -> dict[str, Any]:
         "checks": [dataclasses.asdict(check) for check in study.checks],
         "refusals": [refusal.as_json() for refusal in study.refusals],
     }
+
+
+FOOTER = "Made on this machine by lineside; nothing in this file is loaded from elsewhere."
+
+
+def write_explanation(out: Path, title: str, kicker: str, told: Explanation, caption: str) -> str:
+    """Write a page that explains one verdict, and return its sentence.
+
+    Args:
+        out: The file.
+        title: Heading of the page.
+        kicker: Small line above it.
+        told: Sentence, figures and facts.
+        caption: Reads the table of facts.
+    """
+    facts = Table(
+        title="Facts",
+        columns=("what", "value"),
+        rows=tuple((key, str(value)) for key, value in told.facts.items()),
+        caption=caption,
+    )
+    page = render(
+        title=title,
+        kicker=kicker,
+        summary=[told.text],
+        sections=[Section(title="Evidence", blocks=(*told.figures, facts))],
+        footer=FOOTER,
+    )
+    write_bytes(out, page.encode())
+    return told.text
 
 
 def render(
