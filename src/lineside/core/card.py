@@ -50,8 +50,8 @@ def model_card(study: Study, method: MethodStudy) -> str:
             *_block(
                 "Limits",
                 [
-                    "Valid for data like those it was calibrated on: the same products, cameras "
-                    "and light. Recalibrate after any change."
+                    "Valid for data like those it was calibrated on. Recalibrate after any change "
+                    "of what is measured, or of how."
                 ],
             ),
         ]
