@@ -67,3 +67,12 @@ def run(trained, tmp_path):
     import shutil
 
     return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """The URL of a PostgreSQL server; skips where none can be started."""
+    from tests.databases import cluster
+
+    with cluster() as url:
+        yield url

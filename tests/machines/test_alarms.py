@@ -1,4 +1,4 @@
-"""Calibration, alarm logic and the guard of the baseline."""
+"""Calibration and alarm logic."""
 
 from __future__ import annotations
 
@@ -14,13 +14,9 @@ from lineside.machines import detectors
 from lineside.machines.alarms import (
     Alarm,
     Calibration,
-    Learning,
-    LearningGuard,
     Rules,
     calibrate,
-    drift_along,
     limit_for_budget,
-    start_of_normal,
 )
 
 MINUTE = 60.0
@@ -71,6 +67,23 @@ def test_a_budget_is_only_promised_where_the_data_support_it() -> None:
     long = limit_for_budget(rng.normal(size=n), np.linspace(0, 40 * MONTH, n), Rules(), 0.1)
     assert long[0] == 4.0
     assert "within the budget" in long[1]
+
+
+def test_a_smaller_budget_begins_with_a_higher_limit() -> None:
+    z, times = np.zeros(66), 600 * np.arange(66.0)
+    limits = [limit_for_budget(z, times, Rules(), b)[0] for b in (10.0, 1.0, 0.1, 0.01)]
+    assert limits == [4.0, 4.0, 6.0, 9.0]
+    assert limit_for_budget(z, times, Rules(limit=3.0), 0.1)[0] == 3.0
+
+
+def test_a_limit_is_proven_from_the_highest_down() -> None:
+    """Five episodes at z of 5 are too many for 40 months, none beyond them is proof."""
+    n = 4000
+    z = np.zeros(n)
+    for start in range(500, 3000, 500):
+        z[start : start + 10] = 5.2
+    limit, promise = limit_for_budget(z, np.linspace(0, 40 * MONTH, n), Rules(), 0.1)
+    assert limit == 5.5 and promise.startswith("0 episodes")
 
 
 def test_the_default_limit_is_raised_where_healthy_rows_pass_it() -> None:
@@ -190,84 +203,6 @@ def test_resumed_anywhere_gives_identical_events() -> None:
         told = run(first, series[:cut])
         second = Alarm(rules, json.loads(json.dumps(first.state())))
         assert told + run(second, series[cut:], start=cut) == whole
-
-
-def slow_fault(days: int, rise: float) -> np.ndarray[Any, Any]:
-    rng = np.random.default_rng(4)
-    rows = rng.normal(0.0, 0.1, size=(days * 24, 3))
-    rows[:, 0] += rise * np.arange(len(rows)) / len(rows)
-    return rows.astype(np.float32)
-
-
-def test_a_planted_slow_fault_is_caught_and_not_absorbed() -> None:
-    rows, hour = slow_fault(60, 2.0), 3600.0
-    times = hour * np.arange(len(rows))
-    baseline = LearningGuard(Learning(rows=96))
-    baseline.learn(rows[:96], times[:96].tolist(), now=times[96])
-
-    def alarmed_at(relearn: bool) -> list[int]:
-        """Days of alarms where normal is the week before, or the first days for good."""
-        found: list[int] = []
-        for day in range(8, 60):
-            since = (day - 8) * 24 if relearn else 0
-            fit, held = rows[since : since + 96], rows[since + 96 : since + 168]
-            detector = detectors.fit_trend(fit, relative=True)
-            calibration = calibrate(
-                detector.score(held), hour * np.arange(72), rules=Rules(limit=8.0)
-            )
-            z = calibration.series(detector.score(rows[day * 24 - 48 : day * 24]))[0]
-            if events(run(Alarm(Rules(limit=8.0)), [float(v) for v in z])):
-                found.append(day)
-        return found
-
-    absorbed, kept = alarmed_at(relearn=True), alarmed_at(relearn=False)
-    assert len(absorbed) <= 2
-    assert kept[-1] == 59
-    assert len(kept) > 20
-    week = rows[600:768]
-    with pytest.raises(UserError, match="move the normal"):
-        baseline.learn(week, times[600:768].tolist(), now=times[768])
-    assert len(baseline.ledger) == 1
-    row = baseline.learn(
-        week, times[600:768].tolist(), now=times[768], by="Kim", why="bearing replaced"
-    )
-    assert row.feature == 0
-    assert row.shift > 3.0
-    again = LearningGuard(Learning(rows=96), json.loads(json.dumps(baseline.state())))
-    assert [r.by for r in again.ledger] == ["", "Kim"]
-
-
-def test_a_fault_during_learning_is_reported() -> None:
-    rows = slow_fault(8, 2.0)
-    assert drift_along(rows)[0] > 3.0
-    assert drift_along(slow_fault(8, 0.0)).max() < 3.0
-    with pytest.raises(UserError, match="drifts while the first normal is learned"):
-        LearningGuard(Learning()).learn(rows, list(range(len(rows))), now=1.0)
-
-
-def test_run_in_restarts_and_gaps() -> None:
-    baseline = LearningGuard(Learning(run_in_seconds=200, rows=3, gap_seconds=500, settle=2))
-    times = [0, 100, 200, 300, 1000, 1100, 1200, 1300, 1400]
-    told = [baseline.push(float(t)) for t in times]
-    assert told == [
-        "run-in", "run-in", "learning", "learning", "settling", "settling",
-        "learning", "learning", "learning",
-    ]  # fmt: skip
-    assert baseline.ready
-    rows = np.zeros((10, 2), dtype=np.float32)
-    baseline.learn(rows, [1400.0] * 10, now=1400)
-    assert [baseline.push(float(t)) for t in (1500, 5000, 5100, 5200)] == [
-        "monitoring", "settling", "settling", "monitoring",
-    ]  # fmt: skip
-
-
-def test_the_start_is_delayed_until_the_run_in_has_levelled() -> None:
-    rng = np.random.default_rng(5)
-    rows = rng.normal(0.0, 0.1, size=(400, 2))
-    rows[:, 1] += 3.0 * np.exp(-np.arange(400) / 30.0)
-    start = start_of_normal(rows)
-    assert 60 <= start <= 160
-    assert start_of_normal(rng.normal(size=(400, 2))) == 0
 
 
 def test_settings_that_cannot_count_are_refused() -> None:

@@ -183,19 +183,10 @@ def test_trend_by_hand() -> None:
     largest = detectors.fit_trend(rows)
     expected = 3.0 / (1.4826 * 0.5)
     assert np.log(largest.score(np.array([[1.0, 3.0]], np.float32)))[0] == pytest.approx(expected)
-
-
-def test_the_study_of_2019_is_one_preset() -> None:
-    study = detectors.preset("beyond-imagenet")
-    assert (study.bands, study.learn, study.held_out) == (100, 200, False)
-    assert len(study.detectors) == 8
-    assert study.detectors["vae"]["hidden"] == 32
-    assert study.detectors["vae"]["latent"] == 4
-    assert all(options.get("scaling", "robust") == "robust" for options in study.detectors.values())
-    fits = [getattr(detectors, f"fit_{options['fit']}") for options in study.detectors.values()]
-    assert len(fits) == 8
-    with pytest.raises(UserError, match="unknown preset"):
-        detectors.preset("imagenet")
+    falls = np.array([[0.0, -3.0]], np.float32)
+    assert np.log(largest.score(falls))[0] == pytest.approx(0.0)
+    both = detectors.fit_trend(rows, both_ways=True)
+    assert np.log(both.score(falls))[0] == pytest.approx(expected)
 
 
 def test_bad_rows_are_refused() -> None:

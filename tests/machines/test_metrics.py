@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lineside.core.contract import Outcome
-from lineside.machines.metrics import METRICS, MISSED_COST, MONTH_SECONDS, timeline
+from lineside.machines.metrics import LATE_COST, METRICS, MISSED_COST, MONTH_SECONDS, timeline
 
 HOUR = 3600.0
 OF = {metric.name: metric.of for metric in METRICS}
@@ -46,11 +46,29 @@ def test_an_alarm_after_the_failure_or_before_the_onset_finds_nothing():
     assert OF["faults_found"](late) == 0.0 and np.isnan(OF["lead_time"](late))
 
 
+def test_an_alarm_that_becomes_dangerous_after_the_onset_finds_the_fault():
+    times, episodes = np.arange(5) * HOUR, np.array([0, 1, 0, 0, 0], bool)
+    raised = np.array([0, 1, 0, 1, 0], bool)
+    labels = np.array([0.0, 0, 1, 1, 1])
+    for told, found in ((None, 0.0), (raised, 1.0)):
+        rows = timeline(times, np.zeros(5), np.ones(5), labels, episodes, 5 * HOUR, told)
+        assert [r.get("found") for r in rows] == [None, None, found, None, None]
+        assert rows[2].get("lead_hours") == (2.0 if found else None)
+
+
 def test_risk_weighs_a_missed_fault_like_many_false_alarms():
     missed = story([0, 1, 0, 0], labels=[0, 0, 1, 1])
     months = 4 * HOUR / MONTH_SECONDS
     assert OF["risk"](missed) == pytest.approx((1 + MISSED_COST) / months)
-    assert OF["risk"](story([0, 0, 0, 1], labels=[0, 0, 1, 1])) == 0.0
+    assert OF["risk"](story([0, 0, 1, 0], labels=[0, 0, 1, 1])) == 0.0
+
+
+def test_of_two_that_find_the_fault_the_earlier_one_has_less_risk():
+    months = 4 * HOUR / MONTH_SECONDS
+    late = story([0, 0, 0, 1], labels=[0, 0, 1, 1], failed_at=4 * HOUR)
+    assert OF["risk"](late) == pytest.approx(0.5 * LATE_COST / months)
+    at_onset = story([0, 0, 1, 0], labels=[0, 0, 1, 1], failed_at=4 * HOUR)
+    assert OF["risk"](at_onset) == 0.0
 
 
 def test_exceedances_and_auroc_leave_out_what_was_not_judged():

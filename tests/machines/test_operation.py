@@ -67,6 +67,22 @@ def test_without_a_speed_standstill_shows_in_every_channel():
     assert np.array_equal(found.residual(measured(), rows[0]), rows[0])
 
 
+def test_a_slow_value_called_rms_is_no_level():
+    names = ("value.rms", "value.kurtosis")
+    rows = np.full((20, 2), 100.0, dtype=np.float32)
+    found, running = learn_operation([measured()] * 20, rows, names)
+    assert running.all() and not found.level
+    assert found.running(measured(), rows[0] / 2, names) == "learned"
+    assert np.isnan(found.rise(rows[0] * 2, names))
+
+
+def test_the_rise_is_the_mean_over_the_channels(learned):
+    row = made([15.0], [1.0])[0]
+    row[[0, 2]] += [0.2, 0.6]
+    left = learned.residual(measured(15.0, 1.0), row)
+    assert learned.rise(left, NAMES) == pytest.approx(0.4, abs=0.05)
+
+
 def test_one_speed_teaches_nothing_about_speed():
     rng = np.random.default_rng(0)
     speeds = 20.0 * (1 + 0.002 * rng.standard_normal(50))
@@ -86,3 +102,37 @@ def test_it_is_stored_as_json_and_arrays(learned):
     assert np.array_equal(
         again.residual(measured(12.0, 1.0), row), learned.residual(measured(12.0, 1.0), row)
     )
+
+
+def test_an_unlearned_speed_explains_amplitudes_only_so_far():
+    """From one speed, healthy levels may rise with anything between its zeroth and square."""
+    rng = np.random.default_rng(0)
+    speeds = 20.0 * (1 + 0.001 * rng.standard_normal(80))
+    found, _ = learn_operation([measured(s, 1.0) for s in speeds], made(speeds, [1.0] * 80), NAMES)
+    usual = found.usual[0]
+    for speed, rise, left in (
+        (30.0, 1.3 * np.log(1.5), 0.0),  # any power up to 2
+        (30.0, 2 * np.log(1.5) + 0.4, 0.4),
+        (10.0, -np.log(2), 0.0),
+        (10.0, 0.3, 0.3),  # louder although slower
+        (20.1, 0.3, 0.3),  # as learned
+    ):
+        row = made([20.0], [1.0])[0]
+        row[0] = usual + rise
+        assert found.residual(measured(speed, 1.0), row)[0] - usual == pytest.approx(left, abs=0.01)
+    row[0] = usual + np.log(1.2)
+    assert found.residual(measured(20.0, 1.2), row)[0] == pytest.approx(usual, abs=0.01)
+    assert found.residual(measured(20.0, -1.0), row)[0] == pytest.approx(usual, abs=0.01)
+    assert row[1] == found.residual(measured(30.0, 1.0), row)[1]
+
+
+def test_beyond_several_speeds_the_nearest_one_explains_its_share(learned):
+    row = made([30.0], [1.0])[0]  # the level grows with the square: more than speed 20 explains
+    left = learned.residual(measured(30.0, 1.0), row)
+    assert left[0] == pytest.approx(learned.usual[0], abs=0.05)
+    row[0] += 0.5
+    assert learned.residual(measured(30.0, 1.0), row)[0] == pytest.approx(
+        learned.usual[0] + 0.5, abs=0.1
+    )
+    unknown = learned.residual(measured(None, 1.0), row)  # an unknown speed explains everything
+    assert unknown[0] <= learned.usual[0] + 1e-5

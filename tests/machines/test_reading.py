@@ -126,7 +126,7 @@ def test_one_bad_file_does_not_stop_the_rest(tmp_path):
     messages = [f.message for f in found if isinstance(f, Refusal)]
     assert len(found) == 4 and len(messages) == 3
     assert any("0 bytes" in m for m in messages)
-    assert any("rows have [2, 3] columns" in m for m in messages)
+    assert any("line 2 has 3 columns" in m for m in messages)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +160,15 @@ def test_an_empty_folder_says_what_is_expected(tmp_path):
         find_snapshots(tmp_path)
 
 
-def test_separators_are_found_in_one_place(tmp_path):
-    table = read_columns(write(tmp_path / "a.txt", "1.5 2.5\n3.5 4.5\n"))
-    assert table.cells.tolist() == [["1.5", "2.5"], ["3.5", "4.5"]] and not table.header
+@pytest.mark.parametrize(
+    "content",
+    [
+        "1.5 2.5\n3.5 4.5\n", "1,5 2,5\n3,5 4,5\n", "1,5\t2,5\n3,5\t4,5\n", "1,5;2,5\n3,5;4,5\n",
+        "1.5,2.5\r\n3.5,4.5", '"1,5","2,5"\n"3,5","4,5"\n', "1.5;2.5;\n3.5;4.5;\n",
+        "  1.5   2.5\n  3.5   4.5\n",
+    ],
+)  # fmt: skip
+def test_separators_and_decimal_signs_are_told_apart(tmp_path, content):
+    table = read_columns(write(tmp_path / "a.txt", content))
+    assert np.stack([table.numbers(0), table.numbers(1)]).tolist() == [[1.5, 3.5], [2.5, 4.5]]
+    assert len(table.names) == 2 and not table.header

@@ -35,7 +35,7 @@ def fleet(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(fleet, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "run"
-    config = Config(methods=("pca", "trend", "lstm_ae"), learn=84)
+    config = Config(methods=("pca", "trend", "lstm_ae"), learn=84, robustness=False)
     train("machines", fleet, out, config, Progress(quiet=True))
     return out
 
@@ -157,3 +157,37 @@ def test_every_method_is_learned_stored_and_read_back(fleet, later, method, tmp_
     rows = machine.reference[:8]
     one, two = (m.machines["pump"].main for m in (model, again))
     assert np.array_equal(one.detector.score(one.of(rows)), two.detector.score(two.of(rows)))
+
+
+def test_a_running_alarm_is_followed_to_danger(model, later):
+    verdicts = model.predict(later)
+    place, alert = next((i, e) for i, v in enumerate(verdicts) for e in v.events if e.episode)
+    assert alert.kind == "alert" and set(alert.evidence["forecast"]) > {"hours", "text", "danger"}
+    assert all(v.forecast is None and v.as_json()["forecast"] is None for v in verdicts[:place])
+    running = [v for v in verdicts[place:] if v.novelty is not None]
+    assert all(v.forecast["made"] <= v.time for v in running)
+    assert verdicts[place].forecast["text"] in verdicts[place].note
+    told = [v for v in running if v.forecast["text"] in v.note]
+    assert len(told) < len(running) / 3, "only news are told"
+    reached = next(v for v in running if v.forecast["hours"] == 0.0)
+    danger = next(v for v in running for e in v.events if e.kind == "danger")
+    # At danger it was expected about then: the interval of the last forecast before holds it.
+    before = [v for v in running if v.time < danger.time and v.forecast["hours"]][-1].forecast
+    assert abs(reached.time - danger.time) < 12 * 3600
+    latest = np.inf if before["latest_hours"] is None else before["latest_hours"]
+    hours = (danger.time - before["made"]) / 3600
+    assert before["earliest_hours"] <= hours + 4 and hours <= latest + 4
+
+
+def test_a_doubted_speed_is_not_used_and_does_not_blind(model, later):
+    base = load_measurement(later[0])
+    trusting = model.session("pump")
+    plain = trusting.push(base)
+    doubting = {**trusting.state(), "last": None, "main": None, "repeats": {}}
+    doubting["repeats"] = {"channels": {}, "values": "", "count": 0}
+    doubting["speed"] = {"doubted": True, "hz": base.speed_hz, "age": 0, "wait": 64}
+    session = model.session("pump", doubting)
+    verdict = session.push(base)
+    assert np.isnan(session.row).any() and not np.isnan(trusting.row).any()
+    assert plain.novelty is not None and verdict.novelty is not None
+    assert verdict.novelty < verdict.limit

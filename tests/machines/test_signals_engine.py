@@ -161,8 +161,35 @@ def test_one_by_one_is_the_same_as_all_at_once_bit_for_bit():
     together = Engine(layout).features_of(snapshots)
     for row, snapshot in zip(together[::-1], snapshots[::-1], strict=True):
         assert np.array_equal(row, Engine(layout).features(snapshot))
-    alone = Engine(make_layout([measured(noise(0))])).features(measured(noise(0)))
-    np.testing.assert_allclose(together[0, : len(alone)], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [COUNT, 3645])
+def test_a_channel_does_not_depend_on_how_many_there_are_beside_it(count):
+    waves = [noise(seed, count) for seed in range(9)]
+    alone = Engine(make_layout([measured(waves[0])])).features(measured(waves[0]))
+    for channels in range(2, 10):
+        snapshot = measured(*waves[:channels])
+        band = make_layout([measured(waves[0])]).groups[0].envelope_hz
+        layout = make_layout([snapshot])
+        assert layout.groups[0].envelope_hz == band
+        features = Engine(layout).features(snapshot)
+        np.testing.assert_allclose(features[: len(alone)], alone, rtol=2e-6, atol=2e-6)
+
+
+def test_features_do_not_depend_on_where_in_memory_anything_lies():
+    """Some sums of BLAS begin at a multiple of 64 bytes, and round by it."""
+    wave = noise(0, 2560).astype(np.float32)
+    layout = make_layout([measured(wave, wave)])
+    rng = np.random.default_rng(0)
+    held, seen = [], set()
+    for offset in range(40):
+        held.append(np.empty(int(rng.integers(1, 5000)), dtype=np.uint8))
+        moved = np.empty(3000, dtype=np.float32)[offset % 16 :][: len(wave)]
+        moved[:] = wave
+        engine = Engine(layout)
+        held.append(engine)
+        seen.add(engine.features(measured(moved, moved)).tobytes())
+    assert len(seen) == 1
 
 
 def test_layout_survives_json():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lineside.machines.measurement import Channel, Measurement
-from lineside.machines.signals import Norms, learn_norms, repeated_faults, sensor_faults
+from lineside.machines.signals import Norms, learn_norms, sensor_faults
 from lineside.machines.simulation import Condition, Rig, Sensor, sensed, vibration
 
 RIG = Rig()
@@ -62,7 +62,7 @@ def test_wrong_settings_and_gaps():
     assert kinds(snapshot(wave[:5000])) == ["length"]
     assert kinds(snapshot(wave, unit="m/s2")) == ["unit"]
     assert kinds(snapshot(wave[:0])) == ["length"]
-    assert kinds(snapshot(wave, name="b")) == ["missing"]
+    assert kinds(snapshot(wave, name="b")) == ["unknown", "missing"]
     holed = wave.copy()
     holed[50:100] = np.nan
     assert kinds(snapshot(holed)) == ["gaps"]
@@ -73,6 +73,22 @@ def test_wrong_settings_and_gaps():
     frozen = wave.copy()
     frozen[3000:] = frozen[3000]
     assert kinds(snapshot(frozen)) == ["stuck"]
+
+
+def test_a_sensor_that_stood_still_is_found_wherever_it_did():
+    for start in range(0, 5700, 477):
+        frozen = wave_of(1)
+        frozen[start : start + 700] = frozen[start]
+        assert kinds(snapshot(frozen)) == ["stuck"], start
+        frozen = wave_of(1)
+        frozen[start : start + 600] = frozen[start]
+        assert "stuck" not in kinds(snapshot(frozen)), start
+
+
+def test_a_small_vibration_on_a_large_offset_keeps_its_level():
+    norms = learn_norms([snapshot(1000 + 0.1 * wave_of(seed)) for seed in range(4)])
+    assert kinds(snapshot(1000 + 0.1 * wave_of(9)), norms) == []
+    assert kinds(snapshot(1000 + 0.001 * wave_of(9)), norms) == ["dead"]
 
 
 def test_a_machine_at_rest_is_not_dead():
@@ -104,14 +120,6 @@ def test_slow_values_that_vanish_together_are_a_dead_sensor():
     assert kinds(row(Kurtosis=0.001), norms) == []
     assert kinds(row(RMS=float("nan")), norms) == ["gaps"]
     assert kinds(Measurement(machine="m", time=0.0, values={"RMS": 0.08}), norms) == ["missing"] * 4
-
-
-def test_repeats_are_a_stuck_logger():
-    assert repeated_faults([snapshot(wave_of(1)), snapshot(wave_of(2))]) == []
-    assert [f.kind for f in repeated_faults([snapshot(wave_of(1))] * 2)] == ["stuck"]
-    assert repeated_faults([row()] * 4) == []
-    assert [f.sensor for f in repeated_faults([row()] * 5)] == ["all values"]
-    assert repeated_faults([row(1 + place) for place in range(5)]) == []
 
 
 def test_norms_survive_json():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.signal import hilbert
 
+from lineside.core.contract import UserError
 from lineside.machines.reading import find_snapshots, load_measurement
 from lineside.machines.simulation import (
     Condition,
@@ -122,3 +123,60 @@ def test_an_episode_touches_its_channel_and_days_only():
     spread = tell(dataclasses.replace(quiet, episodes=(dead,)), rng()).counts.std(axis=2)
     assert (spread[:, 0] > 10).all()
     assert (spread[:, 1] > 10).tolist() == [True, True, False, True]
+
+
+BATCH = Story(
+    name="m", fault="sequence", onset_day=10.0, growth_days=10.0, days=30.0,
+    rig=Rig(steps_hz=(800.0, 1800.0, 4400.0, 5400.0), seconds=0.1),
+)  # fmt: skip
+
+
+def test_steps_follow_each_other_until_the_sequence_is_lost():
+    history = tell(BATCH, rng())
+    following = np.diff(history.steps) % 4 == 1
+    begun = history.severity[1:] > 0
+    assert following[~begun].all() and set(history.steps[:4]) == {0, 1, 2, 3}
+    early, late = following[begun][:60], following[begun][60:]
+    assert 0.6 < early.mean() < 1.0  # lost more and more often
+    assert late.mean() < early.mean() - 0.1
+    # By chance the right step follows once in four.
+    lost = history.severity[1:] > 3.0
+    assert following[lost].mean() == pytest.approx(0.25, abs=0.2)
+
+
+def test_every_step_rings_its_own_resonance_as_loudly_as_the_others():
+    spectra = [
+        np.abs(np.fft.rfft(vibration(BATCH.rig, Condition(speed_hz=25.0, step=s), rng())[0]))
+        for s in range(4)
+    ]
+    hz = np.fft.rfftfreq(1280, 1 / BATCH.rig.rate_hz)
+    for step, own in enumerate(BATCH.rig.steps_hz):
+        near = np.abs(hz - own) < 150
+        loud = [np.square(spectrum[near]).mean() for spectrum in spectra]
+        assert loud[step] > 5 * max(np.delete(loud, step))
+    levels = [np.square(spectrum).sum() for spectrum in spectra]
+    assert max(levels) < 1.3 * min(levels)
+
+
+def test_a_lost_sequence_sounds_like_nothing():
+    well, lost = (
+        Condition(speed_hz=25.0, step=2, fault="sequence", severity=size) for size in (0.0, 10.0)
+    )
+    assert np.array_equal(vibration(BATCH.rig, well, rng()), vibration(BATCH.rig, lost, rng()))
+
+
+def test_a_sequence_cannot_break_where_there_is_none():
+    with pytest.raises(UserError, match="no steps"):
+        Story(name="m", fault="sequence")
+
+
+def test_a_machine_without_steps_draws_nothing_for_them():
+    stream = rng()
+    wave = vibration(Rig(), Condition(speed_hz=25.0), stream)
+    assert wave.shape == (2, 6400)
+    # 3 phases and one start of the shaft are uniform; noise: body, own, standstill.
+    other = rng()
+    other.standard_normal((2, 6400)), other.uniform(), other.uniform(size=3)
+    other.standard_normal(6400 + 512), other.standard_normal((2, 6400))
+    assert stream.bit_generator.state == other.bit_generator.state
+    assert (tell(Story(name="m", days=1.0, onset_day=None), rng()).steps == 0).all()

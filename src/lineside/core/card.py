@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def model_card(study: Study, method: MethodStudy) -> str:
     """Return the Markdown text of ``MODEL_CARD.md`` for one method of a study."""
-    point: Mapping[str, Any] = method.model.operating_block().get("point", {})
+    block: Mapping[str, Any] = method.model.operating_block()
+    point: Mapping[str, Any] = block.get("point", block)
     counts = [
         f"* {role}: {len(study.split.role(role))} items in "
         f"{len({item.group for item in study.split.role(role)})} groups"

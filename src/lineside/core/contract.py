@@ -272,7 +272,10 @@ class Method:
 
 
 class Application(Protocol):
-    """The package ``lineside.APP`` itself: a module satisfies this protocol."""
+    """The package ``lineside.APP`` itself: a module satisfies this protocol.
+
+    It may offer ``numbers(study)``: its own entries of ``report.json``, as plain JSON values.
+    """
 
     Config: type
     METRICS: Sequence[Metric]

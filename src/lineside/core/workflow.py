@@ -235,7 +235,7 @@ def _keep_outcomes(run: Run, method: str, found: Mapping[str, Sequence[Outcome]]
 
 def _compare(study: Study, progress: Progress) -> Study:
     """Add test estimates with intervals over groups, and paired differences to the chosen one."""
-    progress.say("comparing the methods on the test parts")
+    progress.say("comparing the methods on the test items")
     best = study.best.outcomes["test"]
     metrics: Sequence[Metric] = study.app.METRICS
     compared = []

@@ -103,6 +103,13 @@ def sections(study: Study) -> list[Section]:
     return write(study)
 
 
+def numbers(study: Study) -> dict[str, Any]:
+    """Return the numbers of the chapters for ``report.json``."""
+    from lineside.machines.chapters import numbers as tell
+
+    return tell(study)
+
+
 def load(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> MachinesModel:
     """Rebuild a model from its spec and tensors."""
     from lineside.machines.model import load as rebuild

@@ -10,6 +10,7 @@ from lineside.core.contract import Check, Refusal
 from lineside.machines.config import Config
 from lineside.machines.data import by_machine, split
 from lineside.machines.items import FAULTY, Snapshot
+from lineside.machines.steadiness import drift_of
 
 FEWEST = 90
 """Snapshots of a machine below which learning and calibrating leave too little of each."""
@@ -31,6 +32,7 @@ def audit(items: Sequence[Snapshot | Refusal], config: Config) -> list[Check]:
         _each("gaps", machines, _gaps, "a machine is started anew after a gap: look what was done"),
         _each("interval", machines, _interval, "record at one interval"),
         _learned_faults(snapshots, config),
+        _drift(snapshots, config),
         _known_faults(machines),
     ]
 
@@ -102,6 +104,24 @@ def _learned_faults(snapshots: Sequence[Snapshot], config: Config) -> Check:
         hint="learn from fewer snapshots, or from an earlier time" if learned else "",
         items=tuple(s.id for s in learned[:MOST_NAMED]),
     )
+
+
+def _drift(snapshots: Sequence[Snapshot], config: Config) -> Check:
+    """A fault or a run-in in the learning time, before it is learned as normal."""
+    roles = split(snapshots, config)
+    learned = by_machine([*roles.train, *roles.calibration])
+    found = {machine: drift_of(own) for machine, own in learned.items()}
+    told = {machine: text for machine, text in found.items() if text}
+    unknown = sum(text is None for text in found.values())
+    seen = f"{len(found) - unknown} of {len(found)} machines were looked at and are steady"
+    return Check(
+        name="drift in the learning time",
+        status="warn" if told else "unknown" if unknown else "ok",
+        count=len(told),
+        evidence="; ".join(f"{m}: {text}" for m, text in list(told.items())[:MOST_NAMED]) or seen,
+        hint="a fault, a run-in or a warm-up may be learned as normal: look at the machine, set "
+        "--run-in-hours, or learn from a steadier time" if told else "",
+    )  # fmt: skip
 
 
 def _known_faults(machines: History) -> Check:

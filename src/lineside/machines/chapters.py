@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from scipy.stats import chi2
 
-from lineside.core.contract import Figure, Outcome, Refusal, Section, Table
-from lineside.core.report import plots
+from lineside.core.contract import Refusal, Section, Table
 from lineside.core.report.chapters import verdict as leaderboard_verdict
 from lineside.core.workflow import Study
 from lineside.machines import worth
 from lineside.machines.data import by_machine
 from lineside.machines.evidence import date
+from lineside.machines.learned import learned_section, notes
 from lineside.machines.metrics import column, healthy_months
 from lineside.machines.model import MachinesModel
+from lineside.machines.novelty_chapter import timelines
+from lineside.machines.robustness_chapter import numbers as robustness_numbers
+from lineside.machines.robustness_chapter import robustness
+from lineside.machines.verdict import Verdict
+from lineside.machines.worth_chapter import answers, detectors
 
-SHOWN_METHODS = 4
-HOURS_PER_DAY = 24.0
 MOST_EVENTS = 60
+HYPHEN = "\u2011"
+"""At which no line of a narrow column ends."""
 
 
 def summary(study: Study) -> list[str]:
@@ -47,64 +51,25 @@ def summary(study: Study) -> list[str]:
     names = sorted({o.group for o in test})
     deep = any(method.kind == "deep" for method in study.methods)
     if deep and len(names) <= 6:
-        lines += [f"{n}: {worth.verdict(worth.records(study.methods, n))}" for n in names]
+        lines += answers(study)
     else:
         lines.append(leaderboard_verdict(study))
-    return lines
+    return lines + notes(study.best.model)
 
 
 def sections(study: Study) -> list[Section]:
     """Return the chapters in reading order."""
-    chapters = [timelines(study), detectors(study), promises(study), events(study), cases(study)]
+    chapters = [timelines(study), detectors(study), promises(study)]
+    chapters += [learned_section(study.best.model), events(study)]
+    if study.config.robustness:
+        chapters.append(robustness(study))
+    chapters.append(cases(study))
     return [chapter for chapter in chapters if chapter.blocks]
 
 
-def timelines(study: Study) -> Section:
-    """Show novelty over time of the method that predicts, beside other detectors."""
-    shown = _shown(study)
-    figures = [
-        _timeline(study, machine, shown)
-        for machine in sorted({o.group for o in study.best.outcomes["test"]})
-    ]
-    return Section(
-        title="Novelty over time",
-        lead=(
-            "How unusual each snapshot is, in units of each detector's own limit: below 1 is "
-            "normal. Dashed: the fault begins; dotted: the machine fails."
-        ),
-        blocks=tuple(figures),
-    )
-
-
-def detectors(study: Study) -> Section:
-    """Show the record of every detector on every machine, with a verdict."""
-    blocks: list[str | Table] = []
-    for machine in sorted({o.group for o in study.best.outcomes["test"]}):
-        found = worth.records(study.methods, machine)
-        rows = tuple(
-            (
-                r.method, r.kind, f"{r.false:.0f}", f"{r.found} of {r.faults}",
-                _hours(r.delay_hours), _hours(r.lead_hours),
-            )
-            for r in found
-        )  # fmt: skip
-        blocks += [
-            f"{machine}: {worth.verdict(found)}",
-            Table(
-                title=machine,
-                columns=(
-                    "detector", "kind", "false alarms", "faults found", "delay [h]", "lead [h]",
-                ),
-                rows=rows,
-                caption=f"Best first, over {found[0].months:.2f} healthy machine-months. Delay: "
-                "from the beginning of the fault to the alarm; lead: from there to the failure.",
-            ),
-        ]  # fmt: skip
-    return Section(
-        title="Which detector for which machine",
-        lead="One history per machine decides little: read this as a record, not as a law.",
-        blocks=tuple(blocks),
-    )
+def numbers(study: Study) -> dict[str, Any]:
+    """Return the numbers of these chapters as plain JSON, for ``report.json``."""
+    return {"robustness": robustness_numbers(study)} if study.config.robustness else {}
 
 
 def promises(study: Study) -> Section:
@@ -135,22 +100,23 @@ def promises(study: Study) -> Section:
 def events(study: Study) -> Section:
     """List what the method that predicts told on the test snapshots, in order of time."""
     model: MachinesModel = study.best.model
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for own in by_machine(study.split.test).values():
         for verdict in model.predict(own):
             if isinstance(verdict, Refusal):
-                rows.append((verdict.item, "refused", "", verdict.message))
-                continue
-            for event in verdict.events:
-                features = event.evidence.get("features", {})
-                speaks = ", ".join(f"{k} {v:.0%}" for k, v in list(features.items())[:3])
-                told = f"{event.text}; {speaks}" if speaks else event.text
-                rows.append((verdict.machine, date(verdict.time), event.kind, told))
+                rows.append((verdict.item, "", "refused", verdict.message, ""))
+            else:
+                rows += _told(verdict)
     left_out = len(rows) - MOST_EVENTS
-    caption = f"{left_out} further events are not shown." if left_out > 0 else ""
+    caption = (
+        "Expected: when novelty reaches the danger tier if it goes on rising as it did, with a "
+        "90 % interval; told again only when it changed. Danger is not failure: what a machine "
+        "bears beyond it is not known."
+    )
+    caption += f" {left_out} further events are not shown." if left_out > 0 else ""
     table = Table(
         title="Events on the test snapshots",
-        columns=("machine", "time", "what", "evidence"),
+        columns=("machine", "time (UTC)", "what", "evidence", "expected"),
         rows=tuple(rows[:MOST_EVENTS]),
         caption=caption,
     )
@@ -159,6 +125,22 @@ def events(study: Study) -> Section:
         lead="Sensor faults are told apart from the machine's: they raise no alarm.",
         blocks=(table,) if rows else (),
     )
+
+
+def _told(verdict: Verdict) -> list[tuple[str, ...]]:
+    """Rows of one verdict: its events, or a forecast that changed."""
+    when = date(verdict.time)[:16].replace("-", HYPHEN)  # to the minute
+    rows: list[tuple[str, ...]] = []
+    for event in verdict.events:
+        features = list(event.evidence.get("features", {}).items())[:3]
+        speaks = ", ".join(f"{name} {share:.0%}" for name, share in features)
+        told = f"{event.text}; {speaks}" if speaks else event.text
+        expected = str(event.evidence.get("forecast", {}).get("text", ""))
+        rows.append((verdict.machine, when, event.kind, told, expected))
+    text = str((verdict.forecast or {}).get("text", ""))
+    if not verdict.events and text and text in verdict.note:
+        rows.append((verdict.machine, when, "forecast", f"novelty {verdict.novelty:.1f}", text))
+    return rows
 
 
 def cases(study: Study) -> Section:
@@ -177,64 +159,3 @@ def cases(study: Study) -> Section:
         lead="The first alarm of each machine, or its most unusual snapshot, explained.",
         blocks=tuple(model.explain(items[o.item]) for o in chosen),
     )
-
-
-def _shown(study: Study) -> list[str]:
-    """The method that predicts, the trend, and the deep ones, as far as there is room."""
-    names = [study.chosen, "trend", *(m.name for m in study.methods if m.kind == "deep")]
-    names += [m.name for m in study.methods]
-    known = {m.name for m in study.methods}
-    return [n for n in dict.fromkeys(names) if n in known][:SHOWN_METHODS]
-
-
-def _timeline(study: Study, machine: str, methods: Sequence[str]) -> Figure:
-    series = {}
-    for method in study.methods:
-        if method.name in methods:
-            own = [o for o in method.outcomes["test"] if o.group == machine]
-            calibration = method.model.machines[machine].main.calibration
-            series[method.name] = (column(own, "time"), column(own, "score") / calibration.limit)
-    own = [o for o in study.best.outcomes["test"] if o.group == machine]
-    start = float(column(own, "time")[0])
-    begins, ends = _marks(own)
-
-    def paint(axes: Axes) -> None:
-        for place, (name, (times, levels)) in enumerate(series.items()):
-            days = (times - start) / 86400
-            style = plots.STYLES[place % len(plots.STYLES)]
-            axes.plot(
-                days, np.clip(levels, 0.02, None), style, color=plots.SERIES[place], label=name,
-                linewidth=1.2,
-            )  # fmt: skip
-        axes.axhline(1.0, color=plots.MARKER, linewidth=0.8)
-        for moment, style in ((begins, "--"), (ends, ":")):
-            if moment is not None:
-                axes.axvline((moment - start) / 86400, color=plots.MARKER, linestyle=style)
-        axes.set(xlabel="days since the end of learning", ylabel="novelty / limit [-]")
-        axes.set_yscale("symlog", linthresh=1.0)
-        axes.legend(fontsize=8)
-
-    return plots.draw(
-        machine,
-        "Novelty of each detector over its own limit, logarithmic above it; the line at 1 is the "
-        "limit. Gaps: sensor faults, standstill, restarts.",
-        paint,
-        size_inches=(8.6, 3.2),
-        wide=True,
-    )
-
-
-def _marks(own: Sequence[Outcome]) -> tuple[float | None, float | None]:
-    """When the fault begins, and when the machine fails, as far as known."""
-    onset = np.flatnonzero(column(own, "onset") == 1)
-    if not len(onset):
-        return None, None
-    first = own[int(onset[0])].value
-    end = None
-    if "lead_hours" in first and "delay_hours" in first:
-        end = first["time"] + 3600 * (first["delay_hours"] + first["lead_hours"])
-    return float(first["time"]), end
-
-
-def _hours(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.0f}"

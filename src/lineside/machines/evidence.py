@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from lineside.core.contract import Explanation, Figure
@@ -40,7 +41,7 @@ def explain_snapshot(machine: Machine, measurement: Measurement) -> Explanation:
         "operation": running,
         "speed": "unknown" if measurement.speed_hz is None else f"{measurement.speed_hz:.2f} Hz",
         "load": "unknown" if measurement.load is None else f"{measurement.load:g}",
-        "sensors": "; ".join(f"{f.sensor} {f.sentence}" for f in faults) or "well",
+        "sensors": "; ".join(f.sentence for f in faults) or "well",
         "diagnosis": f"{told.status}: {told.reason}",
     }
     return Explanation(
@@ -109,14 +110,15 @@ def _sentence(
     faults: list[SensorFault],
 ) -> str:
     if faults:
-        return f"{machine.name}: {faults[0].sensor} {faults[0].sentence}"
+        return f"{machine.name}: {faults[0].sentence}."
     if not shares:
         return f"{machine.name}: this snapshot has no usable features."
     first = next(iter(shares))
     place = machine.layout.place(first)
     usual = float(np.median(machine.reference[:, place]))
     now, then = (machine.layout.natural(first, value) for value in (float(row[place]), usual))
-    found = f" Diagnosis: {told.fault}." if told.status == "fault" else f" {told.reason}."
+    reason = told.reason[:1].upper() + told.reason[1:]
+    found = f" Diagnosis: {told.fault}." if told.status == "fault" else f" {reason}."
     return (
         f"{machine.name}: the {words_for(machine, first)} speaks loudest, {now:.3g} against "
         f"{then:.3g} usually.{found}"
@@ -150,18 +152,30 @@ def _against_healthy(machine: Machine, row: Rows, shares: Mapping[str, float]) -
     """The loudest features of a snapshot beside its closest healthy ones."""
     near = machine.reference[closest(machine, row)]
     everything = machine.reference
-    series = {}
     places = [machine.layout.place(name) for name in shares]
-    x = np.arange(len(places), dtype=float)
     centre = np.median(everything[:, places], axis=0)
     spread = np.maximum(1.4826 * np.median(np.abs(everything[:, places] - centre), axis=0), 1e-6)
-    series["this snapshot"] = (x, (row[places] - centre) / spread)
-    series["closest healthy ones"] = (x, (near[:, places].mean(axis=0) - centre) / spread)
-    names = "; ".join(f"{i}: {words_for(machine, n)}" for i, n in enumerate(shares))
-    return plots.lines(
+    series = {
+        "this snapshot": (row[places] - centre) / spread,
+        "closest healthy ones": (near[:, places].mean(axis=0) - centre) / spread,
+    }
+    names = [words_for(machine, name) for name in shares]
+
+    def paint(axes: Axes) -> None:
+        at = np.arange(len(names), dtype=float)
+        for place, (name, values) in enumerate(series.items()):
+            axes.barh(at + 0.4 * place, values, 0.38, color=plots.SERIES[place], label=name)
+        axes.set_yticks((at + 0.2).tolist(), names, fontsize=8)
+        axes.invert_yaxis()
+        axes.set(xlabel="distance from the healthy median [robust spreads]")
+        axes.grid(axis="y", alpha=0)
+        axes.legend(fontsize=8)
+
+    return plots.draw(
         "Loudest features",
-        f"Distance from the healthy median in robust spreads. {names}.",
-        series,
-        x_label="feature",
-        y_label="robust spreads",
+        "What speaks loudest for this snapshot, most important first, beside its closest healthy "
+        "ones.",
+        paint,
+        size_inches=(8.6, 0.9 + 0.36 * len(names)),
+        wide=True,
     )

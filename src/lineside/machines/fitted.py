@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from lineside.core.checkpoint import under
-from lineside.machines.alarms import Calibration, Rules
+from lineside.machines.alarms import Calibration, Learned, Rules
 from lineside.machines.detectors.detection import Detector, Rows
 from lineside.machines.operation import Operation
 from lineside.machines.recipes import RECIPES
 from lineside.machines.signals import Layout, Norms
 
 FREE = "trend"
-"""Detector of the branch that judges unlearned speeds by features without a unit."""
+"""Detector of the branch that judges unlearned speeds and loads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,7 @@ class Machine:
         reference_times: Their times in seconds.
         gap_seconds: A longer silence is a restart.
         settle: Snapshots after a restart that are not judged.
+        ledger: What was learned when, oldest first; the last row is this normal.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Machine:
     reference_times: tuple[float, ...]
     gap_seconds: float
     settle: int = 3
+    ledger: tuple[Learned, ...] = ()
 
     def spec(self) -> dict[str, Any]:
         """Return everything but arrays and calibrations as plain JSON."""
@@ -92,6 +94,7 @@ class Machine:
             "reference_times": list(self.reference_times),
             "gap_seconds": self.gap_seconds,
             "settle": self.settle,
+            "ledger": [row.spec() for row in self.ledger],
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -139,6 +142,7 @@ def load_machine(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mach
         reference_times=tuple(spec["reference_times"]),
         gap_seconds=spec["gap_seconds"],
         settle=spec["settle"],
+        ledger=tuple(Learned.from_spec(row) for row in spec.get("ledger", ())),
     )
 
 

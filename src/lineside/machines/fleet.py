@@ -36,7 +36,8 @@ def _fit(name: str, split: Split, config: Config, run: Run) -> MachinesModel:
     machines = by_machine(split.train)
     if not machines:
         raise UserError("there is no snapshot to learn from", "see the audit: amount")
-    options = _options(name, config)
+    later = by_machine(split.calibration)
+    options = options_of(name, config)
     found = {}
     for machine, own in machines.items():
         run.check_stop()
@@ -45,13 +46,14 @@ def _fit(name: str, split: Split, config: Config, run: Run) -> MachinesModel:
             run.log({"method": name, "phase": phase, **row})
 
         found[machine] = learn_machine(
-            own, name, rng=run.rng(f"{name} {machine}"), log=log, stop=run.stopping, options=options
-        )
+            own, name, rng=run.rng(f"{name} {machine}"), log=log, stop=run.stopping,
+            options=options, held_out=later.get(machine, ()),
+        )  # fmt: skip
     return MachinesModel(method=name, machines=found)
 
 
-def _options(name: str, config: Config) -> dict[str, Any]:
-    """Constants of a published preset for a method, none for our own."""
+def options_of(name: str, config: Config) -> dict[str, Any]:
+    """Return the constants of a published preset for a method, none for our own."""
     from lineside.machines.detectors import preset
 
     wanted = preset(config.preset).detectors.values()

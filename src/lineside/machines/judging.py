@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time as clock
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,13 +87,12 @@ def _raw_outcomes(machine: Machine, ordered: Sequence[Snapshot]) -> list[Outcome
     ]  # fmt: skip
     values: dict[float, dict[str, float]] = {}
     if learned:
-        own = rows[learned]
         explained = np.stack(
             [machine.operation.residual(well[p], rows[p]) for p in learned]
         ).astype(np.float32)
         found = {"raw": _scores(machine.main, explained)}
         if machine.free is not None:
-            found["raw_free"] = _scores(machine.free, own)
+            found["raw_free"] = _scores(machine.free, explained)
         for row, place in enumerate(learned):
             values[well[place].time] = {key: float(score[row]) for key, score in found.items()}
     return [
@@ -133,6 +131,7 @@ def _judged_outcomes(machine: Machine, ordered: Sequence[Snapshot]) -> list[Outc
         np.array([LABELS.get(item.label, np.nan) for item in ordered]),
         np.array([_begins(v) for v in verdicts]),
         read_sidecar(ordered[0].path.parent).failed_at,
+        np.array([_raises(v) for v in verdicts]),
     )
     return [
         Outcome(
@@ -149,14 +148,17 @@ def _novelty(verdict: Verdict | Refusal) -> float:
     return verdict.novelty
 
 
-def _begins(verdict: Verdict | Refusal) -> bool:
-    """Whether an alarm episode begins here."""
-    if isinstance(verdict, Refusal):
-        return False
-    kinds: list[Any] = [event.kind for event in verdict.events]
-    return "alert" in kinds or (
-        "danger" in kinds and verdict.state == "danger" and "alert" in kinds
+def _raises(verdict: Verdict | Refusal, *, first: bool = False) -> bool:
+    """Whether an alarm is raised here, or raised to danger; with `first` only a new episode."""
+    return not isinstance(verdict, Refusal) and any(
+        event.kind in ("alert", "danger") and (event.evidence.get("first") or not first)
+        for event in verdict.events
     )
+
+
+def _begins(verdict: Verdict | Refusal) -> bool:
+    """Whether an alarm episode begins here; one may begin with danger."""
+    return _raises(verdict, first=True)
 
 
 def _state(verdict: Verdict | Refusal) -> str:

@@ -7,7 +7,8 @@ values of an outcome (`timeline` makes them):
 * ``seconds``: time that the snapshot stands for; ``exceeds``: 1 if its novelty passes the limit;
 * ``episode``: 1 where an alarm episode begins;
 * ``onset``: 1 at the first faulty snapshot; ``found``: 1 there if an alarm was raised between onset
-  and failure; ``lead_hours``: from that alarm to the failure; ``delay_hours``: from the onset on.
+  and failure; ``lead_hours``: from that alarm to the failure; ``delay_hours``: from the onset on;
+  ``late``: the delay as a share of the time from onset to failure.
 
 Point-adjusted scores are not offered: one hit would count a whole window.
 """
@@ -26,6 +27,9 @@ from lineside.machines.alarms.calibration import MONTH_SECONDS
 
 MISSED_COST = 50.0
 """What a failure without warning costs, in units of one false alarm episode."""
+
+LATE_COST = 1.0
+"""What a warning at the last moment costs more than one at the onset, in the same unit."""
 
 Floats = NDArray[np.float64]
 
@@ -72,7 +76,7 @@ def false_exceedances(outcomes: Sequence[Outcome]) -> float:
 
 
 def risk(outcomes: Sequence[Outcome]) -> float:
-    """Return the cost per machine-month: false episodes, and faults that were not found."""
+    """Return the cost per machine-month: false episodes, faults not found, late warnings."""
     seconds = column(outcomes, "seconds")
     months = float(np.nansum(seconds[np.isfinite(column(outcomes, "label"))])) / MONTH_SECONDS
     if months <= 0:
@@ -80,7 +84,8 @@ def risk(outcomes: Sequence[Outcome]) -> float:
     false = np.nansum(column(outcomes, "episode")[column(outcomes, "label") == 0])
     onset = column(outcomes, "onset") == 1
     missed = float((1 - column(outcomes, "found")[onset]).sum())
-    return (float(false) + MISSED_COST * missed) / months
+    late = float(np.nansum(column(outcomes, "late")[onset]))
+    return (float(false) + MISSED_COST * missed + LATE_COST * late) / months
 
 
 def _judged(outcomes: Sequence[Outcome]) -> Units:
@@ -92,7 +97,8 @@ def _judged(outcomes: Sequence[Outcome]) -> Units:
 METRICS = (
     Metric(
         name="risk", unit="false alarms per machine-month", better="lower", of=risk,
-        help=f"false episodes plus {MISSED_COST:g} for every fault that was not found",
+        help=f"false episodes plus {MISSED_COST:g} for every fault that was not found, and up to "
+        f"{LATE_COST:g} for one that was found late",
     ),
     Metric(name="false_episodes", unit="per machine-month", better="lower", of=false_episodes),
     Metric(name="faults_found", unit="fraction", better="higher", of=found_share),
@@ -113,6 +119,7 @@ def timeline(
     labels: Floats,
     episodes: NDArray[np.bool_],
     failed_at: float | None,
+    raised: NDArray[np.bool_] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the values of the outcomes of one machine, in order of time.
 
@@ -121,9 +128,10 @@ def timeline(
         scores: Novelty, NaN where nothing was judged.
         limits: The limit that applied.
         labels: 0 healthy, 1 faulty, NaN unknown.
-        episodes: True where an alarm episode begins; only one that begins after the onset finds
-            the fault, since one that was there before is luck.
+        episodes: True where an alarm episode begins.
         failed_at: Second of the failure, or None if it never came.
+        raised: True where people are told of an alarm or that it has become dangerous; only what
+            is told after the onset finds the fault. Where episodes begin if None.
     """
     steps = np.diff(times, prepend=times[:1])
     usual = float(np.median(steps[1:])) if len(times) > 1 else 0.0
@@ -139,11 +147,14 @@ def timeline(
     if len(faulty):
         onset = int(faulty[0])
         end = np.inf if failed_at is None else failed_at
-        raised = [i for i in np.flatnonzero(episodes) if i >= onset and times[i] < end]
-        rows[onset].update(onset=1.0, found=float(bool(raised)))
-        if raised:
-            first = times[raised[0]]
+        told = np.flatnonzero(episodes if raised is None else raised)
+        in_time = [i for i in told if i >= onset and times[i] < end]
+        rows[onset].update(onset=1.0, found=float(bool(in_time)))
+        if in_time:
+            first = times[in_time[0]]
             rows[onset]["delay_hours"] = (first - times[onset]) / 3600
+            until = (times[-1] if failed_at is None else failed_at) - times[onset]
+            rows[onset]["late"] = (first - times[onset]) / until if until > 0 else 0.0
             if failed_at is not None:
                 rows[onset]["lead_hours"] = (failed_at - first) / 3600
     return rows

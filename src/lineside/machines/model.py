@@ -81,7 +81,7 @@ class MachinesModel:
         """Return the calibrations, empty before there are any."""
         block = {name: machine.operating() for name, machine in self.machines.items()}
         done = any(entry["main"] is not None for entry in block.values())
-        return {"machines": block} if done else {}
+        return {"message": self._limits(), "machines": block} if done else {}
 
     def with_operating(self, block: Mapping[str, Any], identity: str = "") -> MachinesModel:
         """Return the model with stored calibrations."""
@@ -91,6 +91,15 @@ class MachinesModel:
             for name, machine in self.machines.items()
         }
         return dataclasses.replace(self, machines=machines, identity=identity or self.identity)
+
+    def _limits(self) -> str:
+        """One line for the model card: from which novelty on each machine counts."""
+        limits = [
+            f"{name} z > {machine.main.calibration.limit:g}"
+            for name, machine in self.machines.items()
+            if machine.main.calibration is not None
+        ]
+        return "limits, in robust spreads of held-out healthy snapshots: " + ", ".join(limits)
 
     def _answer(self, item: Snapshot, sessions: dict[str, Session]) -> Verdict | Refusal:
         try:

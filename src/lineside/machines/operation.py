@@ -2,9 +2,11 @@
 
 A machine that runs at several speeds or loads is not more novel at one of them. What is learned of
 speed and load is taken off every feature by a linear model of their logarithms: features are
-logarithms of amplitudes, which grow with a power of the speed. Outside of what was learned nothing
-is known of amplitudes; there only features without a unit (kurtosis, crest, lines of the envelope
-over their neighbourhood) are judged, which a healthy machine keeps at every speed.
+logarithms of amplitudes, which grow with a power of the speed. Outside of what was learned that
+power is not known: there features without a unit (kurtosis, crest, lines of the envelope over their
+neighbourhood) are judged, which a healthy machine keeps at every speed, and amplitudes only as far
+as they leave what any speed and load could explain, between no effect and the square of the speed
+(imbalance) times the load.
 """
 
 from __future__ import annotations
@@ -30,6 +32,12 @@ IDLE_SPEED = 0.05
 IDLE_LEVEL = 0.3
 """So does one whose every channel is below this share of its usual level."""
 RIDGE = 1e-3
+SPEED_POWER = 2.0
+"""Amplitudes of a healthy machine grow with at least the zeroth and at most this power of speed."""
+LOAD_POWER = 1.0
+"""The same for the load."""
+AMPLITUDES = ("rms", "velocity", "envelope_level")
+"""Amplitudes that are judged at unlearned speeds and loads."""
 UNITLESS = (
     "crest",
     "kurtosis",
@@ -53,6 +61,8 @@ class Operation:
         slope: What each driver adds to each feature, shape (driver, feature).
         centre: Mean of each driver, shape (driver,).
         drivers: Which drivers there are: ``speed``, ``speed2``, ``load``.
+        usual: Median of each feature without what the drivers explain, shape (feature,).
+        amplitudes: Places of the amplitudes that unlearned speeds and loads are judged by.
     """
 
     speed_hz: tuple[float, float] | None
@@ -61,6 +71,8 @@ class Operation:
     slope: NDArray[np.float64]
     centre: NDArray[np.float64]
     drivers: tuple[str, ...]
+    usual: NDArray[np.float64]
+    amplitudes: tuple[int, ...]
 
     def running(self, measurement: Measurement, row: Rows, names: Sequence[str]) -> Running:
         """Say how the machine runs.
@@ -72,35 +84,60 @@ class Operation:
         """
         if self._stands_still(measurement, row, names):
             return "idle"
-        for value, learned in (
-            (measurement.speed_hz, self.speed_hz),
-            (measurement.load, self.load),
-        ):
-            if learned is not None and value is not None:
-                room = MARGIN * max(abs(learned[0]), abs(learned[1]))
-                if not learned[0] - room <= value <= learned[1] + room:
-                    return "unknown"
-        if self.drivers and (measurement.speed_hz is None and self.speed_hz is not None):
+        if _is_outside(measurement.speed_hz, self.speed_hz):
             return "unknown"
-        return "learned"
+        if _is_outside(measurement.load, self.load):
+            return "unknown"
+        known = {"speed": measurement.speed_hz, "load": measurement.load}
+        return (
+            "unknown" if any(known.get(name, 0.0) is None for name in self.drivers) else "learned"
+        )
 
     def residual(self, measurement: Measurement, row: Rows) -> Rows:
-        """Return the features without what speed and load explain, shape (feature,)."""
-        if not self.drivers:
-            return row
-        x = _drivers(measurement.speed_hz, measurement.load, self.drivers) - self.centre
-        return (row - x @ self.slope).astype(np.float32)
+        """Return the features without what speed and load explain, shape (feature,).
+
+        Where speed or load were never learned, the nearest learned ones explain what they can, and
+        amplitudes lose what the rest of the way could at most.
+        """
+        speed, faster = _nearest(measurement.speed_hz, self.speed_hz, "speed" in self.drivers)
+        load, heavier = _nearest(measurement.load, self.load, "load" in self.drivers)
+        left = row
+        if self.drivers:
+            x = _drivers(speed, load, self.drivers) - self.centre
+            left = (row - x @ self.slope).astype(np.float32)
+        if faster == 0.0 and heavier == 0.0:
+            return left
+        ends = (0.0, SPEED_POWER * faster), (0.0, LOAD_POWER * heavier)
+        left = np.array(left, dtype=np.float32)
+        places = list(self.amplitudes)
+        above = left[places] - self.usual[places]
+        explained = np.clip(above, sum(map(min, ends)), sum(map(max, ends)))
+        left[places] = self.usual[places] + above - explained
+        return left
+
+    def rise(self, left: Rows, names: Sequence[str]) -> float:
+        """Return the logarithm by which the channels are louder than usual, on average.
+
+        Args:
+            left: What `residual` returned.
+            names: Names of the features.
+
+        Returns:
+            NaN without waveforms, or where a channel has no level.
+        """
+        places = [names.index(name) for name in self.level]
+        return float((left[places] - self.usual[places]).mean()) if places else float("nan")
 
     def spec(self) -> dict[str, Any]:
         """Return everything but the arrays as plain JSON."""
         return {
             "speed_hz": self.speed_hz, "load": self.load, "level": self.level,
-            "drivers": list(self.drivers),
+            "drivers": list(self.drivers), "amplitudes": list(self.amplitudes),
         }  # fmt: skip
 
     def arrays(self) -> dict[str, NDArray[np.float64]]:
         """Return the arrays."""
-        return {"slope": self.slope, "centre": self.centre}
+        return {"slope": self.slope, "centre": self.centre, "usual": self.usual}
 
     @staticmethod
     def from_spec(spec: dict[str, Any], arrays: dict[str, NDArray[np.float64]]) -> Operation:
@@ -112,6 +149,7 @@ class Operation:
         return Operation(
             speed_hz=pair["speed_hz"], load=pair["load"], level=dict(spec["level"]),
             slope=arrays["slope"], centre=arrays["centre"], drivers=tuple(spec["drivers"]),
+            usual=arrays["usual"], amplitudes=tuple(spec["amplitudes"]),
         )  # fmt: skip
 
     def _stands_still(self, measurement: Measurement, row: Rows, names: Sequence[str]) -> bool:
@@ -134,7 +172,8 @@ def learn_operation(
     """
     speeds = _known([m.speed_hz for m in measurements])
     loads = _known([m.load for m in measurements])
-    level_names = [name for name in names if name.endswith(".rms")]
+    # Slow values are no logarithms, whatever they are called.
+    level_names = [n for n in names if n.endswith(".rms") and not n.startswith("value.")]
     running = _running_rows(speeds, rows, names, level_names)
     moving = None if speeds is None else speeds[running]
     loaded = None if loads is None else loads[running]
@@ -157,6 +196,7 @@ def learn_operation(
         speed_hz=_range(moving), load=_range(loaded),
         level={n: float(np.median(own[:, names.index(n)])) for n in level_names},
         slope=slope, centre=centre, drivers=tuple(drivers),
+        usual=np.median(own - centred @ slope, axis=0), amplitudes=tuple(amplitudes(names)),
     )  # fmt: skip
     return operation, running
 
@@ -172,6 +212,37 @@ def unitless(names: Sequence[str]) -> list[int]:
         if not name.startswith("value.") and (kind in UNITLESS or line):
             found.append(place)
     return found
+
+
+def amplitudes(names: Sequence[str]) -> list[int]:
+    """Return the places of amplitudes that unlearned speeds and loads are judged by."""
+    return [
+        place for place, name in enumerate(names)
+        if not name.startswith("value.") and name.rpartition(".")[2] in AMPLITUDES
+    ]  # fmt: skip
+
+
+def _is_outside(value: float | None, learned: tuple[float, float] | None) -> bool:
+    if learned is None or value is None:
+        return False
+    room = MARGIN * max(abs(learned[0]), abs(learned[1]))
+    return not learned[0] - room <= value <= learned[1] + room
+
+
+def _nearest(
+    value: float | None, learned: tuple[float, float] | None, drives: bool
+) -> tuple[float | None, float]:
+    """Return the learned value nearest to an unlearned one, and the logarithm of their ratio.
+
+    The ratio of a driver that is not known, or of opposite signs, is infinite: it explains
+    everything.
+    """
+    if learned is not None and value is None and drives:
+        return 0.5 * (learned[0] + learned[1]), np.inf
+    if learned is None or value is None or not _is_outside(value, learned):
+        return value, 0.0
+    edge = min(max(value, learned[0]), learned[1])
+    return edge, float(np.log(value / edge)) if value * edge > 0 else np.inf
 
 
 def _known(values: Sequence[float | None]) -> NDArray[np.float64] | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lineside.core.artefact import load_model
 from lineside.core.contract import Refusal, UserError
 from lineside.core.report import write_explanation
+from lineside.machines.children import model_of
 from lineside.machines.items import Snapshot
-from lineside.machines.model import MachinesModel
+from lineside.machines.learned import notes
 from lineside.machines.reading import find_snapshots
 from lineside.machines.verdict import Verdict
 
@@ -22,7 +23,9 @@ def judge(files: Sequence[Path], model: Path) -> list[Verdict | Refusal]:
     """
     if not files:
         raise UserError("no file is given", "lineside machines predict FILES --model RUN")
-    fitted = _load(model)
+    fitted = model_of(model)
+    for line in notes(fitted):
+        print(f"note: {line}", file=sys.stderr)
     items: list[Snapshot] = []
     refusals: list[Verdict | Refusal] = []
     for path in files:
@@ -45,7 +48,7 @@ def explain_to_page(path: Path, model: Path, out: Path) -> str:
     Raises:
         UserError: if there is no readable snapshot, or the model is of another application.
     """
-    fitted = _load(model)
+    fitted = model_of(model)
     items = [found for found in find_snapshots(path) if isinstance(found, Snapshot)]
     if not items:
         raise UserError(f"{path} holds no readable snapshot", "check its files")
@@ -53,10 +56,3 @@ def explain_to_page(path: Path, model: Path, out: Path) -> str:
     return write_explanation(
         out, told.item, f"model {fitted.identity}", told, "The newest snapshot that was given."
     )
-
-
-def _load(path: Path) -> MachinesModel:
-    model = load_model(path)
-    if not isinstance(model, MachinesModel):
-        raise UserError(f"{path} is not a model of machines", "give a run of lineside machines")
-    return model

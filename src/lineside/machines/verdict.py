@@ -15,8 +15,8 @@ class Event:
     """A change that people may have to know of.
 
     Attributes:
-        kind: ``alert``, ``danger``, ``cleared``, ``sensor fault``, ``sensor well``, ``unknown
-            state`` ...
+        kind: ``alert``, ``danger``, ``cleared``, ``sensor fault``, ``sensor well``, ``speed
+            doubted``, ``speed trusted``, ``acknowledged`` ...
         episode: Number of the alarm episode of this machine, 0 for other events.
         text: One sentence.
         evidence: What speaks for it: channel, band, order, contributions; plain JSON values.
@@ -41,6 +41,8 @@ class Verdict:
         limit: Novelty from which on a snapshot counts towards an alert.
         events: What changed.
         note: Why it was not judged, or what else to know.
+        forecast: While an alarm runs: hours to danger with their interval, see `Prognosis`, and
+            ``made``, the time of the snapshot from which they count; None without an alarm.
     """
 
     machine: str
@@ -50,6 +52,7 @@ class Verdict:
     limit: float | None = None
     events: tuple[Event, ...] = ()
     note: str = ""
+    forecast: Mapping[str, Any] | None = None
 
     @property
     def item(self) -> str:
@@ -66,6 +69,7 @@ class Verdict:
         return {
             "item": self.item, "machine": self.machine, "time": self.time, "state": self.state,
             "novelty": self.novelty, "limit": self.limit, "note": self.note,
+            "forecast": None if self.forecast is None else dict(self.forecast),
             "events": [
                 {"kind": e.kind, "episode": e.episode, "text": e.text, "evidence": dict(e.evidence)}
                 for e in self.events
@@ -75,5 +79,5 @@ class Verdict:
     def as_line(self) -> str:
         """Return one line of a table."""
         novelty = "       -" if self.novelty is None else f"{self.novelty:8.2f}"
-        told = "; ".join(e.text for e in self.events if e.text) or self.note
+        told = "; ".join(text for text in (*(e.text for e in self.events), self.note) if text)
         return f"{self.state:<13} {novelty}  {self.item}" + (f"  {told}" if told else "")

@@ -38,26 +38,29 @@ def write_report(study: Study) -> None:
         chapters.audit(study),
         chapters.reproduction(study),
     ]
+    summary = study.app.summary(study)
     folder = study.data.parent if study.data.is_file() else study.data
     page = render(
         title=f"{folder.name}: {study.application}",
         kicker=f"lineside {__version__} · {study.application} · run {study.run.folder.name}",
-        summary=study.app.summary(study),
+        summary=summary,
         facts=headline(study),
         sections=sections,
         footer=FOOTER,
     )
     write_bytes(study.run.folder / "report.html", page.encode())
-    write_json(study.run.folder / "report.json", numbers(study))
+    write_json(study.run.folder / "report.json", numbers(study, summary))
 
 
-def numbers(study: Study) -> dict[str, Any]:
-    """Return every number of the report as plain JSON."""
+def numbers(study: Study, summary: Sequence[str]) -> dict[str, Any]:
+    """Return every number of the report as plain JSON, an application's own ones included."""
+    own = study.app.numbers(study) if hasattr(study.app, "numbers") else {}
     return {
+        **own,
         "application": study.application,
         "lineside": __version__,
         "chosen": study.chosen,
-        "summary": list(study.app.summary(study)),
+        "summary": list(summary),
         "methods": {
             method.name: {
                 "kind": method.kind,

@@ -2,10 +2,11 @@
 
 from lineside.machines.alarms.baseline import (
     Learned,
-    Learning,
-    LearningGuard,
     drift_along,
-    start_of_normal,
+    robust_spread,
+    run_in_rows,
+    spread_within,
+    steady_drift,
 )
 from lineside.machines.alarms.calibration import Calibration, calibrate, limit_for_budget
 from lineside.machines.alarms.logic import Alarm, Rules
@@ -14,11 +15,12 @@ __all__ = [
     "Alarm",
     "Calibration",
     "Learned",
-    "Learning",
-    "LearningGuard",
     "Rules",
     "calibrate",
     "drift_along",
     "limit_for_budget",
-    "start_of_normal",
+    "robust_spread",
+    "run_in_rows",
+    "spread_within",
+    "steady_drift",
 ]  # fmt: skip

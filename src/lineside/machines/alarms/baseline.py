@@ -1,163 +1,76 @@
 """What is learned as normal, when, and with whose consent: the guard against poisoning.
 
-A machine's normal is learned once, after its run-in. Nothing is learned by itself later: rows
-that would move the baseline are only taken with the name of a person who consents, and every
-decision is a row of the ledger.
+A machine's normal is learned once and never learns by itself afterwards. Whether it kept still
+while it was learned is measured, and every learning is a row of the machine's ledger: what was
+seen, when, and who answers for it. A normal that drifted needs a person's name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lineside.core.contract import UserError
-from lineside.machines.detectors.detection import Rows
-
 Floats = NDArray[np.float64]
-Phase = Literal["run-in", "learning", "settling", "monitoring"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Learning:
-    """When a machine is learned from and judged.
-
-    Attributes:
-        run_in_seconds: Time at the start that is not learned from.
-        rows: Snapshots to learn from.
-        gap_seconds: A longer silence is a restart.
-        settle: Snapshots after a restart that are not judged.
-        drift: Largest change along the learned rows, or from the old to the new baseline, in
-            robust spreads, that passes as steady.
-    """
-
-    run_in_seconds: float = 0.0
-    rows: int = 200
-    gap_seconds: float = 3600.0
-    settle: int = 3
-    drift: float = 3.0
+DRIFT = 3.0
+"""Robust spreads that a feature may move while it is learned and still counts as steady."""
+NOISE = 4.7
+"""Standard errors that the largest of some hundred steady features hardly ever exceeds."""
+MEDIAN_ERROR = 1.2533
+"""Standard error of a median over that of a mean, normal values."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
-    """A row of the ledger.
+    """A row of the ledger: one learning of one machine, or a consent to it.
 
     Attributes:
-        time: When it was decided, seconds.
-        first: Time of the first row that was learned from.
-        last: Time of the last one.
-        rows: How many.
-        shift: Largest move of a feature, in robust spreads.
-        feature: Which one moved most.
-        by: Who consented; empty for the first baseline of a machine.
+        first: Time of the first snapshot that was learned from, seconds.
+        last: Time of the last one, those that calibrate included.
+        rows: Snapshots that were fitted.
+        run_in: Snapshots at the beginning that were left out: the machine was still running in.
+        drift: Largest move of a feature along the learned snapshots, in robust spreads.
+        drifting: Name of that feature.
+        steady: The drift up to which these snapshots pass as steady.
+        shift: Largest move from the normal before to this one, 0 for the first.
+        shifting: Name of the feature that moved so.
+        by: Who consented; empty where nobody did.
         why: The reason given.
+        decided: When, seconds since 1970; None where nobody decided.
+        over_alarm: Whether it was learned although an alarm was running.
     """
 
-    time: float
     first: float
     last: float
     rows: int
-    shift: float
-    feature: int
+    run_in: int = 0
+    drift: float = 0.0
+    drifting: str = ""
+    steady: float = DRIFT
+    shift: float = 0.0
+    shifting: str = ""
     by: str = ""
     why: str = ""
-
-
-class LearningGuard:
-    """Phases of one machine, and the ledger of what was learned; its memory is plain JSON."""
-
-    def __init__(self, learning: Learning, state: Mapping[str, Any] | None = None) -> None:
-        """Start with a new machine, or go on from `state`."""
-        self.learning = learning
-        fresh = {"start": None, "last": None, "rows": 0, "settling": 0, "center": None}
-        self._s: dict[str, Any] = {**fresh, "spread": None, "ledger": [], **(state or {})}
-
-    def state(self) -> dict[str, Any]:
-        """Return all memory as plain JSON values."""
-        return {**self._s, "ledger": [dict(row) for row in self._s["ledger"]]}
+    decided: float | None = None
+    over_alarm: bool = False
 
     @property
-    def ledger(self) -> tuple[Learned, ...]:
-        """What was learned when, oldest first."""
-        return tuple(Learned(**row) for row in self._s["ledger"])
+    def needs_consent(self) -> bool:
+        """True if it drifted while it was learned and nobody answers for it."""
+        return self.drift > self.steady and not self.by
 
-    def push(self, time: float) -> Phase:
-        """Take the time of one healthy-looking snapshot and return what to do with it.
+    def spec(self) -> dict[str, Any]:
+        """Return plain values; `from_spec` is the inverse."""
+        return asdict(self)
 
-        A restart (a gap) while learning begins the learning anew: a level step across it would
-        be learned as spread.
-        """
-        s, learning = self._s, self.learning
-        if s["start"] is None:
-            s["start"] = float(time)
-        restart = s["last"] is not None and time - s["last"] > learning.gap_seconds
-        s["last"] = float(time)
-        if restart:
-            s["settling"] = learning.settle
-            if s["center"] is None:
-                s["rows"] = 0
-        if time - s["start"] < learning.run_in_seconds:
-            return "run-in"
-        if s["settling"] > 0:
-            s["settling"] -= 1
-            return "settling"
-        if s["center"] is None:
-            s["rows"] += 1
-            return "learning"
-        return "monitoring"
-
-    @property
-    def ready(self) -> bool:
-        """True if enough rows have been seen since the last restart, and none were learned yet."""
-        return self._s["center"] is None and self._s["rows"] >= self.learning.rows
-
-    def learn(
-        self,
-        rows: Rows,
-        times: Sequence[float],
-        *,
-        now: float,
-        by: str = "",
-        why: str = "",
-    ) -> Learned:
-        """Take rows as the machine's normal, or refuse.
-
-        Args:
-            rows: Shape (snapshot, feature), in order of time.
-            times: Their times in seconds.
-            now: Time of the decision.
-            by: Who consents.
-            why: The reason, e.g. ``"bearing replaced"``.
-
-        Raises:
-            UserError: without consent: a trend along the first baseline (a fault during learning),
-                or any later baseline, with how far it would move.
-        """
-        values = np.asarray(rows, dtype=np.float64)
-        center, spread = np.median(values, axis=0), robust_spread(values)
-        if self._s["center"] is None:
-            moves, what = drift_along(values), "a feature drifts while the first normal is learned"
-        else:
-            old, old_spread = np.array(self._s["center"]), np.array(self._s["spread"])
-            moves = np.abs(center - old) / old_spread
-            what = "learning again would move the normal"
-        feature, shift = int(np.argmax(moves)), float(moves.max())
-        consented = bool(by.strip())
-        if not consented and (self._s["center"] is not None or shift > self.learning.drift):
-            raise UserError(
-                f"{what}: feature {feature} by {shift:.1f} robust spreads",
-                "a person must consent, with name and reason, after looking at the machine",
-            )
-        row = Learned(
-            time=float(now), first=float(times[0]), last=float(times[-1]), rows=len(values),
-            shift=shift, feature=feature, by=by, why=why,
-        )  # fmt: skip
-        self._s.update(center=center.tolist(), spread=spread.tolist(), rows=len(values))
-        self._s["ledger"] = [*self._s["ledger"], asdict(row)]
-        return row
+    @staticmethod
+    def from_spec(spec: Mapping[str, Any]) -> Learned:
+        """Rebuild a row from `spec`."""
+        return Learned(**spec)
 
 
 def robust_spread(values: Floats) -> Floats:
@@ -167,33 +80,63 @@ def robust_spread(values: Floats) -> Floats:
     return np.where(spread > 1e-9 * np.maximum(1.0, np.abs(center)), spread, 1.0)
 
 
+def spread_within(values: Floats) -> Floats:
+    """Return the robust spread about a running level, so that a drift does not widen it."""
+    pieces = [p - np.median(p, axis=0) for p in np.array_split(values, 5) if len(p)]
+    return robust_spread(np.concatenate(pieces))
+
+
 def drift_along(values: Floats) -> Floats:
     """Return how far each feature moves from the first to the last fifth of the rows.
 
-    In robust spreads about a running level, so that the drift itself does not widen the measure.
+    In robust spreads about a running level; signed, shape (feature,).
     """
     fifth = max(2, len(values) // 5)
     first, last = np.median(values[:fifth], axis=0), np.median(values[-fifth:], axis=0)
-    pieces = [p - np.median(p, axis=0) for p in np.array_split(values, 5) if len(p)]
-    return np.abs(last - first) / robust_spread(np.concatenate(pieces))
+    return np.asarray((last - first) / spread_within(values), dtype=np.float64)
 
 
-def start_of_normal(values: Floats, *, window: int = 40, drift: float = 1.5) -> int:
-    """Return from which row on a run-in has levelled off: the delayed start.
+def steady_drift(rows: int) -> float:
+    """Return the drift up to which so many rows pass as steady: few rows are noisy.
+
+    Few rows also look stiller about their own median than they are, by about n / (n - 2).
+    """
+    fifth = max(3, rows // 5)
+    error = MEDIAN_ERROR * float(np.sqrt(2 / fifth)) * fifth / (fifth - 2)
+    return max(DRIFT, NOISE * error)
+
+
+def is_steady(values: Floats, allowed: float = 1.0) -> bool:
+    """Return whether no feature drifts along the rows, up to a share of what is allowed."""
+    return float(np.abs(drift_along(values)).max()) <= allowed * steady_drift(len(values))
+
+
+def run_in_rows(values: Floats, levels: Floats, most: int) -> int:
+    """Return how many rows at the beginning belong to a run-in that levels off later.
+
+    A run-in grows quieter: rows are only left out where the levels fall, so that a beginning
+    fault, which grows louder, never makes the quiet rows before it look like the exception.
 
     Args:
-        values: Rows, shape (snapshot, feature).
-        window: Rows of the two pieces that are compared.
-        drift: Their levels may differ by this many robust spreads.
+        values: Rows in order of time, shape (snapshot, feature).
+        levels: Logarithms of the rms of each channel, shape (snapshot, channel).
+        most: That many rows may be left out; a longer run-in is a drift that a person must see.
 
     Returns:
-        The first row after which two windows in a row are level; the last possible row otherwise.
+        0 if the rows are steady, if no beginning explains the drift, or if there are no levels.
     """
-    last = max(0, len(values) - 2 * window)
-    for start in range(0, last + 1, max(1, window // 4)):
-        first = values[start : start + window]
-        second = values[start + window : start + 2 * window]
-        apart = np.abs(np.median(first, axis=0) - np.median(second, axis=0))
-        if (apart / robust_spread(second)).max() <= drift:
-            return start
-    return last
+    if not levels.size or is_steady(values):
+        return 0
+    step = max(1, len(values) // 40)
+    for allowed in (0.5, 1.0):
+        for start in range(step, most + 1, step):
+            if _grew_quieter(levels, start) and is_steady(values[start:], allowed):
+                return start
+    return 0
+
+
+def _grew_quieter(levels: Floats, start: int) -> bool:
+    """Whether every channel is quieter after the start, and one of them by a whole spread."""
+    fall = np.median(levels[:start], axis=0) - np.median(levels[start:], axis=0)
+    fall = fall / spread_within(levels[start:])
+    return bool((fall > 0).all() and (fall > 1.0).any())

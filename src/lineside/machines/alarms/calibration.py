@@ -1,8 +1,9 @@
 """From scores to z: logarithm, EWMA, robust spreads of healthy rows that nothing was fitted on.
 
-Two tiers: *alert* where z passes a limit, *danger* where the smoothed score has grown by a stated
-factor. Scores with a ceiling, which may never reach the limit, are ranked among the healthy ones
-instead. A limit is only promised for a false-alarm budget where held-out data can support it.
+Two tiers: *alert* where z passes a limit, *danger* far beyond it, or where the machine has become
+louder by a stated factor, which needs no detector and no calibration. Scores with a ceiling, which
+may never reach the limit, are ranked among the healthy ones instead. A limit is only promised for a
+false-alarm budget where held-out data can support it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ FEWEST = 20
 TINY = 1e-300
 LIMITS = tuple(0.5 * i for i in range(8, 61))
 """Limits that are tried: z of 4 to 30."""
+USUAL_BUDGET = 0.1
+"""Episodes per machine-month that the default limit of the rules is meant for."""
+STEP_PER_DECADE = 3.0
+"""So much is added to the default limit for a tenth of the usual budget."""
 RANK_SHARE = 0.5
 """A ranked score reaches the limit this far up from the largest healthy one to the ceiling."""
 
@@ -96,7 +101,7 @@ class Calibration:
 
 def calibrate(
     scores: Floats,
-    times: Sequence[float] | Floats,
+    times: Sequence[float] | NDArray[np.floating[Any]],
     *,
     rules: Rules,
     budget: float = 0.1,
@@ -153,7 +158,9 @@ def limit_for_budget(z: Floats, times: Floats, rules: Rules, budget: float) -> t
 
     Where healthy time suffices (zero episodes in T months bound the rate at 3/T with 95 %
     confidence, Hanley and Lippman-Hand 1983) it is the smallest limit whose upper bound keeps the
-    budget; otherwise the default, raised until the held-out rows raise no alarm.
+    budget: limits are tried from the highest down to the first that fails, so that the choice does
+    not spoil the confidence (fixed-sequence testing, Maurer et al. 1995). Otherwise it is the
+    default for that budget, raised until the held-out rows raise no alarm.
 
     Args:
         z: Of held-out healthy snapshots in order of time.
@@ -163,27 +170,43 @@ def limit_for_budget(z: Floats, times: Floats, rules: Rules, budget: float) -> t
     """
     months = healthy_months(times)
     if 3.0 / max(months, 1e-9) <= budget:
-        for limit in LIMITS:
+        proven: tuple[float, str] | None = None
+        for limit in reversed(LIMITS):
             count = episodes(z, times, rules, limit)
             upper = upper_rate(count, months)
-            if upper <= budget:
-                return limit, (
-                    f"{count} episodes in {months:.2f} held-out machine-months at z > {limit:g}: "
-                    f"at most {upper:.3g} a month with 95 % confidence, within the budget of "
-                    f"{budget:g}"
-                )
-    limit = rules.limit
-    for limit in (rules.limit, *[tried for tried in LIMITS if tried > rules.limit]):
+            if upper > budget:
+                break
+            promise = (
+                f"{count} episodes in {months:.2f} held-out machine-months at z > {limit:g}: at "
+                f"most {upper:.3g} a month with 95 % confidence, within the budget of {budget:g}"
+            )
+            proven = limit, promise
+        if proven is not None:
+            return proven
+    start = default_limit(rules, budget)
+    limit = start
+    for limit in (start, *[tried for tried in LIMITS if tried > start]):
         count = episodes(z, times, rules, limit)
         if count == 0:
             break
-    raised = "" if limit == rules.limit else f", raised from {rules.limit:g}"
+    raised = "" if limit == start else f", raised from {start:g}"
     return limit, (
         f"{len(z)} held-out healthy snapshots over {months:.3g} machine-months cannot prove the "
         f"budget of {budget:g} a month: {count} episodes there only bound the rate at "
         f"{upper_rate(count, months):.3g}; the limit is the default of z > {limit:g}{raised}; "
         f"{3.0 / budget:.3g} quiet months would prove it"
     )
+
+
+def default_limit(rules: Rules, budget: float) -> float:
+    """Return the limit to begin with for a budget: the rules' own at the usual budget.
+
+    Three up for a tenth of the budget, three down for ten times as much: on simulated machines the
+    default keeps its budget with room, and two up make the rate two or three times smaller. It is
+    never below the smallest limit that is ever tried.
+    """
+    moved = rules.limit + STEP_PER_DECADE * math.log10(USUAL_BUDGET / budget)
+    return min(max(round(2 * moved) / 2, min(LIMITS[0], rules.limit)), LIMITS[-1])
 
 
 def upper_rate(count: int, months: float) -> float:

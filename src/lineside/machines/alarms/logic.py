@@ -23,7 +23,7 @@ class Rules:
         k: That many of the last `n` must count for an alert.
         n: See `k`.
         danger: z from which on a counting snapshot speaks for danger; infinite for none.
-        growth: Factor above the healthy level that speaks for danger; infinite for none.
+        growth: So many times as loud as when healthy speaks for danger; infinite for none.
         danger_k: That many of the last `n` must speak for danger (all of them if n is smaller).
         hysteresis: A snapshot is quiet below this share of the limit.
         quiet: That many quiet snapshots in a row end the episode.
@@ -100,7 +100,7 @@ class Alarm:
         Args:
             z: Novelty, see `Calibration.z`; NaN (not judged) changes nothing.
             time: Seconds; never decreasing.
-            growth: See `Calibration.growth`.
+            growth: How many times as loud as when healthy.
 
         Returns:
             The level, and an event if it changed and is not muted.
@@ -173,7 +173,9 @@ class Alarm:
         }  # fmt: skip
         text = f"novelty {z:.1f} above {self.limit:g}, {evidence['counting']} of {evidence['of']}"
         if level == "danger":
-            text = f"level {growth:.1f} times the healthy one, novelty {z:.1f}"
+            text = f"novelty {z:.1f}, danger begins at {self.rules.danger:g}"
+            if growth >= self.rules.growth:
+                text = f"score {growth:.1f} times its healthy level, novelty {z:.1f}"
         return self._event(level, text, evidence)
 
     def _event(self, kind: str, text: str, evidence: dict[str, Any]) -> Event:

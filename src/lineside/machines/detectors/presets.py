@@ -16,9 +16,12 @@ class Preset:
     Attributes:
         name: As on the command line.
         bands: Equal sub-bands of the spectrum, whose energies are the features; 0: all features.
-        learn: Snapshots that are learned from.
-        held_out: Whether a later part of them is kept for calibration only.
-        detectors: Keyword arguments by name in the study; ``fit`` names the function.
+        learn: Snapshots that are fitted. A run fits two thirds of what it learns from, so that
+            ``--learn 300`` fits the study's 200.
+        held_out: Whether the study kept later snapshots for calibration only. It did not; a run
+            always does, and ``benchmarks`` show both.
+        detectors: Keyword arguments by name in the study; ``fit`` names the function,
+            ``features`` the columns that it looks at.
         silent: What the study does not publish and we chose.
     """
 
@@ -44,8 +47,8 @@ def preset(name: str) -> Preset:
         return Preset(name=name, bands=0, learn=200, held_out=True, detectors={})
     if name != "beyond-imagenet":
         raise UserError(f"unknown preset {name!r}", "presets are default, beyond-imagenet")
-    scaled = {"scaling": "robust"}
-    deep = {"fitting": Fitting(epochs=50, batch=20, scaling="robust")}
+    scaled = {"features": "bands", "scaling": "energies"}
+    deep = {"features": "bands", "fitting": Fitting(epochs=50, batch=20, scaling="energies")}
     detectors: dict[str, dict[str, Any]] = {
         "ocsvm": {"fit": "ocsvm", "nu": 0.1, **scaled},
         "gmm": {"fit": "gmm", "components": 16, "rows_per_component": 1, **scaled},

@@ -15,32 +15,44 @@ from lineside.core.contract import UserError
 from lineside.machines.detectors.detection import Rows
 
 Floats = NDArray[np.float64]
-ScalingKind = Literal["standard", "robust"]
-"""Mean and standard deviation, or median and unscaled MAD (the study of 2019)."""
+ScalingKind = Literal["standard", "robust", "energies"]
+"""Mean and standard deviation; median and unscaled MAD; or these of the energies themselves, whose
+logarithms the rows hold (the study of 2019)."""
 FEWEST_ROWS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """Takes rows to a common scale: ``(row - center) / spread``, shapes (feature,)."""
+    """Takes rows to a common scale: ``(row - center) / spread``, shapes (feature,).
+
+    With `natural`, rows are logarithms that are undone first.
+    """
 
     center: Floats
     spread: Floats
+    natural: bool = False
 
     def __call__(self, rows: Rows) -> Floats:
         """Return scaled rows in float64, same shape."""
-        return (np.asarray(rows, dtype=np.float64) - self.center) / self.spread
+        values = np.asarray(rows, dtype=np.float64)
+        return ((np.exp(values) if self.natural else values) - self.center) / self.spread
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the two vectors by name."""
-        return arrays_to_tensors({"scaling.center": self.center, "scaling.spread": self.spread})
+        """Return the two vectors by name, and a mark where logarithms are undone."""
+        own: dict[str, NDArray[np.generic]] = {
+            "scaling.center": self.center, "scaling.spread": self.spread,
+        }  # fmt: skip
+        if self.natural:
+            own["scaling.natural"] = np.ones(1)
+        return arrays_to_tensors(own)
 
     @staticmethod
     def of(tensors: dict[str, Tensor]) -> Scaling:
         """Rebuild it from `tensors`."""
         return Scaling(
-            center=tensors["scaling.center"].numpy(), spread=tensors["scaling.spread"].numpy()
-        )
+            center=tensors["scaling.center"].numpy(), spread=tensors["scaling.spread"].numpy(),
+            natural="scaling.natural" in tensors,
+        )  # fmt: skip
 
 
 def fit_scaling(rows: Rows, kind: ScalingKind = "standard") -> Scaling:
@@ -59,6 +71,10 @@ def fit_scaling(rows: Rows, kind: ScalingKind = "standard") -> Scaling:
             f"{len(values)} healthy snapshots are too few to fit a detector",
             f"give at least {FEWEST_ROWS}, better 200",
         )
+    natural = kind == "energies"
+    if natural:
+        with np.errstate(over="ignore"):
+            values = np.exp(values)
     if not np.isfinite(values).all():
         raise UserError("healthy rows hold NaN or infinity", "leave such snapshots out")
     if kind == "standard":
@@ -66,8 +82,9 @@ def fit_scaling(rows: Rows, kind: ScalingKind = "standard") -> Scaling:
     else:
         center = np.median(values, axis=0)
         spread = np.median(np.abs(values - center), axis=0)
-    constant = spread <= 1e-9 * np.maximum(1.0, np.abs(center))
-    return Scaling(center=center, spread=np.where(constant, 1.0, spread))
+    # Energies may be tiny in their unit: only a relative bound tells whether they ever change.
+    constant = spread <= 1e-9 * np.maximum(0.0 if natural else 1.0, np.abs(center))
+    return Scaling(center=center, spread=np.where(constant, 1.0, spread), natural=natural)
 
 
 def row_by_row(values: Floats, score: Callable[[Floats], float]) -> Floats:

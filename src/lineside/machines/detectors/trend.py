@@ -32,19 +32,22 @@ class Trend:
     Columns are logarithms (or asinh, for signed ones), as the signal engine makes them. The score
     is ``exp`` of the distance, so that its logarithm, which is smoothed and calibrated, is the
     distance itself: with `relative`, the mean or largest log ratio to the healthy median;
-    otherwise in robust standard deviations (1.4826 MAD) of the healthy rows.
+    otherwise in robust standard deviations (1.4826 MAD) of the healthy rows. Levels of vibration
+    only speak when they rise; slow values (a temperature, a flow) are watched `both_ways`.
     """
 
     scaling: Scaling
     columns: tuple[int, ...]
     fusion: Fusion = "max"
     relative: bool = False
+    both_ways: bool = False
     history: int = 0
 
     def _distances(self, row: Floats) -> Floats:
         chosen = list(self.columns)
         above = row[chosen] - self.scaling.center[chosen]
-        return above if self.relative else above / self.scaling.spread[chosen]
+        moved = above if self.relative else above / self.scaling.spread[chosen]
+        return np.abs(moved) if self.both_ways else moved
 
     def _score(self, row: Floats) -> float:
         distances = self._distances(row)
@@ -66,7 +69,10 @@ class Trend:
 
     def spec(self) -> dict[str, Any]:
         """Return the plain settings."""
-        return {"columns": list(self.columns), "fusion": self.fusion, "relative": self.relative}
+        return {
+            "columns": list(self.columns), "fusion": self.fusion, "relative": self.relative,
+            "both_ways": self.both_ways,
+        }  # fmt: skip
 
     def tensors(self) -> dict[str, Tensor]:
         """Return medians and spreads."""
@@ -81,6 +87,7 @@ def fit_trend(
     columns: Sequence[int] | None = None,
     fusion: Fusion = "max",
     relative: bool = False,
+    both_ways: bool = False,
 ) -> Trend:
     """Fit the trend detector.
 
@@ -91,6 +98,7 @@ def fit_trend(
         columns: Which features (RMS and kurtosis of each channel, say); all if None.
         fusion: ``max`` alarms on any column; ``mean`` fuses the channels.
         relative: Log ratios to the median instead of robust standard deviations.
+        both_ways: A fall counts like a rise.
 
     Raises:
         UserError: too few rows, NaN, or a column that does not exist.
@@ -104,7 +112,9 @@ def fit_trend(
         )
     log({"detector": "trend", "snapshots": len(rows)})
     scaling = Scaling(center=robust.center, spread=1.4826 * robust.spread)
-    return Trend(scaling=scaling, columns=chosen, fusion=fusion, relative=relative)
+    return Trend(
+        scaling=scaling, columns=chosen, fusion=fusion, relative=relative, both_ways=both_ways
+    )
 
 
 def load_trend(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trend:
@@ -114,4 +124,5 @@ def load_trend(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trend:
         columns=tuple(spec["columns"]),
         fusion=spec["fusion"],
         relative=bool(spec["relative"]),
+        both_ways=bool(spec.get("both_ways", False)),
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import logging
+import re
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineside.core.contract import UserError
+from lineside.machines.reading.arrays import read_mat, read_npz
+from lineside.machines.reading.record import Record, check_record, unit_of
 from lineside.machines.reading.text import Columns, read_columns
 
-LEAST_SAMPLES = 64
-TIMES = ("t", "time", "times")
-CLOCKS = ("", "time", "t", "date", "datetime", "index")
-SPEED_NAMES, RATE_NAMES = ("rpm",), ("fs", "sr", "rate_hz", "sample_rate")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """Snapshots of one file, as they are stored there.
-
-    Attributes:
-        samples: Shape (snapshot, sample) by channel name, in `unit` once multiplied by `scale`.
-        rate_hz: Samples per second by channel; None where the file does not say.
-        times: Seconds of each snapshot, None where the file does not say.
-        scale: Unit per stored number.
-        speed_hz: Turns per second of each snapshot, None where the file does not say.
-        load: Of each snapshot, None where the file does not say.
-        values: Slow values of each snapshot by name, each of shape (snapshot,).
-    """
-
-    samples: Mapping[str, NDArray[Any]]
-    rate_hz: Mapping[str, float | None]
-    times: NDArray[np.float64] | None = None
-    scale: float = 1.0
-    speed_hz: NDArray[np.float64] | None = None
-    load: NDArray[np.float64] | None = None
-    values: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(next(iter(self.samples.values())))
+CLOCKS = ("", "time", "t", "date", "datetime", "timestamp", "index", "seconds", "zeit", "datum")
+PARTS_OF_SECOND = {"ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+UNEVEN = 0.05
+"""Steps of a time column may differ by this share of their median before they are gaps."""
+MOST_HOLES = 4
+"""A waveform whose time column says that it lacks more than three quarters is refused."""
 
 
 def read_record(path: Path) -> Record:
@@ -59,17 +39,11 @@ def read_record(path: Path) -> Record:
     except UserError:
         raise
     except Exception as error:  # every library has errors of its own
+        told = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
-            f"{path} cannot be read: {type(error).__name__}: {error}", "it may be damaged"
+            f"{path} cannot be read: {told}", "it may be damaged: copy it anew"
         ) from error
-    if not record.samples or not len(record):
-        raise UserError(f"{path} holds no waveform", "check what was exported")
-    shortest = min(values.shape[1] for values in record.samples.values())
-    if shortest < LEAST_SAMPLES:
-        raise UserError(
-            f"{path} has {shortest} samples, at least {LEAST_SAMPLES} are needed",
-            "a table of values needs a header and a first column of dates",
-        )
+    check_record(path, record)
     return record
 
 
@@ -82,10 +56,15 @@ def read_text(path: Path) -> Record:
     chosen = range(first, len(numbers))
     if all(np.isnan(numbers[place]).all() for place in chosen):
         raise UserError(f"{path} holds no numbers", "check separator and decimal sign")
+    samples = {table.names[place]: numbers[place].astype(np.float32) for place in chosen}
+    if first == 1 and table.header:
+        rate, places = _evenly(path, table.names[0], numbers[0])
+        samples = {name: _spread(values, places) for name, values in samples.items()}
     return Record(
-        samples={table.names[place]: numbers[place][None].astype(np.float32) for place in chosen},
-        rate_hz={table.names[place]: rate for place in chosen},
+        samples={name: values[None] for name, values in samples.items()},
+        rate_hz=dict.fromkeys(samples, rate),
         times=None if seconds is None else np.array([seconds]),
+        of_day=seconds is not None,
     )
 
 
@@ -93,7 +72,16 @@ def read_wav(path: Path) -> Record:
     """One snapshot from a WAV file; integers become fractions of full scale."""
     from scipy.io import wavfile
 
-    rate, values = wavfile.read(path)
+    with path.open("rb") as stream:
+        said = int.from_bytes(stream.read(8)[4:], "little") + 8
+    size = path.stat().st_size
+    if size < 44 or (size < said < 0xFFFFFFFF):  # recorders that never end write the last one
+        raise UserError(
+            f"{path} is cut off: {size} of {max(said, 44)} bytes", "copy it anew, or record it anew"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks that hold no samples
+        rate, values = wavfile.read(path)
     values = values[:, None] if values.ndim == 1 else values
     kind = values.dtype
     scale = 1.0 / -float(np.iinfo(kind).min) if np.issubdtype(kind, np.signedinteger) else 1.0
@@ -107,88 +95,58 @@ def read_wav(path: Path) -> Record:
     )
 
 
-def read_mat(path: Path) -> Record:
-    """One snapshot from a MATLAB file: arrays, or a structure with waveforms and facts."""
-    from scipy.io import loadmat
-
-    try:
-        content = loadmat(path, squeeze_me=True, struct_as_record=False)
-    except NotImplementedError as error:
-        raise UserError(
-            f"{path} is a MATLAB 7.3 file", "save it with -v7, or as CSV or NPZ"
-        ) from error
-    fields = _flat({k: v for k, v in content.items() if not k.startswith("__")})
-    return _from_fields(path, fields)
-
-
-def read_npz(path: Path) -> Record:
-    """One or many snapshots from arrays named by channel, or one array with ``channels``.
-
-    An array of shape (snapshot, channel, sample) holds a history; ``scale``, ``fs``, ``t``,
-    ``rpm`` or ``speed_hz``, ``load`` or ``load_N`` and ``channels`` are understood, further
-    arrays of one number per snapshot are slow values.
-    """
-    with np.load(path, allow_pickle=False) as content:
-        fields = {name: content[name] for name in content.files}
-    whole = [v for v in fields.values() if getattr(v, "ndim", 0) == 3]
-    if not whole:
-        return _from_fields(path, fields)
-    values = whole[0]
-    given = fields.get("channels")
-    names = (
-        [str(n) for n in given]
-        if given is not None and len(given) == values.shape[1]
-        else [f"channel_{number}" for number in range(values.shape[1])]
-    )
-    rate = _fact(fields, RATE_NAMES)
-    times = next((np.asarray(fields[k], float) for k in TIMES if k in fields), None)
-    count = len(values)
-    return Record(
-        samples={name: values[:, place] for place, name in enumerate(names)},
-        rate_hz=dict.fromkeys(names, rate),
-        times=times if times is not None and times.shape == (count,) else None,
-        scale=_fact(fields, ("scale",)) or 1.0,
-        speed_hz=_each(_speed(fields), fields.get("speed_hz"), count),
-        load=_each(_fact(fields, ("load_n", "load")), fields.get("load"), count),
-        values={
-            name: np.asarray(array, dtype=np.float64)
-            for name, array in fields.items()
-            if name not in (*TIMES, "load", "speed_hz", "channels")
-            and array.shape == (count,)
-            and np.issubdtype(array.dtype, np.number)
-        },
-    )
-
-
 def read_tdms(path: Path) -> Record:
-    """One snapshot from a National Instruments TDMS file: every channel with numbers."""
-    tdms = _extra("nptdms", path).TdmsFile.read(path)
-    samples, rates = {}, {}
+    """One snapshot from a National Instruments TDMS file: every channel with numbers.
+
+    Rate, start and unit come from the waveform's properties, where they are given.
+    """
+    nptdms = _extra("nptdms", path)
+    nptdms.log.log_manager.set_level(logging.ERROR)  # what it warns of is refused below
+    tdms = nptdms.TdmsFile.read(path)
+    if tdms.file_status.incomplete_final_segment:
+        raise UserError(f"{path} is cut off in its last segment", "copy it anew")
+    samples: dict[str, NDArray[Any]] = {}
+    rates: dict[str, float | None] = {}
+    units, starts = {}, []
     for group in tdms.groups():
         for channel in group.channels():
             values = np.asarray(channel[:])
-            if np.issubdtype(values.dtype, np.number) and len(values):
-                name = (
-                    channel.name if channel.name not in samples else f"{group.name}.{channel.name}"
-                )
-                step = channel.properties.get("wf_increment")
-                samples[name] = values[None].astype(np.float32)
-                rates[name] = 1.0 / float(step) if step else None
-    return Record(samples=samples, rate_hz=rates)
+            if not np.issubdtype(values.dtype, np.number) or not len(values):
+                continue
+            name = channel.name if channel.name not in samples else f"{group.name}.{channel.name}"
+            step, start = (channel.properties.get(f"wf_{k}") for k in ("increment", "start_time"))
+            samples[name] = (
+                values[None]
+                if np.iscomplexobj(values)
+                else np.asarray(values, dtype=np.float32)[None]
+            )
+            rates[name] = 1.0 / float(step) if step else None
+            units[name] = unit_of(channel.properties.get("unit_string"))
+            starts += [start] if isinstance(start, np.datetime64) else []
+    seconds = min(starts).astype("datetime64[us]").astype(np.float64) / 1e6 if starts else 0.0
+    return Record(
+        samples=samples,
+        rate_hz=rates,
+        units={name: unit for name, unit in units.items() if unit},
+        times=np.array([seconds]) if seconds > 0 else None,
+    )
 
 
 def read_uff(path: Path) -> Record:
     """One snapshot from a universal file: its data sets 58 over time."""
     sets = _extra("pyuff", path).UFF(str(path)).read_sets()
-    samples, rates = {}, {}
+    samples, rates, units = {}, {}, {}
     for number, entry in enumerate([sets] if isinstance(sets, dict) else sets):
         if entry.get("type") == 58 and entry.get("func_type", 1) in (0, 1):
             name = str(entry.get("id1") or "").strip() or f"channel_{number}"
             name = name if name not in samples else f"{name}_{number}"
             samples[name] = np.asarray(entry["data"]).real[None].astype(np.float32)
             x = np.asarray(entry["x"], float)
-            rates[name] = 1.0 / float(x[1] - x[0]) if len(x) > 1 else None
-    return Record(samples=samples, rate_hz=rates)
+            rates[name] = (
+                (len(x) - 1) / float(x[-1] - x[0]) if len(x) > 1 and x[-1] > x[0] else None
+            )
+            units[name] = unit_of(entry.get("ordinate_axis_units_lab", "").replace("NONE", ""))
+    return Record(samples=samples, rate_hz=rates, units={n: u for n, u in units.items() if u})
 
 
 READERS: dict[str, Callable[[Path], Record]] = {
@@ -202,84 +160,22 @@ READERS: dict[str, Callable[[Path], Record]] = {
 SUFFIXES = (*READERS, ".csv", ".txt", ".asc", ".dat", "")
 
 
-def _from_fields(path: Path, fields: Mapping[str, Any]) -> Record:
-    """Waveforms are the long vectors and matrices among named values; the rest are facts."""
-    samples: dict[str, NDArray[Any]] = {}
-    for name, value in fields.items():
-        array = np.asarray(value)
-        if not np.issubdtype(array.dtype, np.number) or array.size < LEAST_SAMPLES:
-            continue
-        if array.ndim == 1:
-            samples[name] = array[None].astype(np.float32)
-        elif array.ndim == 2:
-            tall = array if array.shape[0] >= array.shape[1] else array.T
-            for place in range(tall.shape[1]):
-                key = name if tall.shape[1] == 1 else f"{name}_{place}"
-                samples[key] = tall[None, :, place].astype(np.float32)
-    if not samples:
-        raise UserError(f"{path} holds no waveform", "it needs arrays of samples by channel")
-    rate = _fact(fields, RATE_NAMES)
-    return Record(
-        samples=samples,
-        rate_hz=dict.fromkeys(samples, rate),
-        speed_hz=_each(_speed(fields), None, 1),
-        load=_each(_fact(fields, ("load", "load_n")), None, 1),
-    )
-
-
-def _each(one: float | None, many: Any, count: int) -> NDArray[np.float64] | None:
-    """One number per snapshot, from an array of them or from one for all."""
-    if many is not None and np.shape(many) == (count,):
-        return np.asarray(many, dtype=np.float64)
-    return None if one is None else np.full(count, one)
-
-
-def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of MATLAB structures beside plain ones, under their own names."""
-    found: dict[str, Any] = {}
-    for name, value in fields.items():
-        inner = getattr(value, "_fieldnames", None)
-        if inner is None:
-            found[name] = value
-        else:
-            found.update(_flat({key: getattr(value, key) for key in inner}))
-    return found
-
-
-def _fact(fields: Mapping[str, Any], names: Sequence[str]) -> float | None:
-    """The first single number of one of these names, whatever its type; None without one."""
-    lowered = {name.lower(): value for name, value in fields.items()}
-    for name in names:
-        value = np.asarray(lowered.get(name, np.nan))
-        if value.size == 1:
-            try:
-                number = float(value.reshape(()).item())
-            except ValueError:
-                continue
-            if np.isfinite(number):
-                return number
-    return None
-
-
-def _speed(fields: Mapping[str, Any]) -> float | None:
-    """Turns per second: ``rpm`` by the minute, or the shaft's ``rate`` beside a sample rate."""
-    rpm = _fact(fields, SPEED_NAMES)
-    if rpm is not None:
-        return rpm / 60.0
-    return _fact(fields, ("speed_hz", "rate"))
-
-
 def _first_channel(table: Columns, numbers: Sequence[NDArray[np.float64]]) -> int:
     """How many leading columns are times, dates or counters rather than samples.
 
-    They are named so, are no numbers, or stand still or grow; the last of those that are told by
+    They are named so, are words, or stand still or grow; the last of those that are told by
     their numbers must grow, since a channel that stands still is a dead sensor.
     """
     count = 0
     for place, (name, values) in enumerate(zip(table.names, numbers, strict=True)):
         if place == len(numbers) - 1:
             break
-        if (table.header and name.strip().lower() in CLOCKS) or np.isnan(values).all():
+        if table.header and re.split(r"[\s\[(,/]", name.strip().lower())[0] in CLOCKS:
+            count = place + 1
+            continue
+        if np.isnan(values).all():
+            if not _are_words(table, place):
+                break  # a channel without a single sample is told as such
             count = place + 1
             continue
         steps = np.diff(values)
@@ -288,6 +184,43 @@ def _first_channel(table: Columns, numbers: Sequence[NDArray[np.float64]]) -> in
         elif not (steps >= 0).mean() > 0.95:
             break
     return count
+
+
+def _are_words(table: Columns, place: int) -> bool:
+    """Whether a column without numbers holds dates or the like, not just missing numbers."""
+    missing = ("", "nan", "na", "null", "none", "-")
+    return not all(str(cell).strip().lower() in missing for cell in table.cells[:64, place])
+
+
+def _evenly(
+    path: Path, name: str, times: NDArray[np.float64]
+) -> tuple[float | None, NDArray[np.intp] | None]:
+    """Sample rate from a column of seconds, and where samples belong if some are missing.
+
+    A counter tells no rate: its steps are one.
+    """
+    steps = np.diff(times)
+    step = float(np.median(steps)) if np.isfinite(steps).all() else 0.0
+    if step <= 0 or step == 1.0:
+        return None, None
+    part = next((f for u, f in PARTS_OF_SECOND.items() if re.search(rf"\b{u}\b", name)), 1.0)
+    if np.abs(steps / step - 1).max() < UNEVEN:
+        return 1.0 / (part * float(steps.mean())), None
+    places = np.round((times - times[0]) / step).astype(np.intp)
+    if places[-1] > MOST_HOLES * len(times) or not (np.diff(places) > 0).all():
+        raise UserError(
+            f"{path}: the times of its samples jump", "record at one rate, without gaps"
+        )
+    return 1.0 / (part * step), places
+
+
+def _spread(values: NDArray[np.float32], places: NDArray[np.intp] | None) -> NDArray[np.float32]:
+    """Put samples where they belong; NaN stands where one is missing."""
+    if places is None:
+        return values
+    found = np.full(int(places[-1]) + 1, np.nan, dtype=np.float32)
+    found[places] = values
+    return found
 
 
 def _clock(leading: Sequence[NDArray[np.float64]]) -> tuple[float | None, float | None]:

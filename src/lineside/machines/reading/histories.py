@@ -8,6 +8,7 @@ order of time; copies are refused, not used twice.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -18,12 +19,19 @@ import numpy as np
 from lineside.core.contract import Refusal, UserError
 from lineside.machines.items import FAULTY, HEALTHY, UNKNOWN, Snapshot
 from lineside.machines.reading.formats import SUFFIXES, read_record
+from lineside.machines.reading.record import Record
 from lineside.machines.reading.sidecar import NAME, Sidecar, read_sidecar
 from lineside.machines.reading.tables import is_table, read_table
 
 DATE = re.compile(
     r"(\d{4})[-._]?(\d{2})[-._]?(\d{2})[-._T ]?(\d{2})[-._:]?(\d{2})(?:[-._:]?(\d{2}))?"
 )
+DAY = 86400.0
+NOTES = ("SOURCE", "README", "LICENSE", "LICENCE")
+"""Files for people, whatever their suffix."""
+UNREAD = (
+    ".xlsx", ".xls", ".ods", ".h5", ".hdf5", ".parquet", ".bin", ".mf4", ".zip", ".gz", ".7z",
+)  # fmt: skip
 COUNTER = re.compile(r"(\d+)(?!.*\d)")
 
 
@@ -34,8 +42,9 @@ def find_snapshots(data: Path) -> list[Snapshot | Refusal]:
         UserError: if nothing that could be a snapshot is there.
     """
     found: list[Snapshot | Refusal] = []
-    for machine, files, sidecar in _machines(data):
-        found += _ordered(machine, files, sidecar)
+    for machine, files in machines_in(data):
+        found += _ordered(machine, files, read_sidecar(files[0].parent))
+    found += _left_out(data)
     if not found:
         raise UserError(
             f"{data} holds no snapshots",
@@ -58,7 +67,7 @@ def snapshots_of(path: Path, machine: str, sidecar: Sidecar) -> list[Snapshot]:
             for place, (t, faulty) in enumerate(zip(table.times, table.faulty, strict=True))
         ]
     record = read_record(path)
-    times = _times(path, len(record), record.times, sidecar)
+    times = _times(path, record, sidecar)
     return [_snapshot(machine, float(t), path, place, sidecar) for place, t in enumerate(times)]
 
 
@@ -74,33 +83,35 @@ def time_of_name(name: str) -> float | None:
     return date.timestamp()
 
 
-def _machines(data: Path) -> Iterator[tuple[str, list[Path], Sidecar]]:
+def machines_in(data: Path) -> Iterator[tuple[str, list[Path]]]:
+    """Yield each machine of a folder (or of one file) with its files, at least one."""
     if data.is_file():
         alone = (data.parent / NAME).exists()
-        yield data.parent.name if alone else data.stem, [data], read_sidecar(data.parent)
+        yield data.parent.name if alone else data.stem, [data]
         return
     own = _files(data)
     if (data / NAME).exists():
-        yield data.resolve().name, own, read_sidecar(data)
+        if own:
+            yield data.resolve().name, own
         return
     folders = [p for p in sorted(data.iterdir()) if p.is_dir() and not p.name.startswith(".")]
     for path in own:
-        if is_table(path) or path.suffix == ".npz":
-            yield path.stem, [path], read_sidecar(data)
-    loose = [p for p in own if not is_table(p) and p.suffix != ".npz"]
+        if is_table(path) or path.suffix.lower() == ".npz":
+            yield path.stem, [path]
+    loose = [p for p in own if not is_table(p) and p.suffix.lower() != ".npz"]
     if loose and not folders:  # the folder itself is one machine
-        yield data.name, loose, read_sidecar(data)
+        yield data.name, loose
     for folder in folders:
         files = _files(folder)
         if files:
-            yield folder.name, files, read_sidecar(folder)
+            yield folder.name, files
 
 
 def _files(folder: Path) -> list[Path]:
     return [
         p for p in sorted(folder.iterdir())
         if p.is_file() and not p.name.startswith(".") and p.name != NAME
-        and (p.suffix.lower() in SUFFIXES or DATE.search(p.name)) and p.stem.upper() != "SOURCE"
+        and (p.suffix.lower() in SUFFIXES or DATE.search(p.name)) and p.stem.upper() not in NOTES
     ]  # fmt: skip
 
 
@@ -108,35 +119,88 @@ def _ordered(machine: str, files: Sequence[Path], sidecar: Sidecar) -> list[Snap
     """Snapshots in order of time, one per time, and what is refused."""
     found: list[Snapshot] = []
     refused: list[Refusal] = []
-    for path in files:
+    for path in sorted(files, key=_place_in_order):
         try:
             found += snapshots_of(path, machine, sidecar)
         except UserError as error:
             refused.append(Refusal(item=str(path), message=error.message, hint=error.hint))
+    if sidecar.interval_seconds is None:
+        found = _over_midnight(found, sidecar)
+    refused += [_refused(s, "has no time", "give it one") for s in found if not _has_time(s)]
     seen: set[float] = set()
     kept: list[Snapshot | Refusal] = []
-    for snapshot in sorted(found, key=lambda s: (s.time, str(s.path), s.place)):
+    timed = [s for s in found if _has_time(s)]
+    for snapshot in sorted(timed, key=lambda s: (s.time, str(s.path), s.place)):
         if snapshot.time in seen:
-            refused.append(
-                Refusal(
-                    item=f"{snapshot.path}[{snapshot.place}]",
-                    message=f"{machine} has a second snapshot of the same time",
-                    hint="remove the copy; the first one is used",
-                )
-            )
+            says = "is a second snapshot of the same time"
+            refused.append(_refused(snapshot, says, "remove the copy; the first one is used"))
             continue
         seen.add(snapshot.time)
         kept.append(snapshot)
     return [*kept, *refused]
 
 
-def _times(path: Path, count: int, stored: np.ndarray | None, sidecar: Sidecar) -> np.ndarray:
-    """Times of a file's snapshots: its own, those of its name, or its number times the interval."""
-    dated = time_of_name(path.name)
+def _has_time(snapshot: Snapshot) -> bool:
+    return math.isfinite(snapshot.time)
+
+
+def _refused(snapshot: Snapshot, says: str, hint: str) -> Refusal:
+    return Refusal(
+        item=f"{snapshot.path}[{snapshot.place}]",
+        message=f"snapshot {snapshot.place} of {snapshot.path.name} ({snapshot.machine}) {says}",
+        hint=hint,
+    )
+
+
+def _place_in_order(path: Path) -> tuple[int, str]:
+    """Files in order of their number, whether or not it is filled up with zeros."""
+    counter = COUNTER.search(path.stem) if time_of_name(path.name) is None else None
+    return (int(counter.group(1)) if counter else 0, str(path))
+
+
+def _over_midnight(found: Sequence[Snapshot], sidecar: Sidecar) -> list[Snapshot]:
+    """Add a day wherever clocks that tell no day begin anew, one file after the other."""
+    clocks = all(0 <= s.time < DAY and time_of_name(s.path.name) is None for s in found)
+    if not clocks or len({s.path for s in found}) < len(found) or len(found) < 2:
+        return list(found)
+    times = np.array([s.time for s in found])
+    times += DAY * np.cumsum(np.diff(times, prepend=times[0]) < -DAY / 2)
+    return [
+        _snapshot(s.machine, float(time), s.path, s.place, sidecar)
+        for s, time in zip(found, times, strict=True)
+    ]
+
+
+def _left_out(data: Path) -> list[Refusal]:
+    """What lies in a folder and is read by nobody, so that nothing is lost without a word."""
+    if data.is_file():
+        return []
+    folders = [p for p in sorted(data.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+    machine = (data / NAME).exists()
+    found = []
+    for path in () if machine or not folders else _files(data):
+        if not is_table(path) and path.suffix.lower() != ".npz":
+            says = f"{path} lies beside the folders of machines and is not read"
+            found.append(Refusal(item=str(path), message=says, hint="put it into one of them"))
+    for folder in (data, *(() if machine else folders)):
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in UNREAD and path.is_file():
+                says = f"{path} is of a kind that is not read"
+                hint = "save it as CSV, WAV, MAT, NPZ, TDMS or UFF"
+                found.append(Refusal(item=str(path), message=says, hint=hint))
+    return found
+
+
+def _times(path: Path, record: Record, sidecar: Sidecar) -> np.ndarray:
+    """Times of a file's snapshots: its own, those of its name, or its number times the interval.
+
+    A clock that tells no day counts only where people do not say the interval.
+    """
+    count, dated = len(record), time_of_name(path.name)
     if count == 1 and dated is not None:
         return np.array([dated])
-    if stored is not None:
-        return stored
+    if record.times is not None and not (record.of_day and sidecar.interval_seconds is not None):
+        return record.times
     counter = COUNTER.search(path.stem)
     if sidecar.interval_seconds is not None:
         start = int(counter.group(1)) if counter and count == 1 else 0

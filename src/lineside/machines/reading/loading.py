@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 from lineside.core.contract import UserError
 from lineside.machines.items import Snapshot
 from lineside.machines.measurement import Channel, Measurement
-from lineside.machines.reading.formats import Record, read_record
+from lineside.machines.reading.formats import read_record
+from lineside.machines.reading.record import Record
 from lineside.machines.reading.sidecar import NAME, Sidecar, read_sidecar
 from lineside.machines.reading.tables import is_table, read_table
+
+FASTEST_HZ = 10_000.0
+DEFAULT_UNIT = "g"
+"""Of waveforms where neither people nor the file say one."""
 
 
 def load_measurement(snapshot: Snapshot) -> Measurement:
@@ -23,7 +28,7 @@ def load_measurement(snapshot: Snapshot) -> Measurement:
         UserError: if its file cannot be read, or nobody knows its sample rate.
     """
     sidecar = read_sidecar(snapshot.path.parent)
-    if is_table(snapshot.path):
+    if _is_table(snapshot.path, snapshot.path.stat().st_mtime_ns):
         table = read_table(snapshot.path)
         row = table.values[snapshot.place]
         return Measurement(
@@ -39,9 +44,15 @@ def load_measurement(snapshot: Snapshot) -> Measurement:
         time=snapshot.time,
         channels=_channels(record, snapshot, sidecar),
         values={name: float(v[snapshot.place]) for name, v in record.values.items()},
-        speed_hz=_told(sidecar.speed_hz, record.speed_hz, snapshot.place),
+        speed_hz=_plausible(_told(sidecar.speed_hz, record.speed_hz, snapshot.place)),
         load=_told(sidecar.load, record.load, snapshot.place),
     )
+
+
+@lru_cache(maxsize=64)
+def _is_table(path: Path, changed_ns: int) -> bool:
+    """Whether it is one, asked once per file: looking costs ten times a snapshot of a table."""
+    return is_table(path)
 
 
 def _told(by_people: float | None, by_file: NDArray[np.float64] | None, place: int) -> float | None:
@@ -50,6 +61,13 @@ def _told(by_people: float | None, by_file: NDArray[np.float64] | None, place: i
         return by_people
     value = float(by_file[place])
     return value if np.isfinite(value) else None
+
+
+def _plausible(speed_hz: float | None) -> float | None:
+    """Backwards is as fast as forwards; what no shaft turns is not known."""
+    if speed_hz is None or abs(speed_hz) > FASTEST_HZ:
+        return None
+    return abs(speed_hz)
 
 
 @lru_cache(maxsize=4)
@@ -75,5 +93,6 @@ def _channels(record: Record, snapshot: Snapshot, sidecar: Sidecar) -> dict[str,
             )
         values = record.samples[name][snapshot.place]
         samples = values.astype(np.float32) * np.float32(record.scale)
-        found[shown] = Channel(samples=samples, rate_hz=float(rate), unit=sidecar.unit)
+        unit = sidecar.unit or record.units.get(name) or DEFAULT_UNIT
+        found[shown] = Channel(samples=samples, rate_hz=float(rate), unit=unit)
     return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,8 +14,12 @@ from typing import Any
 
 from lineside.core.contract import UserError
 from lineside.core.files import read_json
+from lineside.machines.reading.record import unit_of
 
 NAME = "machine.json"
+POSITIVE = ("rate_hz", "interval_seconds")
+GERMAN = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})([ T]\d{2}:\d{2}.*)?")
+"""Days before months, with dots; with slashes nobody knows which comes first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +29,7 @@ class Sidecar:
     Attributes:
         rate_hz: Samples per second, where files do not hold it.
         interval_seconds: Time between snapshots, where files hold no times.
-        unit: Unit of the waveforms.
+        unit: Unit of the waveforms; where it is empty the file's own counts, or else g.
         channels: Names of the channels, in the order of the columns.
         speed_hz: Turns of the shaft per second.
         load: Load in whatever unit.
@@ -35,7 +41,7 @@ class Sidecar:
 
     rate_hz: float | None = None
     interval_seconds: float | None = None
-    unit: str = "g"
+    unit: str = ""
     channels: tuple[str, ...] = ()
     speed_hz: float | None = None
     load: float | None = None
@@ -69,25 +75,43 @@ def _value(path: Path, key: str, value: Any) -> Any:
     if value is None:
         return None
     if key == "unit":
-        return str(value)
+        return unit_of(value)
     if key == "channels":
+        if not isinstance(value, list) or len({str(name) for name in value}) < len(value):
+            raise UserError(f"{path}: channels is {value!r}", 'name each once, like ["x", "y"]')
         return tuple(str(name) for name in value)
     if key == "bearing":
-        return {str(k): float(v) for k, v in dict(value).items()}
+        return _bearing(path, value)
     if key in ("fault_from", "failed_at") and isinstance(value, str):
         return seconds_of(value, str(path))
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: {key} is {value!r}", "it is a number") from error
+    if not math.isfinite(number) or (key in POSITIVE and number <= 0):
+        raise UserError(f"{path}: {key} is {number:g}", "it is a positive number")
+    return number
+
+
+def _bearing(path: Path, value: Any) -> dict[str, float]:
+    try:
+        return {str(name): float(size) for name, size in value.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: bearing is {value!r}", 'like {"balls": 9, "ball_mm": 7.9, "pitch_mm": 38.5}'
+        ) from error
 
 
 def seconds_of(text: str, where: str) -> float:
-    """Return seconds since 1970 (UTC) of an ISO date, e.g. ``2004-02-16 03:12``.
+    """Return seconds since 1970 (UTC) of a date: ``2004-02-16 03:12`` or ``16.2.2004 03:12``.
 
     Raises:
         UserError: if it is no such date.
     """
+    german = GERMAN.fullmatch(text)
+    if german:
+        day, month, year, clock = german.groups()
+        text = f"{year}-{month:0>2}-{day:0>2}{clock or ''}"
     try:
         date = datetime.fromisoformat(text)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,12 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineside.core.contract import UserError
+from lineside.machines.reading.record import seconds_since_1970
 from lineside.machines.reading.sidecar import seconds_of
-from lineside.machines.reading.text import Columns, read_columns
+from lineside.machines.reading.text import Columns, number_of, read_columns, read_lines
 
 LABELS = ("anomaly", "fault", "label")
 """Columns of 0 and 1 that say what people know; they are no features."""
 IGNORED = ("changepoint",)
+TIME_NAMES = (
+    "", "time", "timestamp", "datetime", "date", "seconds", "zeit", "zeitstempel", "datum",
+)  # fmt: skip
+DIGITS = re.compile(r"\d{1,4}[-./]")
+SHORTEST_STEP = 0.02
+HEAD_BYTES, HEAD_LINES = 65536, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +44,28 @@ class ValueTable:
 
 
 def is_table(path: Path) -> bool:
-    """Return True for a text file with a header and a first column of dates or seconds."""
+    """Return True for a text file with a header and a first column of dates or seconds.
+
+    Steps of less than a fiftieth of a second belong to the samples of a waveform.
+    """
     if path.suffix.lower() not in (".csv", ".txt"):
         return False
-    with path.open(encoding="utf-8-sig", errors="replace") as stream:
-        lines = [line for _, line in zip(range(4), stream, strict=False)]
+    try:
+        lines = [line for line in read_lines(path, most=HEAD_BYTES) if line.strip()][:HEAD_LINES]
+    except UserError:
+        return False
     if len(lines) < 2:
         return False
-    cells = [line.replace(";", ",").replace("\t", ",").split(",") for line in lines]
-    first = cells[1][0].strip()
-    named = cells[0][0].strip().lower() in ("", "time", "timestamp", "datetime", "date", "seconds")
-    return named and len(cells[0]) > 1 and (_is_date(first) or _is_number(first))
+    separator = next((s for s in ";\t," if s in lines[0]), ",")
+    rows = [line.split(separator) for line in lines]
+    first = [row[0].strip().strip('"') for row in rows]
+    if first[0].lower() not in TIME_NAMES or len(rows[0]) < 2:
+        return False
+    times = np.array([_seconds(cell) for cell in first[1:]])
+    steps = np.diff(times[np.isfinite(times)])
+    if len(steps):
+        return not 0 < float(np.median(steps)) < SHORTEST_STEP
+    return bool(np.isfinite(times).any()) or any(DIGITS.match(cell) for cell in first[1:])
 
 
 @lru_cache(maxsize=8)
@@ -72,24 +91,29 @@ def read_table(path: Path) -> ValueTable:
     )
 
 
-def _times(table: Columns, path: Path) -> NDArray[np.float64]:
-    numbers = table.numbers(0)
-    if np.isfinite(numbers).all():
-        return numbers
-    return np.array([seconds_of(cell.strip(), str(path)) for cell in table.cells[:, 0].tolist()])
-
-
-def _is_date(cell: str) -> bool:
+def _seconds(cell: str) -> float:
+    """Seconds of a number or a date, NaN for anything else."""
+    number = number_of(cell.replace(",", "."))
+    if not np.isnan(number):
+        return number
     try:
-        seconds_of(cell, "")
+        return seconds_of(cell, "")
     except UserError:
-        return False
-    return True
+        return np.nan
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+def _times(table: Columns, path: Path) -> NDArray[np.float64]:
+    """Seconds of every row, NaN where there is no time; some time there must be."""
+    numbers = table.numbers(0)
+    if np.isfinite(numbers).any():
+        return seconds_since_1970(np.where(np.isfinite(numbers), numbers, np.nan))
+    found = np.full(len(numbers), np.nan)
+    fault: UserError | None = None
+    for row, cell in enumerate(table.cells[:, 0].tolist()):
+        try:
+            found[row] = seconds_of(cell.strip(), str(path))
+        except UserError as error:
+            fault = fault or error
+    if fault is not None and np.isnan(found).all():
+        raise fault
+    return found

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +17,11 @@ from numpy.typing import NDArray
 from lineside.core.contract import UserError
 
 SEPARATORS = (";", "\t", ",", " ")
+MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+"""First bytes by which an encoding tells itself."""
+DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
+LARGEST_BYTES = 200_000_000
+"""Text takes some ten times its size in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +29,13 @@ class Columns:
     """A text file as columns.
 
     Attributes:
-        names: Header, or ``column_0`` ... without one.
-        cells: Text of every cell, shape (row, column).
+        names: Header, or ``column_0`` ... without one; a name that comes again gets a number.
+        cells: Every cell, shape (row, column): text, or numbers where all of them are.
         header: Whether the file has a header.
     """
 
     names: tuple[str, ...]
-    cells: NDArray[np.str_]
+    cells: NDArray[Any]
     header: bool
 
     def numbers(self, place: int) -> NDArray[np.float64]:
@@ -42,43 +51,72 @@ def read_columns(path: Path) -> Columns:
     """Read a text file of one table.
 
     Raises:
-        UserError: if it is empty, is no text, or its rows differ in length.
+        UserError: if it is empty, too large, is no text, or its rows differ in length.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is no text file", "give CSV, WAV, MAT, NPZ, TDMS or UFF"
-        ) from error
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in read_lines(path) if line.strip()]
     if not lines:
         raise UserError(f"{path} is empty", "remove it, or copy it anew")
     separator = _separator(lines[-1])
-    if separator == ",":  # the quick way; quotes are rare
-        rows = list(csv.reader(io.StringIO("\n".join(lines))))
-    else:
-        rows = [line.strip().split(None if separator == " " else separator) for line in lines]
-    comma = separator != ","
-    header = not any(_is_number(cell, comma) for cell in rows[0])
-    names = tuple(cell.strip() for cell in rows[0]) if header else ()
+    quick = _numbers_only(lines, separator)
+    if quick is not None:
+        return quick
+    rows = _split(lines, separator)
+    header = _is_header(rows[0])
+    names = [cell.strip() for cell in rows[0]] if header else []
     body = rows[1:] if header else rows
-    widths = {len(row) for row in body}
     if not body:
         raise UserError(f"{path} has a header and no rows", "remove it, or copy it anew")
-    if len(widths) > 1 or (header and widths != {len(names)}):
-        raise UserError(
-            f"{path}: rows have {sorted(widths)} columns, the header {len(names)}"
-            if header
-            else f"{path}: rows have {sorted(widths)} columns",
-            "every row needs the same columns",
-        )
+    _check_widths(path, body, names)
     cells = np.array(body, dtype=np.str_)
-    if comma:
-        cells = np.char.replace(cells, ",", ".")
+    if any(('"' if separator == "," else ",") in line for line in lines):
+        cells = np.char.replace(cells, ",", ".")  # within a cell it is a decimal sign
     width = cells.shape[1]
-    return Columns(
-        names=names or tuple(f"column_{i}" for i in range(width)), cells=cells, header=header
-    )
+    return Columns(names=distinct(names or _numbered(width)), cells=cells, header=header)
+
+
+def read_lines(path: Path, most: int | None = None) -> list[str]:
+    """Return the lines of a text file in UTF-8, UTF-16 or, where it is neither, Windows-1252.
+
+    Args:
+        path: The file.
+        most: Read no further than about so many bytes.
+
+    Raises:
+        UserError: if it is too large, or no text.
+    """
+    size = path.stat().st_size
+    if most is None and size > LARGEST_BYTES:
+        raise UserError(
+            f"{path} holds {size / 1e9:.1f} GB of text", "split it, or save it as NPZ, WAV or TDMS"
+        )
+    with path.open("rb") as stream:
+        content = stream.read(-1 if most is None else most)
+    coding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
+    if coding != "utf-16" and b"\0" in content:
+        cut = content.rstrip(b"\0")
+        if b"\0" not in cut and cut:
+            raise UserError(
+                f"{path} ends in {len(content) - len(cut)} zero bytes",
+                "it was cut off while it was written: copy it anew",
+            )
+        raise UserError(f"{path} is no text file", "give CSV, WAV, MAT, NPZ, TDMS or UFF")
+    try:
+        text = content.decode(coding, errors="strict" if most is None else "ignore")
+    except UnicodeDecodeError:
+        text = content.decode("cp1252", errors="replace")
+    if any(ord(sign) < 32 and sign not in "\t\r\n\f\v" for sign in text[:4096]):
+        raise UserError(f"{path} is no text file", "give CSV, WAV, MAT, NPZ, TDMS or UFF")
+    return text.splitlines()
+
+
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names with a number where one comes again, so that no column is lost."""
+    seen: Counter[str] = Counter()
+    found: list[str] = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return tuple(found)
 
 
 def number_of(cell: str) -> float:
@@ -89,10 +127,73 @@ def number_of(cell: str) -> float:
         return np.nan
 
 
+def _numbers_only(lines: Sequence[str], separator: str) -> Columns | None:
+    """Read a table that holds nothing but numbers, which most do, some times faster."""
+    first = _split(lines[:1], separator)[0]
+    header = _is_header(first)
+    body = lines[1:] if header else lines
+    if not body:
+        return None
+    if separator != "," and any("," in line for line in body[-1:]):
+        body = [line.replace(",", ".") for line in body]
+    delimiter = None if separator == " " else separator
+    try:
+        cells = np.loadtxt(body, np.float64, delimiter=delimiter, comments=None, ndmin=2)
+    except (ValueError, UserWarning):
+        return None
+    if not cells.size or (header and cells.shape[1] != len(first)):
+        return None
+    names = [cell.strip() for cell in first] if header else _numbered(cells.shape[1])
+    return Columns(names=distinct(names), cells=cells, header=header)
+
+
+def _numbered(width: int) -> list[str]:
+    return [f"column_{place}" for place in range(width)]
+
+
+def _split(lines: Sequence[str], separator: str) -> list[list[str]]:
+    """Return the cells of every line; a separator at the end of all lines is no column."""
+    if separator == "," or any('"' in line for line in lines):
+        reader = csv.reader(io.StringIO("\n".join(lines)), delimiter=separator)
+        rows = [[cell for cell in row if cell or separator != " "] for row in reader]
+    elif separator == " ":
+        rows = [line.split() for line in lines]
+    else:
+        rows = [line.split(separator) for line in lines]
+    if all(len(row) > 1 and not row[-1].strip() for row in rows):
+        return [row[:-1] for row in rows]
+    return rows
+
+
+def _is_header(row: Sequence[str]) -> bool:
+    """Whether a first row holds names: no numbers, and not nothing but missing numbers."""
+    missing = all(cell.strip().lower() in ("", "nan", "na", "null", "none") for cell in row)
+    return not missing and not any(_is_number(cell) for cell in row)
+
+
+def _check_widths(path: Path, body: Sequence[Sequence[str]], names: Sequence[str]) -> None:
+    """Refuse rows of different lengths, and say where the first odd one is."""
+    counts = Counter(len(row) for row in body)
+    usual = len(names) or counts.most_common(1)[0][0]
+    odd = next((place for place, row in enumerate(body) if len(row) != usual), None)
+    if odd is None:
+        return
+    number = odd + 1 + bool(names)
+    whole = "the header" if names else "most rows"
+    raise UserError(
+        f"{path}: line {number} has {len(body[odd])} columns, {whole} {usual}",
+        "every row needs the same columns; a short last line means that it was cut off"
+        if odd == len(body) - 1
+        else "every row needs the same columns",
+    )
+
+
 def _separator(line: str) -> str:
-    found = [s for s in SEPARATORS if s in line.strip()]
+    if all(DECIMAL_COMMA.fullmatch(cell) for cell in line.split()) and len(line.split()) > 1:
+        return "\t" if "\t" in line.strip() else " "
+    found = [s for s in SEPARATORS if s in line.strip(" ")]
     return found[0] if found else ","
 
 
-def _is_number(cell: str, comma: bool) -> bool:
-    return not np.isnan(number_of(cell.strip().replace(",", ".") if comma else cell.strip()))
+def _is_number(cell: str) -> bool:
+    return not np.isnan(number_of(cell.strip().replace(",", ".")))

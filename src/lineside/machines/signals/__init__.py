@@ -8,7 +8,6 @@ from lineside.machines.signals.quality import (
     Norms,
     SensorFault,
     learn_norms,
-    repeated_faults,
     sensor_faults,
 )
 from lineside.machines.signals.spectra import Spectrum
@@ -17,5 +16,5 @@ from lineside.machines.signals.speed import SpeedEstimate, estimate_speed, speed
 __all__ = [
     "Bearing", "Diagnosis", "Engine", "Layout", "MatchedLine", "Norms", "SensorFault", "Spectrum",
     "SpeedEstimate", "bearing_of", "diagnose", "estimate_speed", "learn_norms", "make_layout",
-    "repeated_faults", "sensor_faults", "speed_contradiction",
+    "sensor_faults", "speed_contradiction",
 ]  # fmt: skip

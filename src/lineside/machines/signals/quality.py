@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +15,17 @@ from numpy.typing import NDArray
 from lineside.machines.measurement import Channel, Measurement
 
 Kind = Literal[
-    "missing", "gaps", "rate", "length", "unit", "dead", "stuck", "clipped", "offset", "loud"
+    "missing",
+    "unknown",
+    "gaps",
+    "rate",
+    "length",
+    "unit",
+    "dead",
+    "stuck",
+    "clipped",
+    "offset",
+    "loud",
 ]
 DEAD_SHARE = 0.03
 """Below this share of the healthy level, and well below all healthy snapshots, nothing is felt."""
@@ -25,11 +38,13 @@ RATE_TOLERANCE = 1e-3
 LENGTH_TOLERANCE = 0.01
 FROZEN_SHARE = 0.1
 """A run of equal samples this long means that the sensor stood still."""
+SMALL_SPREAD = 1e-3
+"""Below this share of the mean square, the spread is not its difference from the mean's."""
+IMPOSSIBLE = 1e15
+"""No vibration in any unit: bytes were read in the wrong order, or the file is damaged."""
 CLIPPED_SAMPLES = 10
 CLIPPED_STEPS = 50
 OFFSET_SPREADS = 8.0
-REPEATS = 5
-"""So many identical rows of slow values are one row that is sent again and again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,40 +132,22 @@ def sensor_faults(measurement: Measurement, norms: Norms | None = None) -> list[
     """
     found: list[SensorFault] = []
     idle = measurement.speed_hz == 0
+    strange = [name for name in measurement.channels if norms and name not in norms.channels]
     for name, channel in measurement.channels.items():
         norm = norms.channels.get(name) if norms else None
-        found += _channel_faults(name, channel, norm, idle)
+        if name in strange:
+            found.append(_fault(name, "unknown", "was never learned and is not used"))
+        else:
+            found += _channel_faults(name, channel, norm, idle)
+    told = f", which has {', '.join(strange)}" if strange else ""
     for name in norms.channels if norms else ():
         if name not in measurement.channels:
-            found.append(_fault(name, "missing", "is not in this snapshot"))
+            found.append(_fault(name, "missing", f"is not in this snapshot{told}"))
     return found + _value_faults(measurement, norms, idle)
 
 
-def repeated_faults(recent: Sequence[Measurement]) -> list[SensorFault]:
-    """Return what stands still over the last snapshots, oldest first.
-
-    The same samples twice in a row, or the same slow values five times, come from a sensor or a
-    logger that sends its last reading again; samples of a live sensor never repeat.
-    """
-    if len(recent) < 2:
-        return []
-    last, before = recent[-1], recent[-2]
-    found = []
-    for name, channel in last.channels.items():
-        old = before.channels.get(name)
-        if old is not None and np.array_equal(channel.samples, old.samples):
-            found.append(_fault(name, "stuck", "has the very samples of the snapshot before"))
-    rows = [tuple(m.values.items()) for m in recent[-REPEATS:]]
-    if len(rows) == REPEATS and len(last.values) > 1 and len(set(rows)) == 1:
-        sentence = f"did not change in {REPEATS} snapshots"
-        found.append(
-            SensorFault(sensor="all values", kind="stuck", sentence=f"no value {sentence}")
-        )
-    return found
-
-
 def _channel_norm(channels: Sequence[Channel]) -> Norm:
-    levels = np.array([np.nanstd(c.samples, dtype=np.float64) for c in channels if _any(c)])
+    levels = np.array([np.nanstd(c.samples.astype(np.float64)) for c in channels if _any(c)])
     means = np.array([np.nanmean(c.samples, dtype=np.float64) for c in channels if _any(c)])
     if not len(levels):
         return Norm(level=0.0, lowest=0.0)
@@ -184,25 +181,27 @@ def _fault(sensor: str, kind: Kind, says: str) -> SensorFault:
 def _channel_faults(
     name: str, channel: Channel, norm: Norm | None, idle: bool
 ) -> list[SensorFault]:
-    samples = np.asarray(channel.samples)
+    samples = np.asarray(channel.samples, dtype=np.float32)
     if not len(samples):
         return [_fault(name, "length", "gave no samples")]
     found = _setting_faults(name, channel, norm) if norm else []
-    if not np.isfinite(np.add.reduce(samples)):
+    total = float(samples.dot(_ones(len(samples))))  # a dot product is the fastest sum
+    if not math.isfinite(total):
         finite = samples[np.isfinite(samples)]
         missing = len(samples) - len(finite)
         if not len(finite):
             return [*found, _fault(name, "gaps", "gave no finite sample")]
         if missing > GAP_SHARE * len(samples):
             found.append(_fault(name, "gaps", f"lacks {missing} of {len(samples)} samples"))
-        samples = finite
-    mean = float(samples.mean())  # pairwise: good to six digits
-    centred = samples - np.float32(mean)
-    rms = float(np.sqrt(np.vecdot(centred, centred) / len(centred)))
-    frozen = _longest_run(samples)
-    if frozen == len(samples):
+        samples, total = finite, float(finite.sum(dtype=np.float64))
+    mean = total / len(samples)
+    rms = _rms(samples, mean)
+    if not rms < IMPOSSIBLE:
+        return [*found, _fault(name, "gaps", f"gave numbers of the order {rms:.0e}")]
+    low, high = float(np.minimum.reduce(samples)), float(np.maximum.reduce(samples))
+    if low == high:
         return [*found, _fault(name, "stuck", f"gave {mean:.4g} {channel.unit} throughout")]
-    low, high = float(samples.min()), float(samples.max())
+    frozen = _longest_run(samples)
     dead = norm is not None and rms < min(DEAD_SHARE * norm.level, norm.lowest / 2)
     if dead and norm and not idle:
         share = f"{rms:.2g} {channel.unit} rms, {rms / norm.level:.1%} of its healthy level"
@@ -224,7 +223,7 @@ def _setting_faults(name: str, channel: Channel, norm: Norm) -> list[SensorFault
     if norm.samples and abs(len(channel.samples) / norm.samples - 1) > LENGTH_TOLERANCE:
         says = f"gave {len(channel.samples)} samples instead of {norm.samples}"
         found.append(_fault(name, "length", says))
-    if channel.unit != norm.unit:
+    if norm.unit and channel.unit != norm.unit:
         found.append(_fault(name, "unit", f"gave {channel.unit} instead of {norm.unit}"))
     return found
 
@@ -241,13 +240,29 @@ def _level_faults(name: str, unit: str, mean: float, rms: float, norm: Norm) -> 
     return found
 
 
+@lru_cache(maxsize=8)
+def _ones(count: int) -> NDArray[np.float32]:
+    return np.ones(count, dtype=np.float32)
+
+
+def _rms(samples: NDArray[np.float32], mean: float) -> float:
+    """Return the root mean square about the mean."""
+    with np.errstate(over="ignore"):
+        square = float(samples.dot(samples)) / len(samples)
+    spread = square - mean * mean
+    if spread > SMALL_SPREAD * square and math.isfinite(square):
+        return math.sqrt(spread)
+    return float(samples.astype(np.float64).std())  # the difference would have lost its digits
+
+
 def _longest_run(samples: NDArray[np.float32]) -> int:
-    """Return the length of the longest run of equal samples, 1 where few are equal at all."""
-    if np.count_nonzero(samples[1:] == samples[:-1]) < FROZEN_SHARE * len(samples):
+    """Return the length of the longest run of equal samples, 1 where none is long."""
+    # A long run shows in two neighbours of a coarse comb.
+    step = max(1, int(FROZEN_SHARE * len(samples)) // 2)
+    comb = samples[::step].tolist()
+    if all(one != other for one, other in pairwise(comb)):
         return 1
     changes = np.flatnonzero(samples[1:] != samples[:-1])
-    if len(changes) == len(samples) - 1:
-        return 1
     edges = np.concatenate([[-1], changes, [len(samples) - 1]])
     return int(np.diff(edges).max())
 
@@ -259,10 +274,10 @@ def _is_clipped(samples: NDArray[np.float32], low: float, high: float) -> bool:
     """
     margin = np.float32(0.002 * (high - low))
     for beyond in (lambda m: samples >= high - m, lambda m: samples <= low + m):
-        at = int(np.count_nonzero(beyond(margin)))
+        at = np.count_nonzero(beyond(margin))
         if at < CLIPPED_SAMPLES:
             continue
-        inside = int(np.count_nonzero(beyond(10 * margin))) - at
+        inside = np.count_nonzero(beyond(10 * margin)) - at
         if at > inside and len(np.unique(samples)) > CLIPPED_STEPS:
             return True
     return False

@@ -32,6 +32,12 @@ FLEET = (
             ),
         ),
     ),
+    # One snapshot a step, each as ever: only the order shows this fault, so only a detector that
+    # sees several snapshots can find it. A lost snapshot looks like a skipped step to it.
+    Story(
+        name="reactor", fault="sequence", growth_days=12.0,
+        rig=Rig(steps_hz=(600.0, 1100.0, 1600.0, 2100.0, 2600.0, 4300.0, 4900.0, 5500.0)),
+    ),
 )  # fmt: skip
 
 

@@ -1,4 +1,8 @@
-"""Histories of simulated machines: run-in, daily swing, changing speed, a fault that grows."""
+"""Histories of simulated machines: run-in, daily swing, changing speed, a fault that grows.
+
+A fault of the kind ``sequence`` sounds like nothing: every snapshot is one of a healthy step. Only
+the order of the steps is lost, more and more often as the fault grows.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from lineside.core.contract import UserError
 from lineside.machines.simulation.rig import Condition, Fault, Rig, vibration
 from lineside.machines.simulation.sensors import STEP_G, Sensor, sensed
 
 DAY = 86400.0
 START = 1767225600.0
 """2026-01-01 00:00 UTC."""
+LOST_SEVERITY = 3.0
+"""Severity of a sequence fault from which on no step follows from the one before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +42,7 @@ class Story:
         rig: What it is made of.
         days: How long it is watched; it ends earlier if it fails.
         interval_hours: Time between snapshots.
-        fault: What breaks.
+        fault: What breaks; a ``sequence`` needs a rig with steps.
         onset_day: When it begins; None: nothing breaks.
         growth_days: From onset to failure.
         run_in_days: Time constant of the noise of a new machine.
@@ -47,6 +54,9 @@ class Story:
         gaps: (day, length in days) without snapshots; it is started anew after each.
         episodes: Sensor faults.
         drift: Relative growth of the noise over the whole time that is no fault.
+
+    Raises:
+        UserError: a sequence is to break that the rig does not have.
     """
 
     name: str
@@ -65,6 +75,10 @@ class Story:
     gaps: Sequence[tuple[float, float]] = ()
     episodes: Sequence[Episode] = ()
     drift: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.fault == "sequence" and len(self.rig.steps_hz) < 2:
+            raise UserError(f"{self.name} has no steps whose order could break", "give steps_hz")
 
     @property
     def end_day(self) -> float:
@@ -86,6 +100,7 @@ class History:
         load: Shape (snapshot,).
         temperature: Degrees Celsius, shape (snapshot,).
         severity: The truth, shape (snapshot,).
+        steps: Step of the batch, shape (snapshot,); 0 for a machine without steps.
     """
 
     story: Story
@@ -95,6 +110,7 @@ class History:
     load: NDArray[np.float64]
     temperature: NDArray[np.float64]
     severity: NDArray[np.float64]
+    steps: NDArray[np.int64]
 
     @property
     def fault_from(self) -> float | None:
@@ -117,9 +133,11 @@ def tell(
     """Return the history of a story: all randomness from `rng`."""
     days = _calendar(story)
     paces, loads = _operation(story, len(days), rng)
+    steps = _steps(story, days, rng)
     rows = []
     for place, day in enumerate(days):
-        wave = vibration(story.rig, _condition(story, day, paces[place], loads[place]), rng)
+        condition = _condition(story, day, paces[place], loads[place], int(steps[place]))
+        wave = vibration(story.rig, condition, rng)
         heard = [
             sensed(wave[channel], _sensor(story, channel, day), rng) for channel in range(len(wave))
         ]
@@ -134,6 +152,7 @@ def tell(
         load=loads,
         temperature=45 + 6 * swing + 4 * loads * (paces > 0) + rng.normal(0, 0.5, len(days)),
         severity=np.array([severity(story, day) for day in days]),
+        steps=steps,
     )
 
 
@@ -165,7 +184,20 @@ def _operation(
     return paces, loads.astype(np.float64)
 
 
-def _condition(story: Story, day: float, pace: float, load: float) -> Condition:
+def _steps(story: Story, days: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Steps of the batches, one snapshot each; a lost controller jumps to any step."""
+    count = len(story.rig.steps_hz)
+    steps = np.zeros(len(days), dtype=np.int64)
+    if not count:
+        return steps  # draws nothing: histories without steps stay as they were
+    for place in range(1, len(days)):
+        bad = severity(story, days[place]) if story.fault == "sequence" else 0.0
+        jumps = rng.random() < bad / LOST_SEVERITY
+        steps[place] = rng.integers(count) if jumps else (steps[place - 1] + 1) % count
+    return steps
+
+
+def _condition(story: Story, day: float, pace: float, load: float, step: int) -> Condition:
     since = day - max([0.0, *(start + length for start, length in story.gaps if start < day)])
     fresh = story.run_in * np.exp(-day / story.run_in_days)
     # Grease and temperature settle for a few hours after every start.
@@ -178,6 +210,7 @@ def _condition(story: Story, day: float, pace: float, load: float) -> Condition:
         fault=story.fault,
         severity=severity(story, day),
         roughness=float((1 + fresh + restarted + drift) * (1 + swing)),
+        step=step,
     )
 
 

@@ -1,0 +1,537 @@
+"""Stream and store of `machines`: is anything lost when it is killed, and how fast is it?
+
+`kill` needs mosquitto; PostgreSQL numbers are left out where no server can be started.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import multiprocessing
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from benchmarks.machines_senders import Mosquitto, MqttSender, free_port, post, write_file
+from benchmarks.results import Say, plain
+from lineside.core.contract import Refusal
+from lineside.core.store import reading, writing
+from lineside.machines import Config
+from lineside.machines.data import split
+from lineside.machines.fitting import learn_machine
+from lineside.machines.items import Snapshot
+from lineside.machines.judging import calibrate, outcomes
+from lineside.machines.measurement import Measurement
+from lineside.machines.model import MachinesModel
+from lineside.machines.reading import find_snapshots, load_measurement
+from lineside.machines.simulation import Rig, Story, save_history, tell
+from lineside.machines.store import open_store
+from lineside.machines.store.queries import events, features, fleet, refusals, verdicts
+from lineside.machines.store.tables import LEVELS, SPECTRA
+from lineside.machines.streams import encode
+from lineside.machines.streams.telling import Teller
+from lineside.machines.streams.watching import Options, watch
+
+KILLS = 100
+LONGEST_LIFE_SECONDS = 0.8
+BROKER_LOSSES = 6
+"""Every second one by SIGKILL, after which the broker has forgotten what it had not saved."""
+LEARNED = 84
+SENT_AT_MOST = 2400
+PAUSE_SECONDS = 0.01
+SOURCES = ("folder", "http", "mqtt")
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Plant:
+    """What is watched: a model, and for each machine the snapshots that will be sent."""
+
+    model: MachinesModel
+    items: dict[str, list[Snapshot]]
+
+
+def make_plant(folder: Path, names: Sequence[str], count: int, rig: Rig, method: str) -> Plant:
+    """Tell a history for each machine, learn from its beginning, and return what follows."""
+    days = (LEARNED + count) / 12
+    items: dict[str, list[Snapshot]] = {}
+    learned, judged = {}, []
+    config = Config(methods=(method,), learn=LEARNED)
+    for seed, name in enumerate(names):
+        story = Story(
+            name=name, rig=rig, days=days, interval_hours=2.0, run_in=0.0, gaps=((20.0, 0.6),),
+            onset_day=LEARNED / 12 + 10 + seed, growth_days=2 * days,
+        )  # fmt: skip
+        save_history(tell(story, np.random.default_rng(seed)), folder / name)
+        found = [s for s in find_snapshots(folder / name) if not isinstance(s, Refusal)]
+        parts = split(found[: LEARNED * 2], config)
+        learned[name] = learn_machine(
+            parts.train, method, rng=np.random.default_rng(seed), log=lambda row: None,
+            stop=lambda: False,
+        )  # fmt: skip
+        model = MachinesModel(method=method, machines={name: learned[name]})
+        judged += outcomes(model, parts.calibration)
+        items[name] = found[LEARNED:]
+    model = calibrate(MachinesModel(method=method, machines=learned), judged, config)
+    return Plant(model=model, items=items)
+
+
+# --- killed a hundred times ------------------------------------------------------------------
+
+
+def kill(say: Say) -> None:
+    """Kill the watch a hundred times while folder, HTTP and MQTT stream (2 minutes).
+
+    The killed process is forked from one that has imported everything and runs the real `watch`
+    from its start: opening the store, listening, connecting. The broker is killed and ended in
+    turns meanwhile. Senders try again until they are answered.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        counts = kill_in(Path(place), KILLS, BROKER_LOSSES)
+    reason = (
+        f"{counts['kills']} x SIGKILL at moments uniform in 0-{LONGEST_LIFE_SECONDS} s after the "
+        f"fork, {counts['broker']} losses of the broker, {counts['sent']} snapshots of six "
+        f"machines; {counts['again']} came a second time"
+    )
+    say("kill_lost", plain(counts["lost"], "snapshots", counts["sent"], "lower", reason))
+    say("kill_doubled", plain(counts["doubled"], "rows", counts["sent"], "lower", reason))
+    say("kill_differs", plain(
+        counts["differs"], "snapshots", counts["sent"], "lower",
+        reason + "; verdicts and events against one batch over the same snapshots",
+    ))  # fmt: skip
+    say("kill_snapshots", plain(counts["sent"], "snapshots", KILLS, "higher", reason))
+
+
+def kill_in(
+    place: Path, kills: int, broker_losses: int, most: int = SENT_AT_MOST, where: str = ""
+) -> dict[str, int]:
+    """Stream and kill, up to `most` snapshots of each machine; return what was counted.
+
+    `where` is the store, by default a SQLite file in `place`.
+    """
+    where = where or str(place / "machines.db")
+    names = [f"{source}_{letter}" for source in SOURCES for letter in "ab"]
+    rig = Rig(seconds=0.05, rate_hz=6400.0)
+    plant = make_plant(place / "truth", names, most, rig, "pca")
+    import lineside.machines.streams.http  # noqa: F401 - before the fork
+
+    broker = Mosquitto(place)
+    (place / "data").mkdir()
+    port = free_port()
+    fork = multiprocessing.get_context("fork")
+    stop, sent = fork.Event(), fork.Queue()
+    senders = fork.Process(target=_send_all, args=(plant, place, port, broker.port, stop, sent))
+    senders.start()
+    rng = np.random.default_rng(0)
+    done = last = 0
+    try:
+        losses = set(np.linspace(min(3, kills // 2), kills - 3, broker_losses).astype(int).tolist())
+        for number in range(kills):
+            child = _fork_watch(plant.model, where, place, port, broker.port)
+            time.sleep(rng.uniform(0, LONGEST_LIFE_SECONDS))
+            os.kill(child, signal.SIGKILL)
+            done += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+            if number in losses:
+                broker.end((signal.SIGKILL, signal.SIGTERM)[number % 2])
+                broker.start()
+        stop.set()
+        child = last = _fork_watch(plant.model, where, place, port, broker.port)
+        counts = sent.get(timeout=120)
+        assert counts["sent"], "a sender has failed"
+        _wait_for_folder(where, counts)
+        os.kill(child, signal.SIGTERM)
+        status = os.waitpid(child, 0)[1]
+        last = 0
+        assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0, status
+        senders.join(20)
+    finally:
+        senders.kill()
+        broker.end()
+        if last:
+            os.kill(last, signal.SIGKILL)
+    found = _compare(plant, where, counts["sent"])
+    return {
+        **found, "kills": done, "broker": broker_losses, "again": counts["again"],
+        "sent": sum(counts["sent"].values()),
+    }  # fmt: skip
+
+
+def _fork_watch(model: MachinesModel, where: str, place: Path, port: int, broker: int) -> int:
+    """Run the watch in a child that can be killed; return its process number."""
+    child = os.fork()
+    if child:
+        return child
+    code = 3
+    try:
+        quiet = Teller(say=lambda line: None, note=lambda line: None)
+        with open_store(where) as store:
+            code = watch(
+                [place / "data"], model, store, http=str(port),
+                mqtt=f"mqtt://127.0.0.1:{broker}/plant/#", teller=quiet,
+                options=Options(interval_seconds=0.05, client_id="watch"),
+            )  # fmt: skip
+    except BaseException as error:
+        print(f"the watch ended by itself: {error!r}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(code)
+
+
+def _send_all(plant: Plant, place: Path, port: int, broker: int, stop: Any, result: Any) -> None:
+    """Send each machine's snapshots in order until told to stop; report how many were sent."""
+    sent: Counter[str] = Counter()
+    again: Counter[str] = Counter()
+    alive: list[str] = []
+
+    def run(name: str) -> None:
+        source = name.partition("_")[0]
+        sender = MqttSender(broker, name) if source == "mqtt" else None
+        for item in plant.items[name]:
+            measurement = load_measurement(item)
+            body = encode(measurement)
+            while True:
+                if source == "folder":
+                    write_file(place / "data", measurement)
+                    break
+                answer = post(port, body) if sender is None else sender.send(measurement)
+                if answer is not None:
+                    again[name] += answer["status"] == "known"
+                    assert answer["status"] in ("judged", "known"), answer
+                    break
+                time.sleep(PAUSE_SECONDS)
+            sent[name] += 1
+            if stop.is_set():
+                break
+            time.sleep(10 * PAUSE_SECONDS if source == "folder" else PAUSE_SECONDS)
+        if sender is not None:
+            sender.end()
+        alive.append(name)
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in plant.items]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ended = len(alive) == len(threads)  # a sender that died would count wrongly
+    result.put({"sent": dict(sent) if ended else {}, "again": sum(again.values())})
+
+
+def _wait_for_folder(where: str, counts: dict[str, Any]) -> None:
+    """Wait while the last watch takes files; what it does not take counts as lost."""
+    wanted = sum(n for name, n in counts["sent"].items() if name.startswith("folder"))
+    before, until = -1, time.monotonic() + 20
+    with open_store(where) as store:
+        while time.monotonic() < until:
+            with reading(store.engine) as connection:
+                found = connection.exec_driver_sql(
+                    "SELECT count(*) FROM snapshots JOIN machines ON snapshots.machine = "
+                    "machines.id WHERE substr(name, 1, 6) = 'folder'"
+                ).scalar_one()
+            if found >= wanted:
+                return
+            if found > before:
+                before, until = found, time.monotonic() + 20
+            time.sleep(0.1)
+
+
+def _compare(plant: Plant, where: str, sent: dict[str, int]) -> dict[str, int]:
+    """Count what is missing, what is there twice, and what differs from one batch."""
+    lost = doubled = differs = 0
+    with open_store(where) as store:
+        assert not refusals(store), refusals(store)[:3]
+        standing = {row.machine: row for row in fleet(store)}
+        for name, count in sent.items():
+            batch = plant.model.predict(plant.items[name][:count])
+            stored = verdicts(store, name) if name in standing else []
+            times = Counter(verdict.time for verdict in stored)
+            wanted = [item.time for item in plant.items[name][:count]]
+            lost += sum(time not in times for time in wanted)
+            doubled += sum(times.values()) - len(times) + len(set(times) - set(wanted))
+            own = {verdict.time: verdict.as_json() for verdict in stored}
+            differs += sum(
+                isinstance(said, Refusal) or own.get(said.time) != said.as_json() for said in batch
+            )
+        with reading(store.engine) as connection:
+            for table in ("levels", "spectra", "pending"):
+                rows = connection.exec_driver_sql(f"SELECT machine, time_us FROM {table}").all()
+                doubled += len(rows) - len(set(rows))
+    return {"lost": lost, "doubled": doubled, "differs": differs}
+
+
+# --- how fast it is stored -------------------------------------------------------------------
+
+RIG_4X20 = Rig(
+    rate_hz=20_000.0, seconds=1.0, gains=(1.0, 0.8, 0.7, 0.5), channels=("a", "b", "c", "d")
+)
+MACHINES = 200
+BLOCKS, PER_BLOCK = 15, 40
+WARM_UP = 20
+ALARMED = 300
+YEAR = 52_560
+"""Snapshots of a machine that is measured every ten minutes."""
+
+
+def stored(say: Say) -> None:
+    """Features, scores and alarms committed: machines per core, latency, memory, a year (2 min).
+
+    4 x 20,000 samples at 20 kHz, one thread, everything in `Journal.take`; SQLite, and PostgreSQL
+    beside it where a server can be started. Times are wall-clock: writing waits for the disk.
+    """
+    with tempfile.TemporaryDirectory() as place, threadpool_limits(1), postgres(place) as server:
+        folder = Path(place)
+        plant = make_plant(folder / "truth", ["m"], 60, RIG_4X20, "pca")
+        measurements = [load_measurement(item) for item in plant.items["m"]]
+        fleet_model = _cloned(plant.model, max(MACHINES, ALARMED))
+        urls = {"": str(folder / "machines.db")} | ({"_postgres": server} if server else {})
+        _memory(say, fleet_model, measurements, folder)  # first, while nothing was freed yet
+        _throughput(say, fleet_model, measurements, urls)
+        _latency(say, fleet_model, measurements, urls)
+        _year(say, plant.model, measurements, urls)
+
+
+def _cloned(model: MachinesModel, count: int) -> MachinesModel:
+    """Return a model of many machines that were all learned like the one of `model`."""
+    (one,) = model.machines.values()
+    names = [f"m{place:03d}" for place in range(count)]
+    return dataclasses.replace(
+        model, machines={name: dataclasses.replace(one, name=name) for name in names}
+    )
+
+
+def _again(measurement: Measurement, machine: str, seconds: float) -> Measurement:
+    return dataclasses.replace(measurement, machine=machine, time=seconds)
+
+
+def _throughput(
+    say: Say, model: MachinesModel, measurements: Sequence[Measurement], urls: dict[str, str]
+) -> None:
+    """Print machines per core with waveforms off and on; the ways take turns in blocks."""
+    ways: list[tuple[str, Callable[[Measurement], object]]] = []
+    with ExitStack() as stack:
+        for suffix, url in urls.items():
+            for kept in (False, True):
+                where = url if suffix else f"{url}.{kept}"
+                store = stack.enter_context(open_store(where))
+                take = store.journal(model, keep_waveforms=kept).take
+                ways.append((f"{'_waveforms' if kept else ''}{suffix}", take))
+        wall, processor = _blocks([take for _, take in ways], model, measurements)
+    for (name, _), own, cpu in zip(ways, wall, processor, strict=True):
+        reason = (
+            f"one snapshot of 1 s and 4 x 20,000 samples a machine and second; wall-clock, median "
+            f"of {BLOCKS} alternating blocks of {PER_BLOCK} over {MACHINES} machines; processor "
+            f"time of the journal alone: {1 / np.median(cpu):.0f} machines"
+        )
+        value = plain(float(1 / np.median(own)), "machines", BLOCKS, "higher", reason)
+        say(f"machines_per_core_stored{name}", value)
+
+
+def _blocks(
+    takes: Sequence[Callable[[Measurement], object]],
+    model: MachinesModel,
+    measurements: Sequence[Measurement],
+) -> tuple[Floats, Floats]:
+    """Return wall-clock and processor seconds per snapshot, each of shape (way, block)."""
+    names = list(model.machines)[:MACHINES]
+    start = measurements[-1].time
+    count = 0
+    wall = np.zeros((len(takes), BLOCKS))
+    processor = np.zeros_like(wall)
+    for block in range(-1, BLOCKS):
+        size = WARM_UP if block < 0 else PER_BLOCK
+        order = [
+            _again(measurements[(count + k) % len(measurements)], names[(count + k) % MACHINES],
+                   start + count + k + 1.0)
+            for k in range(size)
+        ]  # fmt: skip
+        count += size
+        for way, take in enumerate(takes):
+            began, used = time.perf_counter(), time.process_time()
+            for measurement in order:
+                take(measurement)
+            if block >= 0:
+                wall[way, block] = (time.perf_counter() - began) / size
+                processor[way, block] = (time.process_time() - used) / size
+    return wall, processor
+
+
+def _latency(
+    say: Say, model: MachinesModel, measurements: Sequence[Measurement], urls: dict[str, str]
+) -> None:
+    """From a snapshot handed in to its alarm committed and seen by a query of somebody else."""
+    healthy, faulty = measurements[0], measurements[-1]
+    loud = {key: dataclasses.replace(c, samples=c.samples * np.float32(3))
+            for key, c in faulty.channels.items()}  # fmt: skip
+    faulty = dataclasses.replace(faulty, channels=loud)
+    for suffix, url in urls.items():
+        where = url if suffix else f"{url}.alarms"
+        with open_store(where) as store, open_store(where) as reader:
+            journal = store.journal(model)
+            took = np.array([
+                _alarm_times(journal, reader, name, healthy, faulty)
+                for name in list(model.machines)[:ALARMED]
+            ])  # fmt: skip
+        p99, processor = (1000 * np.quantile(took, 0.99, axis=0)).tolist()
+        reason = (
+            f"first alarms of {len(took)} machines, 4 x 20,000 samples with waveforms kept; median "
+            f"{1000 * np.median(took[:, 0]):.1f} ms; processor time alone: p99 {processor:.1f} ms"
+        )
+        say(f"alarm_ms_p99{suffix}", plain(p99, "ms", len(took), "lower", reason))
+
+
+def _alarm_times(
+    journal: Any, reader: Any, name: str, healthy: Measurement, faulty: Measurement
+) -> tuple[float, float]:
+    """Wall-clock and processor seconds until the alarm of a machine that breaks at once is seen."""
+    start = healthy.time + 1e6
+    for place in range(10):
+        samples = {
+            key: dataclasses.replace(c, samples=np.roll(c.samples, place))
+            for key, c in (faulty if place else healthy).channels.items()
+        }
+        measurement = dataclasses.replace(
+            faulty, machine=name, time=start + 600 * place, channels=samples
+        )
+        began, used = time.perf_counter(), time.process_time()
+        taken = journal.take(measurement)
+        kinds = {event.kind for event in taken.verdict.events} & {"alert", "danger"}
+        if kinds:
+            told = events(reader, name, since=measurement.time)
+            took = time.perf_counter() - began, time.process_time() - used
+            assert kinds <= {entry.event.kind for entry in told}
+            return took
+    raise AssertionError(f"{name} broke and nobody was told")
+
+
+def _memory(
+    say: Say, model: MachinesModel, measurements: Sequence[Measurement], folder: Path
+) -> None:
+    """Memory per machine: what a session stores, and what the process grows by."""
+    start = measurements[-1].time + 1e7
+    with open_store(folder / "memory.db") as store:
+        journal = store.journal(model, keep_waveforms=False)
+        names = list(model.machines)[:MACHINES]
+        for place in range(10):  # what is needed once, whatever the number of machines
+            journal.take(_again(measurements[place], names[0], start + place))
+        gc.collect()
+        before = _resident_mb()
+        for name in names[1:]:
+            for place in range(10):
+                journal.take(_again(measurements[place], name, start + place))
+        gc.collect()
+        grown = (_resident_mb() - before) / (len(names) - 1)
+        with reading(store.engine) as connection:
+            sizes = connection.exec_driver_sql("SELECT length(memory) FROM machines").all()
+    largest = max(size for (size,) in sizes) / 2**20
+    say("state_mb", plain(
+        max(grown, largest), "MB", len(names), "lower",
+        f"growth of the process per machine over {len(names)}, each with its session and engine; "
+        f"as stored {1000 * largest:.1f} kB",
+    ))  # fmt: skip
+
+
+def _resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _year(
+    say: Say, model: MachinesModel, measurements: Sequence[Measurement], urls: dict[str, str]
+) -> None:
+    """Query all trended features of one machine over a year, among the years of three others.
+
+    The rows are written as the journal writes them, in order of time, machine by machine.
+    """
+    year = _cloned(model, 4)
+    for suffix, url in urls.items():
+        with open_store(url if suffix else f"{url}.year") as store:
+            _fill_year(store, year, measurements)
+            (name, *_) = year.machines
+            took = []
+            for _ in range(9):
+                began = time.perf_counter()
+                times, rows, names = features(store, name, since=YEAR_START)
+                took.append(time.perf_counter() - began)
+        assert len(times) == YEAR and rows.shape == (YEAR, len(names)), rows.shape
+        reason = f"{YEAR} snapshots of {len(names)} features; median of 9, cold {took[0]:.2f} s"
+        value = plain(float(1000 * np.median(took)), "ms", YEAR, "lower", reason)
+        say(f"year_query_ms{suffix}", value)
+
+
+YEAR_START = 2e9
+
+
+def _fill_year(store: Any, model: MachinesModel, measurements: Sequence[Measurement]) -> None:
+    journal = store.journal(model, keep_waveforms=False)
+    for name in model.machines:
+        journal.take(_again(measurements[0], name, YEAR_START - 600))
+    rng = np.random.default_rng(0)
+    with writing(store.engine) as connection:
+        for table in (LEVELS, SPECTRA):
+            asked = table.select().where(table.c.time_us == round((YEAR_START - 600) * 1e6))
+            rows = [dict(row) for row in connection.execute(asked).mappings()]
+            shapes = [np.frombuffer(row["row"], np.float32) for row in rows]
+            for first in range(0, YEAR, 2000):
+                connection.execute(table.insert(), [
+                    {
+                        **row, "time_us": round((YEAR_START + 600 * k) * 1e6),
+                        "row": (shape + rng.standard_normal(1).astype(np.float32)).tobytes(),
+                    }
+                    for k in range(first, min(first + 2000, YEAR))
+                    for row, shape in zip(rows, shapes, strict=True)
+                ])  # fmt: skip
+
+
+@contextmanager
+def postgres(place: str) -> Iterator[str]:
+    """Start a cluster of our own on a socket; yield its URL, empty where that is not possible."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found or (os.getuid() == 0 and not _has_user("postgres")):
+        print("PostgreSQL is left out: it is not installed", file=sys.stderr)
+        yield ""
+        return
+    programs, folder = found[-1].parent, Path(place) / "postgres"
+    folder.mkdir()
+    user = {"user": "postgres"} if os.getuid() == 0 else {}
+    if user:
+        Path(place).chmod(0o711)
+        shutil.chown(folder, "postgres")
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **user}
+    data = str(folder / "data")
+    run = [str(programs / "initdb"), "-D", data, "-A", "trust", "-U", "postgres", "--no-sync"]
+    subprocess.run(run, check=True, **quiet)
+    server = subprocess.Popen(
+        [str(programs / "postgres"), "-D", data, "-k", str(folder), "-c", "listen_addresses="],
+        **quiet,
+    )
+    try:
+        ask = [str(programs / "pg_isready"), "-h", str(folder)]
+        until = time.monotonic() + 30
+        while subprocess.run(ask, **quiet).returncode and time.monotonic() < until:
+            time.sleep(0.1)
+        yield f"postgresql://postgres@/postgres?host={folder}"
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(30)
+
+
+def _has_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True

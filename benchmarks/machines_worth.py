@@ -1,0 +1,171 @@
+"""Which detector, and is deep learning worth it? Both answers on histories whose truth is known.
+
+Three simulated machines: on the pump and the gearbox a single snapshot shows the bearing fault, and
+simple detectors are expected to win; on the reactor only the order of its steps goes wrong, which
+no single snapshot can show, so that only a sequence model can see it. Every detector of the product
+learns, is calibrated and judges as in a run; where a deep one wins, simple detectors are tried with
+its inputs, which tells depth from what it looks at.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.results import Say, commit
+from lineside.core.contract import Better, Estimate, Split
+from lineside.core.files import finite, write_json
+from lineside.core.measures import clopper_pearson
+from lineside.core.run import rng_of
+from lineside.machines.config import METHOD_NAMES, Config
+from lineside.machines.data import split as split_items
+from lineside.machines.fitting import learn_machine
+from lineside.machines.items import Snapshot
+from lineside.machines.judging import calibrate, outcomes
+from lineside.machines.model import MachinesModel
+from lineside.machines.reading import find_snapshots
+from lineside.machines.recipes import RECIPES
+from lineside.machines.rivals import same_inputs
+from lineside.machines.simulation import FLEET, Story, save_history, tell
+from lineside.machines.worth import Record, decide, record_of, verdict
+
+STORE = Path.home() / "lineside-checkpoints" / "machines" / "worth"
+SEEDS = (0, 1, 2, 3, 4)
+DEEP_STORY = "reactor"
+SIMPLE_STORIES = ("pump", "gearbox")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """Records of every detector on one history, and of simple ones with the inputs of the best
+    deep one where that one won."""
+
+    records: tuple[Record, ...]
+    rivals: tuple[Record, ...]
+
+
+def judge_history(story: Story, seed: int, folder: Path, methods: Sequence[str]) -> Told:
+    """Tell a history, let every method learn it and judge it, and give the winner its rivals.
+
+    Args:
+        story: The machine.
+        seed: Of the history and of the networks.
+        folder: Where the history is written.
+        methods: Names of recipes.
+    """
+    save_history(tell(story, rng_of(seed, story.name)), folder / story.name)
+    config = Config(seed=seed, methods=tuple(methods), robustness=False)
+    items = [s for s in find_snapshots(folder) if isinstance(s, Snapshot)]
+    split = split_items(items, config)
+    models: dict[str, MachinesModel] = {}
+    found = []
+    for method in methods:
+        start = time.perf_counter()
+        model = _fitted(method, split, config)
+        seconds = time.perf_counter() - start
+        models[method] = model = calibrate(model, outcomes(model, split.calibration), config)
+        tested = outcomes(model, split.test)
+        found.append(record_of(method, RECIPES[method].kind, tested, seconds))
+    made = decide(found)
+    rivals: Sequence[Record] = ()
+    if made.choice == "deep":
+        rivals = same_inputs(models[made.use.method], story.name, split, config)
+    return Told(records=tuple(sorted(found, key=lambda r: r.order)), rivals=tuple(rivals))
+
+
+def _fitted(method: str, split: Split, config: Config) -> MachinesModel:
+    own = split.train
+    machine = learn_machine(
+        own, method, rng=rng_of(config.seed, f"{method} {own[0].machine}"),
+        log=lambda row: None, stop=lambda: False, held_out=split.calibration,
+    )  # fmt: skip
+    return MachinesModel(method=method, machines={machine.name: machine})
+
+
+def _history(name: str, seed: int) -> Told:
+    """One history with all methods, kept for the commit that made it."""
+    path = STORE / f"{name}-{seed}.json"
+    if path.exists():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known["commit"] == commit() and not commit().endswith("+"):
+            return Told(
+                records=tuple(_record(r) for r in known["records"]),
+                rivals=tuple(_record(r) for r in known["rivals"]),
+            )
+    story = next(s for s in FLEET if s.name == name)
+    with tempfile.TemporaryDirectory() as folder:
+        told = judge_history(story, seed, Path(folder), METHOD_NAMES)
+    content = {
+        "commit": commit(),
+        "records": [finite(asdict(r)) for r in told.records],
+        "rivals": [finite(asdict(r)) for r in told.rivals],
+    }
+    write_json(path, content)
+    return told
+
+
+def _record(stored: dict[str, object]) -> Record:
+    values = {k: float("nan") if v is None else v for k, v in stored.items()}
+    return Record(**values)  # type: ignore[arg-type]
+
+
+def print_table(name: str, told: Sequence[Told]) -> None:
+    """Print, for every detector, false alarms, faults found and delay over the seeds."""
+    print(f"{name}: false alarms in all seeds, found, delay in h (median, range; - never)")
+    for kind in ("records", "rivals"):
+        rows = [r for own in told for r in getattr(own, kind)]
+        for method in dict.fromkeys(r.method for r in rows):
+            own = [r for r in rows if r.method == method]
+            delays = np.array([r.delay_hours for r in own])
+            known = delays[np.isfinite(delays)]
+            when = (
+                f"{np.median(known):.0f} ({known.min():.0f}-{known.max():.0f})"
+                if len(known)
+                else "-"
+            )
+            print(
+                f"  {method:40} {sum(r.false for r in own):3.0f} "
+                f"{sum(r.found for r in own)}/{sum(r.faults for r in own)} {when:>16} "
+                f"{np.median([r.fit_seconds for r in own]):6.1f} s "
+                f"{np.median([r.ms for r in own]):5.1f} ms"
+            )
+
+
+def share(right: Sequence[bool], better: Better = "higher") -> Estimate:
+    """Return a share with its exact binomial interval."""
+    low, high = clopper_pearson(sum(right), len(right))
+    return Estimate(
+        value=float(np.mean(right)), low=low, high=high, n=len(right), better=better,
+        method="Clopper-Pearson over histories, 95 %",
+    )  # fmt: skip
+
+
+def worth(say: Say) -> None:
+    """Both answers: a deep detector where only it finds the fault, a simple one elsewhere.
+
+    Seeds redraw the histories and the networks. A history takes 27-35 s on one core (measured on
+    one of each), so all 15 about 8 minutes. Finished histories are kept for their commit.
+    ``worth_same_inputs_as_good`` is how often the winner's depth was not what counted.
+    """
+    right: dict[str, list[bool]] = {"deep": [], "simple": []}
+    as_good = []
+    for name in (DEEP_STORY, *SIMPLE_STORIES):
+        told = [_history(name, seed) for seed in SEEDS]
+        print_table(name, told)
+        for own in told:
+            made = decide(own.records, own.rivals)
+            print(f"{name}: {verdict(own.records, own.rivals)}")
+            if name == DEEP_STORY:
+                right["deep"].append(made.use.kind == "deep")
+                as_good.append(made.choice == "inputs")
+            else:
+                right["simple"].append(made.use.kind != "deep")
+    say("worth_verdict_deep_right", share(right["deep"]))
+    say("worth_verdict_simple_right", share(right["simple"]))
+    say("worth_same_inputs_as_good", share(as_good, better="lower"))

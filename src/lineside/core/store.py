@@ -1,0 +1,269 @@
+"""The one door to SQL: a SQLite file by default, PostgreSQL by URL.
+
+SQLite runs in WAL mode with ``synchronous=NORMAL``: a transaction that was committed survives the
+death of the process (SIGKILL, out of memory); a power cut may take back the last few
+transactions, whole ones and newest first, and never damages the file. ``synchronous=FULL``
+(``durable=True``) also survives the power cut, for one flush of the disk per transaction.
+PostgreSQL keeps its own default, which survives both.
+
+There is one version of every schema so far, so nothing migrates; with the second one alembic
+will.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Executable,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    event,
+    insert,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from lineside.core.contract import UserError
+
+__all__ = ["Connection", "Engine", "insert_once", "open_engine", "reading", "writing"]
+
+BUSY_SECONDS = 30.0
+"""So long a writer waits for another process to finish its transaction."""
+WAL_LIMIT_BYTES = 64 * 2**20
+"""The write-ahead log is cut back to this after a checkpoint."""
+
+_OWN = MetaData()
+_VERSIONS = Table(
+    "schema_versions",
+    _OWN,
+    Column("application", Text, primary_key=True),
+    Column("version", Integer, nullable=False),
+)
+
+
+def open_engine(
+    where: str | Path, metadata: MetaData, *, application: str, version: int, durable: bool = False
+) -> Engine:
+    """Open a store and make its tables where there are none.
+
+    Args:
+        where: A path (SQLite), or a URL: ``sqlite:///...``, ``postgresql://...``.
+        metadata: The tables of the application.
+        application: Whose tables they are; several applications may share a store.
+        version: Of their schema.
+        durable: SQLite only: flush the disk with every transaction, see above.
+
+    Raises:
+        UserError: if it cannot be opened, a driver is missing, or a newer program wrote it.
+    """
+    url = _url(where)
+    engine = _engine(url, durable)
+    try:
+        with store_errors(url), writing(engine) as connection:
+            if engine.dialect.name == "postgresql":  # two processes may open a new store at once
+                connection.execute(text("SELECT pg_advisory_xact_lock(5141414)"))
+            _OWN.create_all(connection)
+            found = connection.execute(
+                select(_VERSIONS.c.version).where(_VERSIONS.c.application == application)
+            ).scalar()
+            if found is None:
+                metadata.create_all(connection)
+                connection.execute(
+                    insert(_VERSIONS).values(application=application, version=version)
+                )
+            elif found != version:
+                raise UserError(
+                    f"{_shown(url)} holds {application} in version {found} of its tables, "
+                    f"this program knows version {version}",
+                    "use the program that wrote it" if found > version else "start a new store",
+                )
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+@contextmanager
+def writing(engine: Engine, *, durable: bool = False) -> Iterator[Connection]:
+    """One transaction that writes: committed at the end, taken back on any exception.
+
+    With `durable` it survives a power cut, see above; so does all that was committed before it.
+    """
+    with store_errors(engine.url), engine.connect() as connection:
+        connection = connection.execution_options(writes=True)
+        with _flushed(connection, durable), connection.begin():
+            yield connection
+
+
+@contextmanager
+def _flushed(connection: Connection, durable: bool) -> Iterator[None]:
+    if not durable or connection.dialect.name != "sqlite":
+        yield
+        return
+    raw: Any = connection.connection.driver_connection
+    before = raw.execute("PRAGMA synchronous").fetchone()[0]
+    raw.execute("PRAGMA synchronous=FULL")
+    try:
+        yield
+    finally:
+        raw.execute(f"PRAGMA synchronous={before}")
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """One transaction that only reads: everything in it is of the same moment."""
+    with store_errors(engine.url), engine.connect() as connection, connection.begin():
+        yield connection
+
+
+def insert_once(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
+    """Insert a row unless one with the same key is there; return whether it was inserted."""
+    done = connection.execute(_insert_once(table, connection.dialect.name), dict(row))
+    return bool(done.rowcount == 1)
+
+
+@cache
+def _insert_once(table: Table, dialect: str) -> Executable:
+    """Making a statement takes longer than running it: each is made once."""
+    kind = postgresql if dialect == "postgresql" else sqlite
+    statement: Executable = kind.insert(table).on_conflict_do_nothing()
+    return statement.execution_options(preserve_rowcount=True)
+
+
+@contextmanager
+def store_errors(url: URL) -> Iterator[None]:
+    """Turn what a user can mend about a store into one line.
+
+    Raises:
+        UserError: instead of the driver's error, if the disk is full, the store is locked, cannot
+            be written or reached, or is no store at all.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        told = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else str(error)
+        for sign, hint in _HINTS.items():
+            if sign in told.lower():
+                raise UserError(f"the store {_shown(url)}: {told}", hint) from error
+        if error.connection_invalidated or type(error).__name__ == "OperationalError":
+            raise UserError(
+                f"the store {_shown(url)} cannot be used: {told}", "is its server running?"
+            ) from error
+        raise
+
+
+_HINTS = {
+    "disk is full": "free some space; what was committed is safe",
+    "is locked": "another process holds it for long; try again",
+    "readonly": "choose a place that may be written",
+    "unable to open": "check the path and its permissions",
+    "not a database": "the file is something else; choose another path",
+    "malformed": "the file is damaged; restore a copy, or start a new store",
+    "password authentication": "check user and password of the URL",
+}
+
+
+def _url(where: str | Path) -> URL:
+    """Return the URL of a path or a URL; the folder of a SQLite file is made."""
+    shown = str(where)
+    if isinstance(where, Path) or "://" not in shown:
+        url = URL.create("sqlite", database=str(Path(shown).expanduser()))
+    else:
+        try:
+            url = make_url(shown)
+        except ArgumentError as error:
+            raise UserError(
+                f"{shown!r} is no address of a store", "give a path or a URL"
+            ) from error
+    if url.drivername in ("postgresql", "postgres"):
+        url = url.set(drivername="postgresql+psycopg")
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise UserError(
+            f"a store in {url.get_backend_name()} is not known",
+            "give a path (SQLite) or postgresql://...",
+        )
+    if url.get_backend_name() == "sqlite":
+        _make_place(url)
+    return url
+
+
+def _make_place(url: URL) -> None:
+    if not url.database or url.database == ":memory:":
+        raise UserError("a store needs a file", "give a path, e.g. machines.db")
+    path = Path(url.database)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder", "give a file, e.g. machines.db")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path.parent} cannot be made: {error.strerror}", "choose another"
+        ) from error
+
+
+def _engine(url: URL, durable: bool) -> Engine:
+    try:
+        if url.get_backend_name() == "postgresql":
+            return create_engine(url, pool_pre_ping=True)
+        engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise UserError(
+            f"{_shown(url)} needs a driver that is missing: {error}",
+            "pip install 'lineside[postgres]'",
+        ) from error
+    _prepare_sqlite(engine, durable)
+    return engine
+
+
+def _prepare_sqlite(engine: Engine, durable: bool) -> None:
+    """Begin transactions ourselves: one that will write takes the lock at once and never fails."""
+
+    @event.listens_for(engine, "connect")
+    def connect(raw: Any, record: Any) -> None:
+        raw.isolation_level = None  # the driver begins nothing on its own
+        raw.execute(f"PRAGMA busy_timeout={round(1000 * BUSY_SECONDS)}")
+        _to_wal(raw)
+        raw.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        raw.execute("PRAGMA foreign_keys=ON")
+        raw.execute("PRAGMA secure_delete=OFF")  # on, deleting costs as much as writing
+        raw.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _to_wal(raw: Any) -> None:
+    """Switch to WAL; SQLite does not wait for others here, so we do."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            raw.execute("PRAGMA journal_mode=WAL")
+            return
+        except Exception as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+
+
+def _shown(url: URL) -> str:
+    """Return a URL for people: without its password, a plain path for SQLite."""
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    return url.render_as_string(hide_password=True)

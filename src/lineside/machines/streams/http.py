@@ -1,0 +1,233 @@
+"""Snapshots over HTTP: a sender is answered when its snapshot is committed, and not before.
+
+``POST /snapshots`` takes one snapshot (see `message`) and answers 200 with what became of it, 400
+with one line if it cannot be judged as it is, 409 if another one of its machine and time is
+there, 413 if it is too large, and 503 if it should be sent again later. ``GET /health``,
+``GET /machines`` and ``GET /metrics`` (for Prometheus) tell how things stand. There is no
+password: it listens to this computer only, unless told otherwise.
+"""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from lineside.core.contract import UserError
+from lineside.core.files import finite
+from lineside.machines.store.queries import Standing
+from lineside.machines.streams.desk import STATUSES, Desk, NotTakenError, Receipt
+from lineside.machines.streams.message import MOST_BYTES, decode, too_large
+
+try:
+    import uvicorn
+    from fastapi import FastAPI, Request, Response
+    from fastapi.responses import JSONResponse, PlainTextResponse
+    from starlette.concurrency import run_in_threadpool
+    from starlette.requests import ClientDisconnect
+except ImportError as error:
+    raise UserError("--http needs FastAPI and uvicorn", "pip install 'lineside[http]'") from error
+
+MOST_HELD_BYTES = 8 * MOST_BYTES
+"""Of all bodies that are being read or wait, whatever the number of senders."""
+START_SECONDS, STOP_SECONDS = 10.0, 5.0
+Fleet = Callable[[], Sequence[Standing]]
+"""Returns how every machine stands."""
+
+
+@dataclass(kw_only=True)
+class HttpSource:
+    """A server in a thread of its own.
+
+    Attributes:
+        host: Address it listens on.
+        port: 0 for any free one; then the one that was chosen.
+        desk: Takes the snapshots.
+        fleet: How all machines are.
+        most_bytes: Of one snapshot.
+    """
+
+    desk: Desk
+    fleet: Fleet
+    host: str = "127.0.0.1"
+    port: int = 0
+    most_bytes: int = MOST_BYTES
+
+    def __post_init__(self) -> None:
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the server runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Listen.
+
+        Raises:
+            UserError: if the address is taken or not ours.
+        """
+        listener = _listen(self.host, self.port)
+        self.port = listener.getsockname()[1]
+        config = uvicorn.Config(
+            make_app(self.desk, self.fleet, self.most_bytes),
+            log_config=None, access_log=False, lifespan="off", timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(STOP_SECONDS), ws="none",
+        )  # fmt: skip
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, args=([listener],), name="http", daemon=True
+        )
+        self._thread.start()
+        until = time.monotonic() + START_SECONDS
+        while not self._server.started and self.alive and time.monotonic() < until:
+            time.sleep(0.01)
+        if not self._server.started:
+            raise UserError(f"the server on port {self.port} does not start", "try again")
+
+    def stop(self) -> None:
+        """Answer what is under way and end; the desk should be closed by then."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(2 * STOP_SECONDS)
+
+
+def make_app(desk: Desk, fleet: Fleet, most_bytes: int = MOST_BYTES) -> FastAPI:
+    """Return the application that a server runs."""
+    app = FastAPI(title="lineside machines", docs_url=None, redoc_url=None, openapi_url=None)
+    held = 0
+
+    @app.post("/snapshots")
+    async def snapshots(request: Request) -> Response:
+        nonlocal held  # by coroutines of one thread
+        stated = request.headers.get("content-length", "")
+        size = int(stated) if stated.isdigit() else most_bytes
+        if size > most_bytes:
+            return _problem(413, too_large(most_bytes))
+        if held + size > MOST_HELD_BYTES:
+            return _again_later("too many snapshots are waiting")
+        held += size
+        try:
+            body = await _body(request, most_bytes)
+            if body is None:
+                return _problem(413, too_large(most_bytes))
+            return await run_in_threadpool(_answer, desk, body, _sender(request))
+        finally:
+            held -= size
+
+    @app.get("/health")
+    async def health() -> Response:
+        code, said = (503, "stopping") if desk.stopping else (200, "ok")
+        return JSONResponse({"status": said, "waiting": desk.waiting}, code)
+
+    @app.get("/machines")
+    def machines() -> Response:
+        return _asked(desk, lambda: JSONResponse(finite([asdict(m) for m in fleet()])))
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return _asked(desk, lambda: PlainTextResponse(metrics_text(desk, fleet())))
+
+    return app
+
+
+def metrics_text(desk: Desk, machines: Sequence[Standing]) -> str:
+    """Return how things stand in the text format of Prometheus."""
+    lines = _family("snapshots_total", "Snapshots since the start, by what became of them.", [
+        (f'{{status="{status}"}}', desk.counts[status]) for status in STATUSES
+    ], kind="counter")  # fmt: skip
+    lines += _family("waiting", "Snapshots that wait to be judged.", [("", desk.waiting)])
+    named = [(f'machine="{_escaped(machine.machine)}"', machine) for machine in machines]
+    lines += _family("machine_state", "1 for the state that a machine is in.", [
+        (f'{{{name},state="{_escaped(machine.state)}"}}', 1) for name, machine in named
+    ])  # fmt: skip
+    for key, help_text in (
+        ("novelty", "Novelty of the newest judged snapshot."),
+        ("limit", "Novelty from which on a snapshot counts towards an alert."),
+        ("time", "Time of the newest judged snapshot in seconds since 1970."),
+        ("episode", "Number of the running alarm episode, 0 without one."),
+    ):
+        rows = [(f"{{{name}}}", getattr(machine, key)) for name, machine in named]
+        lines += _family(f"machine_{key}", help_text, rows)
+    return "\n".join(lines) + "\n"
+
+
+def _family(
+    name: str, help_text: str, rows: Sequence[tuple[str, float | None]], kind: str = "gauge"
+) -> list[str]:
+    return [
+        f"# HELP lineside_{name} {help_text}",
+        f"# TYPE lineside_{name} {kind}",
+        *(f"lineside_{name}{label} {value!r}" for label, value in rows if value is not None),
+    ]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _answer(desk: Desk, body: bytes, sender: str) -> Response:
+    """Have one snapshot taken; runs in a thread of the server."""
+    try:
+        measurement = decode(body, most_bytes=len(body))
+    except UserError as error:
+        problem = error
+        return _asked(desk, lambda: _receipt_answer(desk.refuse(f"from {sender}", problem, "http")))
+    return _asked(desk, lambda: _receipt_answer(desk.take(measurement, "http", live=True)))
+
+
+def _asked(desk: Desk, work: Callable[[], Response]) -> Response:
+    try:
+        return desk.ask(work)
+    except NotTakenError as error:
+        return _again_later(str(error))
+
+
+def _again_later(reason: str) -> Response:
+    answer = JSONResponse({"error": reason, "hint": "send it again"}, 503)
+    answer.headers["Retry-After"] = "1"
+    return answer
+
+
+def _receipt_answer(receipt: Receipt) -> Response:
+    code = 400 if receipt.status == "refused" else 200
+    if receipt.status == "known" and receipt.message:  # another snapshot of the same time
+        code = 409
+    return JSONResponse(finite(receipt.as_json()), code)
+
+
+def _problem(code: int, error: UserError) -> Response:
+    return JSONResponse({"status": "refused", "error": error.message, "hint": error.hint}, code)
+
+
+async def _body(request: Request, most_bytes: int) -> bytes | None:
+    """Return the body, None as soon as it is too large."""
+    pieces, size = [], 0
+    try:
+        async for piece in request.stream():
+            size += len(piece)
+            if size > most_bytes:
+                return None
+            pieces.append(piece)
+    except ClientDisconnect:
+        return b""
+    return b"".join(pieces)
+
+
+def _sender(request: Request) -> str:
+    return request.client.host if request.client else "somebody"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"{host}:{port} cannot be listened on: {error}", "choose another port, or 127.0.0.1"
+        ) from error
+    listener.listen(128)
+    return listener

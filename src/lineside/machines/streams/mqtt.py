@@ -1,0 +1,233 @@
+"""Snapshots over MQTT: a message is acknowledged when its snapshot is committed, not before.
+
+MQTT 5 with quality of service 1 and a session that the broker keeps under a fixed client id: what
+comes while the watch is down, or was not acknowledged, is delivered again, and a snapshot that is
+known already is simply acknowledged. (The broker must be set up to keep it: mosquitto holds 1,000
+messages per client unless ``max_queued_messages`` says otherwise, and forgets them when it is
+killed unless ``persistence`` is on.) Several watches share the work with a topic
+``$share/NAME/...`` and client ids of their own. A sender that wants to know gives a response topic
+and gets the answer of the HTTP source there, after the commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+from lineside.core.contract import UserError
+from lineside.core.files import finite
+from lineside.machines.streams.desk import Desk, NotTakenError, Receipt
+from lineside.machines.streams.message import MOST_BYTES, decode
+
+IN_FLIGHT = 20
+"""Messages that the broker sends before the first of them is acknowledged."""
+KEPT_SECONDS = 30 * 24 * 3600
+"""The broker keeps the session of a watch that is away for so long."""
+KEEP_ALIVE_SECONDS = 60
+FIRST_WAIT_SECONDS, LAST_WAIT_SECONDS = 1, 30
+"""Between two tries to reach a broker that is gone; doubled each time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broker:
+    """Where messages come from.
+
+    Attributes:
+        host: Name or address.
+        port: 1883, or 8883 with TLS.
+        topic: May hold wildcards; ``$share/NAME/...`` for a shared subscription.
+        user: Empty without one.
+        password: Empty without one.
+        tls: Encrypted, with the certificates that this computer trusts.
+    """
+
+    host: str
+    topic: str
+    port: int = 1883
+    user: str = ""
+    password: str = field(default="", repr=False)
+    tls: bool = False
+
+    def __str__(self) -> str:
+        """Return its address without the password."""
+        return f"mqtt{'s' if self.tls else ''}://{self.host}:{self.port}/{self.topic}"
+
+
+def parse_broker(address: str) -> Broker:
+    """Return the broker of ``mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC`` (``mqtts`` for TLS).
+
+    The topic may hold ``#``; without a password in it, the variable MQTT_PASSWORD is used.
+
+    Raises:
+        UserError: if it is no such address.
+    """
+    hint = "e.g. mqtt://broker.local/machines/#"
+    scheme, _, rest = address.partition("://")
+    place, _, topic = rest.partition("/")
+    if scheme not in ("mqtt", "mqtts") or not place:
+        raise UserError("the address of the broker is not understood", hint)
+    if not topic:
+        raise UserError("the address of the broker has no topic", hint)
+    account, _, place = place.rpartition("@")
+    user, _, password = account.partition(":")
+    if place.startswith("["):  # IPv6
+        host, _, port = place[1:].partition("]")
+        port = port.removeprefix(":")
+    else:
+        host, _, port = place.partition(":")
+    tls = scheme == "mqtts"
+    number = port or ("8883" if tls else "1883")
+    if not host or not number.isdigit() or not 0 < int(number) < 65536:
+        raise UserError(f"{place!r} is no host and port", hint)
+    return Broker(
+        host=host, port=int(number), topic=topic, user=unquote(user), tls=tls,
+        password=unquote(password) or (os.environ.get("MQTT_PASSWORD", "") if user else ""),
+    )  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class MqttSource:
+    """A subscriber in a thread of its own; it comes back by itself when the broker does.
+
+    Attributes:
+        broker: Where messages come from.
+        desk: Takes the snapshots.
+        client_id: Names the session; by default one of this computer, `place` and topic.
+        place: What tells watches on one computer apart, such as the address of the store.
+        note: Is told in a sentence when the broker comes and goes; called in another thread.
+    """
+
+    broker: Broker
+    desk: Desk
+    client_id: str = ""
+    place: str = ""
+    note: Callable[[str], None] = lambda text: None
+
+    def __post_init__(self) -> None:
+        if not self.client_id:
+            names = "\0".join((socket.gethostname(), self.place, self.broker.topic))
+            self.client_id = f"lineside-{hashlib.sha256(names.encode()).hexdigest()[:12]}"
+        self.connected = False
+        self.newest = time.monotonic()
+        self._last_note = ""
+        self._client: Any = None
+
+    def start(self) -> None:
+        """Begin to connect; tries again for ever.
+
+        Raises:
+            UserError: if paho-mqtt is missing or the topic is none.
+        """
+        try:
+            from paho.mqtt import client as paho
+            from paho.mqtt.packettypes import PacketTypes
+            from paho.mqtt.properties import Properties
+        except ImportError as error:
+            raise UserError("--mqtt needs paho-mqtt", "pip install 'lineside[mqtt]'") from error
+        client = paho.Client(
+            paho.CallbackAPIVersion.VERSION2, client_id=self.client_id, protocol=paho.MQTTv5,
+            manual_ack=True,
+        )  # fmt: skip
+        if self.broker.user:
+            client.username_pw_set(self.broker.user, self.broker.password or None)
+        if self.broker.tls:
+            client.tls_set()
+        client.reconnect_delay_set(FIRST_WAIT_SECONDS, LAST_WAIT_SECONDS)
+        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
+        client.on_connect_fail, client.on_message = self._on_connect_fail, self._on_message
+        client.on_subscribe = self._on_subscribe
+        properties = Properties(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = KEPT_SECONDS
+        properties.ReceiveMaximum = IN_FLIGHT
+        properties.MaximumPacketSize = MOST_BYTES + 2**16  # larger ones stay with the broker
+        client.connect_async(
+            self.broker.host, self.broker.port, KEEP_ALIVE_SECONDS,
+            clean_start=False, properties=properties,
+        )  # fmt: skip
+        self._client = client
+        client.loop_start()
+
+    def stop(self) -> None:
+        """Leave; the broker keeps the session. The desk should be closed by then."""
+        if self._client is not None:
+            self._client.disconnect()
+            self._client.loop_stop()
+
+    def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, props: Any) -> None:
+        if reason.is_failure:
+            self._say(f"{self.broker} refuses: {reason}")
+            return
+        self.connected, self.newest = True, time.monotonic()
+        # Also into a session that the broker has kept: it may have been started anew without it.
+        client.subscribe(self.broker.topic, qos=1)
+        self._say(f"connected to {self.broker} as {self.client_id}")
+
+    def _on_subscribe(self, client: Any, data: Any, mid: int, reasons: Any, props: Any) -> None:
+        for reason in reasons:
+            if reason.is_failure:
+                self._say(f"{self.broker} does not let us read the topic: {reason}")
+
+    def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: Any, props: Any) -> None:
+        self.connected = False
+        if not self.desk.stopping:
+            self._say(f"{self.broker} is gone ({reason}), trying again")
+
+    def _on_connect_fail(self, client: Any, data: Any) -> None:
+        self._say(f"{self.broker} cannot be reached, trying again")
+
+    def _on_message(self, client: Any, data: Any, message: Any) -> None:
+        """Have a message taken, then acknowledge it; it stays with the broker if that fails.
+
+        While the store does not answer this thread waits, and so does the broker. Should the
+        connection end meanwhile, the message comes once more and is known by then.
+        """
+        self.newest = time.monotonic()
+        wait = 0.1
+        while not self.desk.stopping:
+            try:
+                receipt = self._taken(bytes(message.payload), str(message.topic))
+            except NotTakenError:
+                time.sleep(wait)
+                wait = min(2 * wait, 5.0)
+                continue
+            except Exception as error:  # it would end this thread unseen
+                self.desk.broken = error
+                return
+            self._answer(client, message, receipt)
+            client.ack(message.mid, message.qos)
+            return
+
+    def _taken(self, body: bytes, topic: str) -> Receipt:
+        try:
+            measurement = decode(body)
+        except UserError as error:
+            problem = error
+            return self.desk.ask(lambda: self.desk.refuse(f"topic {topic}", problem, "mqtt"))
+        return self.desk.ask(lambda: self.desk.take(measurement, "mqtt", live=True))
+
+    def _answer(self, client: Any, message: Any, receipt: Receipt) -> None:
+        """Tell the sender, if it asked to be told."""
+        asked = message.properties
+        topic = getattr(asked, "ResponseTopic", "")
+        if not topic:
+            return
+        from paho.mqtt.packettypes import PacketTypes
+        from paho.mqtt.properties import Properties
+
+        properties = Properties(PacketTypes.PUBLISH)
+        if hasattr(asked, "CorrelationData"):
+            properties.CorrelationData = asked.CorrelationData
+        body = json.dumps(finite(receipt.as_json()))
+        client.publish(topic, body, qos=0, properties=properties)
+
+    def _say(self, text: str) -> None:
+        if text != self._last_note:
+            self._last_note = text
+            self.note(text)

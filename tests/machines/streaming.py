@@ -1,0 +1,144 @@
+"""What the tests of the streams share: a learned fleet, a watch in a thread, senders."""
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+
+import numpy as np
+from benchmarks.machines_senders import write_file as put
+
+from lineside import machines
+from lineside.core.contract import Refusal
+from lineside.core.store import reading
+from lineside.machines.data import split
+from lineside.machines.fitting import learn_machine
+from lineside.machines.judging import calibrate, outcomes
+from lineside.machines.measurement import Measurement
+from lineside.machines.model import MachinesModel
+from lineside.machines.reading import find_snapshots
+from lineside.machines.simulation import Rig, Story, save_history, tell
+from lineside.machines.store.queries import verdicts
+from lineside.machines.streams.telling import Teller
+from lineside.machines.streams.watching import Ending, Options, watch
+
+__all__ = ["put"]
+NAMES = ("pump", "fan")
+STORY = {
+    "rig": Rig(seconds=0.05), "days": 16.0, "interval_hours": 2.0, "onset_day": 10.0,
+    "growth_days": 6.0, "run_in": 0.0,
+}  # fmt: skip
+FAST = Options(interval_seconds=0.05, patience_seconds=0.3)
+
+
+def learn_fleet(folder):
+    """A model of two machines, and the snapshots that it was not learned from."""
+    for seed, name in enumerate(NAMES):
+        save_history(tell(Story(name=name, **STORY), np.random.default_rng(seed)), folder / name)
+    items = [s for s in find_snapshots(folder) if not isinstance(s, Refusal)]
+    config = machines.Config(methods=("trend",), learn=84)
+    parts = split(items, config)
+    learned = {
+        name: learn_machine(
+            [s for s in parts.train if s.machine == name], "trend",
+            rng=np.random.default_rng(0), log=lambda row: None, stop=lambda: False,
+        )
+        for name in NAMES
+    }  # fmt: skip
+    model = MachinesModel(method="trend", machines=learned)
+    found = [
+        outcome for name in learned
+        for outcome in outcomes(model, [s for s in parts.calibration if s.machine == name])
+    ]  # fmt: skip
+    return calibrate(model, found, config), sorted(parts.test, key=lambda s: s.time)
+
+
+def batch_of(trained):
+    """What the model says in one batch, by machine."""
+    said = trained[0].predict(trained[1])
+    return {name: [plain(v) for v in said if v.machine == name] for name in NAMES}
+
+
+class Said:
+    """A teller that remembers what it said."""
+
+    def __init__(self, **options):
+        self.results, self.notes = [], []
+        self.teller = Teller(say=self.results.append, note=self.notes.append, **options)
+
+
+@contextmanager
+def watching(model, store, folders=(), options=FAST, said=None, **sources):
+    """A watch in another thread, as the thread that a program gives it."""
+    ending, said = Ending(), said or Said()
+    box: dict[str, object] = {}
+    begun = threading.Event()
+
+    def ready(found):
+        box["watching"] = found
+        begun.set()
+
+    def run():
+        try:
+            box["code"] = watch(
+                folders, model, store, options=options, teller=said.teller, ending=ending,
+                ready=ready, **sources,
+            )  # fmt: skip
+        except BaseException as error:
+            box["error"] = error
+            begun.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert begun.wait(20)
+    try:
+        if "error" in box:
+            raise box["error"]
+        yield box["watching"]
+    finally:
+        ending.ask()
+        thread.join(20)
+    assert not thread.is_alive()
+    if "error" in box:
+        raise box["error"]
+
+
+def until(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.01)
+
+
+def stored(store, name):
+    return [plain(v) for v in verdicts(store, name)]
+
+
+def plain(verdict):
+    return {key: value for key, value in verdict.as_json().items() if key != "forecast"}
+
+
+def judged(store):
+    with reading(store.engine) as connection:
+        found = connection.exec_driver_sql("SELECT count(*) FROM snapshots WHERE status='judged'")
+        return found.scalar_one()
+
+
+def post(port, body, path="/snapshots"):
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data=body)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def get(port, path):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
+        return answer.read().decode()
+
+
+def stranger(measurement):
+    return Measurement(machine="stranger", time=measurement.time, channels=measurement.channels)

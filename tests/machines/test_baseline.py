@@ -1,0 +1,57 @@
+"""Drift while learning, the run-in that is left out, and the rows of the ledger."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lineside.machines.alarms import Learned, drift_along, run_in_rows, steady_drift
+
+
+def noise(rows=200, columns=300, seed=0):
+    return np.random.default_rng(seed).normal(0.0, 0.1, size=(rows, columns))
+
+
+def test_drift_is_signed_and_in_spreads_about_the_running_level():
+    rows = noise()
+    rows[:, 7] -= 2.0 * np.arange(200) / 200
+    moves = drift_along(rows)
+    assert np.abs(moves).argmax() == 7
+    # A fall of 1.6 between the middles of the outer fifths; the spread holds a fifth of the slope.
+    within = np.sqrt(0.1**2 + (0.4 / np.sqrt(12)) ** 2)
+    assert moves[7] == pytest.approx(-1.6 / within, rel=0.25)
+
+
+@pytest.mark.parametrize("rows", [20, 40, 60, 133, 200])
+def test_steady_rows_pass_however_few_they_are(rows):
+    largest = [np.abs(drift_along(noise(rows, 300, seed))).max() for seed in range(20)]
+    assert np.mean(np.array(largest) <= steady_drift(rows)) >= 0.85
+    assert steady_drift(200) == 3.0 < steady_drift(20)
+
+
+def test_a_run_in_is_left_out_until_it_has_levelled():
+    rows = noise()
+    rows[:, :3] += 3 * np.exp(-np.arange(200) / 12.0)[:, None]
+    start = run_in_rows(rows, rows[:, :2], 80)
+    assert 10 <= start <= 60
+    assert np.abs(drift_along(rows[start:])).max() <= 3.0
+    assert run_in_rows(rows, rows[:, :2], 4) == 0  # longer than may be left out: a person decides
+    assert run_in_rows(rows, np.zeros((200, 0)), 80) == 0
+    assert run_in_rows(noise(), noise()[:, :2], 80) == 0
+
+
+@pytest.mark.parametrize("shape", ["step", "ramp"])
+def test_what_grows_louder_is_never_called_a_run_in(shape):
+    rows = noise()
+    grown = np.arange(200) / 100 if shape == "ramp" else 1.0 * (np.arange(200) >= 60)
+    rows[:, :3] += grown[:, None]
+    assert run_in_rows(rows, rows[:, :2], 80) == 0
+    assert np.abs(drift_along(rows)).max() > 3.0
+
+
+def test_a_row_of_the_ledger_survives_json_and_knows_who_answers():
+    row = Learned(first=0.0, last=9.0, rows=10, drift=5.0, drifting="h.rms", steady=3.0)
+    assert row.needs_consent
+    assert Learned.from_spec(json.loads(json.dumps(row.spec()))) == row
+    assert not Learned(first=0.0, last=9.0, rows=10, drift=5.0, by="Kim").needs_consent
+    assert not Learned(first=0.0, last=9.0, rows=10, drift=2.9).needs_consent
