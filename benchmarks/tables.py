@@ -29,8 +29,11 @@ PAGES = (
 COMMON_VERBS = ("train", "evaluate", "predict", "explain", "audit")
 VERBS = {
     "parts": (*COMMON_VERBS, "watch", "feedback", "recalibrate", "demo"),
-    "machines": (*COMMON_VERBS, "demo"),
-}
+    "machines": (
+        *COMMON_VERBS, "watch", "fleet", "acknowledge", "mute", "learn", "consent", "ledger",
+        "demo",
+    ),
+}  # fmt: skip
 MARK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
 Row = tuple[str, str, str, str]

@@ -1,12 +1,12 @@
-"""One thread per test process: on two cores more threads only wait for each other."""
+"""One thread per test process: two wait for each other, and a forked child would wait for ever."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 PATTERN = r"(.+)_v\d"
 

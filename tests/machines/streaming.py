@@ -8,14 +8,14 @@ import urllib.request
 from contextlib import contextmanager
 
 import numpy as np
-from benchmarks.machines_senders import write_file as put
+from benchmarks.machines.senders import write_file as put
 
 from lineside import machines
 from lineside.core.contract import Refusal
 from lineside.core.store import reading
 from lineside.machines.data import split
-from lineside.machines.fitting import learn_machine
 from lineside.machines.judging import calibrate, outcomes
+from lineside.machines.learning.fitting import learn_machine
 from lineside.machines.measurement import Measurement
 from lineside.machines.model import MachinesModel
 from lineside.machines.reading import find_snapshots

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lineside.core.contract import UserError
-from lineside.machines.fitting import SETTLE, learn_machine
+from lineside.machines.learning.fitting import SETTLE, learn_machine
 from lineside.machines.reading import find_snapshots
 from lineside.machines.simulation import Rig, Story, save_history, tell
 

@@ -7,7 +7,7 @@ import pytest
 
 from lineside.core.contract import Refusal
 from lineside.machines import Config, judging
-from lineside.machines.fitting import learn_machine
+from lineside.machines.learning.fitting import learn_machine
 from lineside.machines.measurement import Channel
 from lineside.machines.model import MachinesModel
 from lineside.machines.reading import find_snapshots, load_measurement

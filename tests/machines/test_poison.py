@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from benchmarks.machines_poison import FAULTY, ONSET_DAY, compare
+from benchmarks.machines.poison import FAULTY, ONSET_DAY, compare
 
 from lineside.machines.simulation import Rig
 

@@ -9,8 +9,8 @@ from lineside.core.contract import Refusal, UserError
 from lineside.core.run import Stopped
 from lineside.machines import Config, detectors
 from lineside.machines.detectors.scaling import Scaling, fit_scaling
-from lineside.machines.fitting import learn_machine
 from lineside.machines.fleet import options_of
+from lineside.machines.learning.fitting import learn_machine
 from lineside.machines.reading import find_snapshots
 
 SNAPSHOTS, SAMPLES = 60, 512

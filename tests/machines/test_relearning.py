@@ -12,10 +12,10 @@ from lineside.core.progress import Progress
 from lineside.core.workflow import train
 from lineside.machines import Config
 from lineside.machines.auditing import audit
-from lineside.machines.learned import learned_table, ledger_lines, notes
+from lineside.machines.learning.learned import learned_table, ledger_lines, notes
+from lineside.machines.learning.relearning import Consent, give_consent, learn_anew, moment
 from lineside.machines.model import load
 from lineside.machines.reading import find_snapshots
-from lineside.machines.relearning import Consent, give_consent, learn_anew, moment
 from lineside.machines.simulation import Rig, Story, save_history, tell
 
 RIG = Rig(seconds=0.15)

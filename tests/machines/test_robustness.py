@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from lineside.core.contract import Split
-from lineside.machines import Config, Snapshot, robustness_chapter
-from lineside.machines.fitting import learn_machine
+from lineside.machines import Config, Snapshot
+from lineside.machines.chapters import degradations as chapter
+from lineside.machines.chapters.degradations import _sentence
 from lineside.machines.judging import calibrate, outcomes
+from lineside.machines.learning.fitting import learn_machine
 from lineside.machines.measurement import Channel, Measurement
 from lineside.machines.model import MachinesModel
 from lineside.machines.reading import find_snapshots
@@ -24,7 +26,6 @@ from lineside.machines.robustness import (
     Answer,
     degraded,
 )
-from lineside.machines.robustness_chapter import _sentence
 from lineside.machines.simulation import Rig, Story, save_history, tell
 
 RATE_HZ, HZ = 5000.0, 100.0
@@ -167,22 +168,22 @@ def study_of(pump, folder):
 
 
 def test_the_suite_runs_once_and_being_told_is_not_being_fooled(pump, tmp_path, monkeypatch):
-    monkeypatch.setattr(robustness_chapter, "BUDGET_SECONDS", 0.1)
+    monkeypatch.setattr(chapter, "BUDGET_SECONDS", 0.1)
     study = study_of(pump, tmp_path)
-    found = robustness_chapter.numbers(study)
-    assert found["snapshots"] == 2 * robustness_chapter.FEWEST and found["machines"] == ["pump"]
+    found = chapter.numbers(study)
+    assert found["snapshots"] == 2 * chapter.FEWEST and found["machines"] == ["pump"]
     own = found["methods"]["pca"]
     clean = own["load"][0]
     assert clean["faults"] == 1 and clean["found"] == 1 and clean["episodes"] == 0
     assert own["missing sensor"][4]["told"] == found["snapshots"]
     assert own["missing sensor"][4]["fooled"] == 0
     assert own["load"][4]["fooled"] > own["load"][4]["healthy"] / 2
-    before = (tmp_path / robustness_chapter.NAME).stat().st_mtime_ns
-    section = robustness_chapter.robustness(study)
-    assert (tmp_path / robustness_chapter.NAME).stat().st_mtime_ns == before
+    before = (tmp_path / chapter.NAME).stat().st_mtime_ns
+    section = chapter.robustness(study)
+    assert (tmp_path / chapter.NAME).stat().st_mtime_ns == before
     assert section.blocks[0].startswith("pca ") and b"lost snapshots" in section.blocks[1].image
 
 
 def test_without_healthy_snapshots_there_is_no_chapter(pump, tmp_path):
     study = study_of((pump[0], [s for s in pump[1] if s.label == "faulty"], pump[2]), tmp_path)
-    assert robustness_chapter.robustness(study).blocks == ()
+    assert chapter.robustness(study).blocks == ()

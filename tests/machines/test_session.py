@@ -145,7 +145,7 @@ def test_a_snapshot_is_explained_with_pictures(model, later):
     "method", [m for m in METHOD_NAMES if m not in ("pca", "trend", "lstm_ae")]
 )
 def test_every_method_is_learned_stored_and_read_back(fleet, later, method, tmp_path):
-    from lineside.machines.fitting import learn_machine
+    from lineside.machines.learning.fitting import learn_machine
     from lineside.machines.model import MachinesModel, load
 
     items = [s for s in find_snapshots(fleet) if not isinstance(s, Refusal)][:40]

@@ -5,7 +5,7 @@ import socket
 import time
 
 import pytest
-from benchmarks.machines_senders import MOSQUITTO, Mosquitto
+from benchmarks.machines.senders import MOSQUITTO, Mosquitto
 from tests.machines.streaming import (
     FAST,
     NAMES,

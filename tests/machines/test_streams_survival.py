@@ -58,11 +58,11 @@ def at(measurement, seconds):
 
 
 def test_nothing_is_lost_or_doubled_when_it_is_killed(tmp_path):
-    from benchmarks import machines_senders, machines_stream
+    from benchmarks.machines import senders, stream
 
-    if machines_senders.MOSQUITTO is None:
+    if senders.MOSQUITTO is None:
         pytest.skip("mosquitto is not installed")
-    found = machines_stream.kill_in(tmp_path, 6, 1, most=200)
+    found = stream.kill_in(tmp_path, 6, 1, most=200)
     assert found["kills"] == 6 and found["sent"] > 20
     assert (found["lost"], found["doubled"], found["differs"]) == (0, 0, 0)
 

@@ -8,13 +8,13 @@ import pytest
 
 from lineside.core.contract import Outcome, Split
 from lineside.core.run import rng_of
-from lineside.machines import worth_chapter
+from lineside.machines.chapters import verdicts
 from lineside.machines.config import Config
 from lineside.machines.data import split as split_items
 from lineside.machines.detectors import fit_knn, fit_pca
-from lineside.machines.fitting import learn_machine
 from lineside.machines.items import Snapshot
 from lineside.machines.judging import calibrate, outcomes
+from lineside.machines.learning.fitting import learn_machine
 from lineside.machines.model import MachinesModel
 from lineside.machines.reading import find_snapshots
 from lineside.machines.recipes import RECIPES
@@ -197,7 +197,7 @@ def test_the_page_shows_rivals_only_where_a_deep_detector_won():
         ]  # fmt: skip
         return SimpleNamespace(methods=methods, best=methods[0], split=split, config=config)
 
-    page = worth_chapter.detectors(study(blind, fault))
+    page = verdicts.detectors(study(blind, fault))
     text, table = page.blocks
     assert text.startswith("m: Deep learning is not worth it here: use pca")
     assert [row[:4] for row in table.rows] == [
@@ -210,6 +210,6 @@ def test_the_page_shows_rivals_only_where_a_deep_detector_won():
             "lineside.machines.rivals.same_inputs",
             lambda model, machine, *rest: asked.append(machine) or [record("knn", "classical")],
         )
-        page = worth_chapter.detectors(study(fault, blind))
+        page = verdicts.detectors(study(fault, blind))
         assert asked == ["m"] and [row[0] for row in page.blocks[1].rows][-1] == "knn"
-        assert "Its depth counts" in worth_chapter.answers(study(fault, blind))[0]
+        assert "Its depth counts" in verdicts.answers(study(fault, blind))[0]

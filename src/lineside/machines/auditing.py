@@ -10,7 +10,7 @@ from lineside.core.contract import Check, Refusal
 from lineside.machines.config import Config
 from lineside.machines.data import by_machine, split
 from lineside.machines.items import FAULTY, Snapshot
-from lineside.machines.steadiness import drift_of
+from lineside.machines.learning.steadiness import drift_of
 
 FEWEST = 90
 """Snapshots of a machine below which learning and calibrating leave too little of each."""

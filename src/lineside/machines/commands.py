@@ -215,7 +215,7 @@ def learn(
     over_alarm: bool
         Learn although an alarm is running.
     """
-    from lineside.machines.relearning import Consent, learn_anew
+    from lineside.machines.learning.relearning import Consent, learn_anew
 
     consent = Consent(by=by, why=why, over_alarm=over_alarm)
     lines = learn_anew(data, model, out, machine=machine, since=since, until=until, consent=consent)
@@ -241,7 +241,7 @@ def consent(*, machine: str, out: Path, model: Path = RUN, by: str = "", why: st
     why: str
         The reason, e.g. "looked at it: a new belt".
     """
-    from lineside.machines.relearning import Consent, give_consent
+    from lineside.machines.learning.relearning import Consent, give_consent
 
     for line in give_consent(model, out, machine=machine, consent=Consent(by=by, why=why)):
         print(line)
@@ -257,8 +257,8 @@ def ledger(*, model: Path = RUN) -> int:
     model: Path
         A run, or a model folder in it.
     """
-    from lineside.machines.children import model_of
-    from lineside.machines.learned import ledger_lines, notes
+    from lineside.machines.learning.children import model_of
+    from lineside.machines.learning.learned import ledger_lines, notes
 
     fitted = model_of(model)
     for line in ledger_lines(fitted):

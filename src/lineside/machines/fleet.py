@@ -30,7 +30,7 @@ def _fit(name: str, split: Split, config: Config, run: Run) -> MachinesModel:
     Raises:
         UserError: if a machine cannot be learned.
     """
-    from lineside.machines.fitting import learn_machine
+    from lineside.machines.learning.fitting import learn_machine
     from lineside.machines.model import MachinesModel
 
     machines = by_machine(split.train)

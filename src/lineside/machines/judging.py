@@ -13,8 +13,8 @@ from lineside.core.contract import Outcome, Refusal, UserError
 from lineside.machines.alarms import calibrate as calibrate_scores
 from lineside.machines.config import Config
 from lineside.machines.fitted import Branch, Machine
-from lineside.machines.fitting import load_all
 from lineside.machines.items import FAULTY, HEALTHY, Snapshot
+from lineside.machines.learning.fitting import load_all
 from lineside.machines.metrics import timeline
 from lineside.machines.model import MachinesModel
 from lineside.machines.reading import load_measurement, read_sidecar

@@ -22,9 +22,9 @@ from lineside.machines.config import Config
 from lineside.machines.detectors.detection import Detector, Rows
 from lineside.machines.detectors.scaling import Floats
 from lineside.machines.fitted import Branch, Machine
-from lineside.machines.fitting import load_all
 from lineside.machines.items import Snapshot
 from lineside.machines.judging import calibrate, outcomes
+from lineside.machines.learning.fitting import load_all
 from lineside.machines.model import MachinesModel
 from lineside.machines.recipes import RECIPES
 from lineside.machines.worth import Record, decide, record_of

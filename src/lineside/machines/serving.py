@@ -8,9 +8,9 @@ from pathlib import Path
 
 from lineside.core.contract import Refusal, UserError
 from lineside.core.report import write_explanation
-from lineside.machines.children import model_of
 from lineside.machines.items import Snapshot
-from lineside.machines.learned import notes
+from lineside.machines.learning.children import model_of
+from lineside.machines.learning.learned import notes
 from lineside.machines.reading import find_snapshots
 from lineside.machines.verdict import Verdict
 

@@ -28,15 +28,15 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from benchmarks.machines_senders import Mosquitto, MqttSender, free_port, post, write_file
+from benchmarks.machines.senders import Mosquitto, MqttSender, free_port, post, write_file
 from benchmarks.results import Say, plain
 from lineside.core.contract import Refusal
 from lineside.core.store import reading, writing
 from lineside.machines import Config
 from lineside.machines.data import split
-from lineside.machines.fitting import learn_machine
 from lineside.machines.items import Snapshot
 from lineside.machines.judging import calibrate, outcomes
+from lineside.machines.learning.fitting import learn_machine
 from lineside.machines.measurement import Measurement
 from lineside.machines.model import MachinesModel
 from lineside.machines.reading import find_snapshots, load_measurement

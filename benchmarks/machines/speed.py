@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machines_simulated import (
+from benchmarks.machines.simulated import (
     CONFIG,
     FAULTS,
     Floats,

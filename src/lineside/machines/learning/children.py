@@ -20,7 +20,7 @@ from lineside.core.ledger import (
     used_text,
 )
 from lineside.machines.config import Config
-from lineside.machines.learned import ledger_lines
+from lineside.machines.learning.learned import ledger_lines
 from lineside.machines.model import MachinesModel
 
 

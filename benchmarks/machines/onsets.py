@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.machines_grids import (
+from benchmarks.machines.grids import (
     B3_ONSET,
     B4_ONSET,
     FEMTO_RUNS,
@@ -25,7 +25,7 @@ from benchmarks.machines_grids import (
     ims2_grid,
     onset_alarm,
 )
-from benchmarks.machines_histories import (
+from benchmarks.machines.histories import (
     FITTED,
     HELD_OUT,
     ONSET,

@@ -29,8 +29,8 @@ from lineside.machines.alarms import Alarm, Rules
 from lineside.machines.alarms.calibration import MONTH_SECONDS
 from lineside.machines.data import FITTED_SHARE
 from lineside.machines.fitted import Machine
-from lineside.machines.fitting import learn_machine
 from lineside.machines.items import Snapshot
+from lineside.machines.learning.fitting import learn_machine
 from lineside.machines.measurement import Channel, Measurement
 from lineside.machines.model import MachinesModel
 from lineside.machines.reading import find_snapshots

@@ -25,9 +25,9 @@ from lineside.core.measures import clopper_pearson
 from lineside.core.run import rng_of
 from lineside.machines.config import METHOD_NAMES, Config
 from lineside.machines.data import split as split_items
-from lineside.machines.fitting import learn_machine
 from lineside.machines.items import Snapshot
 from lineside.machines.judging import calibrate, outcomes
+from lineside.machines.learning.fitting import learn_machine
 from lineside.machines.model import MachinesModel
 from lineside.machines.reading import find_snapshots
 from lineside.machines.recipes import RECIPES

@@ -16,16 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machines_histories import DATA, SEEDS, STORE, Floats, watch
+from benchmarks.machines.histories import DATA, SEEDS, STORE, Floats, watch
 from benchmarks.results import Say, plain
 from lineside.core.contract import Better, Estimate, Refusal, UserError
 from lineside.core.files import write_json
 from lineside.core.run import rng_of
 from lineside.machines.alarms import Rules
 from lineside.machines.config import DEEP, Config
-from lineside.machines.fitting import learn_machine
 from lineside.machines.items import Snapshot
 from lineside.machines.judging import calibrate, outcomes
+from lineside.machines.learning.fitting import learn_machine
 from lineside.machines.model import MachinesModel
 from lineside.machines.reading import find_snapshots
 from lineside.machines.reading.sidecar import seconds_of

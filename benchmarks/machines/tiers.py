@@ -12,8 +12,8 @@ import math
 import tempfile
 from pathlib import Path
 
-from benchmarks.machines_histories import DATA
-from benchmarks.machines_simulated import calibrated
+from benchmarks.machines.histories import DATA
+from benchmarks.machines.simulated import calibrated
 from benchmarks.results import Say, plain
 from lineside.core.contract import Refusal, UserError
 from lineside.machines.fitted import Machine

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from benchmarks.machines_simulated import FAULTS, learned, machine_rig, measurements
+from benchmarks.machines.simulated import FAULTS, learned, machine_rig, measurements
 from benchmarks.results import Say, commit
 from lineside.core.contract import Better, Estimate, Refusal
 from lineside.core.files import write_json

@@ -1,4 +1,4 @@
-"""The picture of `machines_figure`: novelty over time of all detectors, and before the defect."""
+"""The picture of `figure`: novelty over time of all detectors, and before the defect."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
-from benchmarks.machines_histories import HELD_OUT, ONSET, Floats
-from benchmarks.machines_traces import (
+from benchmarks.machines.histories import HELD_OUT, ONSET, Floats
+from benchmarks.machines.traces import (
     CLASSICAL,
     DEAD,
     DEEP,

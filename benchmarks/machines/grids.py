@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machines_histories import (
+from benchmarks.machines.histories import (
     FITTED,
     HELD_OUT,
     ONSET,

@@ -11,16 +11,16 @@ from lineside.core.contract import Refusal, Section, Table
 from lineside.core.report.chapters import verdict as leaderboard_verdict
 from lineside.core.workflow import Study
 from lineside.machines import worth
+from lineside.machines.chapters.degradations import numbers as robustness_numbers
+from lineside.machines.chapters.degradations import robustness
+from lineside.machines.chapters.novelty import timelines
+from lineside.machines.chapters.verdicts import answers, detectors
 from lineside.machines.data import by_machine
 from lineside.machines.evidence import date
-from lineside.machines.learned import learned_section, notes
+from lineside.machines.learning.learned import learned_section, notes
 from lineside.machines.metrics import column, healthy_months
 from lineside.machines.model import MachinesModel
-from lineside.machines.novelty_chapter import timelines
-from lineside.machines.robustness_chapter import numbers as robustness_numbers
-from lineside.machines.robustness_chapter import robustness
 from lineside.machines.verdict import Verdict
-from lineside.machines.worth_chapter import answers, detectors
 
 MOST_EVENTS = 60
 HYPHEN = "\u2011"

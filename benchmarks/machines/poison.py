@@ -31,14 +31,14 @@ from lineside.machines.alarms import Alarm, Calibration, calibrate
 from lineside.machines.data import split
 from lineside.machines.detectors.detection import Detector
 from lineside.machines.fitted import Machine
-from lineside.machines.fitting import learn_machine
 from lineside.machines.items import Snapshot
 from lineside.machines.judging import calibrate as calibrate_model
 from lineside.machines.judging import outcomes
+from lineside.machines.learning.fitting import learn_machine
+from lineside.machines.learning.relearning import Consent, learn_anew
 from lineside.machines.model import MachinesModel
 from lineside.machines.reading import find_snapshots, load_measurement
 from lineside.machines.recipes import RECIPES
-from lineside.machines.relearning import Consent, learn_anew
 from lineside.machines.signals import Engine
 from lineside.machines.simulation import Rig, Story, save_history, tell
 from lineside.machines.verdict import Verdict

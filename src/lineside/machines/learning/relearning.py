@@ -18,15 +18,15 @@ from lineside.core.contract import UserError
 from lineside.core.ledger import used_rows
 from lineside.core.run import rng_of
 from lineside.machines.alarms import robust_spread, spread_within
-from lineside.machines.children import parent_of, save_child, settings_of
 from lineside.machines.data import FITTED_SHARE, by_machine
 from lineside.machines.evidence import date, words_for
 from lineside.machines.fitted import Machine
-from lineside.machines.fitting import learn_machine, load_all
 from lineside.machines.fleet import options_of
 from lineside.machines.items import FAULTY, Snapshot
 from lineside.machines.judging import calibrate, outcomes
-from lineside.machines.learned import needs_words, rows_of
+from lineside.machines.learning.children import parent_of, save_child, settings_of
+from lineside.machines.learning.fitting import learn_machine, load_all
+from lineside.machines.learning.learned import needs_words, rows_of
 from lineside.machines.model import MachinesModel
 from lineside.machines.reading import find_snapshots
 from lineside.machines.sensors import is_well

@@ -13,9 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from benchmarks.machines_histories import ONSET, SEEDS, Floats
-from benchmarks.machines_picture import draw_novelty
-from benchmarks.machines_traces import (
+from benchmarks.machines.histories import ONSET, SEEDS, Floats
+from benchmarks.machines.picture import draw_novelty
+from benchmarks.machines.traces import (
     CLASSICAL,
     DEEP,
     LATER_ONSET,

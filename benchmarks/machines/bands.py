@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.machines_grids import FEMTO_RUNS, FEMTO_SECONDS, FEMTO_START
-from benchmarks.machines_histories import DATA, FITTED, HELD_OUT, STORE, Floats, watch
-from benchmarks.machines_traces import (
+from benchmarks.machines.grids import FEMTO_RUNS, FEMTO_SECONDS, FEMTO_START
+from benchmarks.machines.histories import DATA, FITTED, HELD_OUT, STORE, Floats, watch
+from benchmarks.machines.traces import (
     CLASSICAL,
     DEEP,
     PROTOCOLS,
@@ -36,8 +36,8 @@ from lineside.core.files import write_json
 from lineside.core.run import rng_of
 from lineside.machines import detectors
 from lineside.machines.detectors.detection import Rows
-from lineside.machines.fitting import load_all
 from lineside.machines.items import Snapshot
+from lineside.machines.learning.fitting import load_all
 from lineside.machines.operation import IDLE_LEVEL
 from lineside.machines.reading.histories import find_snapshots
 from lineside.machines.recipes import choose_columns

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.machines_histories import (
+from benchmarks.machines.histories import (
     FITTED,
     HELD_OUT,
     SEEDS,

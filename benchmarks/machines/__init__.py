@@ -1,0 +1,1 @@
+"""Benchmarks of `machines`; see `__main__`."""

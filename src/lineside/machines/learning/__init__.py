@@ -1,0 +1,1 @@
+"""Learning what is normal: first, anew with a person's consent, and the ledger of it."""
