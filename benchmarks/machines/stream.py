@@ -46,6 +46,7 @@ from lineside.machines.store.queries import events, features, fleet, refusals, v
 from lineside.machines.store.tables import LEVELS, SPECTRA
 from lineside.machines.streams import encode
 from lineside.machines.streams.telling import Teller
+from lineside.machines.streams.upkeep import Upkeep
 from lineside.machines.streams.watching import Options, watch
 
 KILLS = 100
@@ -381,10 +382,13 @@ def _latency(
         where = url if suffix else f"{url}.alarms"
         with open_store(where) as store, open_store(where) as reader:
             journal = store.journal(model)
+            upkeep = Upkeep(store=store, note=print)  # as a watch has it beside
+            upkeep.start()
             took = np.array([
                 _alarm_times(journal, reader, name, healthy, faulty)
                 for name in list(model.machines)[:ALARMED]
             ])  # fmt: skip
+            upkeep.stop()
         p99, processor = (1000 * np.quantile(took, 0.99, axis=0)).tolist()
         reason = (
             f"first alarms of {len(took)} machines, 4 x 20,000 samples with waveforms kept; median "

@@ -1,5 +1,6 @@
 """The door to SQL: what is refused, what survives, and who may write at the same time."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -12,7 +13,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, Text, insert, select
 from tests.databases import new_database
 
 from lineside.core.contract import UserError
-from lineside.core.store import insert_once, open_engine, reading, writing
+from lineside.core.store import checkpoint, insert_once, open_engine, reading, writing
 
 METADATA = MetaData()
 THINGS = Table("things", METADATA, Column("id", Integer, primary_key=True), Column("name", Text))
@@ -48,6 +49,31 @@ def test_what_is_committed_is_there_and_what_failed_is_not(where):
     again = opened(where)
     assert names(again) == ["one"]
     again.dispose()
+
+
+def test_a_checkpoint_moves_the_log_into_the_file(where, tmp_path):
+    engine = opened(where)
+    with writing(engine) as connection:
+        insert_once(connection, THINGS, {"id": 1, "name": "one"})
+    checkpoint(engine)  # on PostgreSQL: nothing to do
+    assert names(engine) == ["one"]
+    engine.dispose()
+    if engine.dialect.name == "sqlite":
+        engine = opened(where)
+        with writing(engine) as connection:
+            insert_once(connection, THINGS, {"id": 2, "name": "two"})
+        alone = [_copied(where, tmp_path / "before.db")]
+        checkpoint(engine)
+        alone.append(_copied(where, tmp_path / "after.db"))
+        engine.dispose()
+        assert alone == [["one"], ["one", "two"]]
+
+
+def _copied(where, to):
+    """What the file itself holds, without the log beside it."""
+    to.write_bytes(where.read_bytes())
+    with contextlib.closing(sqlite3.connect(to)) as found:
+        return [name for (name,) in found.execute("SELECT name FROM things ORDER BY id")]
 
 
 def test_a_newer_store_is_refused_in_one_line(where):

@@ -117,7 +117,7 @@ def stored(store, name):
 
 
 def plain(verdict):
-    return {key: value for key, value in verdict.as_json().items() if key != "forecast"}
+    return verdict.as_json()
 
 
 def judged(store):

@@ -1,23 +1,29 @@
-"""Moving waveforms into their segments while a watch goes on, in a thread of its own."""
+"""Work on the store that no snapshot should wait for, in a thread of its own.
+
+Waveforms move into their segments, and SQLite's log into its file.
+"""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lineside.core.contract import UserError
+from lineside.core.store import checkpoint
 
 if TYPE_CHECKING:
     from lineside.machines.store import Store
 
 FIRST_SECONDS, EVERY_SECONDS = 60.0, 600.0
+CHECKPOINT_SECONDS = 1.0
 
 
 @dataclass(kw_only=True)
 class Upkeep:
-    """Tidies a store every ten minutes.
+    """Tidies a store every ten minutes, and its log every second.
 
     Attributes:
         store: Which.
@@ -41,10 +47,13 @@ class Upkeep:
         self._thread.join(30.0)
 
     def _run(self) -> None:
-        wait, said = FIRST_SECONDS, ""
-        while not self._end.wait(wait):
+        due, said = time.monotonic() + FIRST_SECONDS, ""
+        while not self._end.wait(CHECKPOINT_SECONDS):
             told = ""
             try:
+                checkpoint(self.store.engine)
+                if time.monotonic() < due:
+                    continue
                 self.store.tidy()
             except UserError as error:
                 told = str(error)
@@ -52,4 +61,4 @@ class Upkeep:
                 told = f"waveforms cannot be moved: {type(error).__name__}: {error}"
             if told and told != said:
                 self.note(told)
-            wait, said = EVERY_SECONDS, told
+            due, said = time.monotonic() + EVERY_SECONDS, told
