@@ -30,8 +30,8 @@ COMMON_VERBS = ("train", "evaluate", "predict", "explain", "audit")
 VERBS = {
     "parts": (*COMMON_VERBS, "watch", "feedback", "recalibrate", "demo"),
     "machines": (
-        *COMMON_VERBS, "watch", "fleet", "acknowledge", "mute", "learn", "consent", "ledger",
-        "demo",
+        *COMMON_VERBS, "watch", "replay", "fleet", "acknowledge", "mute", "learn", "consent",
+        "ledger", "demo",
     ),
 }  # fmt: skip
 MARK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.S)

@@ -382,7 +382,7 @@ def _latency(
         where = url if suffix else f"{url}.alarms"
         with open_store(where) as store, open_store(where) as reader:
             journal = store.journal(model)
-            upkeep = Upkeep(store=store, note=print)  # as a watch has it beside
+            upkeep = Upkeep(store=store, waveforms=True, note=print)  # as a watch has it beside
             upkeep.start()
             took = np.array([
                 _alarm_times(journal, reader, name, healthy, faulty)

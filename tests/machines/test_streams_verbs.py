@@ -1,4 +1,4 @@
-"""What the verbs watch, fleet, acknowledge and mute print and answer."""
+"""What the verbs watch, replay, fleet, acknowledge and mute print and answer."""
 
 import json
 
@@ -10,7 +10,14 @@ from lineside.core.contract import UserError
 from lineside.machines.reading import load_measurement
 from lineside.machines.store import open_store
 from lineside.machines.store.queries import actions
-from lineside.machines.streams.verbs import Options, run_action, run_fleet, run_watch
+from lineside.machines.streams.verbs import (
+    Options,
+    Ring,
+    run_action,
+    run_fleet,
+    run_replay,
+    run_watch,
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +62,18 @@ def test_watch_takes_up_a_stored_model(trained, tmp_path, capsys):
     folder = items[0].path.parent.parent
     code = run_watch(
         [folder], tmp_path / "model", str(tmp_path / "machines.db"), mqtt="", http="",
-        options=Options(once=True), as_json=True, everything=False,
+        options=Options(once=True), ring=Ring(days=400), durable=False, as_json=True, everything=True,
     )  # fmt: skip
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert code == 1 and {row["status"] for row in rows} == {"judged"}
-    assert all(row["events"] for row in rows)
+    capsys.readouterr()
+    run_replay("pump", tmp_path / "model", str(tmp_path / "machines.db"), as_json=True)
+    again = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    watched = [row for row in rows if row["machine"] == "pump"]
+    assert len(again) > 50 and [row["novelty"] for row in again] == [
+        row["novelty"] for row in watched
+    ]
+    assert [row["events"] for row in again] == [row["events"] for row in watched]
 
 
 def test_what_is_not_there_is_said_in_one_line(tmp_path):

@@ -64,9 +64,10 @@ def watch(
     http: str = "",
     once: bool = False,
     interval_seconds: float = 1.0,
-    patience_seconds: float = 10.0,
-    ahead_seconds: float = 3600.0,
     waveforms: bool = True,
+    keep_days: float = 14.0,
+    max_gb: float = 20.0,
+    durable: bool = False,
     client_id: str = "",
     everything: Annotated[bool, Parameter(name="--all", negative="")] = False,
     json: bool = False,
@@ -91,12 +92,14 @@ def watch(
         Take what is there, then end: exit code 1 on a finding, 2 if something was refused.
     interval_seconds: float
         Pause between two looks into a folder; a file is taken when it has not changed in between.
-    patience_seconds: float
-        A file that cannot be read and has not changed for so long is refused.
-    ahead_seconds: float
-        A new snapshot further in the future than this is refused: its clock is wrong.
     waveforms: bool
         Store samples, not only what was computed from them.
+    keep_days: float
+        All samples this young stay; of older ones, one snapshot a day and those around alarms.
+    max_gb: float
+        Samples take no more room than this.
+    durable: bool
+        SQLite: survive power cuts to the last snapshot, for a flush of the disk each.
     client_id: str
         Name of the session at the MQTT broker; by default made from computer, store and topic.
     everything: bool
@@ -104,16 +107,36 @@ def watch(
     json: bool
         One JSON object per line.
     """
-    from lineside.machines.streams.verbs import Options, run_watch
+    from lineside.machines.streams.verbs import Options, Ring, run_watch
 
     options = Options(
-        once=once, interval_seconds=interval_seconds, patience_seconds=patience_seconds,
-        ahead_seconds=ahead_seconds, keep_waveforms=waveforms, client_id=client_id,
+        once=once, interval_seconds=interval_seconds, keep_waveforms=waveforms, client_id=client_id,
     )  # fmt: skip
+    ring = Ring(days=keep_days, max_gb=max_gb)
     return run_watch(
-        data, model, store, mqtt=mqtt, http=http, options=options, as_json=json,
-        everything=everything,
+        data, model, store, mqtt=mqtt, http=http, options=options, ring=ring, durable=durable,
+        as_json=json, everything=everything,
     )  # fmt: skip
+
+
+@app.command
+def replay(machine: str, /, *, model: Path = RUN, store: str = STORE, json: bool = False) -> int:
+    """Judge the stored snapshots of a machine again: the same verdicts, or those of a new model.
+
+    Parameters
+    ----------
+    machine: str
+        Its name.
+    model: Path
+        A run, or a model folder in it.
+    store: str
+        The store of a watch: a SQLite file, or a URL.
+    json: bool
+        One JSON object per line.
+    """
+    from lineside.machines.streams.verbs import run_replay
+
+    return run_replay(machine, model, store, as_json=json)
 
 
 @app.command

@@ -27,10 +27,12 @@ class Upkeep:
 
     Attributes:
         store: Which.
+        waveforms: Whether there are any to tidy.
         note: Is told what goes wrong, when that changes; called in another thread.
     """
 
     store: Store
+    waveforms: bool
     note: Callable[[str], None]
 
     def __post_init__(self) -> None:
@@ -52,7 +54,7 @@ class Upkeep:
             told = ""
             try:
                 checkpoint(self.store.engine)
-                if time.monotonic() < due:
+                if time.monotonic() < due or not self.waveforms:
                     continue
                 self.store.tidy()
             except UserError as error:

@@ -9,11 +9,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lineside.core.artefact import load_model
+from lineside.core.commands import print_results
 from lineside.core.contract import UserError
 from lineside.core.files import canonical
-from lineside.machines.model import MachinesModel
-from lineside.machines.store import Store, open_store
+from lineside.machines.learning.children import model_of
+from lineside.machines.learning.learned import notes
+from lineside.machines.store import Ring, Store, open_store, replay
 from lineside.machines.store.queries import Standing, fleet
 from lineside.machines.streams.telling import Teller
 from lineside.machines.streams.watching import FINDING, Options, watch
@@ -30,6 +31,8 @@ def run_watch(
     mqtt: str,
     http: str,
     options: Options,
+    ring: Ring,
+    durable: bool,
     as_json: bool,
     everything: bool,
 ) -> int:
@@ -38,14 +41,25 @@ def run_watch(
     Raises:
         UserError: see `watching.watch`; or the model is of another application.
     """
-    fitted = load_model(model)
-    if not isinstance(fitted, MachinesModel):
-        raise UserError(f"{model} is not a model of machines", "give a run of lineside machines")
+    fitted = model_of(model)
     teller = Teller(as_json=as_json, everything=everything)
-    with open_store(store) as opened:
+    for line in notes(fitted):
+        teller.note(line)
+    with open_store(store, ring=ring, durable=durable) as opened:
         return watch(
             data, fitted, opened, mqtt=mqtt, http=http, options=options, teller=teller
         )  # fmt: skip
+
+
+def run_replay(machine: str, model: Path, store: str, *, as_json: bool) -> int:
+    """Judge the stored snapshots of a machine again and print each.
+
+    Raises:
+        UserError: if there is no such store or machine, or the model never learned it.
+    """
+    fitted = model_of(model)
+    with existing(store) as opened:
+        return print_results(list(replay(opened, fitted, machine)), as_json=as_json)
 
 
 def run_fleet(store: str, *, as_json: bool, say: Callable[[str], None] = print) -> int:

@@ -125,8 +125,9 @@ def watch(
             watching.start_http(http, stack)
         if mqtt:
             watching.start_mqtt(mqtt, stack)
-        if options.keep_waveforms and not options.once:
-            upkeep = Upkeep(store=store, note=teller.note)
+        if not options.once:
+            waveforms = options.keep_waveforms
+            upkeep = Upkeep(store=store, waveforms=waveforms, note=teller.note)
             upkeep.start()
             stack.callback(upkeep.stop)
         try:
