@@ -62,7 +62,8 @@ def test_watch_takes_up_a_stored_model(trained, tmp_path, capsys):
     folder = items[0].path.parent.parent
     code = run_watch(
         [folder], tmp_path / "model", str(tmp_path / "machines.db"), mqtt="", http="",
-        options=Options(once=True), ring=Ring(days=400), durable=False, as_json=True, everything=True,
+        options=Options(once=True), ring=Ring(days=400), durable=False, as_json=True,
+        everything=True,
     )  # fmt: skip
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert code == 1 and {row["status"] for row in rows} == {"judged"}
