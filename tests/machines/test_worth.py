@@ -212,4 +212,5 @@ def test_the_page_shows_rivals_only_where_a_deep_detector_won():
         )
         page = verdicts.detectors(study(fault, blind))
         assert asked == ["m"] and [row[0] for row in page.blocks[1].rows][-1] == "knn"
-        assert "Its depth counts" in verdicts.answers(study(fault, blind))[0]
+        assert "Its depth counts" in page.blocks[0]
+        assert verdicts.answers(study(fault, blind))[0].endswith("that no simple one did.")

@@ -150,20 +150,28 @@ def verdict(found: Sequence[Record], rivals: Sequence[Record] = ()) -> str:
     """Return in plain words which detector to use, whether deep learning is worth it, and why."""
     made = decide(found, rivals)
     if made.deep is None or made.simple is None:
-        return f"Only one kind of detector was run; {made.use.method} has the best record."
+        return answer(made)
     deep, simple = made.deep, made.simple
     told = f"{simple.method}: {_told(simple)}; {deep.method}: {_told(deep)}."
+    parts = [answer(made), told, _cost(deep, simple), _rival(made), _doubt(deep)]
+    return " ".join(part for part in parts if part)
+
+
+def answer(made: Decision) -> str:
+    """Return a decision in one sentence, or two where depth is not what counts."""
+    if made.deep is None or made.simple is None:
+        return f"Only one kind of detector was run; {made.use.method} has the best record."
+    deep, simple = made.deep, made.simple
     answers = {
         "deep": f"Deep learning is worth it here: use {deep.method}, {_why(deep, simple)}.",
         "inputs": f"Among these detectors a deep one is worth it here: use {deep.method}, "
-        f"{_why(deep, simple)}.",
+        f"{_why(deep, simple)}. But it is what it looks at that counts, not its depth.",
         "simple": f"Deep learning is not worth it here: use {simple.method}, {_why(simple, deep)}.",
         "tie": f"Deep learning is not worth it here: use {simple.method}, which is simpler than "
         f"{deep.method} and does as well: {_close(simple, deep)}.",
         "no fault": f"No fault was known, so no difference can be shown; use {simple.method}.",
     }
-    parts = [answers[made.choice], told, _cost(deep, simple), _rival(made), _doubt(deep)]
-    return " ".join(part for part in parts if part)
+    return answers[made.choice]
 
 
 def _clearly_better(one: Record, other: Record) -> bool:
@@ -248,8 +256,8 @@ def _rival(made: Decision) -> str:
     told = f"{made.rival.method}: {_told(made.rival)}"
     if made.choice == "inputs":
         return (
-            f"But it is what {made.deep.method} looks at that counts, not its depth: a simple "
-            f"detector with the same inputs does as well or better ({told})."
+            "A simple detector with the same inputs does as well or better than "
+            f"{made.deep.method} ({told})."
         )
     return f"Its depth counts: with the same inputs the best simple detector is worse ({told})."
 

@@ -9,7 +9,7 @@ import numpy as np
 from lineside.core.contract import Section, Table
 from lineside.core.workflow import Study
 from lineside.machines.rivals import rivals_of
-from lineside.machines.worth import Record, records, verdict
+from lineside.machines.worth import Record, answer, decide, records, verdict
 
 COLUMNS = (
     "detector", "kind", "false alarms", "faults found", "delay [h]", "lead [h]", "learning [s]",
@@ -18,17 +18,18 @@ COLUMNS = (
 
 
 def answers(study: Study) -> list[str]:
-    """Return one paragraph per machine: which detector, and is deep learning worth it?"""
-    return [f"{name}: {_answer(study, name)[0]}" for name in _machines(study)]
+    """Return a sentence or two per machine: which detector, and is deep learning worth it?"""
+    found = ((name, records(study.methods, name)) for name in _machines(study))
+    return [f"{name}: {answer(decide(own, rivals_of(study, name, own)))}" for name, own in found]
 
 
 def detectors(study: Study) -> Section:
     """Show the record of every detector on every machine, with a verdict."""
     blocks: list[str | Table] = []
     for machine in _machines(study):
-        answer, found, rivals = _answer(study, machine)
+        told, found, rivals = _answer(study, machine)
         blocks += [
-            f"{machine}: {answer}",
+            f"{machine}: {told}",
             Table(
                 title=machine,
                 columns=COLUMNS,
