@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import signal, stats
 from threadpoolctl import threadpool_limits
 
-from benchmarks.results import Say, plain
+from benchmarks.results import ROOT, Say, plain
 from lineside.core.contract import UserError
 from lineside.machines.measurement import Channel, Measurement
 from lineside.machines.reading.formats import read_record
@@ -40,7 +40,7 @@ from lineside.machines.signals.layout import Group, fast_length, mel_edges_hz
 from lineside.machines.signals.spectra import spectrum_of
 from lineside.machines.simulation import Condition, Rig, vibration
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "machines"
+DATA = ROOT.parent / "shared" / "data" / "machines"
 CHANNELS, SAMPLES, RATE_HZ = 4, 20_000, 20_000.0
 SNAPSHOTS, BLOCKS, OURS_PER_BLOCK, NAIVE_PER_BLOCK = 8, 21, 40, 6
 TSFEL_BLOCKS = 5

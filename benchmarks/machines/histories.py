@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.results import ROOT
 from lineside.core.contract import UserError
 from lineside.machines.alarms import Alarm, Calibration, Rules, calibrate
 from lineside.machines.detectors.detection import Detector, Rows
 from lineside.machines.measurement import Measurement
 from lineside.machines.signals.quality import learn_norms, sensor_faults
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "machines"
+DATA = ROOT.parent / "shared" / "data" / "machines"
 STORE = Path.home() / "lineside-checkpoints" / "machines"
 SEEDS = (0, 1, 2, 3, 4)
 ONSET = 532
