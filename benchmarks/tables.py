@@ -12,10 +12,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machines import headlines as machines
+from benchmarks.machines.headlines import Row
 from benchmarks.results import RESULTS, ROOT
 from lineside.core.files import write_bytes
 from lineside.parts.config import METHOD_NAMES
@@ -25,6 +27,7 @@ PAGES = (
     "src/lineside/parts/README.md",
     "src/lineside/machines/README.md",
     "docs/interpretability.md",
+    "docs/machines.md",
 )
 COMMON_VERBS = ("train", "evaluate", "predict", "explain", "audit")
 VERBS = {
@@ -36,7 +39,6 @@ VERBS = {
 }  # fmt: skip
 MARK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
-Row = tuple[str, str, str, str]
 HEADLINES: tuple[Row, ...] = (
     (
         "magnetic tiles, good images only: image AUROC",
@@ -139,10 +141,10 @@ def text_of(results: Mapping[str, Any], name: str) -> str:
     return text + (" (1 split)" if one and row["unit"] == "fraction" else "")
 
 
-def headline(results: Mapping[str, Any]) -> str:
+def headline(results: Mapping[str, Any], rows: Sequence[Row]) -> str:
     """Return the table of headline numbers, with targets and rivals."""
     lines = ["| what | measured | target | rival |", "|---|---|---|---|"]
-    for title, name, target, rival in HEADLINES:
+    for title, name, target, rival in rows:
         other = text_of(results, rival) if rival else ""
         lines.append(f"| {title} | {text_of(results, name)} | {target} | {other} |")
     return "\n".join(lines) + "\n"
@@ -225,17 +227,6 @@ CERTIFICATES = tuple(
 
 PREFIXES = {
     "robustness": ("robust_",),
-    "machines": (
-        "ims1_",
-        "ims2_",
-        "femto_",
-        "skab_",
-        "machines_per_core",
-        "engine_",
-        "tsfel_",
-        "mfpt_",
-        "hitsm_",
-    ),
     "recorder": ("recorder_", "warning_", "label_precision"),
     "captum": ("captum_",),
     "information": ("information_",),
@@ -259,7 +250,11 @@ def table(name: str, results: Mapping[str, Any]) -> str:
         KeyError: for an unknown mark.
     """
     if name == "headline":
-        return headline(results)
+        return headline(results, HEADLINES)
+    if name == "machines":
+        return headline(results, machines.ROWS)
+    if name == "all_machines":
+        return listing(results, tuple(json.loads((RESULTS / "machines.json").read_bytes())))
     if name == "kinds":
         return kinds(results)
     if name == "findings":

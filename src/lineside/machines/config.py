@@ -33,7 +33,8 @@ class Config:
     methods: tuple[str, ...] = METHOD_NAMES
     """Detectors to run; the first one becomes the model that predicts."""
     preset: Literal["default", "beyond-imagenet"] = "default"
-    """Constants of the detectors: our own, or exactly those of the study of 2019."""
+    """Constants of the detectors: our own, or those of the study of 2019 (it fitted 200 snapshots,
+    which are two thirds of ``learn`` 300)."""
     learn: int = 200
     """Snapshots of each machine from which its normal state is learned, the earliest ones."""
     run_in_hours: float = 0.0
