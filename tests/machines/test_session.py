@@ -60,6 +60,8 @@ def test_the_fault_is_found_the_sensor_is_told_apart_and_the_report_says_so(run,
     assert [k for k, _ in events].count("sensor fault") == 1
     alert = next(e for v in verdicts for e in v.events if e.kind == "alert")
     assert sum(alert.evidence["features"].values()) > 0.3
+    assert json.dumps(dict(alert.evidence), allow_nan=False)
+    assert alert.evidence["diagnosis"]["status"] == "refused", "0.15 s are too short for one"
     page = (run / "report.html").read_text()
     assert "Novelty over time" in page and "pca found 1 of 1 faults in time" in page
     assert "Deep learning is" in page

@@ -2,54 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from lineside.core.contract import Explanation, Figure
-from lineside.core.report import plots
 from lineside.machines.detectors.detection import Rows
-from lineside.machines.fitted import Machine
+from lineside.machines.fitted import Branch, Machine
 from lineside.machines.measurement import Measurement
-from lineside.machines.signals import (
-    Diagnosis,
-    Engine,
-    SensorFault,
-    diagnose,
-    sensor_faults,
-    speed_contradiction,
-)
+from lineside.machines.signals import Diagnosis, Engine, diagnose, speed_contradiction
 
 NAMED = 6
+LINES = 5
 CLOSEST = 5
 """Healthy snapshots that are most like a snapshot, for comparison."""
-
-
-def explain_snapshot(machine: Machine, measurement: Measurement) -> Explanation:
-    """Explain one snapshot by itself: features, closest healthy snapshots, diagnosis."""
-    engine = Engine(machine.layout)
-    row = engine.features(measurement)
-    faults = sensor_faults(measurement, machine.norms)
-    running = machine.operation.running(measurement, row, machine.layout.names)
-    shares = contributions(machine, measurement, row, running)
-    told = diagnosis_of(machine, measurement, engine)
-    facts = {
-        "time": date(measurement.time),
-        "operation": running,
-        "speed": "unknown" if measurement.speed_hz is None else f"{measurement.speed_hz:.2f} Hz",
-        "load": "unknown" if measurement.load is None else f"{measurement.load:g}",
-        "sensors": "; ".join(f.sentence for f in faults) or "well",
-        "diagnosis": f"{told.status}: {told.reason}",
-    }
-    return Explanation(
-        item=f"{measurement.machine}@{measurement.time:.3f}",
-        text=_sentence(machine, row, shares, told, faults),
-        figures=tuple(_figures(machine, measurement, row, shares, engine)),
-        facts=facts,
-    )
 
 
 def contributions(
@@ -57,15 +24,100 @@ def contributions(
 ) -> dict[str, float]:
     """Return the largest shares of the features in the novelty of a row, largest first."""
     branch = machine.main if running == "learned" or machine.free is None else machine.free
-    seen = machine.operation.residual(measurement, row) if branch is machine.main else row
-    x = branch.of(seen[None])
+    x = branch.of(machine.operation.residual(measurement, row)[None])
     if not np.isfinite(x).all():
         return {}
-    window = np.repeat(x, branch.detector.history + 1, axis=0)
+    return loudest(machine, branch, np.repeat(x, branch.detector.history + 1, axis=0))
+
+
+def loudest(machine: Machine, branch: Branch, window: Rows) -> dict[str, float]:
+    """Return the features that speak most for the novelty of a window's last row.
+
+    Args:
+        machine: Whose.
+        branch: What judged it.
+        window: The row with those before it that the detector looks at, shape (row, column).
+
+    Returns:
+        The share of each by name, largest first.
+    """
     shares = branch.detector.contributions(window)
     order = np.argsort(-shares, kind="stable")[:NAMED]
     names = machine.layout.names
-    return {names[branch.columns[i]]: float(shares[i]) for i in order.tolist()}
+    return {names[branch.columns[i]]: round(float(shares[i]), 4) for i in order.tolist()}
+
+
+def alarm_evidence(
+    machine: Machine,
+    branch: Branch,
+    window: Rows,
+    measurement: Measurement,
+    row: Rows,
+    engine: Engine,
+) -> dict[str, Any]:
+    """Return what speaks for an alarm, as plain JSON values.
+
+    Args:
+        machine: Whose.
+        branch: What judged the snapshot.
+        window: See `loudest`.
+        measurement: The snapshot; its speed is believed.
+        row: Its features, shape (feature,).
+        engine: Of the machine.
+
+    Returns:
+        ``features``: shares by name; ``channel``: the sensor with most of them; ``values``: each
+        feature now, usually and in the closest healthy snapshots, with its band; ``closest``: the
+        times of these; ``diagnosis``: what the envelope says, with matched lines and orders.
+    """
+    shares = loudest(machine, branch, window)
+    by_channel: dict[str, float] = {}
+    for name, share in shares.items():
+        channel = name if name.startswith("value.") else name.rpartition(".")[0]
+        by_channel[channel] = by_channel.get(channel, 0.0) + share
+    near = closest(machine, row)
+    return {
+        "features": shares,
+        "channel": max(by_channel, key=lambda name: by_channel[name]) if by_channel else "",
+        "values": {name: _compared(machine, name, row, near) for name in shares},
+        "closest": [machine.reference_times[place] for place in near.tolist()],
+        "diagnosis": _diagnosis(machine, measurement, engine),
+    }
+
+
+def _compared(machine: Machine, name: str, row: Rows, near: NDArray[np.intp]) -> dict[str, Any]:
+    layout, place = machine.layout, machine.layout.place(name)
+    healthy = machine.reference[:, place]
+    band = layout.frequencies_hz(name)
+    levels = {
+        "now": row[place], "closest": np.median(healthy[near]), "usually": np.median(healthy)
+    }  # fmt: skip
+    return {
+        **{
+            when: layout.natural(name, float(level)) if np.isfinite(level) else None
+            for when, level in levels.items()
+        },
+        "band_hz": None if band is None else [float(edge) for edge in band],
+    }
+
+
+def _diagnosis(machine: Machine, measurement: Measurement, engine: Engine) -> dict[str, Any]:
+    spectra = list(engine.spectra(measurement).values())
+    if not spectra:
+        return {"status": "refused", "fault": "", "reason": "there is no waveform", "lines": []}
+    found = diagnose(spectra, machine.layout.bearing, measurement.speed_hz)
+    return {
+        "status": found.status,
+        "fault": found.fault,
+        "reason": found.reason,
+        "lines": [
+            {
+                "hz": round(line.hz, 3), "height": round(line.height, 3), "meaning": line.meaning,
+                "order": round(line.order, 4) if np.isfinite(line.order) else None,
+            }
+            for line in found.lines[:LINES]
+        ],
+    }  # fmt: skip
 
 
 def diagnosis_of(machine: Machine, measurement: Measurement, engine: Engine) -> Diagnosis:
@@ -100,82 +152,3 @@ def date(seconds: float) -> str:
     if seconds < 1e8:
         return f"{seconds:.0f} s"
     return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _sentence(
-    machine: Machine,
-    row: Rows,
-    shares: Mapping[str, float],
-    told: Diagnosis,
-    faults: list[SensorFault],
-) -> str:
-    if faults:
-        return f"{machine.name}: {faults[0].sentence}."
-    if not shares:
-        return f"{machine.name}: this snapshot has no usable features."
-    first = next(iter(shares))
-    place = machine.layout.place(first)
-    usual = float(np.median(machine.reference[:, place]))
-    now, then = (machine.layout.natural(first, value) for value in (float(row[place]), usual))
-    reason = told.reason[:1].upper() + told.reason[1:]
-    found = f" Diagnosis: {told.fault}." if told.status == "fault" else f" {reason}."
-    return (
-        f"{machine.name}: the {words_for(machine, first)} speaks loudest, {now:.3g} against "
-        f"{then:.3g} usually.{found}"
-    )
-
-
-def _figures(
-    machine: Machine,
-    measurement: Measurement,
-    row: Rows,
-    shares: Mapping[str, float],
-    engine: Engine,
-) -> list[Figure]:
-    figures = [_against_healthy(machine, row, shares)] if shares else []
-    for name, spectrum in engine.spectra(measurement).items():
-        shown = spectrum.envelope_hz <= 40 * (measurement.speed_hz or 25.0)
-        figures.append(
-            plots.lines(
-                f"Envelope spectrum of {name}",
-                f"Lines of the envelope between {spectrum.band_hz[0]:.0f} and "
-                f"{spectrum.band_hz[1]:.0f} Hz; a bearing fault stands at its order and multiples.",
-                {name: (spectrum.envelope_hz[shown], spectrum.envelope[shown])},
-                x_label="frequency of the envelope [Hz]",
-                y_label=f"amplitude [{spectrum.unit}]",
-            )
-        )
-    return figures
-
-
-def _against_healthy(machine: Machine, row: Rows, shares: Mapping[str, float]) -> Figure:
-    """The loudest features of a snapshot beside its closest healthy ones."""
-    near = machine.reference[closest(machine, row)]
-    everything = machine.reference
-    places = [machine.layout.place(name) for name in shares]
-    centre = np.median(everything[:, places], axis=0)
-    spread = np.maximum(1.4826 * np.median(np.abs(everything[:, places] - centre), axis=0), 1e-6)
-    series = {
-        "this snapshot": (row[places] - centre) / spread,
-        "closest healthy ones": (near[:, places].mean(axis=0) - centre) / spread,
-    }
-    names = [words_for(machine, name) for name in shares]
-
-    def paint(axes: Axes) -> None:
-        at = np.arange(len(names), dtype=float)
-        for place, (name, values) in enumerate(series.items()):
-            axes.barh(at + 0.4 * place, values, 0.38, color=plots.SERIES[place], label=name)
-        axes.set_yticks((at + 0.2).tolist(), names, fontsize=8)
-        axes.invert_yaxis()
-        axes.set(xlabel="distance from the healthy median [robust spreads]")
-        axes.grid(axis="y", alpha=0)
-        axes.legend(fontsize=8)
-
-    return plots.draw(
-        "Loudest features",
-        "What speaks loudest for this snapshot, most important first, beside its closest healthy "
-        "ones.",
-        paint,
-        size_inches=(8.6, 0.9 + 0.36 * len(names)),
-        wide=True,
-    )

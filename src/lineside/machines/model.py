@@ -56,7 +56,7 @@ class MachinesModel:
 
     def explain(self, item: Snapshot) -> Explanation:
         """Say what speaks for the novelty of one snapshot."""
-        from lineside.machines.evidence import explain_snapshot
+        from lineside.machines.explaining import explain_snapshot
 
         if item.machine not in self.machines:
             return Explanation(item=item.id, text=f"{item.machine} was never learned.")

@@ -17,6 +17,7 @@ from lineside.machines import prognosis, repeats, stated_speed
 from lineside.machines.actions import Action, apply
 from lineside.machines.alarms import Alarm
 from lineside.machines.detectors.detection import Rows
+from lineside.machines.evidence import alarm_evidence
 from lineside.machines.fitted import Branch, Machine
 from lineside.machines.measurement import Measurement
 from lineside.machines.sensors import is_blinding
@@ -210,14 +211,29 @@ class Session:
         level, event = self._alarm.push(z, measurement.time, growth)
         raised = event is not None and event.kind in ("alert", "danger")
         expected = self._forecast(branch, z, measurement.time, now=raised)
+        if event is not None and raised:
+            event = self._with_evidence(event, branch, window, measurement)
         if event is not None:
-            evidence = {**event.evidence, **self._evidence(branch, window)}
-            if raised:
-                evidence["forecast"] = dict(self._s["prognosis"]["forecast"])
-            told = Event(kind=event.kind, episode=event.episode, text=event.text, evidence=evidence)
-            events = (*events, told)
+            events = (*events, event)
         return self._verdict(
             measurement, level, events, z, "; ".join(filter(None, (note, expected)))
+        )
+
+    def _with_evidence(
+        self, event: Event, branch: Branch, window: Rows, measurement: Measurement
+    ) -> Event:
+        assert self.row is not None
+        found = alarm_evidence(self.machine, branch, window, measurement, self.row, self._engine)
+        fault = found["diagnosis"]["fault"]
+        return Event(
+            kind=event.kind,
+            episode=event.episode,
+            text=f"{event.text}; diagnosis: {fault}" if fault else event.text,
+            evidence={
+                **event.evidence,
+                **found,
+                "forecast": dict(self._s["prognosis"]["forecast"]),
+            },
         )
 
     def _forecast(self, branch: Branch, z: float, time: float, *, now: bool) -> str:
@@ -236,16 +252,6 @@ class Session:
         danger = max(rules.danger, self._alarm.limit)
         top = 2 * self._alarm.limit if calibration.kind == "rank" else math.inf
         return danger if math.isfinite(danger) and danger <= top else None
-
-    def _evidence(self, branch: Branch, window: Rows) -> dict[str, Any]:
-        """Name the features that speak for an alarm, largest share first."""
-        shares = branch.detector.contributions(window)
-        order = np.argsort(-shares, kind="stable")[:5]
-        return {
-            "features": {
-                self._names[branch.columns[i]]: round(float(shares[i]), 4) for i in order.tolist()
-            }
-        }
 
     def _verdict(
         self,
