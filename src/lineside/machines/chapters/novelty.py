@@ -12,6 +12,7 @@ from lineside.core.contract import Figure, Outcome, Section
 from lineside.core.report import plots
 from lineside.core.workflow import Study
 from lineside.machines.metrics import column
+from lineside.machines.worth import records
 
 SHOWN_METHODS = 4
 DAY = 86400.0
@@ -21,7 +22,6 @@ LEAST_TOP = 2.0
 
 def timelines(study: Study) -> Section:
     """Show novelty over time of the method that predicts, beside other detectors."""
-    shown = _shown(study)
     test = study.best.outcomes["test"]
     machines = {o.group: [e for e in test if e.group == o.group] for o in test}
     order = sorted(machines, key=lambda name: (_marks(machines[name])[0] is None, name))
@@ -29,23 +29,25 @@ def timelines(study: Study) -> Section:
         title="Novelty over time",
         lead=(
             "How unusual each snapshot is, in units of each detector's own limit: below 1 is "
-            "normal. Triangles: an alarm begins."
+            "normal. Triangles: an alarm begins. Shown are the detector that predicts, the trend, "
+            "and the deep ones with the best record on the machine."
         ),
-        blocks=tuple(_timeline(study, machine, shown) for machine in order),
+        blocks=tuple(_timeline(study, machine, _shown(study, machine)) for machine in order),
     )
 
 
-def _shown(study: Study) -> list[str]:
-    """The method that predicts, the trend, and the deep ones, as far as there is room."""
-    names = [study.chosen, "trend", *(m.name for m in study.methods if m.kind == "deep")]
-    names += [m.name for m in study.methods]
+def _shown(study: Study, machine: str) -> list[str]:
+    """The method that predicts, the trend, and the deep ones with the best record there."""
+    found = records(study.methods, machine)
+    names = [study.chosen, "trend", *(r.method for r in found if r.kind == "deep")]
+    names += [r.method for r in found]
     known = {m.name for m in study.methods}
     return [n for n in dict.fromkeys(names) if n in known][:SHOWN_METHODS]
 
 
 def _timeline(study: Study, machine: str, methods: Sequence[str]) -> Figure:
     series = {}
-    for method in study.methods:
+    for method in sorted(study.methods, key=lambda m: [*methods, m.name].index(m.name)):
         if method.name in methods:
             own = [o for o in method.outcomes["test"] if o.group == machine]
             calibration = method.model.machines[machine].main.calibration
@@ -64,14 +66,14 @@ def _timeline(study: Study, machine: str, methods: Sequence[str]) -> Figure:
             axes.plot(days, shown, plots.STYLES[place], color=color, label=name, linewidth=1.2)
             axes.plot(days[alarms], shown[alarms], "v", color=color, markersize=7)
         axes.axhline(1.0, color=plots.MARKER, linewidth=0.8)
-        marks = ((begins, "--", "fault begins ", 0.93), (ends, ":", "failure ", 0.03))
+        marks = ((begins, "--", "fault begins", 0.93), (ends, ":", "failure", 0.03))
         for moment, style, word, height in marks:
             if moment is not None:
                 day = (moment - start) / DAY
                 axes.axvline(day, color=plots.MARKER, linestyle=style, linewidth=1.2)
-                axes.text(
-                    day, height, word, transform=axes.get_xaxis_transform(), ha="right",
-                    fontsize=8,
+                axes.annotate(
+                    word, (day, height), xycoords=axes.get_xaxis_transform(), xytext=(-4, 0),
+                    textcoords="offset points", ha="right", fontsize=8,
                 )  # fmt: skip
         top = max([LEAST_TOP, *(float(np.nanmax(y, initial=0.0)) for _, y, _ in series.values())])
         axes.set_yscale("symlog", linthresh=1.0)
