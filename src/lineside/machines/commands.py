@@ -31,7 +31,7 @@ def predict(*files: Path, model: Path = RUN, json: bool = False) -> int:
     from lineside.machines.serving import judge
 
     if not json:
-        print(f"{'state':<13} {'novelty':>8}  item")
+        print(f"{'state':<13} {'novelty':>8}  {'time (UTC)':<19}  machine")
     return print_results(judge(files, model), as_json=json)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -145,10 +144,3 @@ def words_for(machine: Machine, name: str) -> str:
     band = machine.layout.frequencies_hz(name)
     where = f" ({band[0]:.0f} to {band[1]:.0f} Hz)" if band else ""
     return f"{kind.replace('_', ' ')} of {channel}{where}"
-
-
-def date(seconds: float) -> str:
-    """Return a time for people: a date, or seconds since the start of an undated history."""
-    if seconds < 1e8:
-        return f"{seconds:.0f} s"
-    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

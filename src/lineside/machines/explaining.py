@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from lineside.core.contract import Explanation, Figure
 from lineside.core.report import plots
 from lineside.machines.detectors.detection import Rows
-from lineside.machines.evidence import closest, contributions, date, diagnosis_of, words_for
+from lineside.machines.evidence import closest, contributions, diagnosis_of, words_for
 from lineside.machines.fitted import Machine
 from lineside.machines.measurement import Measurement
 from lineside.machines.signals import Diagnosis, Engine, SensorFault, sensor_faults
+from lineside.machines.verdict import date
 
 
 def explain_snapshot(machine: Machine, measurement: Measurement) -> Explanation:
@@ -25,7 +26,7 @@ def explain_snapshot(machine: Machine, measurement: Measurement) -> Explanation:
     shares = contributions(machine, measurement, row, running)
     told = diagnosis_of(machine, measurement, engine)
     facts = {
-        "time": date(measurement.time),
+        "time (UTC)": date(measurement.time),
         "operation": running,
         "speed": "unknown" if measurement.speed_hz is None else f"{measurement.speed_hz:.2f} Hz",
         "load": "unknown" if measurement.load is None else f"{measurement.load:g}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 State = Literal["normal", "alert", "danger", "sensor fault", "unknown state", "idle", "warming up"]
@@ -79,5 +80,21 @@ class Verdict:
     def as_line(self) -> str:
         """Return one line of a table."""
         novelty = "       -" if self.novelty is None else f"{self.novelty:8.2f}"
-        told = "; ".join(text for text in (*(e.text for e in self.events), self.note) if text)
-        return f"{self.state:<13} {novelty}  {self.item}" + (f"  {told}" if told else "")
+        said = [*(event.text for event in self.events), *self.note.split("; ")]
+        told = "; ".join(dict.fromkeys(text for text in said if text))  # a note may repeat events
+        line = f"{self.state:<13} {novelty}  {date(self.time):<19}  {self.machine}"
+        return f"{line}  {told}" if told else line
+
+
+FIRST_DATED = 946_684_800.0
+"""Times before the year 2000 are no dates but seconds since some start."""
+
+
+def date(seconds: float) -> str:
+    """Return a time for people: a date (UTC), or seconds since the start of a history."""
+    if seconds < FIRST_DATED:
+        return f"{seconds:.0f} s"
+    try:
+        return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds:.0f} s"

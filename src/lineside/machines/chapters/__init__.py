@@ -16,11 +16,10 @@ from lineside.machines.chapters.degradations import robustness
 from lineside.machines.chapters.novelty import timelines
 from lineside.machines.chapters.verdicts import answers, detectors
 from lineside.machines.data import by_machine
-from lineside.machines.evidence import date
 from lineside.machines.learning.learned import learned_section, notes
 from lineside.machines.metrics import column, healthy_months
 from lineside.machines.model import MachinesModel
-from lineside.machines.verdict import Verdict
+from lineside.machines.verdict import Verdict, date
 
 MOST_EVENTS = 60
 HYPHEN = "\u2011"

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from lineside.core.contract import Section, Table
 from lineside.machines.alarms import Learned
-from lineside.machines.evidence import date, words_for
+from lineside.machines.evidence import words_for
 from lineside.machines.fitted import Machine
 from lineside.machines.model import MachinesModel
+from lineside.machines.verdict import date
 
 COLUMNS = (
-    "machine", "learned from", "to", "snapshots", "run-in left out", "drift while learned",
+    "machine", "learned from (UTC)", "to", "snapshots", "run-in left out", "drift while learned",
     "moved the normal by", "consent", "decided",
 )  # fmt: skip
 

@@ -19,7 +19,7 @@ from lineside.core.ledger import used_rows
 from lineside.core.run import rng_of
 from lineside.machines.alarms import robust_spread, spread_within
 from lineside.machines.data import FITTED_SHARE, by_machine
-from lineside.machines.evidence import date, words_for
+from lineside.machines.evidence import words_for
 from lineside.machines.fitted import Machine
 from lineside.machines.fleet import options_of
 from lineside.machines.items import FAULTY, Snapshot
@@ -31,7 +31,7 @@ from lineside.machines.model import MachinesModel
 from lineside.machines.reading import find_snapshots
 from lineside.machines.sensors import is_well
 from lineside.machines.signals import Engine
-from lineside.machines.verdict import Verdict
+from lineside.machines.verdict import Verdict, date
 
 FEWEST = 60
 """Snapshots to learn a machine from: a third of them calibrates."""

@@ -6,7 +6,6 @@ import getpass
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 from lineside.core.commands import print_results
@@ -18,9 +17,7 @@ from lineside.machines.store import Ring, Store, open_store, replay
 from lineside.machines.store.queries import Standing, fleet
 from lineside.machines.streams.telling import Teller
 from lineside.machines.streams.watching import FINDING, Options, watch
-
-FIRST_DATED = 946_684_800.0
-"""Times before the year 2000 are no dates but seconds since some start."""
+from lineside.machines.verdict import FIRST_DATED, date
 
 
 def run_watch(
@@ -95,7 +92,7 @@ def run_action(
             raise UserError("a mute needs hours", "e.g. --hours 8")
         until = _now(opened, machine) + 3600 * hours
         opened.mute(machine, until, by, why)
-        print(f"{machine}: muted by {by} until {_date(until)}, effective with its next snapshot")
+        print(f"{machine}: muted by {by} until {date(until)}, effective with its next snapshot")
     return 0
 
 
@@ -130,14 +127,14 @@ def _urgency(machine: Standing) -> tuple[int, str]:
 
 def _line(machine: Standing) -> str:
     novelty = "       -" if machine.novelty is None else f"{machine.novelty:8.2f}"
-    newest = "never judged" if machine.time is None else _date(machine.time)
+    newest = "never judged" if machine.time is None else date(machine.time)
     notes = []
     if machine.level != "normal" and machine.level != machine.state:
         notes.append(f"{machine.level} goes on")
     if machine.acknowledged_by:
         notes.append(f"acknowledged by {machine.acknowledged_by}")
     if machine.muted_until is not None:
-        notes.append(f"muted until {_date(machine.muted_until)}")
+        notes.append(f"muted until {date(machine.muted_until)}")
     for count, word in (
         (machine.late, "late"),
         (machine.refused, "refused"),
@@ -147,12 +144,3 @@ def _line(machine: Standing) -> str:
             notes.append(f"{count} {word}")
     told = f"  ({', '.join(notes)})" if notes else ""
     return f"{machine.state or '-':<13} {novelty}  {newest:<19}  {machine.machine}{told}"
-
-
-def _date(seconds: float) -> str:
-    if seconds < FIRST_DATED:
-        return f"{seconds:.0f} s"
-    try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, ValueError, OSError):
-        return f"{seconds:.0f} s"
