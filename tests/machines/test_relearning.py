@@ -157,7 +157,10 @@ def test_a_machine_is_learned_anew_and_the_others_stay_as_they_are(run, fleet, t
         assert np.array_equal(child.machines[name].reference, parent.machines[name].reference)
     items = [s for s in find_snapshots(data) if not isinstance(s, Refusal)]
     late = [v.novelty for v in parent.predict(items[-20:])]
-    assert np.median(late) > 3 * np.median([v.novelty for v in child.predict(items[-20:])])
+    assert {v.state for v in child.predict(items[-20:])} == {"warming up"}, "learned from them"
+    forgetful = dataclasses.replace(child.machines["pump"], ledger=())
+    again = dataclasses.replace(child, machines={"pump": forgetful}).predict(items[-20:])
+    assert np.median(late) > 3 * np.median([v.novelty for v in again])
     with pytest.raises(UserError, match="exists already"):
         learn_anew(data, run, out, machine="pump", since="2026-01-11", consent=consent)
     again = learn_anew(

@@ -67,6 +67,16 @@ def test_the_fault_is_found_the_sensor_is_told_apart_and_the_report_says_so(run,
     assert "Deep learning is" in page
 
 
+def test_what_was_learned_from_is_not_judged(model, fleet, later):
+    learned = [s for s in find_snapshots(fleet) if not isinstance(s, Refusal)][:84]
+    verdicts = model.predict(learned)
+    assert {v.state for v in verdicts} == {"warming up"} and verdicts[0].novelty is None
+    assert "learned from this time" in verdicts[0].note
+    assert model.predict(later)[0].novelty == model.predict([*learned, *later])[84].novelty
+    machine = model.machines["pump"]
+    assert not machine.learned_from(later[0].time) and not machine.learned_from(1000.0)
+
+
 @pytest.mark.parametrize("method", ["pca", "lstm_ae"])
 def test_stream_batch_and_replay_agree_wherever_they_are_cut(run, later, method):
     model = artefact.load_model(run / "models" / method)

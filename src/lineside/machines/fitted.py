@@ -17,6 +17,7 @@ from lineside.machines.detectors.detection import Detector, Rows
 from lineside.machines.operation import Operation
 from lineside.machines.recipes import RECIPES
 from lineside.machines.signals import Layout, Norms
+from lineside.machines.verdict import FIRST_DATED
 
 FREE = "trend"
 """Detector of the branch that judges unlearned speeds and loads."""
@@ -80,6 +81,16 @@ class Machine:
     gap_seconds: float
     settle: int = 3
     ledger: tuple[Learned, ...] = ()
+
+    def learned_from(self, time: float) -> bool:
+        """Return whether a snapshot of this date was learned from, or left out as the run-in.
+
+        Undated histories begin at 0 each, so that their times tell nothing.
+        """
+        if not self.ledger or time < FIRST_DATED:
+            return False
+        row = self.ledger[-1]
+        return (row.first if row.began is None else row.began) <= time <= row.last
 
     def spec(self) -> dict[str, Any]:
         """Return everything but arrays and calibrations as plain JSON."""

@@ -83,6 +83,9 @@ class Session:
         running = self.machine.operation.running(measurement, row, self._names)
         if running == "idle":
             return self._verdict(measurement, "idle", events, note="the machine stands still")
+        if self.machine.learned_from(measurement.time):
+            note = "its normal was learned from this time"
+            return self._verdict(measurement, "warming up", events, note=note)
         if self._s["settling"] > 0:
             self._s["settling"] -= 1
             return self._verdict(measurement, "warming up", events, note="restarted a moment ago")

@@ -42,6 +42,7 @@ class Learned:
         why: The reason given.
         decided: When, seconds since 1970; None where nobody decided.
         over_alarm: Whether it was learned although an alarm was running.
+        began: Time of the first snapshot of all, run-in included; None in older models.
     """
 
     first: float
@@ -57,6 +58,7 @@ class Learned:
     why: str = ""
     decided: float | None = None
     over_alarm: bool = False
+    began: float | None = None
 
     @property
     def needs_consent(self) -> bool:

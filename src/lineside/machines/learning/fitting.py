@@ -182,7 +182,7 @@ def _account(rows: Rows, times: Sequence[float], fitted: int, layout: Layout) ->
     compact = choose_columns("compact", layout.names)
     columns = [c for c in compact if np.isfinite(rows[:fitted, c]).all()]
     if not columns:
-        return Learned(first=times[0], last=times[-1], rows=fitted)
+        return Learned(first=times[0], last=times[-1], rows=fitted, began=times[0])
     finite = np.isfinite(rows[:, columns]).all(axis=1)
     watched = rows[finite].astype(np.float64)
     levels = [place for place, name in enumerate(layout.names) if name.endswith(".rms")]
@@ -198,6 +198,7 @@ def _account(rows: Rows, times: Sequence[float], fitted: int, layout: Layout) ->
         drift=float(moves[worst]),
         drifting=layout.names[columns[worst]],
         steady=steady_drift(len(watched) - run_in),
+        began=times[0],
     )
 
 
