@@ -23,10 +23,10 @@ from torch.nn import functional
 from benchmarks import tile
 from benchmarks.attacked import SmallVGG
 from benchmarks.results import Say, plain
-from lineside.core.contract import Better, Estimate
+from lineside.core.contract import Estimate
 from lineside.core.files import read_json, write_json
 from lineside.core.loop import Training, train
-from lineside.core.measures import clopper_pearson
+from lineside.core.measures import proportion
 from lineside.core.recorder import Recorder
 from lineside.core.run import rng_of
 from lineside.parts.crop_looks import look_at_crop
@@ -139,9 +139,9 @@ def planted_faults(say: Say, seeds: tuple[int, ...] = SEEDS, steps: int = STEPS)
     found = {fault: [run_of(fault, seed, steps) for seed in seeds] for fault in FAULTS}
     for fault in FAULTS[1:]:
         hits = sum(fault in run["warnings"] for run in found[fault])
-        say(f"warning_recall_{fault}", _share(hits, len(seeds), "higher"))
+        say(f"warning_recall_{fault}", proportion(hits, len(seeds)))
     false = sum(bool(run["warnings"]) for run in found["healthy"])
-    say("warning_false_rate", _share(false, len(seeds), "lower"))
+    say("warning_false_rate", proportion(false, len(seeds), better="lower"))
     accused = sum("labels" in run["warnings"] for f in ("dead", "diverged") for run in found[f])
     say("warning_labels_without_cause", plain(accused, "runs", 2 * len(seeds), "lower", "a count"))
     shares = np.array([run["named_flipped"] / NAMED for run in found["labels"]])
@@ -161,13 +161,6 @@ def planted_faults(say: Say, seeds: tuple[int, ...] = SEEDS, steps: int = STEPS)
                 counts[name] = counts.get(name, 0) + 1
         span = [run["share"] for run in found[fault]]
         print(f"  {fault}: {counts}; contradicted share {min(span):.3f} to {max(span):.3f}")
-
-
-def _share(hits: int, n: int, better: Better) -> Estimate:
-    low, high = clopper_pearson(hits, n)
-    return Estimate(
-        value=hits / n, low=low, high=high, n=n, better=better, method="Clopper-Pearson, 95 %"
-    )
 
 
 def recorder_cost(say: Say, blocks: int = BLOCKS, steps: int = BLOCK_STEPS) -> None:

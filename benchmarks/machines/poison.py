@@ -76,7 +76,7 @@ def slow_fault(say: Say) -> None:
     )
     for name, who in (("", "ours"), ("_self_updating", "rival")):
         caught = [any(day >= ONSET_DAY for day in getattr(r, who)) for r in faulty]
-        say(f"slow_fault_caught{name}", _share(caught))
+        say(f"slow_fault_caught{name}", proportion(sum(caught), len(caught)))
         for drift, records in (("", healthy), ("_strong_drift", strong)):
             false = sum(len(getattr(r, who)) for r in records)
             say(f"slow_fault_false_month{drift}{name}", _rate(false, len(records)))
@@ -84,7 +84,7 @@ def slow_fault(say: Say) -> None:
         say(f"slow_fault_false_before{name}", plain(early, "episodes", len(faulty), "lower"))
     days = [min((d for d in r.ours if d >= ONSET_DAY), default=np.nan) for r in faulty]
     say("slow_fault_delay_days", _middle(np.array(days) - ONSET_DAY))
-    say("relearn_without_consent_refused", _share([r.refused for r in faulty]))
+    say("relearn_without_consent_refused", proportion(sum(r.refused for r in faulty), len(faulty)))
 
 
 def record(story: Story, seed: int) -> Record:
@@ -190,10 +190,6 @@ def _refused(model: MachinesModel, name: str, since: float, folder: Path) -> boo
     except UserError as error:
         return "consent" in error.message and not (folder / "child").exists()
     return False
-
-
-def _share(hits: Sequence[bool]) -> Estimate:
-    return proportion(sum(hits), len(hits))
 
 
 def _rate(count: int, machines: int) -> Estimate:

@@ -18,12 +18,12 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
 
 from benchmarks.machines.simulated import FAULTS, learned, machine_rig, measurements
 from benchmarks.results import Say, commit
 from lineside.core.contract import Better, Estimate, Refusal
 from lineside.core.files import write_json
+from lineside.core.measures import proportion
 from lineside.core.run import rng_of
 from lineside.machines import prognosis
 from lineside.machines.session import Session
@@ -51,8 +51,8 @@ def forecasts(say: Say) -> None:
     histories = [history(seed) for seed in SEEDS]
     alerted = [each for each in histories if each["alert"] is not None]
     reached = [each for each in alerted if each["danger"] is not None]
-    _share(say, "prognosis_alerted", len(alerted), len(histories))
-    _share(say, "prognosis_danger_reached", len(reached), len(alerted))
+    say("prognosis_alerted", proportion(len(alerted), len(histories)))
+    say("prognosis_danger_reached", proportion(len(reached), len(alerted)))
     _hours(say, "prognosis_alert_lead", [_apart(e, "alert", "failed") for e in alerted])
     _hours(say, "prognosis_danger_lead", [_apart(e, "danger", "failed") for e in reached])
     _hours(say, "prognosis_alert_to_danger", [_apart(e, "alert", "danger") for e in reached])
@@ -150,8 +150,8 @@ def _compare(say: Say, name: str, cases: Sequence[tuple[Told, float, float]]) ->
                 if np.isfinite(found[2]):  # an open end is a forecast too, without a width
                     widths.append((found[2] - max(found[1], 0.0)) / way)
         at = f"{name}_{{}}_{round(100 * place)}"
-        _share(say, at.format("told"), len(errors), len(lines))
-        _share(say, at.format("cover"), sum(covered), len(covered))
+        say(at.format("told"), proportion(len(errors), len(lines)))
+        say(at.format("cover"), proportion(sum(covered), len(covered)))
         _median(say, at.format("error"), errors, "share of the way", "lower")
         _median(say, at.format("line_error"), same, "share of the way", "lower")
         _median(say, at.format("line_error_all"), lines, "share of the way", "lower")
@@ -160,13 +160,6 @@ def _compare(say: Say, name: str, cases: Sequence[tuple[Told, float, float]]) ->
 
 def _apart(told: Told, first: str, second: str) -> float:
     return float(told[second] - told[first]) / HOUR
-
-
-def _share(say: Say, name: str, hits: int, count: int) -> None:
-    low = float(beta.ppf(0.025, hits, count - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(0.975, hits + 1, count - hits)) if hits < count else 1.0
-    value = hits / count if count else float("nan")
-    say(name, Estimate(value=value, low=low, high=high, n=count, method="Clopper-Pearson, 95 %"))
 
 
 def _hours(say: Say, name: str, values: Sequence[float]) -> None:

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, chi2
+from scipy.stats import chi2
 
 from benchmarks.results import Say
 from lineside.core.contract import Better, Estimate, Refusal
 from lineside.core.files import write_json
+from lineside.core.measures import proportion
 from lineside.core.run import rng_of
 from lineside.machines import Config, judging
 from lineside.machines.alarms import Alarm, Rules
@@ -235,9 +236,9 @@ def _say_years(say: Say, method: str, suffix: str, pieces: Sequence[Mapping[str,
     say(f"false_episodes_month{suffix}_upper", upper)
     broken = [(p["fault"], p[method]["lead"]) for p in pieces if p["fault"]]
     leads = [lead for _, lead in broken if lead is not None]
-    say(f"sim_faults_found{suffix}", share(len(leads), len(broken), "higher"))
+    say(f"sim_faults_found{suffix}", proportion(len(leads), len(broken)))
     new = sum(p[method]["new"] for p in pieces if p["fault"])
-    say(f"sim_faults_found_new_episode{suffix}", share(new, len(broken), "higher"))
+    say(f"sim_faults_found_new_episode{suffix}", proportion(new, len(broken)))
     say(f"sim_lead_hours{suffix}", over_machines(leads, "h", "higher", np.median))
     above = float(np.average([o["above_2"] for o in own], weights=months))
     _print_limits(method, pieces)
@@ -295,15 +296,6 @@ def _begun(series: Sequence[Sequence[float]], limit: float, gap: float) -> list[
         event = alarm.push(novelty, time)[1]
         begun += [time] if event is not None and event.evidence.get("first") else []
     return begun
-
-
-def share(count: int, of: int, better: Better) -> Estimate:
-    """Return a share with its exact interval (Clopper and Pearson 1934)."""
-    low = float(beta.ppf(0.025, count, of - count + 1)) if count else 0.0
-    high = float(beta.ppf(0.975, count + 1, of - count)) if count < of else 1.0
-    return Estimate(
-        value=count / of, low=low, high=high, n=of, better=better, method="Clopper-Pearson, 95 %"
-    )
 
 
 def rate_per_month(counts: Sequence[int], months: Sequence[float]) -> Estimate:

@@ -22,9 +22,9 @@ from benchmarks.machines.simulated import (
     machine_rig,
     measurements,
     over_machines,
-    share,
 )
 from benchmarks.results import Say
+from lineside.core.measures import proportion
 from lineside.core.run import rng_of
 from lineside.machines.alarms import calibrate
 from lineside.machines.detectors import fit_pca, fit_trend
@@ -148,4 +148,4 @@ def speed(say: Say) -> None:
         shares = [float(np.mean([h[key] for h in p["healthy"].values()])) for p in pieces]
         say(name, over_machines(shares, "fraction", better, np.mean))  # type: ignore[arg-type]
     leads = [lead for p in pieces for lead in p["lead"].values()]
-    say("sim_speed_change_missed", share(leads.count(None), len(leads), "lower"))
+    say("sim_speed_change_missed", proportion(leads.count(None), len(leads), better="lower"))

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.results import Say, commit
-from lineside.core.contract import Better, Estimate, Split
+from lineside.core.contract import Split
 from lineside.core.files import finite, write_json
-from lineside.core.measures import clopper_pearson
+from lineside.core.measures import proportion
 from lineside.core.run import rng_of
 from lineside.machines.config import METHOD_NAMES, Config
 from lineside.machines.data import split as split_items
@@ -137,15 +137,6 @@ def print_table(name: str, told: Sequence[Told]) -> None:
             )
 
 
-def share(right: Sequence[bool], better: Better = "higher") -> Estimate:
-    """Return a share with its exact binomial interval."""
-    low, high = clopper_pearson(sum(right), len(right))
-    return Estimate(
-        value=float(np.mean(right)), low=low, high=high, n=len(right), better=better,
-        method="Clopper-Pearson over histories, 95 %",
-    )  # fmt: skip
-
-
 def worth(say: Say) -> None:
     """Both answers: a deep detector where only it finds the fault, a simple one elsewhere.
 
@@ -166,6 +157,6 @@ def worth(say: Say) -> None:
                 as_good.append(made.choice == "inputs")
             else:
                 right["simple"].append(made.use.kind != "deep")
-    say("worth_verdict_deep_right", share(right["deep"]))
-    say("worth_verdict_simple_right", share(right["simple"]))
-    say("worth_same_inputs_as_good", share(as_good, better="lower"))
+    say("worth_verdict_deep_right", proportion(sum(right["deep"]), len(right["deep"])))
+    say("worth_verdict_simple_right", proportion(sum(right["simple"]), len(right["simple"])))
+    say("worth_same_inputs_as_good", proportion(sum(as_good), len(as_good), better="lower"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,8 @@ def verdict(study: Study) -> str:
     rival = rivals[0]
     difference = rival.differences[primary.name]
     own, other = (m.estimates[primary.name].value for m in (study.best, rival))
+    if not math.isfinite(own) or not math.isfinite(other):
+        return f"{study.chosen} and {rival.name} cannot be compared: {title} is not defined here."
     numbers = f"{title} {own:.3f} against {other:.3f}"
     if difference.low is None or difference.high is None:
         return f"{study.chosen} and the best simple rival ({rival.name}): {numbers}."

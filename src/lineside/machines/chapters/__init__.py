@@ -49,7 +49,12 @@ def summary(study: Study) -> list[str]:
         )
     names = sorted({o.group for o in test})
     deep = any(method.kind == "deep" for method in study.methods)
-    if deep and len(names) <= 6:
+    if np.isnan(worth.OF["risk"](test)):
+        lines.append(
+            "Nothing is labelled as healthy or faulty, so the detectors cannot be compared: "
+            "machine.json takes fault_from and failed_at."
+        )
+    elif deep and len(names) <= 6:
         lines += answers(study)
     else:
         lines.append(leaderboard_verdict(study))

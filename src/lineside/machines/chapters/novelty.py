@@ -15,7 +15,8 @@ from lineside.machines.metrics import column
 from lineside.machines.worth import records
 
 SHOWN_METHODS = 4
-DAY = 86400.0
+DAY, HOUR = 86400.0, 3600.0
+SHORT_DAYS = 2.0
 TICKS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0)
 LEAST_TOP = 2.0
 
@@ -58,21 +59,23 @@ def _timeline(study: Study, machine: str, methods: Sequence[str]) -> Figure:
     own = [o for o in study.best.outcomes["test"] if o.group == machine]
     start = float(column(own, "time")[0])
     begins, ends = _marks(own)
+    short = float(column(own, "time")[-1]) - start < SHORT_DAYS * DAY
+    unit, seconds = ("hours", HOUR) if short else ("days", DAY)
 
     def paint(axes: Axes) -> None:
         for place, (name, (times, levels, alarms)) in enumerate(series.items()):
-            days, shown = (times - start) / DAY, np.clip(levels, 0.0, None)
+            since, shown = (times - start) / seconds, np.clip(levels, 0.0, None)
             color = plots.SERIES[place]
-            axes.plot(days, shown, plots.STYLES[place], color=color, label=name, linewidth=1.2)
-            axes.plot(days[alarms], shown[alarms], "v", color=color, markersize=7)
+            axes.plot(since, shown, plots.STYLES[place], color=color, label=name, linewidth=1.2)
+            axes.plot(since[alarms], shown[alarms], "v", color=color, markersize=7)
         axes.axhline(1.0, color=plots.MARKER, linewidth=0.8)
         marks = ((begins, "--", "fault begins", 0.93), (ends, ":", "failure", 0.03))
         for moment, style, word, height in marks:
             if moment is not None:
-                day = (moment - start) / DAY
-                axes.axvline(day, color=plots.MARKER, linestyle=style, linewidth=1.2)
+                at = (moment - start) / seconds
+                axes.axvline(at, color=plots.MARKER, linestyle=style, linewidth=1.2)
                 axes.annotate(
-                    word, (day, height), xycoords=axes.get_xaxis_transform(), xytext=(-4, 0),
+                    word, (at, height), xycoords=axes.get_xaxis_transform(), xytext=(-4, 0),
                     textcoords="offset points", ha="right", fontsize=8,
                 )  # fmt: skip
         top = max([LEAST_TOP, *(float(np.nanmax(y, initial=0.0)) for _, y, _ in series.values())])
@@ -81,7 +84,7 @@ def _timeline(study: Study, machine: str, methods: Sequence[str]) -> Figure:
         axes.yaxis.set_major_locator(FixedLocator([t for t in TICKS if t <= 1.15 * top]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.set(xlabel="days since the end of learning", ylabel="novelty / limit [-]")
+        axes.set(xlabel=f"{unit} since the end of learning", ylabel="novelty / limit [-]")
         axes.legend(fontsize=8, loc="upper left")
 
     return plots.draw(
