@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 
 import pytest
@@ -65,8 +66,11 @@ class Sender:
         self.client.reconnect_delay_set(1, 1)
         self.client.on_message = lambda c, d, m: self.answers.append(json.loads(m.payload))
         self.client.on_connect = lambda c, *rest: c.subscribe("answers", qos=1)
+        subscribed = threading.Event()
+        self.client.on_subscribe = lambda *rest: subscribed.set()
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
+        assert subscribed.wait(20), "answers to what is sent before would be lost"
 
     def send(self, body):
         from paho.mqtt.packettypes import PacketTypes

@@ -164,7 +164,6 @@ class MqttSource:
         if reason.is_failure:
             self._say(f"{self.broker} refuses: {reason}")
             return
-        self.connected, self.newest = True, time.monotonic()
         # Also into a session that the broker has kept: it may have been started anew without it.
         client.subscribe(self.broker.topic, qos=1)
         self._say(f"connected to {self.broker} as {self.client_id}")
@@ -173,6 +172,9 @@ class MqttSource:
         for reason in reasons:
             if reason.is_failure:
                 self._say(f"{self.broker} does not let us read the topic: {reason}")
+                return
+        # Before the subscription stands, the broker drops what comes for a new session.
+        self.connected, self.newest = True, time.monotonic()
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: Any, props: Any) -> None:
         self.connected = False
