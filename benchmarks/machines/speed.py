@@ -46,6 +46,8 @@ CASES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 """Speeds and loads after learning at speed 1 and load 1."""
 HEALTHY_DAYS, GROWTH_DAYS = 12.0, 10.0
+LATER = 100 * 86400.0
+"""Seconds between learning and judging: what a machine was learned from is not judged."""
 
 
 def _bands(history: History, machine: Machine) -> dict[str, Callable[[Rows], Floats]]:
@@ -88,7 +90,7 @@ def _speed_piece(seed: int) -> Report:
     found: Report = {"healthy": {}, "lead": {}}
     for case, (paces, loads) in CASES.items():
         run = partial(dataclasses.replace, story, paces=paces, loads=loads, run_in=0.0)
-        healthy = tell(run(days=HEALTHY_DAYS), rng)
+        healthy = _later(tell(run(days=HEALTHY_DAYS), rng))
         said = judged(machine, measurements(healthy))
         unknowing = judged(blind, measurements(healthy, speeds=False))
         rows = Engine(machine.layout).features_of([m for m, _ in measurements(healthy)])
@@ -99,11 +101,16 @@ def _speed_piece(seed: int) -> Report:
             **{name: float(counting(rows).mean()) for name, counting in plain.items()},
         }
         for fault in FAULTS:
-            broken = tell(run(days=GROWTH_DAYS, onset_day=0.0, fault=fault), rng)
+            broken = _later(tell(run(days=GROWTH_DAYS, onset_day=0.0, fault=fault), rng))
+            failed = LATER + float(broken.failed_at or 0.0)
             alarms = [v.time for v in judged(machine, measurements(broken)) if begins(v)]
-            lead = (float(broken.failed_at or 0.0) - alarms[0]) / 3600 if alarms else None
+            lead = (failed - alarms[0]) / 3600 if alarms else None
             found["lead"][f"{case}/{fault}"] = lead
     return found
+
+
+def _later(history: History) -> History:
+    return dataclasses.replace(history, times=history.times + LATER)
 
 
 def _without_speed(history: History) -> History:
