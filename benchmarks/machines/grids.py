@@ -50,16 +50,6 @@ def share(right: Sequence[bool], what: str) -> Estimate:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Pick:
-    """One setting on IMS test 2: rows fitted, rows until the end of calibration, factor, limit."""
-
-    fitted: int
-    held_out: int
-    factor: float
-    limit: float
-
-
 IMS2_SPLITS = ((100, 166), (120, 186), (134, 200), (160, 226), (160, 260))
 
 

@@ -172,3 +172,11 @@ def test_separators_and_decimal_signs_are_told_apart(tmp_path, content):
     table = read_columns(write(tmp_path / "a.txt", content))
     assert np.stack([table.numbers(0), table.numbers(1)]).tolist() == [[1.5, 3.5], [2.5, 4.5]]
     assert len(table.names) == 2 and not table.header
+
+
+def test_a_table_that_has_grown_is_read_anew(tmp_path):
+    path = write(tmp_path / "slow.csv", "time,a\n0,1\n60,2\n")
+    assert len(find_snapshots(path)) == 2
+    write(path, "time,a\n0,1\n60,2\n120,3\n")
+    found = find_snapshots(path)
+    assert len(found) == 3 and load_measurement(found[2]).values == {"a": 3.0}

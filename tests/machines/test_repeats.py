@@ -44,6 +44,8 @@ def test_slow_values_may_stand_still_for_a_while():
     assert fold([row(1.0)] * 4 + [row(2.0)] + [row(1.0)] * 4) == [[]] * 9
     single = Measurement(machine="m", time=0.0, values={"heat": 40.0})
     assert fold([single] * 9) == [[]] * 9
+    turned = Measurement(machine="m", time=0.0, values={"heat": 40.0, "flow": 1.0})
+    assert fold([row(1.0), turned] * 3)[4] == ["all values"], "values have no order"
 
 
 def test_empty_channels_are_another_matter():

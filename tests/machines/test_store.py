@@ -19,6 +19,7 @@ from lineside.machines.model import MachinesModel
 from lineside.machines.reading import load_measurement
 from lineside.machines.store import Ring, journal, open_store, queries, replay
 from lineside.machines.store.taking import tables
+from lineside.machines.verdict import date
 
 FORK = multiprocessing.get_context("fork")
 
@@ -283,6 +284,8 @@ def test_operators_act_at_a_time_that_a_replay_repeats(either, model, later, bat
     said = [taking.take(m).verdict for m in later[alert : alert + 2]]
     assert said[0].state == "alert" and not said[0].events  # held back
     assert queries.fleet(either)[0].muted_until == until
+    told = [t.event.text for t in queries.events(either, "pump") if t.event.kind == "muted"]
+    assert date(until) in told[0], "people read dates"
     said += [taking.take(m).verdict for m in later[alert + 2 : alert + 6]]
     assert "alert" in [e.kind for v in said for e in v.events]
     either.acknowledge("pump", "Ada")
@@ -406,3 +409,31 @@ def test_a_verdict_on_slow_values_only_and_in_float64(store, model, later):
     taken = taking.take(slow)
     again = list(replay(store, model, "pump"))[-1]
     assert json.dumps(again.as_json()) == json.dumps(taken.verdict.as_json())
+
+
+def test_a_consent_changes_no_verdict_and_forgets_no_alarm(store, model, later):
+    taking = store.journal(model)
+    for measurement in later[:-5]:
+        taking.take(measurement)
+    before = queries.fleet(store)[0]
+    assert before.level != "normal"
+    pump = model.machines["pump"]
+    row = dataclasses.replace(pump.ledger[-1], by="Ada", why="looked at it", decided=1.0)
+    pump = dataclasses.replace(pump, ledger=(*pump.ledger, row))
+    consented = dataclasses.replace(model, machines={**model.machines, "pump": pump})
+    taking = store.journal(consented)
+    assert not any(taking.take(measurement).events for measurement in later[-5:])
+    after = queries.fleet(store)[0]
+    assert (after.level, after.episode) == (before.level, before.episode)
+    relearned = dataclasses.replace(row, last=row.last + 1.0)
+    pump = dataclasses.replace(pump, ledger=(*pump.ledger, relearned))
+    assert journal.identity_of(pump) != journal.identity_of(model.machines["pump"])
+
+
+def test_spans_beyond_all_times_are_empty_or_whole(store, model, later):
+    taking = store.journal(model)
+    for measurement in later[:3]:
+        taking.take(measurement)
+    for bound, whole in ((np.inf, 3), (1e15, 3), (-np.inf, 0), (-1e15, 0)):
+        assert len(queries.verdicts(store, "pump", until=bound)) == whole
+        assert len(queries.verdicts(store, "pump", since=bound)) == 3 - whole

@@ -320,3 +320,13 @@ def test_a_ring_is_a_rule(days):
     with contextlib.suppress(UserError):
         Ring(days=-1)
         raise AssertionError
+
+
+def test_a_segment_holds_a_bounded_number_of_small_snapshots(where, monkeypatch):
+    monkeypatch.setattr(tidying, "SEGMENT_SNAPSHOTS", 3)
+    times = [START + k for k in range(8)]
+    with open_store(where) as store:
+        fill(store, times)
+        assert store.tidy().moved == 6 and len(files(store)) == 2
+        assert store.tidy(everything=True).moved == 2 and len(files(store)) == 3
+        assert kept(store) == times and indexed(store) == files(store)

@@ -1,5 +1,7 @@
 """Snapshots from folder and HTTP: each stored once and judged as in one batch."""
 
+import io
+import itertools
 import json
 import socket
 import time
@@ -26,10 +28,12 @@ from tests.machines.streaming import (
 from lineside.core.contract import UserError
 from lineside.machines.measurement import Measurement
 from lineside.machines.reading import load_measurement
-from lineside.machines.store import open_store
+from lineside.machines.store import Journal, open_store
 from lineside.machines.store.queries import fleet, refusals
+from lineside.machines.streams import MOST_BYTES, encode
 from lineside.machines.streams import desk as desks
-from lineside.machines.streams import encode
+from lineside.machines.streams import folder as folders
+from lineside.machines.streams import watching as watching_module
 from lineside.machines.streams.watching import Options, watch
 
 
@@ -236,3 +240,64 @@ def test_a_large_body_is_refused_and_a_stopping_watch_says_so(model, snapshots, 
         taken = http.HttpSource(desk=desk, fleet=list, port=other.getsockname()[1])
         with pytest.raises(UserError, match="cannot be listened on"):
             taken.start()
+
+
+def test_http_takes_compressed_arrays_up_to_the_limit(model, snapshots, store):
+    pytest.importorskip("lineside.machines.streams.http")
+    arrays = {"machine": "pump", "time": 1.0, "channel.a": np.zeros(20_000), "rate_hz.a": 100.0}
+    body = io.BytesIO()
+    np.savez_compressed(body, **arrays)
+    assert len(body.getvalue()) < 10_000
+    with watching(model, store, http="0") as found:
+        code, said = post(found.http.port, body.getvalue())
+        assert code == 200 or "larger" not in said["error"], said
+        body = io.BytesIO()
+        np.savez_compressed(body, **{**arrays, "channel.a": np.zeros(MOST_BYTES // 8 + 1)})
+        code, said = post(found.http.port, body.getvalue())
+        assert code == 400 and "larger than 32 MB" in said["error"]
+
+
+def test_http_says_so_while_the_store_does_not_answer(store):
+    http = pytest.importorskip("lineside.machines.streams.http")
+
+    def away():
+        raise UserError("the store is away", "wait")
+
+    desk = desks.Desk(journal=None)
+    source = http.HttpSource(desk=desk, fleet=away)
+    source.start()
+    try:
+        for path in ("/machines", "/metrics"):
+            with ThreadPoolExecutor() as pool:
+                answer = pool.submit(get, source.port, path)
+                until(lambda: desk.serve(0.05))
+                with pytest.raises(urllib.error.HTTPError) as raised:
+                    answer.result()
+            assert raised.value.code == 503 and b"the store is away" in raised.value.read()
+    finally:
+        desk.close()
+        source.stop()
+
+
+def test_once_gives_up_on_a_file_that_changes_but_not_on_a_long_one(
+    model, store, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(watching_module, "GIVE_UP_SECONDS", 0.6)
+    table = tmp_path / "data" / "slow.csv"
+    table.parent.mkdir()
+    table.write_text("time,a\n" + "".join(f"{1.7e9 + 60 * k:.0f},{k}\n" for k in range(40)))
+    said = Said()
+    take = Journal.take
+
+    def slowly(*given, **named):
+        time.sleep(0.02)
+        return take(*given, **named)
+
+    monkeypatch.setattr(Journal, "take", slowly)
+    watch([table.parent], model, store, options=Options(once=True), teller=said.teller)
+    assert fleet(store)[0].never_learned == 40, "the last line comes with the second look"
+    assert not said.notes
+    changes = itertools.count()
+    monkeypatch.setattr(folders, "_stamp", lambda path: str(next(changes)))
+    code = watch([table.parent], model, store, options=Options(once=True), teller=said.teller)
+    assert code == 2 and "still being written" in said.notes[-1]

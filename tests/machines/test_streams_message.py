@@ -1,5 +1,6 @@
 """The wire format of a snapshot: both forms carry the same bits, and what is wrong is one line."""
 
+import dataclasses
 import io
 import json
 import zipfile
@@ -162,3 +163,16 @@ def test_any_damage_is_refused_or_harmless():
                 decode(bytes(damaged))
             except UserError as error:
                 assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("kind", ["npz", "json"])
+def test_speeds_and_units_mean_what_they_mean_in_a_file(kind):
+    channels = {
+        name: Channel(samples=np.zeros(64, np.float32), rate_hz=100.0, unit=unit)
+        for name, unit in (("a", "G"), ("b", "m/s²"), ("c", ""), ("d", "mm/s"))
+    }
+    given = Measurement(machine="m", time=1.0, channels=channels, speed_hz=-25.0)
+    got = decode(encode(given, kind))
+    assert got.speed_hz == 25.0, "backwards is no standstill"
+    assert [c.unit for c in got.channels.values()] == ["g", "m/s2", "g", "mm/s"]
+    assert decode(encode(dataclasses.replace(given, speed_hz=1e6), kind)).speed_hz is None

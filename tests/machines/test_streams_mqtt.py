@@ -4,6 +4,8 @@ import json
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from benchmarks.machines.senders import MOSQUITTO, Mosquitto
@@ -24,7 +26,8 @@ from lineside.machines.reading import load_measurement
 from lineside.machines.store import open_store
 from lineside.machines.store.queries import fleet, refusals
 from lineside.machines.streams import encode
-from lineside.machines.streams.mqtt import parse_broker
+from lineside.machines.streams.desk import Desk
+from lineside.machines.streams.mqtt import MqttSource, parse_broker
 from lineside.machines.streams.watching import Options, watch
 
 needs_broker = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
@@ -227,3 +230,37 @@ def test_a_broker_that_is_not_there_is_no_end_but_once_it_is(trained, store):
             until(lambda: said.notes)
             time.sleep(0.2)
         assert len(said.notes) == 1 and "cannot be reached" in said.notes[0]
+
+
+@pytest.mark.parametrize("topic", ["a/#/b", "#x", "a/b+", "+a/b", "a" * 65536])
+def test_topics_that_no_broker_takes_are_refused_at_once(topic):
+    with pytest.raises(UserError, match="no topic to subscribe to"):
+        parse_broker(f"mqtt://x/{topic}")
+
+
+@pytest.mark.parametrize("topic", ["#", "+/a/#", "$share/halls/+/b"])
+def test_topics_with_wildcards_are_taken(topic):
+    assert parse_broker(f"mqtt://x/{topic}").topic == topic
+
+
+@pytest.mark.parametrize("topic", ["answers/#", "answers/+/a", "a" * 65536])
+def test_a_sender_that_cannot_be_answered_is_told_and_its_message_does_not_come_again(topic):
+    paho = pytest.importorskip("paho.mqtt.client")
+
+    class Client(paho.Client):
+        def ack(self, mid, qos):
+            acknowledged.append(mid)
+
+    acknowledged: list[int] = []
+    notes: list[str] = []
+    asked = SimpleNamespace(ResponseTopic=topic)
+    message = SimpleNamespace(payload=b"x", topic="t", mid=7, qos=1, properties=asked)
+    desk = Desk(journal=SimpleNamespace(refuse=lambda *given, **named: None))
+    source = MqttSource(broker=parse_broker("mqtt://x/#"), desk=desk, note=notes.append)
+    client = Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5, manual_ack=True)
+    with ThreadPoolExecutor() as pool:
+        taken = pool.submit(source._on_message, client, None, message)
+        until(lambda: desk.serve(0.05))
+        taken.result()
+    assert acknowledged == [7] and desk.broken is None
+    assert "cannot be answered" in notes[0]

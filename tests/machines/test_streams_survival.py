@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -257,3 +258,18 @@ def test_what_cannot_be_watched_is_said_in_one_line(model, store, tmp_path):
             parse_address(wrong)
     assert parse_address("8000") == ("127.0.0.1", 8000)
     assert parse_address("[::1]:80") == ("::1", 80)
+
+
+def test_who_waits_is_answered_when_the_judging_is_interrupted(store, model):
+    desk = Desk(journal=store.journal(model))
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(desk.ask, interrupted)
+        until(lambda: desk.waiting)
+        with pytest.raises(KeyboardInterrupt):
+            desk.serve()
+        with pytest.raises(NotTakenError, match="ends"):
+            waiting.result(timeout=5)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from lineside.core.contract import UserError
 from lineside.machines.alarms import Alarm
-from lineside.machines.verdict import Event
+from lineside.machines.verdict import Event, date
 
 ActionKind = Literal["acknowledge", "mute"]
 
@@ -42,7 +42,7 @@ def apply(alarm: Alarm, action: Action, time: float) -> Event:
     if action.kind == "mute":
         until = float(action.until or 0.0)
         alarm.mute(until, action.by)
-        text = f"muted by {action.by} until {until:.0f}"
+        text = f"muted by {action.by} until {date(until)}"
         return Event(kind="muted", episode=episode, text=_because(text, action), evidence=evidence)
     try:
         alarm.acknowledge(time, action.by)

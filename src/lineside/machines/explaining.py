@@ -34,7 +34,7 @@ def explain_snapshot(machine: Machine, measurement: Measurement) -> Explanation:
         "diagnosis": f"{told.status}: {told.reason}",
     }
     return Explanation(
-        item=f"{measurement.machine}@{measurement.time:.3f}",
+        item=measurement.item,
         text=_sentence(machine, row, shares, told, faults),
         figures=tuple(_figures(machine, measurement, row, shares, engine)),
         facts=facts,

@@ -87,10 +87,16 @@ class Machine:
 
         Undated histories begin at 0 each, so that their times tell nothing.
         """
-        if not self.ledger or time < FIRST_DATED:
-            return False
+        span = self.learned_span
+        return span is not None and time >= FIRST_DATED and span[0] <= time <= span[1]
+
+    @property
+    def learned_span(self) -> tuple[float, float] | None:
+        """Seconds of the first and the last snapshot behind this normal, run-in included."""
+        if not self.ledger:
+            return None
         row = self.ledger[-1]
-        return (row.first if row.began is None else row.began) <= time <= row.last
+        return row.first if row.began is None else row.began, row.last
 
     def spec(self) -> dict[str, Any]:
         """Return everything but arrays and calibrations as plain JSON."""

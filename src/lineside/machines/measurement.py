@@ -46,3 +46,8 @@ class Measurement:
     values: Mapping[str, float] = field(default_factory=dict)
     speed_hz: float | None = None
     load: float | None = None
+
+    @property
+    def item(self) -> str:
+        """The snapshot's id, ``MACHINE@TIME``."""
+        return f"{self.machine}@{self.time:.3f}"

@@ -1,12 +1,12 @@
 """Operating states: standing still, running as learned, or running as never before.
 
 A machine that runs at several speeds or loads is not more novel at one of them. What is learned of
-speed and load is taken off every feature by a linear model of their logarithms: features are
-logarithms of amplitudes, which grow with a power of the speed. Outside of what was learned that
-power is not known: there features without a unit (kurtosis, crest, lines of the envelope over their
-neighbourhood) are judged, which a healthy machine keeps at every speed, and amplitudes only as far
-as they leave what any speed and load could explain, between no effect and the square of the speed
-(imbalance) times the load.
+speed and load is taken off every feature by a linear model of the logarithm of the speed, of its
+square and of the load: features are logarithms of amplitudes, which grow with a power of the
+speed. Outside of what was learned that power is not known: there features without a unit
+(kurtosis, crest, lines of the envelope over their neighbourhood) are judged, which a healthy
+machine keeps at every speed, and amplitudes only as far as they leave what any speed and load
+could explain, between no effect and the square of the speed (imbalance) times the load.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ def repeated(
     ]
     values = ""
     if len(measurement.values) > 1:
-        values = _digest(np.array(list(measurement.values.values()), dtype=np.float64))
+        row = [value for _, value in sorted(measurement.values.items())]
+        values = _digest(np.array(row, dtype=np.float64))
     count = memory["count"] + 1 if values and values == memory["values"] else 1
     if count >= ROWS:
         sentence = f"no value did change in {ROWS} snapshots"

@@ -71,7 +71,7 @@ class Answer:
         found: 1 if an alarm began after the fault had; one that ran before is luck.
         told: Snapshots that were answered "sensor fault" or "unknown state", or judged with the
             remark that the speed or load was never learned.
-        snapshots: How many there were.
+        snapshots: How many arrived and were not refused.
     """
 
     healthy: int = 0

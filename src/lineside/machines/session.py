@@ -103,7 +103,7 @@ class Session:
 
     def _refused(self, measurement: Measurement) -> Refusal | None:
         last = self._s["last"]
-        item = f"{measurement.machine}@{measurement.time:.3f}"
+        item = measurement.item
         if not math.isfinite(measurement.time):
             return Refusal(item=item, message="the snapshot has no time", hint="give it one")
         if last is not None and measurement.time <= last:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.stats import chi2
 
 from lineside.core.contract import Refusal, Section, Table
 from lineside.core.report.chapters import verdict as leaderboard_verdict
 from lineside.core.workflow import Study
 from lineside.machines import worth
+from lineside.machines.alarms.calibration import upper_rate
 from lineside.machines.chapters.degradations import numbers as robustness_numbers
 from lineside.machines.chapters.degradations import robustness
 from lineside.machines.chapters.novelty import timelines
@@ -41,7 +41,7 @@ def summary(study: Study) -> list[str]:
     else:
         lines.append("No fault is known in these data, so nothing is known about missed faults.")
     if months > 0:
-        upper = float(chi2.ppf(0.95, 2 * false + 2)) / 2 / months
+        upper = upper_rate(false, months)
         lines.append(
             f"It raised {false} false alarms in {months:.2f} healthy machine-months after "
             f"learning: at most {upper:.2g} a month with 95 % confidence; the budget is "

@@ -69,14 +69,15 @@ def learn_machine(
     restart. A drift that remains is written into the ledger: see `Learned.needs_consent`.
 
     Args:
-        snapshots: Its healthy snapshots; those that cannot be read or whose sensors are faulty
-            are left out.
+        snapshots: Its healthy snapshots; those that cannot be read, whose sensors are faulty or
+            that were taken at rest are left out.
         method: Name of the recipe of its detector.
         rng: Random stream.
         log: Receives the recorder's rows.
         stop: Ends a training resumably when it answers True.
         options: Constants of the detector that replace those of the recipe.
-        held_out: The later ones that will calibrate it; only a drift is looked for in them.
+        held_out: The later ones that will calibrate it: nothing is fitted to them, but whether a
+            run-in levels off and whether it drifts is looked for in both together.
 
     Raises:
         UserError: too few healthy snapshots, or none of the features that the method needs.

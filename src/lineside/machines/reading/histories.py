@@ -61,6 +61,7 @@ def snapshots_of(path: Path, machine: str, sidecar: Sidecar) -> list[Snapshot]:
         UserError: if it cannot be read, or does not tell when its snapshots were taken.
     """
     if is_table(path):
+        read_table.cache_clear()  # it knows tables by name alone, and this one may have grown
         table = read_table(path)
         return [
             _snapshot(machine, float(t), path, place, sidecar, faulty)

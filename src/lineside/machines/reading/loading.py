@@ -12,13 +12,9 @@ from lineside.core.contract import UserError
 from lineside.machines.items import Snapshot
 from lineside.machines.measurement import Channel, Measurement
 from lineside.machines.reading.formats import read_record
-from lineside.machines.reading.record import Record
+from lineside.machines.reading.record import DEFAULT_UNIT, Record, plausible_speed
 from lineside.machines.reading.sidecar import NAME, Sidecar, read_sidecar
 from lineside.machines.reading.tables import is_table, read_table
-
-FASTEST_HZ = 10_000.0
-DEFAULT_UNIT = "g"
-"""Of waveforms where neither people nor the file say one."""
 
 
 def load_measurement(snapshot: Snapshot) -> Measurement:
@@ -44,7 +40,7 @@ def load_measurement(snapshot: Snapshot) -> Measurement:
         time=snapshot.time,
         channels=_channels(record, snapshot, sidecar),
         values={name: float(v[snapshot.place]) for name, v in record.values.items()},
-        speed_hz=_plausible(_told(sidecar.speed_hz, record.speed_hz, snapshot.place)),
+        speed_hz=plausible_speed(_told(sidecar.speed_hz, record.speed_hz, snapshot.place)),
         load=_told(sidecar.load, record.load, snapshot.place),
     )
 
@@ -61,13 +57,6 @@ def _told(by_people: float | None, by_file: NDArray[np.float64] | None, place: i
         return by_people
     value = float(by_file[place])
     return value if np.isfinite(value) else None
-
-
-def _plausible(speed_hz: float | None) -> float | None:
-    """Backwards is as fast as forwards; what no shaft turns is not known."""
-    if speed_hz is None or abs(speed_hz) > FASTEST_HZ:
-        return None
-    return abs(speed_hz)
 
 
 @lru_cache(maxsize=4)

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from lineside.core.contract import UserError
 
 LEAST_SAMPLES = 64
+FASTEST_HZ = 10_000.0
+DEFAULT_UNIT = "g"
+"""Of waveforms where nobody says one."""
 MILLISECONDS = 1e11
 """Seconds since 1970 never reach this; smaller units of the clock do."""
 UNITS = {
@@ -83,6 +86,13 @@ def unit_of(text: object) -> str:
     if unit == "G":
         return "g"
     return UNITS.get(unit.lower(), unit)
+
+
+def plausible_speed(speed_hz: float | None) -> float | None:
+    """Return a speed: backwards is as fast as forwards; what no shaft turns is not known."""
+    if speed_hz is None or abs(speed_hz) > FASTEST_HZ:
+        return None
+    return abs(speed_hz)
 
 
 def seconds_since_1970(times: NDArray[np.float64]) -> NDArray[np.float64]:

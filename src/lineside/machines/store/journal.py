@@ -157,11 +157,11 @@ class Journal:
         last = followed.row["last_us"]
         if followed.session is None:
             told = f"{measurement.machine} was never learned; its snapshots are kept"
-            why = Refusal(item=_item(measurement), message=told, hint="learn it, then judge")
+            why = Refusal(item=measurement.item, message=told, hint="learn it, then judge")
             return self._keep(measurement, followed, row, content, why, "never learned")
         if last is not None and time_us <= last:
             told = "older than the last one judged: kept, not judged"
-            why = Refusal(item=_item(measurement), message=told, hint="send snapshots in order")
+            why = Refusal(item=measurement.item, message=told, hint="send snapshots in order")
             return self._keep(measurement, followed, row, content, why, "late")
         return self._judge(measurement, followed, row, content)
 
@@ -238,7 +238,7 @@ class Journal:
         with reading(self._engine) as connection:
             row = tables.machine_row(connection, measurement.machine)
             digest = None if row is None else tables.known_digest(connection, row["id"], time_us)
-        item = _item(measurement)
+        item = measurement.item
         if digest == fingerprint(content):
             return Taken(item=item, status="known")
         told = "another snapshot of this machine and time is in the store, and it stays"
@@ -247,7 +247,7 @@ class Journal:
 
     def _without_key(self, measurement: Measurement, source: str) -> Taken:
         what = "time" if key_of(measurement.time) is None else "name of its machine"
-        item = _item(measurement)
+        item = measurement.item
         message = f"the snapshot has no usable {what}"
         refusal = Refusal(item=item, message=message, hint="give it one")
         self.refuse(item, refusal.message, refusal.hint, source=source)
@@ -285,8 +285,9 @@ class Journal:
 
 
 def identity_of(machine: Machine) -> str:
-    """Return a hash of everything that was learned of one machine."""
-    found = hashlib.sha256(canonical({"spec": machine.spec(), "limits": machine.operating()}))
+    """Return a hash of everything that verdicts on a machine rest on; a consent changes none."""
+    spec = {**machine.spec(), "ledger": machine.learned_span}
+    found = hashlib.sha256(canonical({"spec": spec, "limits": machine.operating()}))
     for name, tensor in sorted(machine.tensors().items()):
         found.update(name.encode())
         found.update(tensor.numpy().tobytes())
@@ -297,11 +298,7 @@ def _pushed(session: Session, measurement: Measurement) -> Verdict | Refusal:
     try:
         return session.push(measurement)
     except UserError as error:
-        return Refusal(item=_item(measurement), message=error.message, hint=error.hint)
-
-
-def _item(measurement: Measurement) -> str:
-    return f"{measurement.machine}@{measurement.time:.3f}"
+        return Refusal(item=measurement.item, message=error.message, hint=error.hint)
 
 
 def _layout(connection: Connection, columns: Columns) -> int:

@@ -16,7 +16,7 @@ from lineside.core.store import Connection, reading
 from lineside.machines.actions import Action
 from lineside.machines.measurement import Measurement
 from lineside.machines.store.asking import tables
-from lineside.machines.store.packing import MICROSECONDS, key_of, verdict_of
+from lineside.machines.store.packing import LATEST_SECONDS, MICROSECONDS, key_of, verdict_of
 from lineside.machines.store.waves import waveform
 from lineside.machines.verdict import Event, Verdict
 
@@ -228,10 +228,12 @@ def _asking(store: Store, machine: str) -> Iterator[tuple[Connection, int]]:
 
 
 def _span(since: float | None, until: float | None) -> tables.Span:
-    return (
-        None if since is None or since == -np.inf else key_of(since),
-        None if until is None or until == np.inf else key_of(until),
-    )
+    return _bound(since), _bound(until)
+
+
+def _bound(seconds: float | None) -> int | None:
+    """Microseconds of a bound; beyond all times that there are, the last of them."""
+    return None if seconds is None else key_of(min(max(seconds, -LATEST_SECONDS), LATEST_SECONDS))
 
 
 def _check_names(

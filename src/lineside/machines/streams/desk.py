@@ -198,10 +198,10 @@ class Desk:
             bug = UserError(
                 f"it could not be judged: {type(error).__name__}: {error}", "report this bug"
             )
-            return self.refuse(_item(measurement), bug, source, measurement)
+            return self.refuse(measurement.item, bug, source, measurement)
         return self._told(
             Receipt(
-                status=taken.status, item=_item(measurement), source=source,
+                status=taken.status, item=measurement.item, source=source,
                 machine=measurement.machine, time=measurement.time,
                 verdict=taken.verdict, events=taken.events,
                 message=taken.refusal.message if taken.refusal else "",
@@ -228,7 +228,7 @@ class Desk:
         error = UserError(
             "the time of the snapshot is still to come", "set the clock of the sender, or our own"
         )
-        return self._refuse(_item(measurement), error, source, measurement, ahead=True)
+        return self._refuse(measurement.item, error, source, measurement, ahead=True)
 
     def is_done(self, source: str, stamp: str) -> bool:
         """Return whether the store knows a file as finished; by the judging thread only.
@@ -283,6 +283,9 @@ class Desk:
                 job.set_result(work())
             except Exception as error:
                 job.set_exception(error)
+            except BaseException:  # interrupted: nobody would ever answer the one who waits
+                job.set_exception(NotTakenError("the watch ends"))
+                raise
         return True
 
     def close(self) -> None:
@@ -323,7 +326,3 @@ class Desk:
         self.counts[receipt.status] += 1
         self.tell(receipt)
         return receipt
-
-
-def _item(measurement: Measurement) -> str:
-    return f"{measurement.machine}@{measurement.time:.3f}"

@@ -27,7 +27,7 @@ from lineside.machines.reading import (
     snapshots_of,
 )
 from lineside.machines.reading.histories import machines_in, time_of_name
-from lineside.machines.reading.tables import is_table, read_table
+from lineside.machines.reading.tables import is_table
 from lineside.machines.streams.desk import Desk, Receipt
 
 NUMBERS = re.compile(r"(\d+)")
@@ -161,7 +161,7 @@ class FolderSource:
             return
         file.asked = True
         try:
-            found = _snapshots(file.path, machine, sidecar)
+            found = snapshots_of(file.path, machine, sidecar)
             if file.since == now:  # a table that grows: its last line may not be whole
                 found = found[:-1]
             for snapshot in self._new(source, found):
@@ -206,12 +206,6 @@ class FolderSource:
         self.desk.finish(source, stamp)
         self._done[source] = stamp
         self._waiting.pop(source, None)
-
-
-def _snapshots(path: Path, machine: str, sidecar: Sidecar) -> list[Snapshot]:
-    if path.suffix.lower() in (".csv", ".txt"):
-        read_table.cache_clear()  # it knows tables by name alone, and this one has changed
-    return snapshots_of(path, machine, sidecar)
 
 
 def _stamp(path: Path) -> str:

@@ -112,7 +112,7 @@ def make_app(desk: Desk, fleet: Fleet, most_bytes: int = MOST_BYTES) -> FastAPI:
             body = await _body(request, most_bytes)
             if body is None:
                 return _problem(413, too_large(most_bytes))
-            return await run_in_threadpool(_answer, desk, body, _sender(request))
+            return await run_in_threadpool(_answer, desk, body, _sender(request), most_bytes)
         finally:
             held -= size
 
@@ -167,10 +167,10 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _answer(desk: Desk, body: bytes, sender: str) -> Response:
+def _answer(desk: Desk, body: bytes, sender: str, most_bytes: int) -> Response:
     """Have one snapshot taken; runs in a thread of the server."""
     try:
-        measurement = decode(body, most_bytes=len(body))
+        measurement = decode(body, most_bytes=most_bytes)
     except UserError as error:
         problem = error
         return _asked(desk, lambda: _receipt_answer(desk.refuse(f"from {sender}", problem, "http")))
@@ -180,7 +180,7 @@ def _answer(desk: Desk, body: bytes, sender: str) -> Response:
 def _asked(desk: Desk, work: Callable[[], Response]) -> Response:
     try:
         return desk.ask(work)
-    except NotTakenError as error:
+    except (NotTakenError, UserError) as error:  # nobody answers, or the store does not
         return _again_later(str(error))
 
 

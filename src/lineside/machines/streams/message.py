@@ -22,11 +22,16 @@ import numpy as np
 
 from lineside.core.contract import UserError
 from lineside.machines.measurement import Channel, Measurement, Waveform
+from lineside.machines.reading.record import (
+    DEFAULT_UNIT,
+    LEAST_SAMPLES,
+    plausible_speed,
+    unit_of,
+)
 
 MOST_BYTES = 32 * 2**20
 """Of one message, and of what it unpacks to."""
 MOST_CHANNELS = 256
-LEAST_SAMPLES = 64
 LONGEST_NAME = 200
 KEYS = ("machine", "time", "channels", "values", "speed_hz", "load")
 CHANNEL_KEYS = ("samples", "rate_hz", "unit")
@@ -185,7 +190,7 @@ def _measurement(facts: Mapping[str, Any]) -> Measurement:
         time=_number("time", facts["time"]),
         channels={_name(name): _channel(name, entry) for name, entry in channels.items()},
         values={_name(n): _number(f"values.{_short(n)}", v, gap=True) for n, v in values.items()},
-        speed_hz=_known("speed_hz", facts),
+        speed_hz=plausible_speed(_known("speed_hz", facts)),
         load=_known("load", facts),
     )
 
@@ -200,12 +205,13 @@ def _channel(name: str, entry: Any) -> Channel:
     for key in ("samples", "rate_hz"):
         if key not in entry:
             raise UserError(f"channel {_short(name)} has no {key}", f"it needs {key}")
-    unit = entry.get("unit", "g")
+    unit = entry.get("unit", DEFAULT_UNIT)
     if not isinstance(unit, str):
         raise UserError(f"channel {_short(name)} has the unit {_short(unit)}", "it is a word")
     rate = _number(f"rate_hz of {_short(name)}", entry["rate_hz"])
     if rate <= 0:
         raise UserError(f"rate_hz of {_short(name)} is {rate:g}", "it is positive")
+    unit = unit_of(unit) or DEFAULT_UNIT
     return Channel(samples=_samples(name, entry["samples"]), rate_hz=rate, unit=unit)
 
 

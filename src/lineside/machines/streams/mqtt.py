@@ -31,6 +31,7 @@ IN_FLIGHT = 20
 KEPT_SECONDS = 30 * 24 * 3600
 """The broker keeps the session of a watch that is away for so long."""
 KEEP_ALIVE_SECONDS = 60
+LONGEST_TOPIC_BYTES = 65535
 FIRST_WAIT_SECONDS, LAST_WAIT_SECONDS = 1, 30
 """Between two tries to reach a broker that is gone; doubled each time."""
 
@@ -75,6 +76,7 @@ def parse_broker(address: str) -> Broker:
         raise UserError("the address of the broker is not understood", hint)
     if not topic:
         raise UserError("the address of the broker has no topic", hint)
+    _check_filter(topic)
     account, _, place = place.rpartition("@")
     user, _, password = account.partition(":")
     if place.startswith("["):  # IPv6
@@ -90,6 +92,16 @@ def parse_broker(address: str) -> Broker:
         host=host, port=int(number), topic=topic, user=unquote(user), tls=tls,
         password=unquote(password) or (os.environ.get("MQTT_PASSWORD", "") if user else ""),
     )  # fmt: skip
+
+
+def _check_filter(topic: str) -> None:
+    """Refuse what no broker takes as a subscription: the client would only say so while it runs."""
+    levels = topic.split("/")
+    alone = all(level in ("#", "+") or not {"#", "+"} & set(level) for level in levels)
+    if not alone or "#" in levels[:-1] or len(topic.encode()) > LONGEST_TOPIC_BYTES:
+        raise UserError(
+            f"{topic!r} is no topic to subscribe to", "+ stands for one level, # for all at the end"
+        )
 
 
 @dataclass(kw_only=True)
@@ -123,7 +135,7 @@ class MqttSource:
         """Begin to connect; tries again for ever.
 
         Raises:
-            UserError: if paho-mqtt is missing or the topic is none.
+            UserError: if paho-mqtt is missing.
         """
         try:
             from paho.mqtt import client as paho
@@ -227,7 +239,10 @@ class MqttSource:
         if hasattr(asked, "CorrelationData"):
             properties.CorrelationData = asked.CorrelationData
         body = json.dumps(finite(receipt.as_json()))
-        client.publish(topic, body, qos=0, properties=properties)
+        try:
+            client.publish(topic, body, qos=0, properties=properties)
+        except ValueError as error:  # with wildcards, say: it is no reason to come once more
+            self._say(f"{topic[:60]!r} cannot be answered to: {error}")
 
     def _say(self, text: str) -> None:
         if text != self._last_note:

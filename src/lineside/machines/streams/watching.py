@@ -35,7 +35,10 @@ STATUS_SECONDS = 60.0
 QUIET_SECONDS = 3.0
 """A broker that sends nothing for so long has sent what it had."""
 GIVE_UP_SECONDS = 15.0
-"""With `once`, a file that keeps changing or a broker that is away is waited for so long."""
+"""With `once`, a file that keeps changing or a broker that is away is waited for so long.
+
+Time in which files are read and judged does not count: a backlog is no reason to give up.
+"""
 ONCE_PATIENCE_SECONDS = 2.0
 """With `once`, a file that cannot be read is refused after so long."""
 STORE_PAUSE_SECONDS = 5.0
@@ -175,6 +178,7 @@ class Watching:
     folders: list[FolderSource] = field(default_factory=list)
     http: Any = None
     mqtt: MqttSource | None = None
+    _looked_seconds: float = 0.0
 
     def add_folders(self, folders: Sequence[Path]) -> None:
         """Look into these."""
@@ -228,7 +232,8 @@ class Watching:
             if self.folders and now >= due:
                 due = self._look()
             served = self.desk.serve(min(0.1, max(due - now, 0.001)) if self.folders else 0.1)
-            if self.options.once and not served and self._is_done(now - started):
+            waited = now - started - self._looked_seconds
+            if self.options.once and not served and self._is_done(waited):
                 return
             self.teller.once("store", self.desk.trouble)
             self._check_sources()
@@ -258,6 +263,7 @@ class Watching:
                 trouble = True
             self.teller.once(f"folder {place}", source.trouble)
         now = time.monotonic()
+        self._looked_seconds += now - begun
         pause = self.options.interval_seconds
         if self.options.once:
             return now + min(pause, 0.3)
@@ -267,8 +273,8 @@ class Watching:
             return now + pause
         return now + max(pause, (now - begun) * (1 / WORK_SHARE - 1))
 
-    def _is_done(self, seconds: float) -> bool:
-        """Return whether everything that is there was taken."""
+    def _is_done(self, waited_seconds: float) -> bool:
+        """Return whether everything that is there was taken, or was waited for too long."""
         now = time.monotonic()
         if self.mqtt is not None and now - self.mqtt.newest < QUIET_SECONDS:
             return False
@@ -276,7 +282,7 @@ class Watching:
         left = sum(source.waiting for source in self.folders)
         if not away and not left:
             return True
-        if seconds < GIVE_UP_SECONDS:
+        if waited_seconds < GIVE_UP_SECONDS:
             return False
         if away:
             self.teller.refused += 1

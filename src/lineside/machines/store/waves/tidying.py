@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 DAY_US = 86_400 * MICROSECONDS
 SEGMENT_BYTES = 16 * 2**20
 """A segment is closed when its samples take so many bytes uncompressed, or its day is over."""
+SEGMENT_SNAPSHOTS = 2000
+"""Or when it holds so many: to find one in a file takes the longer the more it holds."""
 WAITING_BYTES = 512 * 2**20
 """If more than this waits in all, unfinished days are moved, too."""
 SMALL_BYTES = 4 * 2**20
@@ -121,7 +123,7 @@ def _move(store: Store, machine: tables.Row, everything: bool) -> int:
         newest = tables.newest_of(connection, number) or 0
     moved = 0
     for part in _parts(rows):
-        full = sum(size for _, _, size in part) >= SEGMENT_BYTES
+        full = _is_full(len(part), sum(size for _, _, size in part))
         if everything or full or part[0][0] // DAY_US < newest // DAY_US:
             _replace(store, number, name, [(at, seconds) for at, seconds, _ in part], [], False)
             moved += len(part)
@@ -136,11 +138,15 @@ def _parts(rows: Sequence[tuple[int, float, int]]) -> Iterator[list[tuple[int, f
         for row in day:
             part.append(row)
             size += row[2]
-            if size >= SEGMENT_BYTES:
+            if _is_full(len(part), size):
                 yield part
                 part, size = [], 0
         if part:
             yield part
+
+
+def _is_full(count: int, size: int) -> bool:
+    return count >= SEGMENT_SNAPSHOTS or size >= SEGMENT_BYTES
 
 
 def _thin(store: Store, machine: int) -> int:
