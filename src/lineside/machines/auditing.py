@@ -38,12 +38,14 @@ def audit(items: Sequence[Snapshot | Refusal], config: Config) -> list[Check]:
 
 
 def _unreadable(refused: Sequence[Refusal]) -> Check:
+    first = refused[0] if refused else None
+    named = "" if first is None or first.item in first.message else f"{first.item}: "
     return Check(
         name="unreadable or doubled snapshots",
         status="warn" if refused else "ok",
         count=len(refused),
         evidence=f"{len(refused)} snapshots cannot be used"
-        + (f", e.g. {refused[0].item}: {refused[0].message}" if refused else ""),
+        + (f", e.g. {named}{first.message}" if first else ""),
         hint="mend or remove them" if refused else "",
         items=tuple(r.item for r in refused[:MOST_NAMED]),
     )
@@ -56,9 +58,10 @@ def _each(name: str, machines: History, find: Callable[[list[Snapshot]], str], h
     evidence = "; ".join(f"{machine}: {text}" for machine, text in list(told.items())[:MOST_NAMED])
     return Check(
         name=name,
-        status="warn" if told else "ok",
+        status="warn" if told else "ok" if machines else "unknown",
         count=len(told),
-        evidence=evidence or f"{len(machines)} machines are fine",
+        evidence=evidence
+        or (f"{len(machines)} machines are fine" if machines else "there is no machine"),
         hint=hint if told else "",
     )
 
@@ -81,7 +84,8 @@ def _gaps(own: list[Snapshot]) -> str:
     if not len(steps):
         return ""
     long = steps[steps > GAP * np.median(steps)]
-    return f"{len(long)} gaps, the longest of {long.max() / 3600:.1f} h" if len(long) else ""
+    gaps = "1 gap of" if len(long) == 1 else f"{len(long)} gaps, the longest of"
+    return f"{gaps} {long.max() / 3600:.1f} h" if len(long) else ""
 
 
 def _interval(own: list[Snapshot]) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lineside.machines.detectors.detection import Rows
 from lineside.machines.fitted import Branch, Machine
 from lineside.machines.measurement import Measurement
-from lineside.machines.signals import Diagnosis, Engine, diagnose, speed_contradiction
+from lineside.machines.signals import Diagnosis, Engine, diagnose, speed_contradiction, spoken
 
 NAMED = 6
 LINES = 5
@@ -140,7 +140,6 @@ def closest(machine: Machine, row: Rows) -> NDArray[np.intp]:
 
 def words_for(machine: Machine, name: str) -> str:
     """Return a feature's name for people, with the band it listens to."""
-    channel, _, kind = name.rpartition(".")
     band = machine.layout.frequencies_hz(name)
     where = f" ({band[0]:.0f} to {band[1]:.0f} Hz)" if band else ""
-    return f"{kind.replace('_', ' ')} of {channel}{where}"
+    return f"{spoken(name)}{where}"

@@ -35,7 +35,9 @@ def _fit(name: str, split: Split, config: Config, run: Run) -> MachinesModel:
 
     machines = by_machine(split.train)
     if not machines:
-        raise UserError("there is no snapshot to learn from", "see the audit: amount")
+        raise UserError(
+            "there is no snapshot to learn from", "lineside machines audit DATA says why"
+        )
     later = by_machine(split.calibration)
     options = options_of(name, config)
     found = {}

@@ -49,9 +49,11 @@ def explain_to_page(path: Path, model: Path, out: Path) -> str:
         UserError: if there is no readable snapshot, or the model is of another application.
     """
     fitted = model_of(model)
-    items = [found for found in find_snapshots(path) if isinstance(found, Snapshot)]
+    found = find_snapshots(path)
+    items = [one for one in found if isinstance(one, Snapshot)]
     if not items:
-        raise UserError(f"{path} holds no readable snapshot", "check its files")
+        why = next(one for one in found if isinstance(one, Refusal))
+        raise UserError(f"{path} holds no readable snapshot: {why.message}", why.hint)
     told = fitted.explain(max(items, key=lambda item: item.time))
     return write_explanation(
         out, told.item, f"model {fitted.identity}", told, "The newest snapshot that was given."

@@ -151,7 +151,13 @@ class Session:
         events = [Event(kind="sensor fault", text=f.sentence) for f in begun]
         ended = [name for name in before if name not in now]
         if ended:
-            events.append(Event(kind="sensor well", text=f"over: {', '.join(ended)}"))
+            told = [
+                f"{name.removeprefix('value.')}: {kind}"
+                for name, _, kind in (one.rpartition(": ") for one in ended)
+            ]
+            events.append(
+                Event(kind="sensor well", text=f"sensor fault is over ({', '.join(told)})")
+            )
         return tuple(events)
 
     def _judge(self, measurement: Measurement, row: Rows, events: tuple[Event, ...]) -> Verdict:

@@ -14,6 +14,7 @@ from lineside.machines.items import Snapshot
 from lineside.machines.measurement import Measurement
 from lineside.machines.operation import learn_operation
 from lineside.machines.reading import load_measurement
+from lineside.machines.signals import spoken
 
 LOOKED_AT = 60
 """Snapshots of a machine, spread over the time it is learned from."""
@@ -63,7 +64,7 @@ def _words(values: NDArray[np.float64], names: Sequence[str]) -> str:
     if abs(moves[worst]) <= steady_drift(len(values)):
         return ""
     way = "rises" if moves[worst] > 0 else "falls"
-    return f"{names[worst]} {way} by {abs(moves[worst]):.1f} robust spreads"
+    return f"{spoken(names[worst])} {way} by {abs(moves[worst]):.1f} robust spreads"
 
 
 def _loaded(snapshot: Snapshot) -> Measurement | None:

@@ -39,8 +39,10 @@ def find_snapshots(data: Path) -> list[Snapshot | Refusal]:
     """Return every snapshot of a folder (or of one file), and a refusal for what cannot be used.
 
     Raises:
-        UserError: if nothing that could be a snapshot is there.
+        UserError: if it does not exist, or nothing that could be a snapshot is there.
     """
+    if not data.exists():
+        raise UserError(f"{data} does not exist", "check the path of the data")
     found: list[Snapshot | Refusal] = []
     for machine, files in machines_in(data):
         found += _ordered(machine, files, read_sidecar(files[0].parent))
@@ -134,7 +136,8 @@ def _ordered(machine: str, files: Sequence[Path], sidecar: Sidecar) -> list[Snap
     for snapshot in sorted(timed, key=lambda s: (s.time, str(s.path), s.place)):
         if snapshot.time in seen:
             says = "is a second snapshot of the same time"
-            refused.append(_refused(snapshot, says, "remove the copy; the first one is used"))
+            hint = "the first one is used; remove it if it is a copy, or else mend its time"
+            refused.append(_refused(snapshot, says, hint))
             continue
         seen.add(snapshot.time)
         kept.append(snapshot)
@@ -146,11 +149,8 @@ def _has_time(snapshot: Snapshot) -> bool:
 
 
 def _refused(snapshot: Snapshot, says: str, hint: str) -> Refusal:
-    return Refusal(
-        item=f"{snapshot.path}[{snapshot.place}]",
-        message=f"snapshot {snapshot.place} of {snapshot.path.name} ({snapshot.machine}) {says}",
-        hint=hint,
-    )
+    item = f"{snapshot.path}[{snapshot.place}]"
+    return Refusal(item=item, message=f"{item} of {snapshot.machine} {says}", hint=hint)
 
 
 def _place_in_order(path: Path) -> tuple[int, str]:

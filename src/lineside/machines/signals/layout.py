@@ -220,6 +220,14 @@ def make_layout(
     )
 
 
+def spoken(name: str) -> str:
+    """Return a feature's name for people: ``envelope level of x``, or the name of a slow value."""
+    if name.startswith("value."):
+        return name.removeprefix("value.")
+    channel, _, kind = name.rpartition(".")
+    return f"{kind.replace('_', ' ')} of {channel}"
+
+
 def fast_length(samples: int) -> int:
     """Return the longest length up to `samples` whose transform is fast.
 

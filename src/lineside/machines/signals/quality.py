@@ -175,7 +175,9 @@ def _any(channel: Channel) -> bool:
 
 
 def _fault(sensor: str, kind: Kind, says: str) -> SensorFault:
-    return SensorFault(sensor=sensor, kind=kind, sentence=f"sensor {sensor} {says}")
+    return SensorFault(
+        sensor=sensor, kind=kind, sentence=f"sensor {sensor.removeprefix('value.')} {says}"
+    )
 
 
 def _channel_faults(

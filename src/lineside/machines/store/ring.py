@@ -35,7 +35,8 @@ class Ring:
     def __post_init__(self) -> None:
         if self.days < 0 or self.thin_hours <= 0 or self.around_hours < 0 or self.max_gb <= 0:
             raise UserError(
-                "days and around_hours are not negative, thin_hours and max_gb above 0", "see Ring"
+                "days to keep (and hours around alarms) are not negative, gigabytes above 0",
+                "e.g. --keep-days 14 --max-gb 20",
             )
 
     def oldest_full_us(self, newest_us: int) -> int:
