@@ -41,10 +41,10 @@ from benchmarks.attacked import (
     point_crops,
 )
 from benchmarks.results import Say, plain
-from lineside.core.adversarial import trace
 from lineside.core.contract import Better, Estimate, Metric, Outcome
-from lineside.core.measures import Ranking, estimate, rank
-from lineside.core.measures.bootstrap import Floats, each_outcome
+from lineside.core.explain import adversarial_trace as trace
+from lineside.core.statistics import Ranking, estimate, rank
+from lineside.core.statistics.bootstrap import Floats, each_outcome
 
 FALSE_ALARMS = (0.01, 0.05, 0.10)
 MAIN, SECOND = "plain", "shifted"

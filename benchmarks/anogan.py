@@ -24,9 +24,9 @@ import safetensors.torch
 from benchmarks import tile
 from benchmarks.results import Say, plain
 from lineside.core.contract import Estimate, Outcome
-from lineside.core.files import write_json
-from lineside.core.measures import estimate, paired_difference
-from lineside.core.run import rng_of
+from lineside.core.run.files import write_json
+from lineside.core.run.folder import rng_of
+from lineside.core.statistics import estimate, paired_difference
 from lineside.parts.anogan.detector import AnoGAN, fit_anogan
 from lineside.parts.anogan.figures import sample_figures
 from lineside.parts.anogan.guards import against_chance

@@ -19,10 +19,11 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor, nn
 
 from benchmarks import tile
-from lineside.core.adversarial import attacks, trace
-from lineside.core.files import read_json, write_json
-from lineside.core.loop import Training, train
-from lineside.core.run import rng_of
+from lineside.core.explain import adversarial_attacks as attacks
+from lineside.core.explain import adversarial_trace as trace
+from lineside.core.run.files import read_json, write_json
+from lineside.core.run.folder import rng_of
+from lineside.core.training.loop import Training, train
 from lineside.parts import robustness
 from lineside.parts.adversarial_row import OnPixels
 from lineside.parts.crops import crop_pool, draw_batch, varied

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.results import Say, plain
-from lineside.core import explanation
+from lineside.core import explain
 
 NETS = 20
 SAMPLES, SHARE = 5, 0.15
@@ -106,8 +106,8 @@ def sanity_cascade(say: Say, seeds: int = CASCADE_SEEDS, steps: int = 150) -> No
     with torch.inference_mode():
         right = (network(pixels.double())[:, 0] > 0) == (labels > 0)
     say("sanity_net_accuracy", plain(float(right.double().mean()), "fraction", len(labels)))
-    for name, explain in explainers(inputs).items():
-        rows = [explanation.cascade(network, explain, seed=seed) for seed in range(seeds)]
+    for name, explainer in explainers(inputs).items():
+        rows = [explain.cascade(network, explainer, seed=seed) for seed in range(seeds)]
         half = len(rows[0]) // 2 - 1
         for stage, place in (("half", half), ("all", -1)):
             for kind in ("absolute", "signed", "ssim"):
@@ -117,14 +117,14 @@ def sanity_cascade(say: Say, seeds: int = CASCADE_SEEDS, steps: int = 150) -> No
                 say(f"sanity_{name}_{stage}_{kind}", number)
 
 
-def explainers(inputs: Tensor, target: int = 0) -> dict[str, explanation.randomisation.Explain]:
+def explainers(inputs: Tensor, target: int = 0) -> dict[str, explain.sanity_checks.Explain]:
     """Return every method that makes a 2-D map of `trained_network`, summed over channels."""
     maps: dict[str, Callable[..., Tensor]] = {
-        "gradient": explanation.saliency,
-        "gradient_times_input": explanation.gradient_times_input,
-        "integrated_gradients": explanation.integrated_gradients,
-        "smoothgrad": explanation.smoothgrad,
-        "guided_backprop": explanation.guided_backprop,
+        "gradient": explain.saliency,
+        "gradient_times_input": explain.gradient_times_input,
+        "integrated_gradients": explain.integrated_gradients,
+        "smoothgrad": explain.smoothgrad,
+        "guided_backprop": explain.guided_backprop,
     }
 
     def signed(network: nn.Module, of: Callable[..., Tensor]) -> Tensor:
@@ -132,12 +132,10 @@ def explainers(inputs: Tensor, target: int = 0) -> dict[str, explanation.randomi
 
     def cam(network: nn.Module) -> Tensor:
         layer = network.get_submodule("8")
-        return explanation.upsample(
-            explanation.grad_cam(network, layer, inputs, target), inputs.shape[2:]
-        )
+        return explain.upsample(explain.grad_cam(network, layer, inputs, target), inputs.shape[2:])
 
     def covered(network: nn.Module) -> Tensor:
-        return explanation.occlusion(network, inputs, target, window=4, stride=4)
+        return explain.occlusion(network, inputs, target, window=4, stride=4)
 
     found = {name: functools.partial(signed, of=of) for name, of in maps.items()}
     return {**found, "grad_cam": cam, "occlusion": covered}
@@ -204,20 +202,20 @@ def _recurrent(number: int, *, kind: type[nn.LSTM] | type[nn.GRU]) -> Case:
 def _ours(it: Case) -> dict[str, Tensor]:
     net, x, target = it.network, it.inputs, it.target
     found = {
-        "saliency": explanation.saliency(net, x, target),
-        "gradient_times_input": explanation.gradient_times_input(net, x, target),
-        "integrated_gradients": explanation.integrated_gradients(net, x, target),
-        "guided_backprop": explanation.guided_backprop(net, x, target),
-        "smoothgrad": explanation.smoothgrad(net, x, target, samples=SAMPLES, share=SHARE),
-        "grad_cam": explanation.grad_cam(net, it.ours, x, target, channel_axis=it.channel_axis),
-        "occlusion": explanation.occlusion(
+        "saliency": explain.saliency(net, x, target),
+        "gradient_times_input": explain.gradient_times_input(net, x, target),
+        "integrated_gradients": explain.integrated_gradients(net, x, target),
+        "guided_backprop": explain.guided_backprop(net, x, target),
+        "smoothgrad": explain.smoothgrad(net, x, target, samples=SAMPLES, share=SHARE),
+        "grad_cam": explain.grad_cam(net, it.ours, x, target, channel_axis=it.channel_axis),
+        "occlusion": explain.occlusion(
             net, x, target, window=4, stride=3, whole_axis=it.whole_axis, baseline=0.2
         ),
     }
     if it.channel_axis == 1:
-        found["guided_grad_cam"] = explanation.guided_grad_cam(net, it.ours, x, target)
+        found["guided_grad_cam"] = explain.guided_grad_cam(net, it.ours, x, target)
     if it.time_axis is not None:
-        found["spectral_gradient_times_input"] = explanation.spectral_gradient_times_input(
+        found["spectral_gradient_times_input"] = explain.spectral_gradient_times_input(
             net, x, target, axis=it.time_axis
         )
     return found
@@ -261,7 +259,7 @@ def _noise_tunnel(net: nn.Module, item: Tensor, target: int) -> Tensor:
     from captum import attr
 
     spread = SHARE * float(item.max() - item.min())
-    noise = spread * explanation.gradients.standard_noise(item, SAMPLES, 0)[:, 0]
+    noise = spread * explain.gradients.standard_noise(item, SAMPLES, 0)[:, 0]
     with mock.patch("torch.normal", lambda mean, spread: noise):
         found: Tensor = attr.NoiseTunnel(attr.Saliency(net)).attribute(
             item.clone(), nt_type="smoothgrad", nt_samples=SAMPLES, stdevs=spread,

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.results import ROOT, Say
 from lineside.core.contract import Better, Estimate
-from lineside.core.files import write_json
+from lineside.core.run.files import write_json
 
 SEEDS = tuple(range(5))
 EPOCHS = 600

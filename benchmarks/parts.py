@@ -18,7 +18,7 @@ from scipy import stats
 from benchmarks import findings, resources, robust, sets, tile, tile_audit
 from benchmarks.results import Say, plain, print_results, run_results
 from lineside.core.contract import Estimate, Outcome
-from lineside.core.risk import simulate_certificates
+from lineside.core.statistics import simulate_certificates
 from lineside.parts.config import METHOD_NAMES
 
 CALIBRATION_PARTS = 30

@@ -25,10 +25,10 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from benchmarks import sets, tile
 from lineside.core.contract import UserError
-from lineside.core.files import write_json
-from lineside.core.loop import Progress
-from lineside.core.measures import average_precision
-from lineside.core.run import rng_of
+from lineside.core.run.files import write_json
+from lineside.core.run.folder import rng_of
+from lineside.core.statistics import average_precision
+from lineside.core.training.loop import Progress
 from lineside.parts.detection import Example
 from lineside.parts.images import load_example
 from lineside.parts.lite_patches import fit_lite_patches

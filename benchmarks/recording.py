@@ -24,11 +24,11 @@ from benchmarks import tile
 from benchmarks.attacked import SmallVGG
 from benchmarks.results import Say, plain
 from lineside.core.contract import Estimate
-from lineside.core.files import read_json, write_json
-from lineside.core.loop import Training, train
-from lineside.core.measures import proportion
-from lineside.core.recorder import Recorder
-from lineside.core.run import rng_of
+from lineside.core.run.files import read_json, write_json
+from lineside.core.run.folder import rng_of
+from lineside.core.statistics import proportion
+from lineside.core.training.loop import Training, train
+from lineside.core.training.recorder import Recorder
 from lineside.parts.crop_looks import look_at_crop
 from lineside.parts.crops import crop_pool
 from lineside.parts.networks import initialise, vgg19_quarter

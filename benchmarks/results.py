@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lineside.core.contract import Better, Estimate, UserError
-from lineside.core.files import finite, write_json
+from lineside.core.run.files import finite, write_json
 
 Say = Callable[[str, Estimate], None]
 """Publishes one number under its name."""

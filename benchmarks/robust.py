@@ -9,9 +9,9 @@ import numpy as np
 
 from benchmarks import tile
 from benchmarks.results import Say, plain
-from lineside.core.files import write_json
-from lineside.core.measures import auroc
-from lineside.core.run import rng_of
+from lineside.core.run.files import write_json
+from lineside.core.run.folder import rng_of
+from lineside.core.statistics import auroc
 from lineside.parts.recipes import RECIPES
 from lineside.parts.robustness import SEVERITIES, SUITE, degrade
 

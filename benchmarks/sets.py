@@ -14,10 +14,10 @@ import numpy as np
 from benchmarks import tile
 from benchmarks.results import Say, plain
 from lineside.core.contract import Estimate, Metric, Outcome
-from lineside.core.files import finite, write_json
-from lineside.core.measures import estimate
-from lineside.core.recorder import peak_memory_mb
-from lineside.core.run import rng_of
+from lineside.core.run.files import finite, write_json
+from lineside.core.run.folder import rng_of
+from lineside.core.statistics import estimate
+from lineside.core.training.recorder import peak_memory_mb
 from lineside.parts.config import METHOD_NAMES, Config
 from lineside.parts.data import split
 from lineside.parts.images import load_example

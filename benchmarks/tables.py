@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.machines import headlines as machines
 from benchmarks.machines.headlines import Row
 from benchmarks.results import RESULTS, ROOT
-from lineside.core.files import write_bytes
+from lineside.core.run.files import write_bytes
 from lineside.parts.config import METHOD_NAMES
 
 PAGES = (

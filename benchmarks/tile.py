@@ -21,9 +21,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from benchmarks.remember import METHODS, remember_trunk
 from lineside.core.contract import Estimate, UserError
-from lineside.core.files import write_json
-from lineside.core.measures import auroc, average_precision, fpr_at_recall
-from lineside.core.run import rng_of
+from lineside.core.run.files import write_json
+from lineside.core.run.folder import rng_of
+from lineside.core.statistics import auroc, average_precision, fpr_at_recall
 from lineside.parts.detection import Example
 from lineside.parts.images import load_example
 from lineside.parts.items import GOOD, PartImage

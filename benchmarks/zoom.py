@@ -21,11 +21,11 @@ from scipy import ndimage
 
 from benchmarks import tile
 from benchmarks.results import Say, plain
-from lineside.core import explanation
+from lineside.core import explain
 from lineside.core.contract import Estimate, Metric, Outcome
-from lineside.core.files import write_json
-from lineside.core.measures import estimate
-from lineside.core.run import rng_of
+from lineside.core.run.files import write_json
+from lineside.core.run.folder import rng_of
+from lineside.core.statistics import estimate
 from lineside.parts.crops import Corner, padded, with_channels
 from lineside.parts.detection import Detector, Example, Image, Mask
 from lineside.parts.metrics import to_pixels
@@ -202,7 +202,7 @@ def _measured(
     named, count = ndimage.label(grown, structure=np.ones((3, 3)))
     defects = [(named == number) & mask for number in range(1, count + 1)]
     hits = {name: sum(_hit(windows, d) for d in defects) for name, windows in found.items()}
-    pointing = {name: explanation.pointing_hit(m, mask) for name, m in maps.items()}
+    pointing = {name: explain.pointing_hit(m, mask) for name, m in maps.items()}
     return {
         "id": example.id, "part": example.part, "kind": example.label,
         "defects": {**hits, "all": count},

@@ -26,10 +26,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lineside.core import information
+from lineside.core.explain import information_plane as information
 from lineside.core.contract import Figure
-from lineside.core.information_plots import plane_figures
-from lineside.core.snapshots import log_spaced
+from lineside.core.explain.information_plots import plane_figures
+from lineside.core.training.weight_snapshots import log_spaced
 
 WIDTHS = (12, 10, 7, 5, 4, 3, 2)
 THRESHOLD = 8.519687

@@ -32,8 +32,8 @@ from benchmarks.machines.traces import (
 )
 from benchmarks.results import Say
 from lineside.core.contract import Estimate, UserError
-from lineside.core.files import write_json
-from lineside.core.run import rng_of
+from lineside.core.run.files import write_json
+from lineside.core.run.folder import rng_of
 from lineside.machines import detectors
 from lineside.machines.detectors.detection import Rows
 from lineside.machines.items import Snapshot

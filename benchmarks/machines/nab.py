@@ -19,8 +19,8 @@ import numpy as np
 from benchmarks.machines.histories import DATA, SEEDS, STORE, Floats, watch
 from benchmarks.results import Say, plain
 from lineside.core.contract import Better, Estimate, Refusal, UserError
-from lineside.core.files import write_json
-from lineside.core.run import rng_of
+from lineside.core.run.files import write_json
+from lineside.core.run.folder import rng_of
 from lineside.machines.alarms import Rules
 from lineside.machines.config import DEEP, Config
 from lineside.machines.items import Snapshot

@@ -42,8 +42,8 @@ from benchmarks.machines.histories import (
 )
 from benchmarks.results import Say, plain
 from lineside.core.contract import Estimate
-from lineside.core.files import write_json
-from lineside.core.run import rng_of
+from lineside.core.run.files import write_json
+from lineside.core.run.folder import rng_of
 from lineside.machines import detectors
 from lineside.machines.alarms import Rules, calibrate
 from lineside.machines.detectors.detection import Detector, Rows

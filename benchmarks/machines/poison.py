@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from benchmarks.results import Say, plain
-from lineside.core.artefact import save_model
 from lineside.core.contract import Estimate, UserError
-from lineside.core.files import write_json
-from lineside.core.measures import proportion
-from lineside.core.run import rng_of
+from lineside.core.run.files import write_json
+from lineside.core.run.folder import rng_of
+from lineside.core.run.model_store import save_model
+from lineside.core.statistics import proportion
 from lineside.machines import Config
 from lineside.machines.alarms import Alarm, Calibration, calibrate
 from lineside.machines.data import split

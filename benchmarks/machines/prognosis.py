@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from benchmarks.machines.simulated import FAULTS, learned, machine_rig, measurements
 from benchmarks.results import Say, commit
 from lineside.core.contract import Better, Estimate, Refusal
-from lineside.core.files import write_json
-from lineside.core.measures import proportion
-from lineside.core.run import rng_of
+from lineside.core.run.files import write_json
+from lineside.core.run.folder import rng_of
+from lineside.core.statistics import proportion
 from lineside.machines import prognosis
 from lineside.machines.session import Session
 from lineside.machines.simulation import Story, tell

@@ -22,9 +22,9 @@ from scipy.stats import chi2
 
 from benchmarks.results import Say
 from lineside.core.contract import Better, Estimate, Refusal
-from lineside.core.files import write_json
-from lineside.core.measures import proportion
-from lineside.core.run import rng_of
+from lineside.core.run.files import write_json
+from lineside.core.run.folder import rng_of
+from lineside.core.statistics import proportion
 from lineside.machines import Config, judging
 from lineside.machines.alarms import Alarm, Rules
 from lineside.machines.alarms.calibration import MONTH_SECONDS

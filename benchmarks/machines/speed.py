@@ -24,8 +24,8 @@ from benchmarks.machines.simulated import (
     over_machines,
 )
 from benchmarks.results import Say
-from lineside.core.measures import proportion
-from lineside.core.run import rng_of
+from lineside.core.run.folder import rng_of
+from lineside.core.statistics import proportion
 from lineside.machines.alarms import calibrate
 from lineside.machines.detectors import fit_pca, fit_trend
 from lineside.machines.detectors.detection import Detector, Rows

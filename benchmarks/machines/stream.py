@@ -31,7 +31,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.machines.senders import Mosquitto, MqttSender, free_port, post, write_file
 from benchmarks.results import Say, plain
 from lineside.core.contract import Refusal
-from lineside.core.store import reading, writing
+from lineside.core.database import reading, writing
 from lineside.machines import Config
 from lineside.machines.data import split
 from lineside.machines.items import Snapshot

@@ -24,8 +24,8 @@ from benchmarks.machines.histories import (
     features,
     ims,
 )
-from lineside.core.files import write_json
-from lineside.core.run import rng_of
+from lineside.core.run.files import write_json
+from lineside.core.run.folder import rng_of
 from lineside.machines import detectors
 from lineside.machines.alarms import Calibration, Rules, calibrate
 from lineside.machines.detectors.detection import Rows

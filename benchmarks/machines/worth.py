@@ -20,9 +20,9 @@ import numpy as np
 
 from benchmarks.results import Say, commit
 from lineside.core.contract import Split
-from lineside.core.files import finite, write_json
-from lineside.core.measures import proportion
-from lineside.core.run import rng_of
+from lineside.core.run.files import finite, write_json
+from lineside.core.run.folder import rng_of
+from lineside.core.statistics import proportion
 from lineside.machines.config import METHOD_NAMES, Config
 from lineside.machines.data import split as split_items
 from lineside.machines.items import Snapshot

@@ -38,7 +38,7 @@ app.command(
     name="machines",
     help="Is this machine still healthy? Condition monitoring from vibration.",
 )
-app.command("lineside.core.doctor:doctor", name="doctor", help="Say what this machine has.")
+app.command("lineside.doctor:doctor", name="doctor", help="Say what this machine has.")
 
 
 def main(argv: list[str] | None = None) -> int:

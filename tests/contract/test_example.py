@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lineside.core import artefact
 from lineside.core.contract import UserError
-from lineside.core.progress import Progress
-from lineside.core.run import Run, Stopped
+from lineside.core.run import model_store
+from lineside.core.run.folder import Run, Stopped
+from lineside.core.run.progress import Progress
 from lineside.core.workflow import evaluate, train
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "architecture.md"
@@ -24,7 +24,7 @@ def toy(monkeypatch):
     module = types.ModuleType("lineside.toy")
     monkeypatch.setitem(sys.modules, "lineside.toy", module)
     exec(compile(code.group(1), str(DOCS), "exec"), module.__dict__)
-    monkeypatch.setattr(artefact, "APPLICATIONS", ("parts", "toy"))
+    monkeypatch.setattr(model_store, "APPLICATIONS", ("parts", "toy"))
     return module
 
 
@@ -52,7 +52,7 @@ def test_it_trains_reports_and_evaluates(toy, numbers, tmp_path):
     for name in ("config.json", "environment.json", "split.csv", "outcomes.csv", "report.json"):
         assert (tmp_path / "run" / name).exists()
     assert "Operating point" in (tmp_path / "run/models/distance/MODEL_CARD.md").read_text()
-    loaded = artefact.load_model(tmp_path / "run")
+    loaded = model_store.load_model(tmp_path / "run")
     assert loaded.mean == pytest.approx(study.best.model.mean)
     with pytest.raises(UserError, match="were used to make this model"):
         evaluate("toy", numbers, tmp_path / "run", toy.Config(), Progress(quiet=True))
@@ -97,7 +97,7 @@ def test_a_tampered_model_is_refused(toy, numbers, tmp_path, name, change, words
     path = tmp_path / "run" / "models" / "distance" / name
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(UserError, match=words):
-        artefact.load_model(tmp_path / "run")
+        model_store.load_model(tmp_path / "run")
 
 
 def test_a_crash_leaves_a_failed_run_with_a_log(toy, tmp_path):

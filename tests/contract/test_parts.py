@@ -8,7 +8,6 @@ import json
 import pytest
 
 from lineside import parts
-from lineside.core import artefact
 from lineside.core.contract import (
     Application,
     Check,
@@ -21,6 +20,7 @@ from lineside.core.contract import (
     Section,
     Split,
 )
+from lineside.core.run import model_store
 from lineside.core.workflow import read
 from lineside.parts.commands import app
 
@@ -92,7 +92,7 @@ def test_methods_come_predicting_one_first(config):
 
 
 def test_one_outcome_per_item_and_calibration_round_trip(trained, split, config, tmp_path):
-    model = artefact.load_model(trained)
+    model = model_store.load_model(trained)
     found = parts.outcomes(model, split.calibration)
     assert all(isinstance(outcome, Outcome) for outcome in found)
     assert [o.item for o in found] == [i.id for i in split.calibration]
@@ -102,8 +102,8 @@ def test_one_outcome_per_item_and_calibration_round_trip(trained, split, config,
     assert fresh.operating_block() == {}
     calibrated = parts.calibrate(fresh, found, config)
     assert calibrated.threshold == model.threshold, "as the training set it"
-    artefact.save_model(tmp_path / "copy", "parts", calibrated)
-    again = artefact.load_model(tmp_path / "copy")
+    model_store.save_model(tmp_path / "copy", "parts", calibrated)
+    again = model_store.load_model(tmp_path / "copy")
     assert again.identity == model.identity
     assert json.dumps(again.operating_block()) == json.dumps(calibrated.operating_block())
     assert again.predict(split.test) == dataclasses.replace(
@@ -112,7 +112,7 @@ def test_one_outcome_per_item_and_calibration_round_trip(trained, split, config,
 
 
 def test_results_keep_their_protocol_and_keys(trained, split):
-    model = artefact.load_model(trained)
+    model = model_store.load_model(trained)
     results = model.predict(split.test[:2])
     for result in results:
         assert isinstance(result, Result)
@@ -152,7 +152,7 @@ def test_a_finished_run_holds_what_it_promises(trained, split):
     for name in kinds:
         card = (trained / "models" / name / "MODEL_CARD.md").read_text()
         assert "Operating point" in card
-        model = artefact.load_model(trained / "models" / name)
+        model = model_store.load_model(trained / "models" / name)
         assert model.operating.point.model == model.identity
 
 

@@ -12,7 +12,7 @@ from benchmarks.machines.senders import write_file as put
 
 from lineside import machines
 from lineside.core.contract import Refusal
-from lineside.core.store import reading
+from lineside.core.database import reading
 from lineside.machines.data import split
 from lineside.machines.judging import calibrate, outcomes
 from lineside.machines.learning.fitting import learn_machine

@@ -8,7 +8,7 @@ import pytest
 from scipy.io import savemat, wavfile
 
 from lineside.core.contract import Refusal, UserError
-from lineside.core.progress import Progress
+from lineside.core.run.progress import Progress
 from lineside.core.workflow import train
 from lineside.machines.auditing import audit
 from lineside.machines.config import Config
@@ -208,7 +208,7 @@ def test_times_that_are_doubled_missing_or_out_of_order(folder, model):
     np.savez(folder / "history.npz", acc=acc, fs=12800, t=np.array(times), channels=["x", "y"])
     verdicts, refused = judged(folder, model)
     assert [v.time for v in verdicts] == sorted(times[:2] + times[3:4])
-    assert sorted(r.message.split(f"({MACHINE}) ")[1] for r in refused) == [
+    assert sorted(r.message.split(f"of {MACHINE} ")[1] for r in refused) == [
         "has no time", "has no time", "is a second snapshot of the same time",
     ]  # fmt: skip
     checks = audit(find_snapshots(folder.parent), Config())

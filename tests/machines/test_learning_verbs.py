@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lineside.cli import main
-from lineside.core.progress import Progress
+from lineside.core.run.progress import Progress
 from lineside.core.workflow import train
 from lineside.machines import Config
 from lineside.machines.simulation import Rig, Story, save_history, tell

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lineside.core.contract import Refusal, UserError
-from lineside.core.run import Stopped
+from lineside.core.run.folder import Stopped
 from lineside.machines import Config, detectors
 from lineside.machines.detectors.scaling import Scaling, fit_scaling
 from lineside.machines.fleet import options_of

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from lineside.core import artefact
 from lineside.core.contract import Refusal, UserError
-from lineside.core.progress import Progress
+from lineside.core.run import model_store
+from lineside.core.run.progress import Progress
 from lineside.core.workflow import train
 from lineside.machines import Config
 from lineside.machines.auditing import audit
@@ -66,7 +66,7 @@ def unlabelled(fleet, folder, name):
 
 
 def test_every_learning_is_in_the_ledger_and_a_drift_needs_a_consent(run):
-    model = artefact.load_model(run)
+    model = model_store.load_model(run)
     for machine in model.machines.values():
         (row,) = machine.ledger
         assert row.rows == 64 and row.by == "" and row.decided is None
@@ -84,7 +84,7 @@ def test_every_learning_is_in_the_ledger_and_a_drift_needs_a_consent(run):
 
 
 def test_the_table_and_the_lines_say_who_consented(run):
-    model = artefact.load_model(run)
+    model = model_store.load_model(run)
     table = learned_table(model)
     assert [row[0] for row in table.rows] == ["fan", "mill", "pump"]
     assert all(len(row) == len(table.columns) for row in table.rows)
@@ -104,13 +104,13 @@ def test_the_audit_tells_of_a_drift_before_anything_is_learned(fleet):
 
 
 def test_a_consent_makes_a_child_that_judges_alike(run, tmp_path, fleet):
-    model = artefact.load_model(run)
+    model = model_store.load_model(run)
     with pytest.raises(UserError, match="robust spreads") as told:
         give_consent(run, tmp_path / "no", machine="mill", consent=Consent(by="Kim"))
     assert "--by NAME and --why REASON" in told.value.hint
     assert not (tmp_path / "no").exists()
     lines = give_consent(run, tmp_path / "child", machine="mill", consent=KIM)
-    child = artefact.load_model(tmp_path / "child")
+    child = model_store.load_model(tmp_path / "child")
     assert f"child model {child.identity} of {model.identity}" in lines[-1]
     assert not notes(child)
     assert [row.by for row in child.machines["mill"].ledger] == ["", "Kim"]
@@ -144,7 +144,7 @@ def test_a_machine_is_learned_anew_and_the_others_stay_as_they_are(run, fleet, t
     consent = dataclasses.replace(KIM, over_alarm=True)
     out = tmp_path / "child"
     lines = learn_anew(data, run, out, machine="pump", since="2026-01-11", consent=consent)
-    parent, child = artefact.load_model(run), artefact.load_model(out)
+    parent, child = model_store.load_model(run), model_store.load_model(out)
     described = json.loads((out / "model.json").read_text())
     assert described["parent"] == parent.identity and described["id"] == child.identity
     row = child.machines["pump"].ledger[-1]
@@ -175,7 +175,7 @@ def test_a_new_machine_is_one_more_key(run, fleet, tmp_path):
     with pytest.raises(UserError, match=r"learning new from .* without a person's consent"):
         learn_anew(fleet, run, tmp_path / "x", machine="new", since="2026-01-01", consent=Consent())
     learn_anew(fleet, run, tmp_path / "child", machine="new", since="2026-01-01", consent=KIM)
-    child = artefact.load_model(tmp_path / "child")
+    child = model_store.load_model(tmp_path / "child")
     assert sorted(child.machines) == ["fan", "mill", "new", "pump"]
     assert child.machines["new"].ledger[0].shift == 0.0
     items = [s for s in find_snapshots(fleet) if s.machine == "new"][96:]

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from lineside.core import artefact
 from lineside.core.contract import Refusal, UserError
-from lineside.core.progress import Progress
+from lineside.core.run import model_store
+from lineside.core.run.progress import Progress
 from lineside.core.workflow import train
 from lineside.machines import Config
 from lineside.machines.config import METHOD_NAMES
@@ -42,7 +42,7 @@ def run(fleet, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(run):
-    return artefact.load_model(run)
+    return model_store.load_model(run)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_what_was_learned_from_is_not_judged(model, fleet, later):
 
 @pytest.mark.parametrize("method", ["pca", "lstm_ae"])
 def test_stream_batch_and_replay_agree_wherever_they_are_cut(run, later, method):
-    model = artefact.load_model(run / "models" / method)
+    model = model_store.load_model(run / "models" / method)
     batch = [v.as_json() for v in model.predict(later)]
     rng = np.random.default_rng(0)
     session, found = model.session("pump"), []

@@ -75,7 +75,7 @@ def counts(store):
     """How many rows each table holds."""
     from sqlalchemy import func, select
 
-    from lineside.core.store import reading
+    from lineside.core.database import reading
     from lineside.machines.store.tables import METADATA
 
     with reading(store.engine) as connection:

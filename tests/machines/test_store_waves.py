@@ -12,7 +12,7 @@ import pytest
 from tests.databases import new_database
 
 from lineside.core.contract import UserError
-from lineside.core.store import reading, writing
+from lineside.core.database import reading, writing
 from lineside.machines.measurement import Channel, Measurement
 from lineside.machines.model import MachinesModel
 from lineside.machines.store import Ring, open_store, queries

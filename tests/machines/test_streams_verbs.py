@@ -5,8 +5,8 @@ import json
 import pytest
 from tests.machines.streaming import learn_fleet
 
-from lineside.core.artefact import save_model
 from lineside.core.contract import UserError
+from lineside.core.run.model_store import save_model
 from lineside.machines.reading import load_measurement
 from lineside.machines.store import open_store
 from lineside.machines.store.queries import actions

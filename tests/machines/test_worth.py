@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lineside.core.contract import Outcome, Split
-from lineside.core.run import rng_of
+from lineside.core.run.folder import rng_of
 from lineside.machines.chapters import verdicts
 from lineside.machines.config import Config
 from lineside.machines.data import split as split_items

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lineside.core.adversarial.attacks import outputs, predicted_class
 from lineside.core.contract import Figure, Table
+from lineside.core.explain.adversarial_attacks import outputs, predicted_class
 from lineside.parts import adversarial_row as row
 from lineside.parts import networks
 from lineside.parts.items import PartImage

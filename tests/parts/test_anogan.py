@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lineside.core.contract import Estimate, UserError
-from lineside.core.run import Stopped
+from lineside.core.run.folder import Stopped
 from lineside.parts.anogan import guards
 from lineside.parts.anogan.adversarial import gradient_penalty, spread_of
 from lineside.parts.anogan.detector import fit_anogan, judge_patches, load_anogan

@@ -6,7 +6,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from lineside.core.contract import UserError
-from lineside.core.run import Stopped
+from lineside.core.run.folder import Stopped
 from lineside.parts.autoencoder import (
     ConvAutoencoder,
     fit_autoencoder,

@@ -9,7 +9,7 @@ from scipy import ndimage
 from sklearn import metrics as reference
 
 from lineside.core.contract import Outcome
-from lineside.core.measures import estimate
+from lineside.core.statistics import estimate
 from lineside.parts.metrics import (
     METRICS,
     aupro,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lineside.core import artefact
+from lineside.core.run import model_store
 from lineside.parts.config import METHOD_NAMES
 from lineside.parts.detection import Example
 from lineside.parts.model import Settings, make_model
@@ -45,9 +45,9 @@ def test_a_stored_model_gives_identical_scores(method, examples, tmp_path):
         log=lambda row: None, **OPTIONS.get(method, {}),
     )  # fmt: skip
     model = make_model(method, detector, Settings(), examples, np.random.default_rng(0))
-    identity = artefact.save_model(tmp_path / method, "parts", model)
+    identity = model_store.save_model(tmp_path / method, "parts", model)
     assert identity == model.identity
-    loaded = artefact.load_model(tmp_path / method)
+    loaded = model_store.load_model(tmp_path / method)
     rng = np.random.default_rng(1)
     odd = [rng.random(shape, np.float32) for shape in ((16, 16, 1), (17, 130, 1), (48, 64, 3))]
     for image in [*(e.image() for e in examples[::3]), *odd]:
@@ -55,7 +55,7 @@ def test_a_stored_model_gives_identical_scores(method, examples, tmp_path):
         assert first.score == second.score
         assert np.array_equal(first.map, second.map)
         assert np.isfinite(first.score) and np.isfinite(first.map).all()
-    assert artefact.identity_of("parts", loaded) == identity, "storing again changes nothing"
+    assert model_store.identity_of("parts", loaded) == identity, "storing again changes nothing"
     for key, value in model.tensors().items():
         assert torch.equal(value, loaded.tensors()[key])
 
@@ -66,5 +66,5 @@ def test_too_few_good_pictures_have_no_health_limits(examples, tmp_path):
     )
     model = make_model("brightness", detector, Settings(), examples[:3], np.random.default_rng(0))
     assert model.health is None
-    artefact.save_model(tmp_path / "m", "parts", model)
-    assert artefact.load_model(tmp_path / "m").health is None
+    model_store.save_model(tmp_path / "m", "parts", model)
+    assert model_store.load_model(tmp_path / "m").health is None

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lineside.core.contract import UserError
-from lineside.core.run import Stopped
+from lineside.core.run.folder import Stopped
 from lineside.parts import crops as cr
 from lineside.parts.detection import Example
 from lineside.parts.lite_patches import fit_lite_patches

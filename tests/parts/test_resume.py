@@ -10,7 +10,7 @@ import time
 import pytest
 
 from lineside.cli import main
-from lineside.core.run import Run
+from lineside.core.run.folder import Run
 
 FLAGS = ("--methods", "gaussian", "--methods", "brightness", "--no-robustness")
 

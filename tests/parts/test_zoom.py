@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from lineside.cli import main
-from lineside.core import artefact, explanation
-from lineside.core.progress import Progress
+from lineside.core import explain
+from lineside.core.run import model_store
+from lineside.core.run.progress import Progress
 from lineside.parts import zoom as zooming
 from lineside.parts.detection import Reading
 from lineside.parts.operating import MapScale
@@ -151,7 +152,7 @@ def test_a_look_is_the_network_on_the_window_at_native_size():
     crop = image[20:52, 40:72].transpose(2, 0, 1)[None]
     logit = cnn.logits(crop)[0]
     assert look.probability == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-5)
-    guided = explanation.guided_backprop(cnn.network, cnn.standardise(crop))
+    guided = explain.guided_backprop(cnn.network, cnn.standardise(crop))
     np.testing.assert_allclose(look.guided, guided[0, 0], rtol=1e-4, atol=1e-7)
     assert look.cam.shape == (32, 32) and look.cam.min() >= 0
     wide = look_at(cnn, image, Window(left=0, top=0, right=120, bottom=90, score=0.0))
@@ -209,7 +210,7 @@ def test_random_weights_agree_with_themselves_only():
     image = np.random.default_rng(0).random((60, 60, 1)).astype(np.float32)
     window = Window(left=10, top=10, right=42, bottom=42, score=0.0)
     assert all(abs(value) < 0.9 for value in agreement_with_random(cnn, image, window))
-    twin = dataclasses.replace(cnn, network=explanation.randomised(cnn.network))
+    twin = dataclasses.replace(cnn, network=explain.randomised(cnn.network))
     assert agreement_with_random(twin, image, window)[0] == pytest.approx(1.0)
 
 
@@ -259,7 +260,7 @@ def test_predict_zooms_in_on_the_spot(trained, shop, tmp_path, capsys):
     assert abs(window["x"] - x) < 16 and abs(window["y"] - y) < 16
     assert window["left"] <= x < window["right"] and window["top"] <= y < window["bottom"]
     assert window["right"] - window["left"] == window["bottom"] - window["top"] == 64
-    threshold = artefact.load_model(trained).scale.threshold
+    threshold = model_store.load_model(trained).scale.threshold
     assert bool(rows[1]["zoom"]) == bool(rows[1]["findings"])
     assert window["score"] > threshold
     written = sorted(path.name for path in (tmp_path / "zoom" / "new").iterdir())
@@ -267,7 +268,7 @@ def test_predict_zooms_in_on_the_spot(trained, shop, tmp_path, capsys):
 
 
 def test_a_rejected_picture_without_findings_shows_its_strongest_places(trained, shop, tmp_path):
-    model = artefact.load_model(trained)
+    model = model_store.load_model(trained)
     spot = shop.picture(tmp_path / "spot_v1.png", spot=130, seed=91)
     (result,) = model.predict([spot])
     scale = dataclasses.replace(model.scale, threshold=1e9)

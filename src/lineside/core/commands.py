@@ -105,8 +105,8 @@ def _evaluate_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
 
 def run_training(name: str, data: Path, out: Path, config: Any) -> int:
     """Train, print the leaderboard and the operating point, and return the exit code."""
-    from lineside.core.progress import Progress
-    from lineside.core.run import Stopped
+    from lineside.core.run.folder import Stopped
+    from lineside.core.run.progress import Progress
     from lineside.core.workflow import train
 
     if not data.exists():  # before anything is said
@@ -143,8 +143,8 @@ def run_audit(name: str, data: Path, config: Any) -> int:
 
 def run_evaluation(name: str, data: Path, model: Path, config: Any) -> int:
     """Print every metric with its interval; exit code 1 if the model breaks its own promise."""
-    from lineside.core.progress import Progress
-    from lineside.core.risk import OperatingPoint, check_promise, group_scores
+    from lineside.core.run.progress import Progress
+    from lineside.core.statistics import OperatingPoint, check_promise, group_scores
     from lineside.core.workflow import evaluate
 
     found = evaluate(name, data, model, config, Progress())
@@ -178,7 +178,7 @@ def print_results(results: Sequence[Result | Refusal], *, as_json: bool) -> int:
     """
     import json
 
-    from lineside.core.files import finite
+    from lineside.core.run.files import finite
 
     refusals = [result for result in results if isinstance(result, Refusal)]
     for result in results:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lineside.core.run import Run
+    from lineside.core.run.folder import Run
 
 ROLES = ("train", "validation", "calibration", "test")
 Status = Literal["ok", "info", "warn", "fail", "unknown"]

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from lineside.core import artefact, ledger
 from lineside.core.contract import (
     Check,
     Estimate,
@@ -30,10 +29,11 @@ from lineside.core.contract import (
     Split,
     UserError,
 )
-from lineside.core.files import canonical, sha256, sha256_of_file
-from lineside.core.measures import estimate, paired_difference
-from lineside.core.progress import Progress
-from lineside.core.run import Run, Stopped
+from lineside.core.run import model_store, tables
+from lineside.core.run.files import canonical, sha256, sha256_of_file
+from lineside.core.run.folder import Run, Stopped
+from lineside.core.run.progress import Progress
+from lineside.core.statistics import estimate, paired_difference
 
 BOOTSTRAP_REPETITIONS = 1000
 
@@ -90,9 +90,9 @@ def application(name: str) -> Any:
     Raises:
         UserError: if there is none of that name.
     """
-    if name not in artefact.APPLICATIONS:
+    if name not in model_store.APPLICATIONS:
         raise UserError(
-            f"there is no application {name!r}", f"there is: {', '.join(artefact.APPLICATIONS)}"
+            f"there is no application {name!r}", f"there is: {', '.join(model_store.APPLICATIONS)}"
         )
     return importlib.import_module(f"lineside.{name}")
 
@@ -120,7 +120,7 @@ def train(name: str, data: Path, out: Path, config: Any, progress: Progress) -> 
     run = Run.begin(out, _job(name, data, config, split), config.seed)
     try:
         with run.interruptible():
-            ledger.write_split(run.folder / "split.csv", split)
+            tables.write_split(run.folder / "split.csv", split)
             methods = app.methods(config)
             studies = [
                 _study(app, name, method, split, config, run, progress) for method in methods
@@ -138,7 +138,7 @@ def train(name: str, data: Path, out: Path, config: Any, progress: Progress) -> 
         raise Stopped from None
     except BaseException as error:
         with contextlib.suppress(UserError):  # the disk may be full: the first error is told
-            ledger.write_text(run.folder / "log", "".join(traceback.format_exception(error)))
+            tables.write_text(run.folder / "log", "".join(traceback.format_exception(error)))
             run.close("failed", error=str(error))
         raise
     run.close("finished", model=study.chosen, step="done")
@@ -171,14 +171,14 @@ def _study(
     folder = run.folder / "models" / method.name
     seconds = _fitted_seconds(run, method.name)
     if (folder / "model.json").exists() and seconds is not None:
-        model = artefact.load_model(folder)
+        model = model_store.load_model(folder)
     else:
         progress.say(f"fitting {method.name} ({method.help})")
         run.status("running", step=f"fitting {method.name}")
         start = time.perf_counter()
         model = method.fit(split, config, run)
         seconds = time.perf_counter() - start
-        artefact.save_model(folder, name, model)
+        model_store.save_model(folder, name, model)
         run.log({"event": "fitted", "method": method.name, "seconds": seconds})
     known = _known_outcomes(run, method.name)
 
@@ -189,8 +189,8 @@ def _study(
 
     outcomes = {"calibration": judged("calibration")}
     model = app.calibrate(model, outcomes["calibration"], config)
-    artefact.save_operating(folder, model.operating_block())
-    model = artefact.load_model(folder)
+    model_store.save_operating(folder, model.operating_block())
+    model = model_store.load_model(folder)
     outcomes["test"] = judged("test")
     if not known:
         _keep_outcomes(run, method.name, outcomes)
@@ -222,15 +222,15 @@ def _outcomes(
 
 def _known_outcomes(run: Run, method: str) -> dict[str, list[Outcome]] | None:
     path = run.folder / "outcomes.csv"
-    return ledger.read_outcomes(path).get(method) if path.exists() else None
+    return tables.read_outcomes(path).get(method) if path.exists() else None
 
 
 def _keep_outcomes(run: Run, method: str, found: Mapping[str, Sequence[Outcome]]) -> None:
     path = run.folder / "outcomes.csv"
     everything: dict[str, Mapping[str, Sequence[Outcome]]] = {}
     if path.exists():
-        everything.update(ledger.read_outcomes(path))
-    ledger.write_outcomes(path, {**everything, method: found})
+        everything.update(tables.read_outcomes(path))
+    tables.write_outcomes(path, {**everything, method: found})
 
 
 def _compare(study: Study, progress: Progress) -> Study:
@@ -262,14 +262,14 @@ def score(outcomes: Sequence[Outcome], metric: Metric, rng: np.random.Generator)
 
 
 def _publish(study: Study, progress: Progress) -> None:
-    from lineside.core.card import model_card
     from lineside.core.report import write_report
+    from lineside.core.report.model_card import model_card
 
     progress.say("writing the report")
     study.run.status("running", step="writing the report")
     for method in study.methods:
         folder = study.run.folder / "models" / method.name
-        ledger.write_text(folder / "MODEL_CARD.md", model_card(study, method))
+        tables.write_text(folder / "MODEL_CARD.md", model_card(study, method))
     write_report(study)
 
 
@@ -293,11 +293,11 @@ def evaluate(
         UserError: if items are among those that the model was fitted or calibrated on.
     """
     app = application(name)
-    model = artefact.load_model(model_path)
+    model = model_store.load_model(model_path)
     if hasattr(model, "config_for"):
         config = model.config_for(config)
     items, refusals = read(app, data, config)
-    ledger.refuse_known(items, artefact.model_folder(model_path))
+    tables.refuse_known(items, model_store.model_folder(model_path))
     outcomes: list[Outcome] = []
     for item in progress.track(items, "judging"):
         outcomes += app.outcomes(model, [item])
@@ -308,5 +308,5 @@ def evaluate(
         outcomes=outcomes,
         estimates=estimates,
         refusals=refusals,
-        note=ledger.familiar(items, artefact.model_folder(model_path)),
+        note=tables.familiar(items, model_store.model_folder(model_path)),
     )

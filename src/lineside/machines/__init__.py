@@ -4,7 +4,7 @@ The package itself satisfies the contract of an application. Nothing heavy is im
 
 Example:
     >>> from lineside import machines
-    >>> from lineside.core.progress import Progress
+    >>> from lineside.core.run.progress import Progress
     >>> from lineside.core.workflow import train
     >>> data = machines.demo(Path("fleet"), seed=0)                            # doctest: +SKIP
     >>> run = Path("run")

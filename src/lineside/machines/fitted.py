@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lineside.core.checkpoint import under
+from lineside.core.training.checkpoint import under
 from lineside.machines.alarms import Calibration, Learned, Rules
 from lineside.machines.detectors.detection import Detector, Rows
 from lineside.machines.operation import Operation

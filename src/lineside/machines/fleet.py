@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lineside.core.contract import Method, Split, UserError
-from lineside.core.run import Run
+from lineside.core.run.folder import Run
 from lineside.machines.config import Config
 from lineside.machines.data import by_machine
 from lineside.machines.recipes import RECIPES

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineside.core.contract import Metric, Outcome
-from lineside.core.measures import Ranking, RankMetric, Units
+from lineside.core.statistics import Ranking, RankMetric, Units
 from lineside.machines.alarms.calibration import MONTH_SECONDS
 
 MISSED_COST = 50.0

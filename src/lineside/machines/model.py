@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lineside.core.checkpoint import under
 from lineside.core.contract import Explanation, Refusal, UserError
+from lineside.core.training.checkpoint import under
 from lineside.machines.fitted import Machine, load_machine
 from lineside.machines.items import Snapshot
 from lineside.machines.reading import load_measurement

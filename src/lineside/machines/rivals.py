@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from lineside.core.contract import Split, UserError
-from lineside.core.run import rng_of
+from lineside.core.run.folder import rng_of
 from lineside.machines.config import Config
 from lineside.machines.detectors.detection import Detector, Rows
 from lineside.machines.detectors.scaling import Floats

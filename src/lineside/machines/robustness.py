@@ -15,7 +15,7 @@ import numpy as np
 from scipy.signal import resample
 
 from lineside.core.contract import Refusal
-from lineside.core.run import rng_of
+from lineside.core.run.folder import rng_of
 from lineside.machines.fitted import Machine
 from lineside.machines.measurement import Channel, Measurement
 from lineside.machines.session import Session

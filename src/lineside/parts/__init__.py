@@ -4,7 +4,7 @@ The package itself satisfies the contract of an application. Nothing heavy is im
 
 Example:
     >>> from lineside import parts
-    >>> from lineside.core.progress import Progress
+    >>> from lineside.core.run.progress import Progress
     >>> from lineside.core.workflow import train
     >>> data = parts.demo(Path("demo"), seed=0)                            # doctest: +SKIP
     >>> study = train("parts", data, Path("run"), parts.Config(), Progress())  # doctest: +SKIP

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lineside.core.adversarial import attacks, trace
 from lineside.core.contract import Figure, Table, UserError
-from lineside.core.measures import auroc, roc_curve
+from lineside.core.explain import adversarial_attacks as attacks
+from lineside.core.explain import adversarial_trace as trace
 from lineside.core.report import plots
+from lineside.core.statistics import auroc, roc_curve
 from lineside.core.workflow import Study
 from lineside.parts.crops import crop_pool, fixed_batch
 from lineside.parts.images import load_example

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from lineside.core import checks, doubts, oddities
+from lineside.core.audit import checks
+from lineside.core.audit import outliers as oddities
+from lineside.core.audit import shortcuts as doubts
+from lineside.core.audit.label_noise import label_doubts
 from lineside.core.contract import Check, Refusal, Status, UserError
-from lineside.core.label_doubts import label_doubts
 from lineside.parts.data import read
 from lineside.parts.grouping import SHARES, kind_of_group, split
 from lineside.parts.items import GOOD, PartImage

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from lineside.core.contract import UserError
-from lineside.core.loop import Progress, Training
-from lineside.core.loop import train as train_network
+from lineside.core.training.loop import Progress, Training
+from lineside.core.training.loop import train as train_network
 from lineside.parts.detection import Example, Image, Reading
 from lineside.parts.patches import channels_last
 from lineside.parts.reconstruction import Frame, Patches, fit_frame, good_patches

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lineside.core.contract import Explanation, Figure, Outcome, Section
-from lineside.core.measures import worst_cases
+from lineside.core.statistics import worst_cases
 from lineside.core.workflow import Study
 from lineside.parts.explaining import explain_with_cnn, overlay_pixels
 from lineside.parts.images import decode, mask_of

@@ -8,20 +8,22 @@ import numpy as np
 
 from lineside.core.commands import format_estimate
 from lineside.core.contract import Check, Estimate, Figure, Section, Table
-from lineside.core.measures import by_slice, pr_curve, proportion
 from lineside.core.report import plots
 from lineside.core.report.chapters import verdict
 from lineside.core.report.render import Block
-from lineside.core.risk import (
+from lineside.core.statistics import (
     CostCurve,
     GroupScores,
     KindCertificate,
     OperatingPoint,
     at_prevalence,
+    by_slice,
     certify_kinds,
     cost_curve,
     decision_rates,
     group_scores,
+    pr_curve,
+    proportion,
     rate_estimates,
     recall_statement,
 )

@@ -42,7 +42,7 @@ def predict(
     part_pattern: str
         Regular expression whose first group is the part in a file name.
     """
-    from lineside.core.progress import Progress
+    from lineside.core.run.progress import Progress
     from lineside.parts.serving import judge, notes, write_overlays, write_zooms
 
     progress = Progress(quiet=json)

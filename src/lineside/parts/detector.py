@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lineside.core.checkpoint import under
 from lineside.core.contract import UserError
+from lineside.core.training.checkpoint import under
 from lineside.parts import trunk
 from lineside.parts.cell_choice import Cells
 from lineside.parts.cell_memory import CellMemory, build_memory, load_memory

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lineside.core.checkpoint import under
+from lineside.core.training.checkpoint import under
 from lineside.parts.description import Stack
 from lineside.parts.gaussian import (
     Moments,

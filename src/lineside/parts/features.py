@@ -17,14 +17,14 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from lineside.core.contract import Figure
-from lineside.core.explanation import randomised
-from lineside.core.visualisation import (
+from lineside.core.explain import (
     Maximised,
     Unit,
     colour_basis,
     first_filters,
     maximise,
     most_activating,
+    randomised,
     unit_activations,
 )
 from lineside.parts.crops import CropPool

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lineside.core.artefact import load_model, model_folder, save_model, save_operating
 from lineside.core.contract import Refusal, UserError
-from lineside.core.files import read_json, write_json
-from lineside.core.ledger import (
+from lineside.core.run.files import read_json, write_json
+from lineside.core.run.folder import rng_of
+from lineside.core.run.model_store import load_model, model_folder, save_model, save_operating
+from lineside.core.run.tables import (
     FITTED_ROLES,
     familiar,
     read_used,
@@ -24,7 +25,6 @@ from lineside.core.ledger import (
     used_text,
     write_text,
 )
-from lineside.core.run import rng_of
 from lineside.parts.config import Config
 from lineside.parts.images import digest, load_example
 from lineside.parts.items import GOOD, PartImage

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lineside.core.recorder import Recorder
+from lineside.core.training.recorder import Recorder
 from lineside.parts.cell_choice import BAG_CELLS, UNKNOWN, Cells, image_weights
 from lineside.parts.items import GOOD
 

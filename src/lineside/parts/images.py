@@ -23,7 +23,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
 from lineside.core.contract import UserError
-from lineside.core.files import sha256_of_file
+from lineside.core.run.files import sha256_of_file
 from lineside.parts.detection import Example, Image, Mask
 from lineside.parts.items import Box, PartImage
 

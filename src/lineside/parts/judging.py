@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lineside.core.contract import Outcome
-from lineside.core.files import sha256
-from lineside.core.risk import group_scores, operating_point
+from lineside.core.run.files import sha256
+from lineside.core.statistics import group_scores, operating_point
 from lineside.parts.config import Config
 from lineside.parts.images import decode
 from lineside.parts.items import GOOD, PartImage

@@ -15,7 +15,7 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
-from lineside.core.loop import Progress
+from lineside.core.training.loop import Progress
 from lineside.parts import networks
 from lineside.parts.detection import Example
 from lineside.parts.patch_training import Recipe, Surroundings, crop_data, train_on_crops

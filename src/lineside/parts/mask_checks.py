@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lineside.core.checks import MOST_ITEMS
+from lineside.core.audit.checks import MOST_ITEMS
 from lineside.core.contract import Check, Status
 from lineside.parts.items import PartImage
 from lineside.parts.survey import Look, MaskLook

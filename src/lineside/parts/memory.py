@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lineside.core.cache import FeatureCache
-from lineside.core.checkpoint import under
 from lineside.core.contract import UserError
+from lineside.core.run.cache import FeatureCache
+from lineside.core.training.checkpoint import under
 from lineside.parts import trunk
 from lineside.parts.detection import Example, Image, Reading, good_of
 from lineside.parts.patch_memory import (

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lineside.core.contract import Estimate, Metric
-from lineside.core.measures import Ranking, RankMetric, proportion
-from lineside.core.risk import by_group
+from lineside.core.statistics import Ranking, RankMetric, by_group, proportion
 from lineside.parts.detection import Mask
 
 Floats = NDArray[np.float64]

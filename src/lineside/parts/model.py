@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lineside.core.artefact import identity_of
-from lineside.core.checkpoint import under
 from lineside.core.contract import Explanation, Refusal, UserError
-from lineside.core.risk.point import Decision
+from lineside.core.run.model_store import identity_of
+from lineside.core.statistics.operating_points import Decision
+from lineside.core.training.checkpoint import under
 from lineside.parts.detection import Detector, Example, Image, Reading
 from lineside.parts.images import decode, digest
 from lineside.parts.items import PartImage
@@ -366,7 +366,7 @@ def as_stored(method: str, detector: Detector) -> Detector:
 
 
 def load(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PartsModel:
-    """Rebuild a model from its spec and tensors; see `lineside.core.artefact`."""
+    """Rebuild a model from its spec and tensors; see `lineside.core.run.model_store`."""
     from lineside.parts.recipes import RECIPES
 
     return PartsModel(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lineside.core.risk import OperatingPoint
+from lineside.core.statistics import OperatingPoint
 
 
 @dataclass(frozen=True, kw_only=True)

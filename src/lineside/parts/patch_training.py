@@ -15,9 +15,9 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from lineside.core.contract import UserError
-from lineside.core.loop import Progress, Trained, Training, train
-from lineside.core.recorder import Recorder
-from lineside.core.run import rng_of
+from lineside.core.run.folder import rng_of
+from lineside.core.training.loop import Progress, Trained, Training, train
+from lineside.core.training.recorder import Recorder
 from lineside.parts.crop_looks import look_at_crop
 from lineside.parts.crops import (
     CropBatch,

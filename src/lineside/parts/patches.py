@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lineside.core import explanation
-from lineside.core.loop import Progress
+from lineside.core import explain
+from lineside.core.training.loop import Progress
 from lineside.parts import networks
 from lineside.parts.crops import Corner, CropBatch, crop_pool, fixed_batch, padded, with_channels
 from lineside.parts.detection import Example, Image, Reading
@@ -118,11 +118,11 @@ class PatchCNN:
         layer = last_maps(self.architecture)
 
         def guided(network: nn.Module) -> Tensor:
-            return explanation.guided_backprop(network, x).sum(1)
+            return explain.guided_backprop(network, x).sum(1)
 
         def cam(network: nn.Module) -> Tensor:
-            maps = explanation.grad_cam(network, network.get_submodule(layer), x)
-            return explanation.upsample(maps, x.shape[2:])
+            maps = explain.grad_cam(network, network.get_submodule(layer), x)
+            return explain.upsample(maps, x.shape[2:])
 
         return CropExplanation(
             top=top,
@@ -131,8 +131,8 @@ class PatchCNN:
             probability=float(1.0 / (1.0 + np.exp(-logits.max()))),
             guided=guided(self.network)[0].numpy(),
             cam=cam(self.network)[0].numpy(),
-            guided_agreement=explanation.agreement_with_random(self.network, guided),
-            cam_agreement=explanation.agreement_with_random(self.network, cam),
+            guided_agreement=explain.agreement_with_random(self.network, guided),
+            cam_agreement=explain.agreement_with_random(self.network, cam),
         )
 
     def standardise(self, pixels: NDArray[np.float32]) -> Tensor:

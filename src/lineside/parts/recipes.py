@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lineside.core.contract import Method, MethodKind, Split
-from lineside.core.run import Run
+from lineside.core.run.folder import Run
 from lineside.parts.config import Config
 from lineside.parts.detection import Detector, Example
 from lineside.parts.images import load_example
@@ -145,7 +145,7 @@ def fit_detector_of(
 
 def _draw_samples(name: str, run: Run, detector: Any, examples: Sequence[Example]) -> None:
     """Keep the figures that show what a generator makes and rebuilds."""
-    from lineside.core.keepsakes import keep_figures
+    from lineside.core.report.figures import keep_figures
     from lineside.parts.anogan.figures import sample_figures
 
     keep_figures(run.folder, name, sample_figures(detector, examples, run.rng("figures")))
@@ -153,8 +153,8 @@ def _draw_samples(name: str, run: Run, detector: Any, examples: Sequence[Example
 
 def _draw_training(name: str, run: Run, cnn: PatchCNN, data: CropData) -> None:
     """Keep the figures that show what a network learned and how; its snapshots are used up."""
-    from lineside.core.keepsakes import keep_figures
-    from lineside.core.snapshots import forget
+    from lineside.core.report.figures import keep_figures
+    from lineside.core.training.weight_snapshots import forget
     from lineside.parts.features import feature_figures
     from lineside.parts.retrospect import training_figures
 

@@ -17,12 +17,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lineside.core import explanation
+from lineside.core import explain
 from lineside.core.contract import Figure
-from lineside.core.embedding_map import embedding_map, neighbour_agreement, principal, tsne
-from lineside.core.information import activations, default_layers, plane, stratified_probe
-from lineside.core.information_plots import plane_figures
-from lineside.core.snapshots import snapshots
+from lineside.core.explain.embedding_map import embedding_map, neighbour_agreement, principal, tsne
+from lineside.core.explain.information_plane import (
+    activations,
+    default_layers,
+    plane,
+    stratified_probe,
+)
+from lineside.core.explain.information_plots import plane_figures
+from lineside.core.training.weight_snapshots import snapshots
 from lineside.parts.crops import CropBatch, CropPool
 from lineside.parts.patch_training import CropData
 from lineside.parts.patches import PatchCNN, last_maps
@@ -87,11 +92,11 @@ def gallery(cnn: PatchCNN, past: Sequence[Past], crops: CropBatch) -> list[Figur
     layer = last_maps(cnn.architecture)
 
     def guided(network: nn.Module) -> Tensor:
-        return explanation.guided_backprop(network, x).sum(1)
+        return explain.guided_backprop(network, x).sum(1)
 
     def cam(network: nn.Module) -> Tensor:
-        maps = explanation.grad_cam(network, network.get_submodule(layer), x)
-        return explanation.upsample(maps, x.shape[2:])
+        maps = explain.grad_cam(network, network.get_submodule(layer), x)
+        return explain.upsample(maps, x.shape[2:])
 
     probability = np.stack([_sigmoid(_logits(state.network, x)) for state in past])
     truth = crops.crop_labels[chosen]
@@ -104,7 +109,7 @@ def gallery(cnn: PatchCNN, past: Sequence[Past], crops: CropBatch) -> list[Figur
             caption=(
                 f"Each row is a crop, each column a step of the training; below each map the "
                 "network's output. All maps of a column share one scale. Rank correlation with "
-                f"random weights {explanation.agreement_with_random(final, explain):.2f}: the "
+                f"random weights {explain.agreement_with_random(final, explain):.2f}: the "
                 "nearer to 1, the less a map says about what was learned."
             ),
             wide=True,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lineside.core.contract import Section, Table
-from lineside.core.measures import auroc
 from lineside.core.report import plots
+from lineside.core.statistics import auroc
 from lineside.core.workflow import Study
 from lineside.parts.adversarial_row import adversarial_row
 from lineside.parts.images import load_example

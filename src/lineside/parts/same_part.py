@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from lineside.core.checks import MOST_ITEMS
+from lineside.core.audit.checks import MOST_ITEMS
 from lineside.core.contract import Check
 from lineside.parts.duplicates import Duplicates, find_same_part
 from lineside.parts.grouping import has_parts

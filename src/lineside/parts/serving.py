@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lineside.core.artefact import load_model, model_folder
 from lineside.core.contract import Explanation, Refusal, UserError
-from lineside.core.files import write_bytes
-from lineside.core.progress import Progress
+from lineside.core.run.files import write_bytes
+from lineside.core.run.model_store import load_model, model_folder
+from lineside.core.run.progress import Progress
 from lineside.parts.detection import Image
 from lineside.parts.detector import GoodAndHead
 from lineside.parts.explaining import explain_with_cnn, overlay_of

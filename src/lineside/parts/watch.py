@@ -21,10 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lineside.core.artefact import load_model
 from lineside.core.contract import Refusal, UserError
-from lineside.core.files import canonical, disk_errors, finite, sha256
-from lineside.core.run import iter_rows, repair_lines
+from lineside.core.run.files import canonical, disk_errors, finite, sha256
+from lineside.core.run.folder import iter_rows, repair_lines
+from lineside.core.run.model_store import load_model
 from lineside.parts.images import digest
 from lineside.parts.model import PartResult, PartsModel
 from lineside.parts.serving import pictures_in

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lineside.core import explanation
+from lineside.core import explain
 from lineside.parts.crops import padded, with_channels
 from lineside.parts.detection import Detector, Image
 from lineside.parts.patches import PatchCNN, last_maps
@@ -91,13 +91,11 @@ def agreement_with_random(cnn: PatchCNN, image: Image, window: Window) -> tuple[
         image: The whole picture.
         window: A final window, at most `LARGEST_PX` large.
     """
-    twin = dataclasses.replace(cnn, network=explanation.randomised(cnn.network))
+    twin = dataclasses.replace(cnn, network=explain.randomised(cnn.network))
     own, other = (look_at(network, image, window) for network in (cnn, twin))
     assert own is not None and other is not None
     guided, cam = (
-        explanation.rank_agreement(
-            torch.from_numpy(np.abs(a))[None], torch.from_numpy(np.abs(b))[None]
-        )
+        explain.rank_agreement(torch.from_numpy(np.abs(a))[None], torch.from_numpy(np.abs(b))[None])
         for a, b in ((own.guided, other.guided), (own.cam, other.cam))
     )
     return guided, cam
@@ -141,11 +139,11 @@ def look_at(cnn: PatchCNN, image: Image, window: Window) -> Look | None:
     with torch.inference_mode():
         logit = float(cnn.network(x)[0])
     layer = cnn.network.get_submodule(last_maps(cnn.architecture))
-    maps = explanation.grad_cam(cnn.network, layer, x)
+    maps = explain.grad_cam(cnn.network, layer, x)
     share = crop.shape[0] * crop.shape[1] / cnn.crop_px**2
     inside = (slice(above, above + height), slice(before, before + width))
     return Look(
         probability=1.0 / (1.0 + math.exp(-logit)) if logit > -700 else 0.0,
-        guided=share * explanation.guided_backprop(cnn.network, x).sum(1)[0].numpy()[inside],
-        cam=share * explanation.upsample(maps, x.shape[2:])[0].numpy()[inside],
+        guided=share * explain.guided_backprop(cnn.network, x).sum(1)[0].numpy()[inside],
+        cam=share * explain.upsample(maps, x.shape[2:])[0].numpy()[inside],
     )

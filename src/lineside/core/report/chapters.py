@@ -13,9 +13,9 @@ import numpy as np
 
 from lineside.core.commands import format_estimate
 from lineside.core.contract import ROLES, Check, Estimate, Figure, Section, Table
-from lineside.core.health import named_losses
-from lineside.core.keepsakes import kept_figures
 from lineside.core.report import plots
+from lineside.core.report.figures import kept_figures
+from lineside.core.training.warnings import named_losses
 
 if TYPE_CHECKING:
     from lineside.core.workflow import MethodStudy, Study

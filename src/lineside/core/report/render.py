@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 from lineside import __version__
 from lineside.core.contract import Check, Explanation, Figure, Section, Table
-from lineside.core.files import write_bytes, write_json
+from lineside.core.run.files import write_bytes, write_json
 
 if TYPE_CHECKING:
     from lineside.core.report.headline import Fact

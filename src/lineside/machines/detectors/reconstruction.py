@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lineside.core.contract import UserError
-from lineside.core.loop import Training, train
+from lineside.core.training.loop import Training, train
 from lineside.machines.detectors.detection import Rows
 from lineside.machines.detectors.networks import (
     DenseAutoencoder,

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lineside.core.artefact import load_model, model_folder, save_model
 from lineside.core.contract import UserError
-from lineside.core.files import read_json
-from lineside.core.ledger import (
+from lineside.core.run.files import read_json
+from lineside.core.run.model_store import load_model, model_folder, save_model
+from lineside.core.run.tables import (
     SPLIT_COLUMNS,
     USED_ROLES,
     UsedRow,

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from lineside.core.contract import UserError
-from lineside.core.ledger import used_rows
-from lineside.core.run import rng_of
+from lineside.core.run.folder import rng_of
+from lineside.core.run.tables import used_rows
 from lineside.machines.alarms import robust_spread, spread_within
 from lineside.machines.data import FITTED_SHARE, by_machine
 from lineside.machines.evidence import words_for

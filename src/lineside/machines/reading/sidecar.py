@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lineside.core.contract import UserError
-from lineside.core.files import read_json
+from lineside.core.run.files import read_json
 from lineside.machines.reading.record import unit_of
 
 NAME = "machine.json"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lineside.core.files import write_json
-from lineside.core.run import rng_of
+from lineside.core.run.files import write_json
+from lineside.core.run.folder import rng_of
 from lineside.machines.reading.sidecar import NAME
 from lineside.machines.simulation.rig import Rig
 from lineside.machines.simulation.sensors import STEP_G, Sensor

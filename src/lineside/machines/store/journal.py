@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineside.core.contract import Refusal, UserError
-from lineside.core.files import canonical
-from lineside.core.store import Connection, reading, writing
+from lineside.core.database import Connection, reading, writing
+from lineside.core.run.files import canonical
 from lineside.machines.actions import Action
 from lineside.machines.fitted import Machine
 from lineside.machines.measurement import Measurement

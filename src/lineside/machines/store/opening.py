@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from lineside.core.contract import UserError
-from lineside.core.store import Engine, open_engine, writing
+from lineside.core.database import Engine, open_engine, writing
 from lineside.machines.store.ring import Ring
 from lineside.machines.store.tables import METADATA, VERSION
 from lineside.machines.store.taking import tables
@@ -120,10 +120,10 @@ def open_store(
         ring: How long waveforms stay.
         waves: Folder of the waveforms; by default ``STORE.waves`` beside a SQLite file, and for
             PostgreSQL ``machines.waves`` in the working folder.
-        durable: See `lineside.core.store.open_engine`.
+        durable: See `lineside.core.database.open_engine`.
 
     Raises:
-        UserError: see `lineside.core.store.open_engine`.
+        UserError: see `lineside.core.database.open_engine`.
     """
     engine = open_engine(where, METADATA, application="machines", version=VERSION, durable=durable)
     if waves is None:

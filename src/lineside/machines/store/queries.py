@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineside.core.contract import Refusal, UserError
-from lineside.core.store import Connection, reading
+from lineside.core.database import Connection, reading
 from lineside.machines.actions import Action
 from lineside.machines.measurement import Measurement
 from lineside.machines.store.asking import tables

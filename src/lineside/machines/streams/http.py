@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from lineside.core.contract import UserError
-from lineside.core.files import finite
+from lineside.core.run.files import finite
 from lineside.machines.store.queries import Standing
 from lineside.machines.streams.desk import STATUSES, Desk, NotTakenError, Receipt
 from lineside.machines.streams.message import MOST_BYTES, decode, too_large

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from lineside.core.contract import UserError
-from lineside.core.files import finite
+from lineside.core.run.files import finite
 from lineside.machines.streams.desk import Desk, NotTakenError, Receipt
 from lineside.machines.streams.message import MOST_BYTES, decode
 

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
-from lineside.core.files import finite
+from lineside.core.run.files import finite
 from lineside.machines.streams.desk import Receipt
 
 REMEMBERED = 10_000

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lineside.core.contract import UserError
-from lineside.core.store import checkpoint
+from lineside.core.database import checkpoint
 
 if TYPE_CHECKING:
     from lineside.machines.store import Store

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lineside.core.commands import print_results
 from lineside.core.contract import UserError
-from lineside.core.files import canonical
+from lineside.core.run.files import canonical
 from lineside.machines.learning.children import model_of
 from lineside.machines.learning.learned import notes
 from lineside.machines.store import Ring, Store, open_store, replay

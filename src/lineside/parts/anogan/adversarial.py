@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lineside.core.checkpoint import (
+from lineside.core.run.files import sha256
+from lineside.core.run.folder import Stopped
+from lineside.core.training.checkpoint import (
     load_checkpoint,
     optimizer_groups,
     optimizer_tensors,
@@ -21,10 +23,8 @@ from lineside.core.checkpoint import (
     save_checkpoint,
     under,
 )
-from lineside.core.files import sha256
-from lineside.core.loop import Progress
-from lineside.core.recorder import Recorder
-from lineside.core.run import Stopped
+from lineside.core.training.loop import Progress
+from lineside.core.training.recorder import Recorder
 from lineside.parts.anogan.guards import Watch
 from lineside.parts.anogan.networks import Critic, Generator
 from lineside.parts.anogan.schedule import SAVE_EVERY_STEPS, Clock, Schedule

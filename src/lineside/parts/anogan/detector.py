@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lineside.core.checkpoint import under
-from lineside.core.loop import Progress
+from lineside.core.training.checkpoint import under
+from lineside.core.training.loop import Progress
 from lineside.parts.anogan.adversarial import Adversarial
 from lineside.parts.anogan.encoding import train_encoder
 from lineside.parts.anogan.guards import under_trained

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lineside.core.files import read_json
-from lineside.core.loop import Progress, Training, train
-from lineside.core.run import Stopped
+from lineside.core.run.files import read_json
+from lineside.core.run.folder import Stopped
+from lineside.core.training.loop import Progress, Training, train
 from lineside.parts.anogan.networks import Critic, Encoder, Generator
 from lineside.parts.anogan.schedule import SAVE_EVERY_STEPS, Clock, Schedule
 from lineside.parts.patch_training import Surroundings

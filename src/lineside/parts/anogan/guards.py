@@ -1,4 +1,4 @@
-"""What can go wrong with f-AnoGAN, in plain words: rows of the form of `lineside.core.health`."""
+"""What can go wrong with f-AnoGAN, in plain words: rows like those of `core.training.warnings`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lineside.core.contract import Estimate
-from lineside.core.files import finite
+from lineside.core.run.files import finite
 
 PUBLISHED_PATCHES = 7_000_000
 """Patches shown to the critic: 7 passes over about one million."""

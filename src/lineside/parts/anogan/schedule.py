@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from lineside.core.contract import UserError
-from lineside.core.files import read_json, write_json
+from lineside.core.run.files import read_json, write_json
 
 EncoderLoss = Literal["izi_f", "izi", "ziz"]
 SAVE_EVERY_STEPS = 50

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from lineside.core.contract import UserError
-from lineside.core.files import disk_errors
+from lineside.core.run.files import disk_errors
 from lineside.parts.detection import Mask
 from lineside.parts.items import GOOD
 from lineside.parts.simulation.defects import KIND_SHARES, draw_areas

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Select, Table, func, select
 
-from lineside.core.store import Connection
+from lineside.core.database import Connection
 from lineside.machines.store.tables import (
     ACTIONS,
     EVENTS,

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
 
-from lineside.core.store import Connection, insert_once
+from lineside.core.database import Connection, insert_once
 from lineside.machines.store.tables import (
     ACTIONS,
     EVENTS,

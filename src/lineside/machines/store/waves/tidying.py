@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lineside.core.contract import UserError
-from lineside.core.files import disk_errors
-from lineside.core.store import reading, writing
+from lineside.core.database import reading, writing
+from lineside.core.run.files import disk_errors
 from lineside.machines.measurement import Measurement
 from lineside.machines.store.packing import MICROSECONDS
 from lineside.machines.store.waves import tables

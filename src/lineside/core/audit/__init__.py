@@ -1,0 +1,1 @@
+"""Generic audit checks: counts, copies, leaks, outliers, shortcuts, drift, label noise."""

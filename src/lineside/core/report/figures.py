@@ -1,0 +1,35 @@
+"""Figures that a method draws right after its fit, kept in the run folder until the report.
+
+A model holds no training data, and a resumed run does not fit again: what shows the training
+itself is drawn once, when the fit ends, and stored as ``figures/METHOD.json``.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from lineside.core.contract import Figure
+from lineside.core.run.files import read_json, write_json
+
+
+def keep_figures(run_folder: Path, method: str, figures: Sequence[Figure]) -> None:
+    """Store the figures of one method, in the order of reading; earlier ones are replaced."""
+    rows = [
+        {**dataclasses.asdict(figure), "image": base64.b64encode(figure.image).decode()}
+        for figure in figures
+    ]
+    write_json(_path(run_folder, method), rows)
+
+
+def kept_figures(run_folder: Path, method: str) -> list[Figure]:
+    """Return what `keep_figures` stored, an empty list if there is nothing."""
+    path = _path(run_folder, method)
+    rows = read_json(path) if path.exists() else []
+    return [Figure(**{**row, "image": base64.b64decode(row["image"])}) for row in rows]
+
+
+def _path(run_folder: Path, method: str) -> Path:
+    return run_folder / "figures" / f"{method}.json"

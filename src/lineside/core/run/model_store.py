@@ -1,0 +1,215 @@
+"""Models on disk: safetensors and JSON, checked by size and hash, never pickle.
+
+``models/NAME/`` holds ``model.safetensors`` (arrays), ``model.json`` (everything else) and
+``MODEL_CARD.md``. The id of a model is the hash of its spec and arrays; the operating point is a
+block of its own, since a threshold can be set anew without changing what the model computes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor
+
+from lineside.core.contract import UserError
+from lineside.core.run.files import (
+    canonical,
+    disk_errors,
+    read_json,
+    sha256,
+    write_bytes,
+    write_json,
+)
+
+FORMAT_VERSION = 1
+APPLICATIONS = ("parts", "machines")
+REPAIR = "copy the model again, or train it anew"
+MISFITS = (
+    KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, SafetensorError,
+)  # fmt: skip
+"""What loading a model raises whose content does not fit together."""
+
+
+def model_id(application: str, spec: Mapping[str, Any], tensors: bytes) -> str:
+    """Return the id of a model: SHA-256 over application, spec and arrays (16 digits)."""
+    return sha256(canonical([application, spec, sha256(tensors)]))[:16]
+
+
+def save_model(
+    folder: Path,
+    application: str,
+    model: Any,
+    *,
+    parent: str = "",
+    card: str = "",
+    beside: Mapping[str, str] | None = None,
+) -> str:
+    """Write a model folder as a whole or not at all, and return the model's id.
+
+    Args:
+        folder: ``RUN/models/NAME``; an older one of the same name is replaced.
+        application: Name of the application that can load it.
+        model: Anything with ``spec()``, ``tensors()`` and ``operating_block()``.
+        parent: Id of the model that this one was made from by feedback.
+        card: Text of ``MODEL_CARD.md``.
+        beside: Further text files of the folder, text by name.
+
+    Raises:
+        UserError: if the disk is full or the folder may not be written.
+    """
+    spec, arrays = model.spec(), _bytes_of(model)
+    identity = model_id(application, spec, arrays)
+    block = model.operating_block()
+    description = {
+        "format": FORMAT_VERSION,
+        "application": application,
+        "id": identity,
+        "parent": parent,
+        "tensors": {"sha256": sha256(arrays), "bytes": len(arrays)},
+        "spec": spec,
+        "operating": block,
+        "operating_sha256": sha256(canonical(block)),
+    }
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            write_bytes(draft / "model.safetensors", arrays)
+            write_json(draft / "model.json", description)
+            for name, text in {"MODEL_CARD.md": card, **(beside or {})}.items():
+                write_bytes(draft / name, text.encode())
+            os.chmod(draft, 0o755)
+            _swap(draft, folder)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+    return identity
+
+
+def identity_of(application: str, model: Any) -> str:
+    """Return the id that a model will have when it is saved."""
+    return model_id(application, model.spec(), _bytes_of(model))
+
+
+def _bytes_of(model: Any) -> bytes:
+    content = tensors_to_bytes({k: _plain(v) for k, v in sorted(model.tensors().items())})
+    return bytes(content)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Return the tensor as safetensors takes it: contiguous, in memory that no other shares."""
+    return tensor.detach().cpu().contiguous().clone()
+
+
+def _swap(draft: Path, folder: Path) -> None:
+    """Put a finished draft in the place of a folder; the old one goes after the new one is in."""
+    if not folder.exists():
+        os.replace(draft, folder)
+        return
+    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    os.replace(folder, old)  # an empty folder is replaced
+    os.replace(draft, folder)
+    shutil.rmtree(old)
+
+
+def save_operating(folder: Path, block: Mapping[str, Any]) -> None:
+    """Replace the operating point of a stored model; what the model computes stays as it is."""
+    description = read_json(folder / "model.json")
+    description["operating"] = dict(block)
+    description["operating_sha256"] = sha256(canonical(block))
+    write_json(folder / "model.json", description)
+
+
+def load_model(path: str | Path) -> Any:
+    """Load a model from a run folder or a model folder.
+
+    Raises:
+        UserError: if nothing is there, or if it is damaged, altered, foreign or of a newer format.
+    """
+    folder = model_folder(Path(path))
+    description = _description(folder)
+    arrays = _arrays(folder, description)
+    application = importlib.import_module(f"lineside.{description['application']}")
+    try:
+        model = application.load(description["spec"], tensors_from_bytes(arrays))
+        return model.with_operating(description["operating"], identity=description["id"])
+    except MISFITS as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(
+            f"{folder} holds a model that this version cannot read ({reason})",
+            "train it again with this version",
+        ) from error
+
+
+def model_folder(path: Path) -> Path:
+    """Return the model folder that a path means: itself, or the chosen model of a run.
+
+    Raises:
+        UserError: if the path holds no model; the hint lists runs beside it.
+    """
+    if (path / "model.json").is_file():
+        return path
+    if path.name == "model.json" and path.is_file():
+        return path.parent
+    status = path / "status.json"
+    if status.is_file():
+        facts = read_json(status)
+        chosen = str(facts.get("model", "")) if isinstance(facts, dict) else ""
+        if chosen and (path / "models" / chosen / "model.json").is_file():
+            return path / "models" / chosen
+        raise UserError(
+            f"{path} is a run without a finished model",
+            "repeat its train command to finish it",
+        )
+    near = [*Path().glob("*/status.json"), *Path().glob("*/*/status.json")]
+    runs = [str(status.parent) for status in sorted(near)[:5]]
+    hint = f"runs here: {', '.join(runs)}" if runs else "make one with: lineside APP train DATA"
+    raise UserError(f"{path} holds no model", hint)
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    description = read_json(folder / "model.json")
+    if not isinstance(description, dict) or "format" not in description:
+        raise UserError(f"{folder}/model.json is not a lineside model", "check the path")
+    if description["format"] != FORMAT_VERSION:
+        raise UserError(
+            f"{folder} has format {description['format']}, this version reads {FORMAT_VERSION}",
+            "install the version of lineside that wrote it",
+        )
+    if description.get("application") not in APPLICATIONS:
+        raise UserError(
+            f"{folder} belongs to {description.get('application')!r}",
+            f"this version knows {', '.join(APPLICATIONS)}",
+        )
+    missing = {"spec", "tensors", "operating", "operating_sha256", "id"} - set(description)
+    missing |= {"tensors"} - {k for k, v in description.items() if isinstance(v, dict)}
+    if missing:
+        raise UserError(f"{folder}/model.json lacks {', '.join(sorted(missing))}", REPAIR)
+    if sha256(canonical(description["operating"])) != description["operating_sha256"]:
+        raise UserError(
+            f"the operating point in {folder}/model.json was altered", "calibrate the model anew"
+        )
+    return description
+
+
+def _arrays(folder: Path, description: Mapping[str, Any]) -> bytes:
+    path = folder / "model.safetensors"
+    try:
+        arrays = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}", REPAIR) from error
+    expected = description["tensors"]
+    if len(arrays) != expected.get("bytes") or sha256(arrays) != expected.get("sha256"):
+        raise UserError(f"{path} is damaged or was altered", REPAIR)
+    if model_id(description["application"], description["spec"], arrays) != description["id"]:
+        raise UserError(f"{folder}/model.json was altered", REPAIR)
+    return arrays

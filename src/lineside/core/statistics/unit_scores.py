@@ -1,0 +1,124 @@
+"""From scored items to scored groups: one score and one label per independent unit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lineside.core.contract import Outcome, UserError
+from lineside.core.statistics.bootstrap import Units
+
+Rule = Literal["any", "every"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupScores:
+    """One row per group, in alphabetical order of the groups.
+
+    Attributes:
+        groups: Names, n of them.
+        scores: Shape (n,), higher is more faulty.
+        labels: 1 faulty, 0 good, shape (n,).
+        kinds: Kind of fault, ``""`` for good groups or where it is unknown.
+        index: An outcome of each group, shape (n,).
+        rule: How the items of a group were joined.
+    """
+
+    groups: tuple[str, ...]
+    scores: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    kinds: tuple[str, ...]
+    index: NDArray[np.int64]
+    rule: Rule
+
+    @property
+    def faulty(self) -> NDArray[np.float64]:
+        """Scores of the faulty groups."""
+        return np.asarray(self.scores[self.labels == 1], dtype=np.float64)
+
+    @property
+    def good(self) -> NDArray[np.float64]:
+        """Scores of the good groups."""
+        return np.asarray(self.scores[self.labels == 0], dtype=np.float64)
+
+
+def group_scores(
+    outcomes: Sequence[Outcome], rule: Rule = "any", *, kind_slice: str = "kind"
+) -> GroupScores:
+    """Join the items of each group; labels and scores are joined in the same way.
+
+    ``any``: a group is faulty if any of its items is; its score is the maximum over its items.
+    ``every``: a group is faulty only if every item is; its score is the minimum, so it is held
+    back only if every item raises an alarm. The promise then also holds for a single item.
+
+    Args:
+        outcomes: Outcomes whose value has ``score`` and ``label`` (1 faulty, 0 good).
+        rule: How production sees a group; calibrate and use with the same one.
+        kind_slice: Slice that names the kind; a group has its most frequent one.
+
+    Raises:
+        UserError: if a score or label is missing.
+        ValueError: for an unknown rule.
+    """
+    if rule not in ("any", "every"):
+        raise ValueError(f"unknown rule {rule!r}, expected 'any' or 'every'")
+    members: dict[str, list[int]] = {}
+    for i, outcome in enumerate(outcomes):
+        _check(outcome)
+        members.setdefault(outcome.group, []).append(i)
+    names = sorted(members)
+    rows = [[outcomes[i] for i in members[name]] for name in names]
+    joined = [_join(row, rule) for row in rows]
+    return GroupScores(
+        groups=tuple(names),
+        scores=np.array([score for score, _ in joined], dtype=np.float64),
+        labels=np.array([label for _, label in joined], dtype=np.int64),
+        kinds=tuple(
+            _kind(row, kind_slice) if label else ""
+            for row, (_, label) in zip(rows, joined, strict=True)
+        ),
+        index=np.array([members[name][0] for name in names], dtype=np.int64),
+        rule=rule,
+    )
+
+
+def by_group(rule: Rule = "any") -> Callable[[Sequence[Outcome]], Units]:
+    """Return the units of a `RankMetric` that counts groups instead of items."""
+
+    def units(outcomes: Sequence[Outcome]) -> Units:
+        try:
+            joined = group_scores(outcomes, rule)
+        except UserError:  # a missing score: the metric is undefined, not the program wrong
+            nothing = np.array([np.nan])
+            return Units(scores=nothing, labels=nothing, index=np.array([0]))
+        return Units(
+            scores=joined.scores, labels=joined.labels.astype(np.float64), index=joined.index
+        )
+
+    return units
+
+
+def _join(row: Sequence[Outcome], rule: Rule) -> tuple[float, int]:
+    scores = [o.value["score"] for o in row]
+    labels = [int(o.value["label"]) for o in row]
+    if rule == "every":
+        return min(scores), min(labels)
+    return max(scores), max(labels)
+
+
+def _kind(row: Sequence[Outcome], kind_slice: str) -> str:
+    kinds = Counter(o.slices.get(kind_slice, "") for o in row if o.value["label"] == 1)
+    return min(kinds, key=lambda kind: (-kinds[kind], kind)) if kinds else ""
+
+
+def _check(outcome: Outcome) -> None:
+    score = outcome.value.get("score", float("nan"))
+    if np.isnan(score):
+        raise UserError(f"{outcome.item} has no score", "leave out items that could not be judged")
+    if outcome.value.get("label") not in (0.0, 1.0):
+        raise UserError(f"{outcome.item} has no label", "label it good or faulty, or leave it out")

@@ -1,0 +1,216 @@
+"""Warnings of a training run in plain words: what is wrong, the number, what to do.
+
+The thresholds were measured on planted faults and healthy runs; "more than half of the units are
+silent" and "the loss is three times its best" were dropped because healthy runs trigger them, and
+so was any bound on the size of updates, which schedules leave in both directions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lineside.core.audit.label_noise_warning import LabelNoise
+from lineside.core.run.files import finite
+
+DEAD_SHARE = 0.95
+DIVERGED_FACTOR = 10.0
+VANISHED_RATIO = 1e-4
+"""Gradient of a layer relative to the largest of any layer; lower ones hardly learn."""
+RISING_VALIDATIONS = 6
+DATA_SHARE = 0.5
+NAMED_ITEMS = 12
+_WINDOW_STEPS = 20
+_WINDOW_SECONDS = 0.2
+
+MEASURED = frozenset(
+    ("step", "lr", "data_seconds", "compute_seconds", "gradient_norm", "gradient_snr", "layers",
+     "layer_gradients", "update_to_weight", "memory_mb", "recorder_share")
+)  # fmt: skip
+
+
+def named_losses(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the losses of a recorder's row by name: all numbers that it did not measure itself.
+
+    Example:
+        >>> named_losses({"step": 3, "lr": 0.1, "loss": 1.5, "box": 1.0})
+        {'loss': 1.5, 'box': 1.0}
+    """
+    return {name: float(value) for name, value in row.items() if name not in MEASURED}
+
+
+class Health:
+    """Watches the rows of a run and logs each warning once.
+
+    * *diverged*: a loss that is no number, or a ``"loss"`` above ten times that before the first
+      update; it takes precedence over what follows.
+    * *dead*: more than 95 % of a layer's outputs are zero on two samples in a row.
+    * *vanishing*: the first layers' gradients are below 1e-4 of the largest on two samples in a
+      row, and no layer is dead.
+    * *overfitting*: the validation loss rose six times in a row.
+    * *slow data*: drawing batches took more than half of the time in two windows of 20 steps.
+    * *labels*: too many labels contradict their neighbours, judged without the network.
+
+    Args:
+        log: Receives a row per warning: step, warning, layer, value, text.
+        networks: Where several networks are trained together, the first part of their layers'
+            names; each is judged by itself.
+    """
+
+    def __init__(
+        self, log: Callable[[dict[str, Any]], None], networks: Sequence[str] = ("",)
+    ) -> None:
+        self.warnings: list[dict[str, Any]] = []
+        self._log = log
+        self._networks = tuple(networks)
+        self._vanished: set[str] = set()
+        self._first_loss: float | None = None
+        self._diverged = False
+        self._silent: set[str] = set()
+        self._validation_loss = math.inf
+        self._rises = 0
+        self._data = self._total = 0.0
+        self._steps = self._slow_windows = 0
+        self._warm = False
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        """Judge the row of one training step."""
+        self._judge_losses(row)
+        self._judge_layers(row["step"], row.get("layers", {}))
+        self._judge_gradients(row["step"], row.get("layer_gradients", {}))
+        self._judge_time(row)
+
+    def labels(self, step: int, noise: LabelNoise) -> None:
+        """Judge the labels that the run learns from."""
+        if not noise.noisy:
+            return
+        named = noise.ranked[: min(NAMED_ITEMS, noise.count)]
+        text = (
+            f"The labels of these {len(named)} items contradict their neighbours the most: "
+            f"{', '.join(named)}. So do those of {noise.count} of {noise.items} items and "
+            f"{noise.share:.0%} of the clearest ones. Have them labelled again before training on."
+        )
+        self._warn(step, "labels", "", noise.share, text, items=list(named))
+
+    def validation(self, step: int, measures: Mapping[str, float]) -> None:
+        """Judge the measures of one validation."""
+        loss = float(measures.get("loss", math.nan))
+        if math.isnan(loss):
+            return
+        self._rises = self._rises + 1 if loss > self._validation_loss else 0
+        self._validation_loss = loss
+        if self._rises >= RISING_VALIDATIONS:
+            text = (
+                f"The validation loss has risen {self._rises} times in a row: the network now "
+                "learns its training data by heart. Stop earlier, or add data or augmentation."
+            )
+            self._warn(step, "overfitting", "", self._rises, text)
+
+    def state(self) -> dict[str, Any]:
+        """Return the plain values that a resumed run needs."""
+        return {
+            "warnings": self.warnings,
+            "first_loss": self._first_loss,
+            "diverged": self._diverged,
+            "silent": sorted(self._silent),
+            "vanished": sorted(self._vanished),
+            "validation_loss": finite(self._validation_loss),
+            "rises": self._rises,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self.warnings = list(state["warnings"])
+        self._first_loss = state["first_loss"]
+        self._diverged = bool(state["diverged"])
+        self._silent = set(state["silent"])
+        self._vanished = set(state.get("vanished", ()))
+        known = state["validation_loss"]
+        self._validation_loss = math.inf if known is None else float(known)
+        self._rises = int(state["rises"])
+
+    def _judge_losses(self, row: Mapping[str, Any]) -> None:
+        losses = named_losses(row)
+        for name, loss in losses.items():
+            if not math.isfinite(loss):
+                self._diverge(row["step"], loss, f"{name} is no longer a number")
+                return
+        if "loss" not in losses:
+            return
+        loss = abs(losses["loss"])
+        if self._first_loss is None:
+            self._first_loss = loss
+        factor = loss / max(self._first_loss, 1e-12)
+        if factor > DIVERGED_FACTOR:
+            self._diverge(row["step"], loss, f"the loss is {factor:.0f} times that at the start")
+
+    def _diverge(self, step: int, loss: float, what: str) -> None:
+        self._diverged = True
+        text = f"Training has diverged: {what}. Lower the learning rate tenfold."
+        self._warn(step, "diverged", "", loss, text)
+
+    def _judge_layers(self, step: int, layers: Mapping[str, Mapping[str, float]]) -> None:
+        if not layers or self._diverged:
+            return
+        silent = {n: v["zero_share"] for n, v in layers.items() if v["zero_share"] > DEAD_SHARE}
+        for name in sorted(self._silent & set(silent)):
+            text = (
+                f"Layer {name} is dead: {silent[name]:.0%} of its outputs are zero, so it passes "
+                "on almost nothing. Lower the learning rate or check how it was initialised."
+            )
+            self._warn(step, "dead", name, silent[name], text)
+        self._silent = set(silent)
+
+    def _judge_gradients(self, step: int, gradients: Mapping[str, float]) -> None:
+        if not gradients or self._diverged:
+            return
+        before, self._vanished = self._vanished, set()
+        if self._silent:  # nothing passes a dead layer: it has been named
+            return
+        for network in self._networks:
+            # A gradient of exactly zero belongs to a layer that this step does not train.
+            own = {n: g for n, g in gradients.items() if n.startswith(network) and g > 0}
+            if not own:
+                continue
+            largest = max(own.values())
+            reached = next(n for n, g in own.items() if g >= VANISHED_RATIO * largest)
+            first = next(iter(own))
+            if reached == first:
+                continue
+            self._vanished.add(network)
+            if network not in before:
+                continue
+            ratio = own[first] / largest
+            text = (
+                f"Gradients vanish before layer {reached}: that of layer {first} is {ratio:.0e} "
+                "of the largest, so the first layers hardly learn. Use ReLU with batch norm, "
+                "skip connections or fewer layers."
+            )
+            self._warn(step, "vanishing", network, ratio, text)
+
+    def _judge_time(self, row: Mapping[str, Any]) -> None:
+        self._data += row["data_seconds"]
+        self._total += row["data_seconds"] + row["compute_seconds"]
+        self._steps += 1
+        if self._steps < _WINDOW_STEPS:
+            return
+        share = self._data / self._total if self._total else 0.0
+        # The first window holds one-off costs (imports, caches); trifling steps do not matter.
+        slow = self._warm and share > DATA_SHARE and self._total > _WINDOW_SECONDS
+        self._slow_windows = self._slow_windows + 1 if slow else 0
+        self._warm, self._steps, self._data, self._total = True, 0, 0.0, 0.0
+        if self._slow_windows >= 2:
+            text = (
+                f"Loading data takes {share:.0%} of the training time. Cache decoded data or "
+                "move work out of the loader."
+            )
+            self._warn(row["step"], "slow data", "", share, text)
+
+    def _warn(self, step: int, kind: str, layer: str, value: float, text: str, **more: Any) -> None:
+        if any(w["warning"] == kind and w["layer"] == layer for w in self.warnings):
+            return
+        row = {"step": step, "warning": kind, "layer": layer, "value": finite(value), "text": text}
+        row |= more
+        self.warnings.append(row)
+        self._log(row)

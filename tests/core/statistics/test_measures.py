@@ -1,0 +1,396 @@
+from __future__ import annotations
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as reference
+
+from lineside.core.contract import Metric, Outcome
+from lineside.core.statistics import (
+    Ranking,
+    RankMetric,
+    Units,
+    auroc,
+    average_precision,
+    brier,
+    by_slice,
+    calibration_curve,
+    clopper_pearson,
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+    cohen_kappa,
+    estimate,
+    fpr_at_recall,
+    oracle_f1_max,
+    paired_difference,
+    pr_curve,
+    proportion,
+    rank,
+    recall_at_fpr,
+    roc_curve,
+    wilson,
+    worst_cases,
+)
+
+AUROC = Metric(
+    name="auroc", unit="fraction", better="higher", of=RankMetric(statistic=Ranking.auroc)
+)
+
+
+def slow_auroc(outcomes) -> float:
+    scores = [o.value["score"] for o in outcomes]
+    labels = [o.value["label"] for o in outcomes]
+    return reference.roc_auc_score(labels, scores) if len(set(labels)) == 2 else float("nan")
+
+
+SLOW = Metric(name="auroc", unit="fraction", better="higher", of=slow_auroc)
+
+
+def tied(seed: int, n: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, n)
+    return np.round(rng.normal(labels * 0.8, 1), 1), labels
+
+
+def outcomes_of(seed: int, groups: int = 20, each: int = 5, effect: float = 1.0) -> list[Outcome]:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for g in range(groups):
+        label = float(g % 2)
+        level = rng.normal(effect * label, 1)
+        for i in range(each):
+            score = round(level + rng.normal(0, 0.3), 1)
+            rows.append(
+                Outcome(
+                    item=f"{g}/{i}", group=f"g{g}", value={"score": score, "label": label},
+                    slices={"kind": ["good", "crack", "good", "hole"][g % 4]},
+                )
+            )  # fmt: skip
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ranking_measures_agree_with_sklearn_under_ties(seed):
+    scores, labels = tied(seed)
+    assert auroc(scores, labels) == pytest.approx(reference.roc_auc_score(labels, scores))
+    assert average_precision(scores, labels) == pytest.approx(
+        reference.average_precision_score(labels, scores)
+    )
+
+
+def test_auroc_is_the_share_of_ordered_pairs():
+    scores, labels = tied(7, 40)
+    pairs = [(a > b) + 0.5 * (a == b) for a in scores[labels == 1] for b in scores[labels == 0]]
+    assert auroc(scores, labels) == pytest.approx(np.mean(pairs))
+    assert auroc([1, 1, 1], [0, 1, 1]) == 0.5
+    assert np.isnan(auroc([1, 2], [1, 1]))
+
+
+def test_weights_are_repeated_items():
+    scores, labels = tied(3, 60)
+    weights = np.random.default_rng(0).integers(0, 4, 60)
+    again = np.repeat(np.arange(60), weights)
+    assert auroc(scores, labels, weights) == pytest.approx(auroc(scores[again], labels[again]))
+    assert average_precision(scores, labels, weights) == pytest.approx(
+        average_precision(scores[again], labels[again])
+    )
+    several = rank(scores, labels, np.stack([weights, np.ones(60)]))
+    assert several.auroc() == pytest.approx([auroc(scores, labels, weights), auroc(scores, labels)])
+    assert several.fpr_at_recall(0.9)[0] == fpr_at_recall(scores[again], labels[again], 0.9)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_rates_at_a_level_by_brute_force(seed, level):
+    scores, labels = tied(seed, 80)
+    rates = [
+        (np.mean(scores[labels == 1] >= t), np.mean(scores[labels == 0] >= t))
+        for t in [*scores, np.inf]
+    ]
+    assert fpr_at_recall(scores, labels, level) == pytest.approx(
+        min(f for r, f in rates if r >= level - 1e-12)
+    )
+    assert recall_at_fpr(scores, labels, 1 - level) == pytest.approx(
+        max(r for r, f in rates if f <= 1 - level + 1e-12)
+    )
+
+
+def test_rates_at_a_level_by_hand():
+    scores, labels = [4, 3, 3, 2, 1], [1, 1, 0, 0, 1]
+    assert fpr_at_recall(scores, labels, 0.5) == 0.5  # the tie at 3 brings the good one along
+    assert fpr_at_recall(scores, labels, 1.0) == 1.0
+    assert recall_at_fpr(scores, labels, 0.0) == pytest.approx(1 / 3)
+    assert fpr_at_recall([1, 2, 3, 4, 5, 6, 7, 8, 9, 0], [1] * 9 + [0], 1 / 9) == 0
+
+
+def test_curves_agree_with_sklearn():
+    scores, labels = tied(1)
+    fpr, recall, thresholds = roc_curve(scores, labels)
+    theirs = reference.roc_curve(labels, scores, drop_intermediate=False)
+    for ours, other in zip((fpr, recall, thresholds), theirs, strict=True):
+        assert ours == pytest.approx(other)
+    recall, precision, thresholds = pr_curve(scores, labels)
+    p, r, t = reference.precision_recall_curve(labels, scores)
+    assert precision == pytest.approx(p[:-1][::-1])
+    assert recall == pytest.approx(r[:-1][::-1])
+    assert thresholds == pytest.approx(t[::-1])
+
+
+def test_oracle_f1_by_brute_force():
+    scores, labels = tied(4, 60)
+    best = max(reference.f1_score(labels, scores >= t) for t in scores)
+    f1, threshold = oracle_f1_max(scores, labels)
+    assert f1 == pytest.approx(best)
+    assert reference.f1_score(labels, scores >= threshold) == pytest.approx(best)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels"), [([], []), ([1.0], [1, 0]), ([np.nan, 1], [0, 1]), ([1, 2], [0, 2])]
+)
+def test_ranking_refuses_bad_input(scores, labels):
+    with pytest.raises(ValueError, match=r"scores|labels"):
+        auroc(scores, labels)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 5), (5, 5), (3, 10), (97, 100), (1, 2000)])
+def test_clopper_pearson_agrees_with_scipy(k, n):
+    for confidence in (0.9, 0.95, 0.99):
+        exact = stats.binomtest(k, n).proportion_ci(confidence, "exact")
+        assert clopper_pearson(k, n, confidence) == pytest.approx((exact.low, exact.high))
+        score = stats.binomtest(k, n).proportion_ci(confidence, "wilson")
+        assert wilson(k, n, confidence) == pytest.approx((score.low, score.high), abs=1e-12)
+        greater = stats.binomtest(k, n, alternative="greater").proportion_ci(confidence, "exact")
+        less = stats.binomtest(k, n, alternative="less").proportion_ci(confidence, "exact")
+        assert clopper_pearson_lower(k, n, confidence) == pytest.approx(greater.low)
+        assert clopper_pearson_upper(k, n, confidence) == pytest.approx(less.high)
+
+
+@pytest.mark.parametrize(
+    ("n", "bound"), [(19, 0.854), (30, 0.905), (49, 0.941), (46, 0.937), (68, 0.957), (821, 0.996)]
+)
+def test_bound_without_a_miss(n, bound):
+    assert clopper_pearson_lower(n, n) == pytest.approx(bound, abs=5e-4)
+
+
+def test_proportion_says_what_it_is():
+    share = proportion(3, 4, better="lower")
+    assert (share.value, share.n, share.better) == (0.75, 4, "lower")
+    assert share.low < 0.75 < share.high
+    assert "Clopper" in share.method
+    assert proportion(0, 0).reason
+    with pytest.raises(ValueError, match="share"):
+        clopper_pearson(3, 2)
+
+
+def test_kappa_agrees_with_sklearn_and_a_numerical_delta_method():
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, 3, 300)
+    second = np.where(rng.random(300) < 0.7, first, rng.integers(0, 3, 300))
+    found = cohen_kappa(list(first), list(second))
+    assert found.value == pytest.approx(reference.cohen_kappa_score(first, second))
+    # Delta method with a numerical gradient over the multinomial cell shares.
+    p = reference.confusion_matrix(first, second) / 300
+
+    def kappa(table):
+        chance = table.sum(0) @ table.sum(1)
+        return (np.trace(table) - chance) / (1 - chance)
+
+    gradient = np.zeros_like(p)
+    for cell in itertools.product(range(3), range(3)):
+        step = np.zeros_like(p)
+        step[cell] = 1e-6
+        gradient[cell] = (kappa(p + step) - kappa(p - step)) / 2e-6
+    variance = ((gradient**2 * p).sum() - (gradient * p).sum() ** 2) / 300
+    assert found.high - found.value == pytest.approx(1.959964 * variance**0.5, rel=1e-4)
+
+
+def test_kappa_by_hand_and_its_edges():
+    first, second = ["a"] * 25 + ["b"] * 25, ["a"] * 20 + ["b"] * 5 + ["a"] * 10 + ["b"] * 15
+    assert cohen_kappa(first, second).value == pytest.approx(0.4)
+    assert np.isnan(cohen_kappa(["a", "a"], ["a", "a"]).value)
+    perfect = cohen_kappa(["a", "b"], ["a", "b"])
+    assert perfect.value == 1.0
+    assert perfect.low is None
+    assert perfect.reason
+
+
+def test_kappa_bootstrap_over_groups_is_wider_when_groups_repeat_themselves():
+    rng = np.random.default_rng(1)
+    first = np.repeat(rng.integers(0, 2, 60), 6)
+    second = np.repeat(np.where(rng.random(60) < 0.8, first[::6], 1 - first[::6]), 6)
+    groups = list(np.repeat(np.arange(60), 6))
+    naive = cohen_kappa(list(first), list(second))
+    grouped = cohen_kappa(list(first), list(second), groups=groups, rng=rng)
+    single = cohen_kappa(list(first[::6]), list(second[::6]))
+    assert grouped.n == 60
+    assert grouped.high - grouped.low > 2 * (naive.high - naive.low)
+    assert grouped.high - grouped.low == pytest.approx(single.high - single.low, rel=0.15)
+
+
+def test_brier_and_calibration_agree_with_sklearn():
+    rng = np.random.default_rng(0)
+    stated = rng.random(500)
+    labels = (rng.random(500) < stated).astype(int)
+    assert brier(stated, labels) == pytest.approx(reference.brier_score_loss(labels, stated))
+    from sklearn.calibration import calibration_curve as theirs
+
+    curve = calibration_curve(stated, labels, bins=5)
+    observed, predicted = theirs(labels, stated, n_bins=5, strategy="quantile")
+    assert curve.observed == pytest.approx(observed)
+    assert curve.predicted == pytest.approx(predicted)
+    assert curve.count.sum() == 500
+    assert curve.error < 0.08
+    assert ((curve.low <= curve.observed) & (curve.observed <= curve.high)).all()
+
+
+def test_calibration_by_hand_with_ties():
+    curve = calibration_curve([0.2, 0.2, 0.8, 0.8], [0, 0, 1, 0], bins=10)
+    assert curve.predicted == pytest.approx([0.2, 0.8])
+    assert curve.observed == pytest.approx([0.0, 0.5])
+    assert curve.error == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        brier([1.2], [1])
+
+
+def test_fast_and_slow_bootstrap_give_the_same_interval():
+    outcomes = outcomes_of(0)
+    fast = estimate(outcomes, AUROC, np.random.default_rng(5), 100)
+    slow = estimate(outcomes, SLOW, np.random.default_rng(5), 100)
+    assert (fast.value, fast.low, fast.high) == pytest.approx((slow.value, slow.low, slow.high))
+    assert fast.low < fast.value < fast.high
+    assert fast.n == 20
+    assert "groups" in fast.method
+
+
+def test_a_group_drawn_twice_is_two_groups():
+    def groups(outcomes):
+        return float(len({o.group for o in outcomes}))
+
+    count = Metric(name="groups", unit="count", better="higher", of=groups)
+    found = estimate(outcomes_of(0), count, np.random.default_rng(0), 50)
+    assert found.value == 20
+    assert "agree" in found.reason  # every resample has 20 groups
+
+
+def test_bootstrap_resamples_groups_and_not_items():
+    few = outcomes_of(2, groups=16, each=1)
+    many = [
+        Outcome(item=f"{o.item}.{i}", group=o.group, value=o.value) for o in few for i in range(20)
+    ]
+    once = estimate(few, AUROC, np.random.default_rng(0))
+    often = estimate(many, AUROC, np.random.default_rng(0))
+    assert (once.low, once.high) == pytest.approx((often.low, often.high))
+
+
+def test_bootstrap_covers_the_truth():
+    truth = stats.norm.cdf(1 / (2 * (1 + 0.09)) ** 0.5)
+    hits = []
+    for seed in range(120):
+        outcomes = outcomes_of(seed, groups=200, each=2)
+        found = estimate(outcomes, AUROC, np.random.default_rng(10_000 + seed), 200)
+        hits.append(found.low <= truth <= found.high)
+    assert 0.90 <= np.mean(hits) <= 0.99
+
+
+def test_no_interval_but_a_reason():
+    rng = np.random.default_rng(0)
+    single = [o for o in outcomes_of(0) if o.group == "g1"]
+    assert "undefined" in estimate(single, AUROC, rng).reason
+    count = Metric(name="n", unit="count", better="higher", of=len)
+    assert "at least 2" in estimate(single, count, rng).reason
+    two = [o for o in outcomes_of(0) if o.group in ("g1", "g2")]
+    assert "resamples" in estimate(two, AUROC, rng).reason
+    perfect = outcomes_of(0, effect=50.0)
+    found = estimate(perfect, AUROC, rng)
+    assert (found.value, found.low) == (1.0, None)
+    assert "agree" in found.reason
+    nothing = estimate([], AUROC, rng)
+    assert np.isnan(nothing.value)
+    assert nothing.reason
+    missing = [*outcomes_of(0), Outcome(item="x", group="x", value={"label": 1.0})]
+    assert np.isnan(estimate(missing, AUROC, rng).value)
+
+
+def test_paired_difference_is_tighter_than_two_intervals():
+    a = outcomes_of(1, groups=40)
+    rng = np.random.default_rng(0)
+    b = [
+        Outcome(
+            item=o.item,
+            group=o.group,
+            value={**o.value, "score": o.value["score"] + rng.normal(0, 0.2)},
+        )
+        for o in a
+    ]
+    found = paired_difference(a, b, AUROC, np.random.default_rng(2), 500)
+    alone = estimate(a, AUROC, np.random.default_rng(2), 500)
+    assert found.value == pytest.approx(AUROC.of(a) - AUROC.of(b))
+    assert found.high - found.low < 0.5 * (alone.high - alone.low)
+    slow, fast = (paired_difference(a, b, m, np.random.default_rng(2), 60) for m in (SLOW, AUROC))
+    assert (slow.low, slow.high) == pytest.approx((fast.low, fast.high))
+    part = paired_difference(a, b[:-3], AUROC, np.random.default_rng(2), 50)
+    assert "3 items left out" in part.method
+    assert paired_difference(a, [], AUROC, np.random.default_rng(2)).reason
+
+
+def test_slices_against_the_good_ones():
+    outcomes = outcomes_of(3)
+    found = by_slice(outcomes, AUROC, "kind", rng=np.random.default_rng(0), against="good")
+    assert list(found) == ["crack", "hole"]
+    chosen = [o for o in outcomes if o.slices["kind"] in ("good", "crack")]
+    assert found["crack"].value == pytest.approx(slow_auroc(chosen))
+    assert found["crack"].n == 15
+    assert by_slice(outcomes, AUROC, "kind")["crack"].reason
+    assert by_slice(outcomes, AUROC, "material") == {}
+
+
+def test_worst_cases_come_first_and_once_per_group():
+    def row(item, group, score, label):
+        return Outcome(item=item, group=group, value={"score": score, "label": label})
+
+    rows = [
+        row("a", "1", 0.1, 1.0), row("b", "1", 0.2, 1.0), row("c", "2", 0.9, 1.0),
+        row("d", "3", 0.0, 0.0), row("e", "4", 0.3, 0.0), row("f", "5", 0.05, 0.0),
+    ]  # fmt: skip
+    assert [o.item for o in worst_cases(rows)] == ["e", "a"]
+    assert [o.item for o in worst_cases(rows, per_group=None)] == ["e", "a", "b"]
+    assert [o.item for o in worst_cases(rows, count=1)] == ["e"]
+    assert worst_cases([]) == []
+
+
+def test_a_thousand_repetitions_take_less_than_two_seconds():
+    outcomes = outcomes_of(0, groups=200, each=5)
+    start = time.process_time()
+    estimate(outcomes, AUROC, np.random.default_rng(0), 1000)
+    assert time.process_time() - start < 2.0
+
+
+def test_rank_metric_takes_other_units():
+    def first_of_group(outcomes):
+        index = np.array([i for i, o in enumerate(outcomes) if o.item.endswith("/0")])
+        return Units(
+            scores=np.array([outcomes[i].value["score"] for i in index]),
+            labels=np.array([outcomes[i].value["label"] for i in index]),
+            index=index,
+        )
+
+    outcomes = outcomes_of(0)
+    metric = RankMetric(statistic=Ranking.auroc, units=first_of_group)
+    assert metric(outcomes) == pytest.approx(slow_auroc(outcomes[::5]))
+
+
+def test_an_extreme_that_resampling_misses_gets_no_interval():
+    """Few resamples hold every group, so the value lies outside of nearly all of them."""
+    rows = [
+        Outcome(item=str(i), group=str(i), value={"score": float(i == 0), "label": 0.0})
+        for i in range(8)
+    ]
+    spread = Metric(
+        name="range", unit="", better="lower",
+        of=lambda found: 2.0 * len(rows) - len({o.item for o in found}),
+    )  # fmt: skip
+    found = estimate(rows, spread, np.random.default_rng(0), 300)
+    assert found.value == 8.0 and found.low is None and "misses the value" in found.reason

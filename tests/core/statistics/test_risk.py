@@ -1,0 +1,448 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lineside.core.contract import Metric, Outcome, UserError
+from lineside.core.statistics import (
+    DecisionRates,
+    OperatingPoint,
+    Ranking,
+    RankMetric,
+    at_prevalence,
+    auroc,
+    best_provable_recall,
+    by_group,
+    certify_kinds,
+    check_promise,
+    conformal_p_values,
+    conformal_risk_threshold,
+    cost_curve,
+    decision_rates,
+    estimate,
+    expected_violation,
+    false_reject_threshold,
+    group_scores,
+    operating_point,
+    order_statistic,
+    order_statistic_threshold,
+    parts_needed,
+    rate_estimates,
+    recall_statement,
+    reject_threshold,
+    simulate_certificates,
+)
+
+
+def row(group, score, label, kind="", item="x"):
+    return Outcome(
+        item=f"{group}/{item}",
+        group=group,
+        value={"score": score, "label": float(label)},
+        slices={"kind": kind} if kind else {},
+    )
+
+
+def groups_of(good, faulty, kinds=None):
+    kinds = kinds or ["fault"] * len(faulty)
+    rows = [row(f"g{i:05}", s, 0) for i, s in enumerate(good)]
+    rows += [row(f"f{i:05}", s, 1, k) for i, (s, k) in enumerate(zip(faulty, kinds, strict=True))]
+    return group_scores(rows)
+
+
+def normal_groups(n_good, n_faulty, seed=0, shift=2.0):
+    rng = np.random.default_rng(seed)
+    return groups_of(rng.normal(0, 1, n_good), rng.normal(shift, 1, n_faulty))
+
+
+MIXED = [
+    row("a", 0.3, 1, "crack", "1"), row("a", 0.6, 1, "hole", "2"), row("a", 0.9, 0, "", "3"),
+    row("b", 0.1, 0), row("b", 0.4, 0, "", "2"), row("c", 0.2, 1, "crack"),
+]  # fmt: skip
+
+
+def test_groups_are_joined_by_rule():
+    any_view, every = group_scores(MIXED, "any"), group_scores(MIXED, "every")
+    assert any_view.groups == every.groups == ("a", "b", "c")
+    assert any_view.scores.tolist() == [0.9, 0.4, 0.2]
+    assert every.scores.tolist() == [0.3, 0.1, 0.2]
+    assert any_view.labels.tolist() == [1, 0, 1]
+    assert every.labels.tolist() == [0, 0, 1]
+    assert every.kinds == ("", "", "crack")
+    assert any_view.kinds == ("crack", "", "crack")
+    assert any_view.good.tolist() == [0.4]
+    with pytest.raises(ValueError, match="rule"):
+        group_scores(MIXED, "most")
+    with pytest.raises(UserError, match="no score"):
+        group_scores([row("a", float("nan"), 1)])
+    with pytest.raises(UserError, match="no label"):
+        group_scores([row("a", 0.1, 0.5)])
+
+
+def test_metric_by_group():
+    rng = np.random.default_rng(0)
+    outcomes = [
+        row(f"{g:02}", rng.normal(g % 2, 1), g % 2, item=str(i))
+        for g in range(30)
+        for i in range(4)
+    ]
+    fast = Metric(
+        name="m", unit="fraction", better="higher",
+        of=RankMetric(statistic=Ranking.auroc, units=by_group("any")),
+    )  # fmt: skip
+
+    def by_hand(rows):
+        best = {}
+        for o in rows:
+            best.setdefault(o.group, []).append(o)
+        joined = [(max(o.value["score"] for o in v), v[0].value["label"]) for v in best.values()]
+        return auroc(*zip(*joined, strict=True))
+
+    slow = Metric(name="m", unit="fraction", better="higher", of=by_hand)
+    assert fast.of(outcomes) == pytest.approx(by_hand(outcomes))
+    one = estimate(outcomes, fast, np.random.default_rng(1), 200)
+    two = estimate(outcomes, slow, np.random.default_rng(1), 200)
+    assert (one.low, one.high) == pytest.approx((two.low, two.high))
+    assert math.isnan(fast.of([row("a", float("nan"), 1)]))
+
+
+TABLE = {
+    0: [14, 19, 29, 59, 149, 299, 2995],
+    1: [22, 30, 46, 93, 236, 473, 4742],
+    2: [30, 40, 61, 124, 313, 628, 6294],
+}
+
+
+@pytest.mark.parametrize("misses", TABLE)
+def test_parts_needed_table(misses):
+    recalls = (0.80, 0.85, 0.90, 0.95, 0.98, 0.99, 0.999)
+    assert [parts_needed(r, 0.95, misses) for r in recalls] == TABLE[misses]
+
+
+def test_parts_needed_at_other_confidence():
+    assert parts_needed(0.9, 0.90) == 22
+    assert parts_needed(0.9) == math.ceil(math.log(0.05) / math.log(0.9))
+
+
+@pytest.mark.parametrize("recall", [0.8, 0.9, 0.95])
+@pytest.mark.parametrize("n", [5, 13, 14, 28, 29, 46, 61, 200])
+def test_order_statistic_agrees_with_scipy(n, recall):
+    allowed = [k for k in range(1, n + 1) if stats.binom.cdf(k - 1, n, 1 - recall) <= 0.05]
+    assert order_statistic(n, recall, 0.95) == max(allowed, default=0)
+
+
+def test_order_statistic_threshold_is_safe_under_ties():
+    scores = [1.0] * 46
+    assert order_statistic_threshold(scores, 0.9) == 1.0  # and 1.0 >= 1.0 is held back
+    assert order_statistic_threshold(range(28), 0.9) is None
+    assert order_statistic_threshold(range(29), 0.9) == 0
+    assert order_statistic_threshold(range(46), 0.9) == 1
+
+
+def test_true_recall_is_covered():
+    rng = np.random.default_rng(0)
+    n, repetitions = 60, 4000
+    k = order_statistic(n, 0.9)
+    exact = stats.binom.cdf(k - 1, n, 0.1)  # chance that the population recall is below 0.9
+    below = 0
+    for _ in range(repetitions):
+        threshold = order_statistic_threshold(rng.random(n), 0.9)
+        below += 1 - threshold < 0.9
+    assert exact <= 0.05
+    assert below / repetitions == pytest.approx(exact, abs=4 * (exact / repetitions) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("n", "best"), [(13, 0.794), (6, 0.607), (5, 0.549), (24, 0.88265), (46, 0.937)]
+)
+def test_best_provable_recall(n, best):
+    assert best_provable_recall(n) == pytest.approx(best, abs=5e-4)
+    assert order_statistic(n, best_provable_recall(n) - 1e-9) == 1
+    assert order_statistic(n, best_provable_recall(n) + 1e-9) == 0
+
+
+@pytest.mark.parametrize(
+    ("n_calibration", "n_test", "share", "digits"),
+    [(196, 196, 0.098, 3), (34, 34, 0.057, 3), (29, 17, 0.131, 3), (30, 16, 0.116, 3),
+     (29, 20, 0.062, 3), (30, 19, 0.145, 3)],
+)  # fmt: skip
+def test_expected_violation_numbers(n_calibration, n_test, share, digits):
+    found = expected_violation(n_calibration, n_test, 0.9)
+    assert round(found, digits) == share
+    k = order_statistic(n_calibration, 0.9)
+    m = next(m for m in range(n_test + 1) if (n_test - m) / n_test < 0.9 - 1e-12)
+    law = stats.hypergeom(n_calibration + n_test, n_calibration, k - 1 + m)
+    assert found == pytest.approx(law.cdf(k - 1), rel=1e-9)
+
+
+def test_expected_violation_by_drawing():
+    rng = np.random.default_rng(3)
+    broken = 0
+    for _ in range(4000):
+        scores = rng.random(60)
+        threshold = order_statistic_threshold(scores[:40], 0.9)
+        broken += np.mean(scores[40:] >= threshold) < 0.9 - 1e-12
+    expected = expected_violation(40, 20, 0.9)
+    assert broken / 4000 == pytest.approx(expected, abs=3.5 * (expected / 4000) ** 0.5)
+    assert math.isnan(expected_violation(20, 20, 0.9))
+
+
+def test_conformal_risk_threshold_by_brute_force_and_on_average():
+    rng = np.random.default_rng(0)
+    for n in (8, 9, 19, 20, 35):
+        scores = np.round(rng.normal(0, 1, n), 1)
+        allowed = [t for t in scores if (np.sum(scores < t) + 1) / (n + 1) <= 0.1 + 1e-12]
+        assert conformal_risk_threshold(scores, 0.1) == max(allowed, default=None)
+    assert conformal_risk_threshold(range(99), 0.29) == 28
+    escapes = []
+    for _ in range(4000):
+        escapes.append(conformal_risk_threshold(rng.random(24), 0.1))  # uniform: the escape rate
+    assert np.mean(escapes) == pytest.approx(2 / 25, abs=0.004)
+
+
+def test_false_reject_threshold_agrees_with_p_values():
+    rng = np.random.default_rng(0)
+    good = np.round(rng.normal(0, 1, 99), 1)
+    threshold, rate = false_reject_threshold(good, 0.05)
+    assert rate == 0.05
+    candidates = np.concatenate([good, rng.normal(1, 1, 200)])
+    assert ((conformal_p_values(good, candidates) <= 0.05) == (candidates >= threshold)).all()
+    threshold, rate = false_reject_threshold([1.0, 2.0], 0.01)
+    assert 2.0 < threshold < 2.0 + 1e-9
+    assert rate == pytest.approx(1 / 3)
+
+
+def test_false_reject_rate_holds_on_average():
+    rng = np.random.default_rng(0)
+    rates = [1 - false_reject_threshold(rng.random(99), 0.05)[0] for _ in range(3000)]
+    assert np.mean(rates) == pytest.approx(0.05, abs=0.002)
+
+
+def test_p_values_by_hand():
+    assert conformal_p_values([1, 2, 3], [0, 2, 9]).tolist() == [1.0, 0.75, 0.25]
+
+
+def test_certified_point():
+    groups = normal_groups(80, 46)
+    point = operating_point(groups, recall=0.9, unit="part", model="abc", date="2024-05-01")
+    assert point.certified
+    assert point.method == "order statistic"
+    assert point.threshold == np.sort(groups.faulty)[1]
+    assert (point.n_good, point.n_faulty, point.misses, point.needed) == (80, 46, 1, 29)
+    assert point.reject_threshold == point.threshold
+    assert "certified with 46 faulty parts" in point.message
+    assert point.decide(point.threshold) == "reject"
+    assert point.decide(np.nextafter(point.threshold, -np.inf)) == "accept"
+    assert point.decide(float("nan")) == "review"
+    suspended = point.suspend("memory was extended")
+    assert suspended.provable
+    assert not suspended.certified
+
+
+def test_unprovable_point_says_what_is_missing():
+    point = operating_point(normal_groups(80, 24), recall=0.9, unit="part")
+    assert not point.provable
+    assert point.method == "conformal risk control"
+    assert point.misses == 1
+    assert "You have 24 faulty parts" in point.message
+    assert "needs 29" in point.message
+    assert "recall >= 0.882" in point.message
+    assert "not certified" in point.message
+    # The recall it names is provable with the same groups.
+    assert operating_point(normal_groups(80, 24), recall=0.882).provable
+
+
+def test_very_few_faulty_groups():
+    groups = groups_of([0.0, 0.1], [0.5])
+    point = operating_point(groups, recall=0.95, unit="part")
+    assert point.method == "lowest faulty score"
+    assert point.threshold == 0.5
+    assert point.bound == 0.5
+    assert "1 faulty part," in point.message
+
+
+def test_without_faulty_groups_nothing_is_claimed_about_recall():
+    rng = np.random.default_rng(0)
+    groups = groups_of(rng.random(199), [])
+    point = operating_point(groups, recall=0.9, review_budget=0.04, unit="part")
+    assert point.recall is None
+    assert not point.provable
+    assert (point.bound, point.n_faulty) == (0.01, 0)
+    assert "nothing is promised about recall" in point.message
+    assert np.mean(groups.good >= point.reject_threshold) <= 0.01
+    assert np.mean(groups.good >= point.threshold) <= 0.05
+    assert point.threshold < point.reject_threshold
+    assert check_promise(point, normal_groups(5, 5))[0]
+    with pytest.raises(UserError, match="no parts"):
+        operating_point(groups_of([], []), recall=0.9, unit="part")
+
+
+def test_point_survives_json():
+    point = operating_point(normal_groups(50, 40), recall=0.9, review_budget=0.1)
+    block = json.loads(json.dumps(point.as_json(), allow_nan=False))
+    assert OperatingPoint.from_json(block) == point
+    for wrong in (
+        {**block, "colour": 1},
+        {k: v for k, v in block.items() if k != "rule"},
+        {**block, "threshold": None},
+        {**block, "method": "magic"},
+    ):
+        with pytest.raises(UserError):
+            OperatingPoint.from_json(wrong)
+
+
+def test_review_band_by_brute_force():
+    rng = np.random.default_rng(0)
+    groups = groups_of(np.round(rng.normal(0, 1, 60), 1), np.round(rng.normal(1, 1, 40), 1))
+    for prevalence in (0.0, 0.3):
+        for budget in (0.0, 0.05, 0.2, 0.9):
+            low = 0.0
+            best = low
+            for end in np.unique(np.nextafter(groups.good[groups.good >= low], np.inf)):
+                good = np.mean((groups.good >= low) & (groups.good < end))
+                faulty = np.mean((groups.faulty >= low) & (groups.faulty < end))
+                if (1 - prevalence) * good + prevalence * faulty <= budget + 1e-12:
+                    best = end
+            assert reject_threshold(groups, low, budget, prevalence) == best
+    assert reject_threshold(groups, 99.0, 0.5) == 99.0
+
+
+def test_decision_rates_by_hand():
+    groups = groups_of([0.1, 0.4, 0.6, 0.9], [0.2, 0.5, 0.7, 0.8, 0.95])
+    point = operating_point(groups, recall=0.9)
+    point = OperatingPoint.from_json({**point.as_json(), "threshold": 0.4, "reject_threshold": 0.7})
+    rates = decision_rates(groups, point)
+    assert (rates.escape, rates.overkill) == (0.2, 0.25)
+    assert (rates.review_faulty, rates.review_good) == (0.2, 0.5)
+    assert (rates.recall, rates.false_reject) == (0.8, 0.75)
+    shares = rate_estimates(groups, point)
+    assert shares["escape"].value == 0.2
+    assert shares["overkill"].value == 0.25
+    assert shares["first_pass_good"].value == 0.25
+    assert shares["recall"].low == pytest.approx(stats.binomtest(4, 5).proportion_ci().low)
+    assert shares["review_good"].better == "lower"
+
+
+def test_production_rates_by_hand():
+    rates = DecisionRates(escape=0.1, overkill=0.05, review_faulty=0.2, review_good=0.15)
+    made = at_prevalence(rates, 0.01)
+    shipped = 0.01 * 0.1 + 0.99 * 0.95
+    assert made.escapes_per_million == pytest.approx(1e6 * 0.001 / shipped)
+    assert made.precision == pytest.approx(0.009 / (0.009 + 0.99 * 0.2))
+    assert made.first_pass_yield == pytest.approx(0.001 + 0.99 * 0.8)
+    assert made.review_share == pytest.approx(0.002 + 0.1485)
+    assert made.reject_share + made.review_share + made.first_pass_yield == pytest.approx(1)
+
+
+def test_cost_curve_by_hand():
+    groups = groups_of([0.1, 0.4, 0.6, 0.9], [0.2, 0.5, 0.7, 0.8, 0.95])
+    point = operating_point(groups, recall=0.9)
+    point = OperatingPoint.from_json({**point.as_json(), "threshold": 0.4, "reject_threshold": 0.7})
+    curve = cost_curve(
+        groups, point, cost_ratio=100, review_cost=0.5, prevalences=[0.01, 0.2],
+        rng=np.random.default_rng(0), repetitions=200,
+    )  # fmt: skip
+    for i, pi in enumerate((0.01, 0.2)):
+        review = pi * 0.2 + (1 - pi) * 0.5
+        cost = pi * 0.2 * 100 + (1 - pi) * 0.25 + review * 0.5
+        scale = pi * 100 + 1 - pi
+        assert curve.cost[i] == pytest.approx(cost / scale)
+        assert curve.review_all[i] == pytest.approx(0.5 / scale)
+        assert curve.accept_all[i] + curve.reject_all[i] == pytest.approx(1)
+        # At the break-even review cost both cost the same.
+        equal = curve.break_even_review_cost[i]
+        assert cost - review * 0.5 + review * equal == pytest.approx(equal)
+        assert curve.low[i] <= curve.cost[i] <= curve.high[i]
+    assert curve.break_even_prevalence is None  # people are cheaper everywhere
+    pi = cost_curve(groups, point, cost_ratio=100, review_cost=0.8).break_even_prevalence
+    at = cost_curve(groups, point, cost_ratio=100, review_cost=0.8, prevalences=[pi])
+    assert at.cost[0] == pytest.approx(at.review_all[0])
+    assert at.low is None
+
+
+def test_a_person_who_misses_costs_something():
+    groups = groups_of([0.1, 0.5], [0.5, 0.9])
+    point = operating_point(groups, recall=0.9, review_budget=0.9)
+    perfect, human = (
+        cost_curve(groups, point, cost_ratio=10, review_cost=0, prevalences=[0.5], human_recall=h)
+        for h in (1.0, 0.9)
+    )
+    assert perfect.cost[0] == 0
+    assert human.cost[0] == pytest.approx(0.5 * 0.5 * 0.1 * 10 / 5.5)
+    assert human.review_all[0] == pytest.approx(0.5 * 0.1 * 10 / 5.5)
+
+
+def test_recall_statement_and_refuted_promise():
+    found = recall_statement(np.arange(20), 1.0, unit="part")
+    assert found.value == 0.95
+    assert found.low == pytest.approx(
+        stats.binomtest(19, 20, alternative="greater").proportion_ci().low
+    )
+    assert recall_statement([], 0.0).reason
+    point = operating_point(normal_groups(50, 60), recall=0.9, unit="part")
+    fine, text = check_promise(point, normal_groups(10, 50, seed=1))
+    assert fine
+    assert "compatible" in text
+    broken, text = check_promise(point, normal_groups(10, 50, seed=1, shift=0.5))
+    assert not broken
+    assert "calibrate anew" in text
+    assert "not tested" in check_promise(point, groups_of([0.1], []))[1]
+
+
+def test_kinds():
+    kinds = ["crack"] * 5 + ["hole"] * 30 + ["dent"] * 13
+    groups = groups_of([0.0] * 5, np.arange(48.0), kinds)
+    alone = {c.kind: c for c in certify_kinds(groups, recall=0.9, threshold=1.0)}
+    assert list(alone) == ["crack", "dent", "hole"]
+    assert alone["hole"].provable
+    assert alone["hole"].threshold == 5.0
+    assert not alone["crack"].provable
+    assert alone["crack"].message == "unprovable: 5 of 29 groups; best provable is 0.549"
+    assert alone["dent"].best_recall == pytest.approx(0.794, abs=5e-4)
+    assert alone["crack"].observed.value == 0.8
+    together = {c.kind: c for c in certify_kinds(groups, recall=0.9, bonferroni=True)}
+    assert together["hole"].confidence == pytest.approx(1 - 0.05 / 3)
+    assert together["hole"].needed == 39
+    assert not together["hole"].provable
+
+
+def certificate_data(spread, groups=68, each=6, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = []
+    for g in range(groups):
+        level = rng.normal(0, 1)
+        rows += [row(f"{g}", level + rng.normal(0, spread), 1, item=str(i)) for i in range(each)]
+    return [*rows, row("good", 0.0, 0)]
+
+
+def test_simulation_keeps_the_promise_by_group_and_breaks_it_by_item():
+    found = simulate_certificates(
+        certificate_data(0.3), np.random.default_rng(0), repetitions=1500, rule="every"
+    )
+    right, wrong, control = found["by group"], found["by item"], found["independent items"]
+    assert (right.n_calibration, right.n_test, wrong.n_test) == (34, 34, 204)
+    assert right.expected == pytest.approx(0.0569, abs=1e-4)
+    assert abs(right.excess_sigma) < 3.5
+    assert abs(control.excess_sigma) < 3.5
+    assert wrong.violation > 0.2
+    assert wrong.excess_sigma > 10
+    assert wrong.expected == control.expected
+    counted = found["by group, counted by item"]
+    assert counted.violation < right.violation
+    assert math.isnan(counted.expected)
+    assert counted.mean_recall > right.mean_recall > 0.9
+    assert wrong.worst_recall < control.worst_recall
+
+
+def test_simulation_of_independent_items_has_no_excess():
+    data = [row(f"{g}", s, 1) for g, s in enumerate(np.random.default_rng(1).random(60))]
+    found = simulate_certificates(data, np.random.default_rng(0), repetitions=1000)
+    assert all(abs(s.excess_sigma) < 3.5 for n, s in found.items() if "counted" not in n)
+    with pytest.raises(UserError, match="calibrate"):
+        simulate_certificates(data, np.random.default_rng(0), n_calibration=60)
+    few = simulate_certificates(data, np.random.default_rng(0), n_calibration=20, repetitions=5)
+    assert few == {}  # 20 prove nothing at 0.9
