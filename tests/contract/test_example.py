@@ -82,7 +82,11 @@ def test_a_stopped_run_is_taken_up_and_ends_alike(toy, numbers, tmp_path, monkey
         ("model.safetensors", lambda b: b[:-1], "damaged"),
         ("model.safetensors", lambda b: b[:-1] + bytes([b[-1] ^ 1]), "damaged"),
         ("model.json", lambda b: b.replace(b'"mm"', b'"cm"'), "altered"),
-        ("model.json", lambda b: b.replace(b'"format": 1', b'"format": 9'), "format 9"),
+        (
+            "model.json",
+            lambda b: b.replace(b'"format": 2', b'"format": 9'),
+            "format 9, written by lineside 0.1.0; this version reads format 2",
+        ),
         ("model.json", lambda b: b.replace(b'"toy"', b'"alien"'), "alien"),
         ("model.json", lambda b: b[:40], "cannot be read as JSON"),
         (

@@ -20,6 +20,7 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
+from lineside import __version__
 from lineside.core.contract import UserError
 from lineside.core.run.files import (
     canonical,
@@ -30,7 +31,7 @@ from lineside.core.run.files import (
     write_json,
 )
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 APPLICATIONS = ("parts", "machines")
 REPAIR = "copy the model again, or train it anew"
 MISFITS = (
@@ -71,6 +72,7 @@ def save_model(
     block = model.operating_block()
     description = {
         "format": FORMAT_VERSION,
+        "lineside": __version__,
         "application": application,
         "id": identity,
         "parent": parent,
@@ -182,8 +184,9 @@ def _description(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder}/model.json is not a lineside model", "check the path")
     if description["format"] != FORMAT_VERSION:
         raise UserError(
-            f"{folder} has format {description['format']}, this version reads {FORMAT_VERSION}",
-            "install the version of lineside that wrote it",
+            f"{folder} has format {description['format']}, written by lineside "
+            f"{description.get('lineside', '0.1.0')}; this version reads format {FORMAT_VERSION}",
+            "train the model again, or install the version that wrote it",
         )
     if description.get("application") not in APPLICATIONS:
         raise UserError(

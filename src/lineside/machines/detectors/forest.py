@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 from torch import Tensor
 
+from lineside.core.run.codec import decode, encode
 from lineside.machines.detectors.detection import Rows
 from lineside.machines.detectors.scaling import (
     Floats,
     Scaling,
     ScalingKind,
-    arrays_to_tensors,
     by_occlusion,
     fit_scaling,
     row_by_row,
@@ -76,13 +76,12 @@ class Forest:
         return by_occlusion(self.scaling(rows[-1:])[0], self._score)
 
     def spec(self) -> dict[str, Any]:
-        """Return the path length to divide by."""
-        return {"normal": self.normal}
+        """Return plain JSON."""
+        return encode(self)[0]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return scaling and trees."""
-        own = {name: getattr(self, name) for name in FOREST_ARRAYS}
-        return {**self.scaling.tensors(), **arrays_to_tensors(own)}
+        """Return the arrays."""
+        return encode(self)[1]
 
 
 def fit_iforest(
@@ -123,8 +122,7 @@ def fit_iforest(
 
 def load_iforest(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Forest:
     """Rebuild it from `Forest.spec` and `Forest.tensors`."""
-    arrays: dict[str, Any] = {name: tensors[name].numpy() for name in FOREST_ARRAYS}
-    return Forest(scaling=Scaling.of(dict(tensors)), normal=float(spec["normal"]), **arrays)
+    return decode(Forest, spec, tensors)
 
 
 def _flat_tree(tree: Any, offset: int) -> dict[str, NDArray[Any]]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lineside.core.contract import UserError
+from lineside.core.run.codec import built_by, decode, encode
 from lineside.core.training.loop import Training, train
 from lineside.machines.detectors.detection import Rows
 from lineside.machines.detectors.networks import (
@@ -68,7 +69,9 @@ class Reconstruction:
     kind: str
     sizes: Mapping[str, Any]
     scaling: Scaling
-    network: nn.Module
+    network: nn.Module = field(
+        metadata=built_by(lambda own: build_network(own.kind, own.sizes, seed=0))
+    )
     columns: tuple[int, ...] | None
     total: int
     history: int = 0
@@ -104,30 +107,17 @@ class Reconstruction:
         return whole
 
     def spec(self) -> dict[str, Any]:
-        """Return the plain settings."""
-        columns = None if self.columns is None else list(self.columns)
-        return {
-            "kind": self.kind, "sizes": dict(self.sizes), "columns": columns,
-            "total": self.total, "history": self.history,
-        }  # fmt: skip
+        """Return plain JSON."""
+        return encode(self)[0]
 
     def tensors(self) -> dict[str, Tensor]:
         """Return scaling and weights."""
-        weights = {f"network.{k}": v.detach() for k, v in self.network.state_dict().items()}
-        return {**self.scaling.tensors(), **weights}
+        return encode(self)[1]
 
 
 def load_reconstruction(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Reconstruction:
     """Rebuild a deep detector from `Reconstruction.spec` and `Reconstruction.tensors`."""
-    network = build_network(spec["kind"], spec["sizes"], seed=0)
-    start = "network."
-    network.load_state_dict({k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)})
-    columns = spec["columns"]
-    return Reconstruction(
-        kind=spec["kind"], sizes=dict(spec["sizes"]), scaling=Scaling.of(dict(tensors)),
-        network=network.eval(), columns=None if columns is None else tuple(columns),
-        total=int(spec["total"]), history=int(spec["history"]),
-    )  # fmt: skip
+    return decode(Reconstruction, spec, tensors)
 
 
 def build_network(kind: str, sizes: Mapping[str, Any], seed: int) -> nn.Module:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lineside.core.contract import UserError
+from lineside.core.run.codec import decode, encode
 from lineside.parts.classical.descriptors import cell_mean, grey_of, grid_of
 from lineside.parts.detection import Example, Image, Reading, good_of
 
@@ -36,15 +37,12 @@ class Brightness:
         )
 
     def spec(self) -> dict[str, Any]:
-        """Return plain JSON values: there are none beside the arrays."""
-        return {}
+        """Return plain JSON."""
+        return encode(self)[0]
 
-    def tensors(self) -> dict[str, torch.Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """Return the arrays."""
-        return {
-            "center": torch.from_numpy(self.center),
-            "deviation": torch.from_numpy(self.deviation),
-        }
+        return encode(self)[1]
 
 
 def _measures(image: Image) -> NDArray[np.float32]:
@@ -76,6 +74,6 @@ def fit_brightness(
     return Brightness(center=center.astype(np.float32), deviation=deviation.astype(np.float32))
 
 
-def load_brightness(spec: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Brightness:
+def load_brightness(spec: dict[str, Any], tensors: dict[str, Tensor]) -> Brightness:
     """Return the detector that `spec` and `tensors` were made of."""
-    return Brightness(center=tensors["center"].numpy(), deviation=tensors["deviation"].numpy())
+    return decode(Brightness, spec, tensors)
