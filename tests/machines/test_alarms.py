@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lineside.core.contract import UserError
+from lineside.core.run.codec import decode, encode
 from lineside.machines import detectors
 from lineside.machines.alarms import (
     Alarm,
@@ -53,7 +54,7 @@ def test_ewma_by_hand_and_stream_is_batch() -> None:
     for score, expected in zip(scores, whole, strict=True):
         smoothed = calibration.smooth(float(score), smoothed)
         assert calibration.z(smoothed) == expected
-    again = Calibration(**json.loads(json.dumps(calibration.spec())))
+    again = decode(Calibration, json.loads(json.dumps(encode(calibration)[0])), {})
     assert again == calibration
 
 
@@ -197,7 +198,7 @@ def test_resumed_anywhere_gives_identical_events() -> None:
     fresh = alarm.state()
     whole = run(alarm, series)
     assert len(events(whole)) > 3
-    rules = Rules.from_spec(json.loads(json.dumps(rules.spec())))
+    rules = decode(Rules, json.loads(json.dumps(encode(rules)[0])), {})
     for cut in range(len(series)):
         first = Alarm(rules, fresh)
         told = run(first, series[:cut])

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from lineside.core.run.codec import decode, encode
 from lineside.machines.alarms import Learned, drift_along, run_in_rows, steady_drift
 
 
@@ -52,6 +53,6 @@ def test_what_grows_louder_is_never_called_a_run_in(shape):
 def test_a_row_of_the_ledger_survives_json_and_knows_who_answers():
     row = Learned(first=0.0, last=9.0, rows=10, drift=5.0, drifting="h.rms", steady=3.0)
     assert row.needs_consent
-    assert Learned.from_spec(json.loads(json.dumps(row.spec()))) == row
+    assert decode(Learned, json.loads(json.dumps(encode(row)[0])), {}) == row
     assert not Learned(first=0.0, last=9.0, rows=10, drift=5.0, by="Kim").needs_consent
     assert not Learned(first=0.0, last=9.0, rows=10, drift=2.9).needs_consent

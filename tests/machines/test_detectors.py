@@ -13,6 +13,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.svm import OneClassSVM
 
 from lineside.core.contract import UserError
+from lineside.core.run.codec import decode, encode
 from lineside.machines import detectors
 from lineside.machines.detectors import components
 from lineside.machines.detectors.forest import _average_path
@@ -21,23 +22,22 @@ FEATURES = 8
 SHORT = detectors.Fitting(epochs=8)
 MEL = ((0, 1, 2, 3), (4, 5, 6, 7))
 Fit = Callable[..., Any]
-CASES: dict[str, tuple[Fit, Fit, dict[str, Any]]] = {
-    "trend": (detectors.fit_trend, detectors.load_trend, {"columns": [0, 3]}),
-    "pca": (detectors.fit_pca, detectors.load_pca, {}),
-    "pca_t2": (detectors.fit_pca, detectors.load_pca, {"statistic": "t2"}),
-    "pca_spe": (detectors.fit_pca, detectors.load_pca, {"statistic": "spe"}),
-    "mahalanobis": (detectors.fit_mahalanobis, detectors.load_mahalanobis, {}),
-    "gmm": (detectors.fit_gmm, detectors.load_gmm, {}),
-    "ocsvm": (detectors.fit_ocsvm, detectors.load_ocsvm, {}),
-    "iforest": (detectors.fit_iforest, detectors.load_iforest, {"trees": 20}),
-    "knn": (detectors.fit_knn, detectors.load_knn, {}),
-    "fc_ae": (detectors.fit_fc_ae, detectors.load_reconstruction, {"fitting": SHORT}),
-    "denoising_ae": (detectors.fit_denoising_ae, detectors.load_reconstruction, {"fitting": SHORT}),
-    "vae": (detectors.fit_vae, detectors.load_reconstruction, {"fitting": SHORT}),
-    "lstm_ae": (detectors.fit_lstm_ae, detectors.load_reconstruction, {"fitting": SHORT}),
+CASES: dict[str, tuple[Fit, dict[str, Any]]] = {
+    "trend": (detectors.fit_trend, {"columns": [0, 3]}),
+    "pca": (detectors.fit_pca, {}),
+    "pca_t2": (detectors.fit_pca, {"statistic": "t2"}),
+    "pca_spe": (detectors.fit_pca, {"statistic": "spe"}),
+    "mahalanobis": (detectors.fit_mahalanobis, {}),
+    "gmm": (detectors.fit_gmm, {}),
+    "ocsvm": (detectors.fit_ocsvm, {}),
+    "iforest": (detectors.fit_iforest, {"trees": 20}),
+    "knn": (detectors.fit_knn, {}),
+    "fc_ae": (detectors.fit_fc_ae, {"fitting": SHORT}),
+    "denoising_ae": (detectors.fit_denoising_ae, {"fitting": SHORT}),
+    "vae": (detectors.fit_vae, {"fitting": SHORT}),
+    "lstm_ae": (detectors.fit_lstm_ae, {"fitting": SHORT}),
     "conv_ae": (
         detectors.fit_conv_ae,
-        detectors.load_reconstruction,
         {"fitting": SHORT, "columns": MEL},
     ),
 }
@@ -54,7 +54,7 @@ def healthy(rows: int = 80, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float3
 def fitted() -> dict[str, Any]:
     return {
         name: fit(healthy(), rng=np.random.default_rng(1), **options)
-        for name, (fit, _, options) in CASES.items()
+        for name, (fit, options) in CASES.items()
     }
 
 
@@ -89,8 +89,8 @@ def test_a_far_row_is_more_unusual_and_its_feature_is_named(
 @pytest.mark.parametrize("name", CASES)
 def test_it_survives_json_and_arrays(fitted: dict[str, Any], name: str) -> None:
     detector, rows = fitted[name], healthy(12, seed=7)
-    spec = json.loads(json.dumps(detector.spec()))
-    again = CASES[name][1](spec, {k: v.clone() for k, v in detector.tensors().items()})
+    spec, tensors = encode(detector)
+    again = decode(type(detector), json.loads(json.dumps(spec)), tensors)
     assert again.score(rows).tolist() == detector.score(rows).tolist()
     assert again.history == detector.history
 

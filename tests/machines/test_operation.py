@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lineside.core.run.codec import decode, encode
 from lineside.machines.measurement import Measurement
 from lineside.machines.operation import Operation, learn_operation, unitless
 
@@ -97,7 +98,7 @@ def test_features_without_a_unit_are_named():
 
 
 def test_it_is_stored_as_json_and_arrays(learned):
-    again = Operation.from_spec(learned.spec(), learned.arrays())
+    again = decode(Operation, *encode(learned))
     row = made([12.0], [1.0])[0]
     assert np.array_equal(
         again.residual(measured(12.0, 1.0), row), learned.residual(measured(12.0, 1.0), row)

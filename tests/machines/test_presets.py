@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lineside.core.contract import Refusal, UserError
+from lineside.core.run.codec import decode, encode
 from lineside.core.run.folder import Stopped
 from lineside.machines import Config, detectors
 from lineside.machines.detectors.scaling import Scaling, fit_scaling
@@ -65,9 +66,9 @@ def test_energies_are_scaled_by_their_median_and_mad():
     assert scaling.center == pytest.approx([2.0, 3e-12], rel=1e-6)
     assert scaling.spread == pytest.approx([1.0, 1e-12], rel=1e-5)
     assert scaling(rows[:3])[:, 1] == pytest.approx([-1.0, 0.0, 4.0], abs=1e-4)
-    again = Scaling.of(scaling.tensors())
+    again = decode(Scaling, *encode(scaling))
     assert again.natural and np.array_equal(again(rows), scaling(rows))
-    assert not Scaling.of(fit_scaling(rows, "robust").tensors()).natural
+    assert not decode(Scaling, *encode(fit_scaling(rows, "robust"))).natural
     with pytest.raises(UserError, match="infinity"):
         fit_scaling(rows + 800.0, "energies")
 
@@ -77,8 +78,8 @@ def test_the_constants_reach_a_machine_through_the_configuration(snapshots, meth
     main = learn(snapshots, method).main
     assert len(main.columns) == 200  # 100 sub-bands of either channel, nothing else
     assert main.detector.scaling.natural
-    constants = json.dumps(main.detector.spec())
-    tensors = main.detector.tensors()
+    spec, tensors = encode(main.detector)
+    constants = json.dumps(spec)
     expected = {
         "ocsvm": "gamma" in constants,
         "gmm": len(tensors.get("weights", ())) == 16,

@@ -7,6 +7,7 @@ import pytest
 from scipy import signal, stats
 
 from lineside.core.contract import UserError
+from lineside.core.run.codec import decode, encode
 from lineside.machines.measurement import Channel, Measurement
 from lineside.machines.signals import Engine, Layout, bearing_of, make_layout
 from lineside.machines.signals.kurtogram import choose_band, kurtogram
@@ -196,7 +197,7 @@ def test_layout_survives_json():
     bearing = bearing_of(balls=9, ball_mm=7.9, pitch_mm=38.5)
     snapshot = measured(noise(), speed_hz=25.0, values={"Temperature": 40.0})
     layout = make_layout([snapshot], bearing=bearing, order_bands=10)
-    again = Layout.from_spec(json.loads(json.dumps(layout.spec())))
+    again = decode(Layout, json.loads(json.dumps(encode(layout)[0])), {})
     assert again == layout and again.names == layout.names
     assert len(set(layout.names)) == len(layout.names) == len(Engine(layout).features(snapshot))
     assert layout.names[-1] == "value.Temperature" and "c0.envelope_inner_race" in layout.names

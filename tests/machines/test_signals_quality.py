@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from lineside.core.run.codec import decode, encode
 from lineside.machines.measurement import Channel, Measurement
 from lineside.machines.signals import Norms, learn_norms, sensor_faults
 from lineside.machines.simulation import Condition, Rig, Sensor, sensed, vibration
@@ -124,4 +125,4 @@ def test_slow_values_that_vanish_together_are_a_dead_sensor():
 
 def test_norms_survive_json():
     norms = learn_norms([snapshot(wave_of(0), values={"flow": 3.0})])
-    assert Norms.from_spec(json.loads(json.dumps(norms.spec()))) == norms
+    assert decode(Norms, json.loads(json.dumps(encode(norms)[0])), {}) == norms

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from lineside.core.training.checkpoint import under
+from lineside.core.run.codec import TRANSIENT, chosen_by, decode, encode
 from lineside.machines.alarms import Calibration, Learned, Rules
 from lineside.machines.detectors.detection import Detector, Rows
 from lineside.machines.operation import Operation
@@ -35,9 +33,9 @@ class Branch:
     """
 
     method: str
-    detector: Detector
+    detector: Detector = field(metadata=chosen_by(lambda own: RECIPES[own.method].detector()))
     columns: tuple[int, ...]
-    calibration: Calibration | None = None
+    calibration: Calibration | None = field(default=None, metadata=TRANSIENT)
 
     def of(self, rows: Rows) -> Rows:
         """Return the features it looks at, shape (snapshot, column)."""
@@ -98,38 +96,12 @@ class Machine:
         row = self.ledger[-1]
         return row.first if row.began is None else row.began, row.last
 
-    def spec(self) -> dict[str, Any]:
-        """Return everything but arrays and calibrations as plain JSON."""
-        return {
-            "name": self.name,
-            "layout": self.layout.spec(),
-            "norms": self.norms.spec(),
-            "operation": self.operation.spec(),
-            "main": _branch_spec(self.main),
-            "free": None if self.free is None else _branch_spec(self.free),
-            "rules": self.rules.spec(),
-            "reference_times": list(self.reference_times),
-            "gap_seconds": self.gap_seconds,
-            "settle": self.settle,
-            "ledger": [row.spec() for row in self.ledger],
-        }
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return all arrays by name."""
-        found = {f"main.{k}": v for k, v in self.main.detector.tensors().items()}
-        if self.free is not None:
-            found.update({f"free.{k}": v for k, v in self.free.detector.tensors().items()})
-        for name, array in self.operation.arrays().items():
-            found[f"operation.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
-        found["reference"] = torch.from_numpy(np.ascontiguousarray(self.reference))
-        return found
-
     def operating(self) -> dict[str, Any]:
         """Return the calibrations as plain JSON."""
         return {
             name: None
             if branch is None or branch.calibration is None
-            else branch.calibration.spec()
+            else encode(branch.calibration)[0]
             for name, branch in (("main", self.main), ("free", self.free))
         }
 
@@ -139,41 +111,6 @@ class Machine:
         for name, branch in (("main", self.main), ("free", self.free)):
             stored = block.get(name)
             if branch is not None:
-                point = None if stored is None else Calibration(**stored)
+                point = None if stored is None else decode(Calibration, stored, {})
                 changed[name] = dataclasses.replace(branch, calibration=point)
         return dataclasses.replace(self, **changed)
-
-
-def load_machine(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Machine:
-    """Rebuild a machine from `Machine.spec` and `Machine.tensors`."""
-    operation = {k: v.numpy() for k, v in under(tensors, "operation.").items()}
-    return Machine(
-        name=spec["name"],
-        layout=Layout.from_spec(spec["layout"]),
-        norms=Norms.from_spec(spec["norms"]),
-        operation=Operation.from_spec(spec["operation"], operation),
-        main=_load_branch(spec["main"], under(tensors, "main.")),
-        free=_load_branch(spec["free"], under(tensors, "free.")) if spec["free"] else None,
-        rules=Rules.from_spec(spec["rules"]),
-        reference=tensors["reference"].numpy(),
-        reference_times=tuple(spec["reference_times"]),
-        gap_seconds=spec["gap_seconds"],
-        settle=spec["settle"],
-        ledger=tuple(Learned.from_spec(row) for row in spec.get("ledger", ())),
-    )
-
-
-def _branch_spec(branch: Branch) -> dict[str, Any]:
-    return {
-        "method": branch.method,
-        "columns": list(branch.columns),
-        "detector": branch.detector.spec(),
-    }
-
-
-def _load_branch(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Branch:
-    return Branch(
-        method=spec["method"],
-        columns=tuple(spec["columns"]),
-        detector=RECIPES[spec["method"]].load(spec["detector"], tensors),
-    )

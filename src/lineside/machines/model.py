@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from lineside.core.contract import Explanation, Refusal, UserError
-from lineside.core.training.checkpoint import under
-from lineside.machines.fitted import Machine, load_machine
+from lineside.core.run.codec import TRANSIENT, decode, encode
+from lineside.machines.fitted import Machine
 from lineside.machines.items import Snapshot
 from lineside.machines.reading import load_measurement
 from lineside.machines.session import Session
@@ -30,7 +30,7 @@ class MachinesModel:
 
     method: str
     machines: Mapping[str, Machine]
-    identity: str = ""
+    identity: str = field(default="", metadata=TRANSIENT)
 
     def session(self, machine: str, state: Mapping[str, Any] | None = None) -> Session:
         """Return the memory of one machine, fresh or taken up from a state.
@@ -64,18 +64,11 @@ class MachinesModel:
 
     def spec(self) -> dict[str, Any]:
         """Return everything but tensors and calibrations."""
-        return {
-            "method": self.method,
-            "machines": {name: machine.spec() for name, machine in self.machines.items()},
-        }
+        return encode(self)[0]
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the arrays of all machines."""
-        return {
-            f"{place}.{key}": tensor
-            for place, machine in enumerate(self.machines.values())
-            for key, tensor in machine.tensors().items()
-        }
+        return encode(self)[1]
 
     def operating_block(self) -> dict[str, Any]:
         """Return the calibrations, empty before there are any."""
@@ -112,7 +105,4 @@ class MachinesModel:
 
 def load(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> MachinesModel:
     """Rebuild a model from `MachinesModel.spec` and `MachinesModel.tensors`."""
-    machines = {}
-    for place, (name, own) in enumerate(spec["machines"].items()):
-        machines[name] = load_machine(own, under(tensors, f"{place}."))
-    return MachinesModel(method=spec["method"], machines=machines)
+    return decode(MachinesModel, spec, tensors)

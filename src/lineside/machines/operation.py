@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,30 +127,6 @@ class Operation:
         """
         places = [names.index(name) for name in self.level]
         return float((left[places] - self.usual[places]).mean()) if places else float("nan")
-
-    def spec(self) -> dict[str, Any]:
-        """Return everything but the arrays as plain JSON."""
-        return {
-            "speed_hz": self.speed_hz, "load": self.load, "level": self.level,
-            "drivers": list(self.drivers), "amplitudes": list(self.amplitudes),
-        }  # fmt: skip
-
-    def arrays(self) -> dict[str, NDArray[np.float64]]:
-        """Return the arrays."""
-        return {"slope": self.slope, "centre": self.centre, "usual": self.usual}
-
-    @staticmethod
-    def from_spec(spec: dict[str, Any], arrays: dict[str, NDArray[np.float64]]) -> Operation:
-        """Make it from what `spec` and `arrays` returned."""
-        pair = {
-            key: None if spec[key] is None else (float(spec[key][0]), float(spec[key][1]))
-            for key in ("speed_hz", "load")
-        }
-        return Operation(
-            speed_hz=pair["speed_hz"], load=pair["load"], level=dict(spec["level"]),
-            slope=arrays["slope"], centre=arrays["centre"], drivers=tuple(spec["drivers"]),
-            usual=arrays["usual"], amplitudes=tuple(spec["amplitudes"]),
-        )  # fmt: skip
 
     def _stands_still(self, measurement: Measurement, row: Rows, names: Sequence[str]) -> bool:
         if measurement.speed_hz is not None and self.speed_hz is not None:

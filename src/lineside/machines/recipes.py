@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from lineside.core.contract import MethodKind
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from lineside.machines.detectors.detection import Detector
 
 Columns = Literal["compact", "levels", "bands", "mel"]
@@ -32,14 +30,14 @@ class Recipe:
         kind: ``deep``, ``classical`` or ``trivial``.
         help: One line.
         columns: Which features: a compact set per channel, levels only, all sub-bands, log-mel.
-        load_name: Function that rebuilds it, without ``load_``; its own name if empty.
+        detector_name: Class of the fitted detector.
         options: Constants of our own preset.
     """
 
     kind: MethodKind
     help: str
+    detector_name: str
     columns: Columns = "compact"
-    load_name: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def fit(self, name: str) -> Callable[..., Detector]:
@@ -47,9 +45,9 @@ class Recipe:
         found: Callable[..., Detector] = getattr(_detectors(), f"fit_{name}")
         return found
 
-    def load(self, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Detector:
-        """Rebuild a detector."""
-        found: Detector = getattr(_detectors(), f"load_{self.load_name}")(spec, tensors)
+    def detector(self) -> type[Detector]:
+        """Return the class of the fitted detector."""
+        found: type[Detector] = getattr(_detectors(), self.detector_name)
         return found
 
 
@@ -59,36 +57,39 @@ def _detectors() -> Any:
 
 RECIPES: dict[str, Recipe] = {
     "pca": Recipe(
-        kind="classical", load_name="pca", help="principal components, T2 and SPE",
+        kind="classical", detector_name="Pca", help="principal components, T2 and SPE",
     ),
     "trend": Recipe(
-        kind="trivial", load_name="trend", columns="levels", help="RMS and kurtosis above normal",
+        kind="trivial", detector_name="Trend", columns="levels",
+        help="RMS and kurtosis above normal",
     ),
     "mahalanobis": Recipe(
-        kind="classical", load_name="mahalanobis", help="whitened distance, shrunk covariance",
+        kind="classical", detector_name="Mahalanobis", help="whitened distance, shrunk covariance",
     ),
-    "gmm": Recipe(kind="classical", load_name="gmm", help="Gaussian mixture"),
-    "knn": Recipe(kind="classical", load_name="knn", help="distance to the nearest neighbours"),
-    "ocsvm": Recipe(kind="classical", load_name="ocsvm", help="one-class SVM"),
-    "iforest": Recipe(kind="classical", load_name="iforest", help="isolation forest"),
+    "gmm": Recipe(kind="classical", detector_name="Mixture", help="Gaussian mixture"),
+    "knn": Recipe(
+        kind="classical", detector_name="Neighbours", help="distance to the nearest neighbours"
+    ),
+    "ocsvm": Recipe(kind="classical", detector_name="SupportVectors", help="one-class SVM"),
+    "iforest": Recipe(kind="classical", detector_name="Forest", help="isolation forest"),
     "fc_ae": Recipe(
-        kind="deep", load_name="reconstruction", columns="bands",
+        kind="deep", detector_name="Reconstruction", columns="bands",
         help="autoencoder with five hidden layers on sub-bands",
     ),
     "denoising_ae": Recipe(
-        kind="deep", load_name="reconstruction", columns="bands",
+        kind="deep", detector_name="Reconstruction", columns="bands",
         help="denoising autoencoder on sub-bands",
     ),
     "vae": Recipe(
-        kind="deep", load_name="reconstruction", columns="bands",
+        kind="deep", detector_name="Reconstruction", columns="bands",
         help="variational autoencoder on sub-bands",
     ),
     "lstm_ae": Recipe(
-        kind="deep", load_name="reconstruction", columns="bands",
+        kind="deep", detector_name="Reconstruction", columns="bands",
         help="LSTM autoencoder on sub-bands of successive snapshots",
     ),
     "conv_ae": Recipe(
-        kind="deep", load_name="reconstruction", columns="mel",
+        kind="deep", detector_name="Reconstruction", columns="mel",
         help="convolutional autoencoder on log-mel spectra",
     ),
 }  # fmt: skip

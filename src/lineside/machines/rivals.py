@@ -11,10 +11,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from lineside.core.contract import Split, UserError
 from lineside.core.run.folder import rng_of
@@ -61,14 +60,6 @@ class Stacked:
         """Return each feature's share, over all rows of the last window."""
         shares = self.detector.contributions(windows(rows[-self.history - 1 :], self.history))
         return np.asarray(shares.reshape(self.history + 1, -1).sum(axis=0))
-
-    def spec(self) -> dict[str, Any]:
-        """Return the plain settings."""
-        return {"history": self.history, "detector": self.detector.spec()}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the arrays of the detector on windows."""
-        return self.detector.tensors()
 
 
 def windows(rows: Rows, history: int) -> Rows:

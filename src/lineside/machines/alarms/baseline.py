@@ -7,9 +7,7 @@ seen, when, and who answers for it. A normal that drifted needs a person's name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,15 +62,6 @@ class Learned:
     def needs_consent(self) -> bool:
         """True if it drifted while it was learned and nobody answers for it."""
         return self.drift > self.steady and not self.by
-
-    def spec(self) -> dict[str, Any]:
-        """Return plain values; `from_spec` is the inverse."""
-        return asdict(self)
-
-    @staticmethod
-    def from_spec(spec: Mapping[str, Any]) -> Learned:
-        """Rebuild a row from `spec`."""
-        return Learned(**spec)
 
 
 def robust_spread(values: Floats) -> Floats:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -93,10 +93,6 @@ class Calibration:
             found.append((self.z(smoothed), self.growth(smoothed)))
         both = np.array(found, dtype=np.float64).reshape(-1, 2)
         return both[:, 0], both[:, 1]
-
-    def spec(self) -> dict[str, Any]:
-        """Return plain values; ``Calibration(**spec)`` is the inverse."""
-        return asdict(self)
 
 
 def calibrate(

@@ -51,16 +51,6 @@ class Rules:
         if not 0 < self.hysteresis <= 1 or self.limit <= 0:
             raise UserError("hysteresis lies between 0 and 1, limit above 0", "see Rules")
 
-    def spec(self) -> dict[str, Any]:
-        """Return plain values; infinite limits are None."""
-        return {k: None if v == math.inf else v for k, v in asdict(self).items()}
-
-    @staticmethod
-    def from_spec(spec: Mapping[str, Any]) -> Rules:
-        """Rebuild rules from `spec`."""
-        values: dict[str, Any] = {k: math.inf if v is None else v for k, v in spec.items()}
-        return Rules(**values)
-
 
 FRESH: dict[str, Any] = {
     "level": "normal", "recent": [], "severe": [], "since": None, "quiet": 0, "quiet_since": None,

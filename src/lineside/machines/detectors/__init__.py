@@ -7,27 +7,17 @@ from lineside.machines.detectors.autoencoders import (
     fit_lstm_ae,
     fit_vae,
 )
-from lineside.machines.detectors.borders import (
-    fit_knn,
-    fit_ocsvm,
-    load_knn,
-    load_ocsvm,
-)
-from lineside.machines.detectors.components import fit_pca, load_pca
-from lineside.machines.detectors.densities import (
-    fit_gmm,
-    fit_mahalanobis,
-    load_gmm,
-    load_mahalanobis,
-)
-from lineside.machines.detectors.forest import fit_iforest, load_iforest
+from lineside.machines.detectors.borders import Neighbours, SupportVectors, fit_knn, fit_ocsvm
+from lineside.machines.detectors.components import Pca, fit_pca
+from lineside.machines.detectors.densities import Mahalanobis, Mixture, fit_gmm, fit_mahalanobis
+from lineside.machines.detectors.forest import Forest, fit_iforest
 from lineside.machines.detectors.presets import Preset, preset
-from lineside.machines.detectors.reconstruction import Fitting, load_reconstruction
-from lineside.machines.detectors.trend import fit_trend, load_trend
+from lineside.machines.detectors.reconstruction import Fitting, Reconstruction
+from lineside.machines.detectors.trend import Trend, fit_trend
 
 __all__ = [
-    "Fitting", "Preset", "fit_conv_ae", "fit_denoising_ae", "fit_fc_ae", "fit_gmm", "fit_iforest",
-    "fit_knn", "fit_lstm_ae", "fit_mahalanobis", "fit_ocsvm", "fit_pca", "fit_trend", "fit_vae",
-    "load_gmm", "load_iforest", "load_knn", "load_mahalanobis", "load_ocsvm", "load_pca",
-    "load_reconstruction", "load_trend", "preset",
+    "Fitting", "Forest", "Mahalanobis", "Mixture", "Neighbours", "Pca", "Preset", "Reconstruction",
+    "SupportVectors", "Trend", "fit_conv_ae", "fit_denoising_ae", "fit_fc_ae", "fit_gmm",
+    "fit_iforest", "fit_knn", "fit_lstm_ae", "fit_mahalanobis", "fit_ocsvm", "fit_pca", "fit_trend",
+    "fit_vae", "preset",
 ]  # fmt: skip

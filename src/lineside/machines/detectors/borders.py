@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.svm import OneClassSVM
-from torch import Tensor
 
 from lineside.machines.detectors.detection import Rows
 from lineside.machines.detectors.scaling import (
     Floats,
     Scaling,
     ScalingKind,
-    arrays_to_tensors,
     by_occlusion,
     fit_scaling,
     row_by_row,
@@ -63,15 +61,6 @@ class SupportVectors:
             return shares(row**2)
         return by_occlusion(row, self._score)
 
-    def spec(self) -> dict[str, Any]:
-        """Return the width of the kernel."""
-        return {"gamma": self.gamma}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return scaling, support vectors and their weights."""
-        own = {"vectors": self.vectors, "weights": self.weights}
-        return {**self.scaling.tensors(), **arrays_to_tensors(dict(own))}
-
 
 def fit_ocsvm(
     rows: Rows,
@@ -104,16 +93,6 @@ def fit_ocsvm(
     )
 
 
-def load_ocsvm(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SupportVectors:
-    """Rebuild it from `SupportVectors.spec` and `SupportVectors.tensors`."""
-    return SupportVectors(
-        scaling=Scaling.of(dict(tensors)),
-        vectors=tensors["vectors"].numpy(),
-        weights=tensors["weights"].numpy(),
-        gamma=float(spec["gamma"]),
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Neighbours:
     """Mean distance to the nearest healthy rows."""
@@ -141,14 +120,6 @@ class Neighbours:
         row = self.scaling(rows[-1:])[0]
         return shares((row - self.memory[self.nearest(rows[-1])].mean(0)) ** 2)
 
-    def spec(self) -> dict[str, Any]:
-        """Return how many neighbours count."""
-        return {"k": self.k}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return scaling and healthy rows."""
-        return {**self.scaling.tensors(), **arrays_to_tensors({"memory": self.memory})}
-
 
 def fit_knn(
     rows: Rows,
@@ -173,10 +144,3 @@ def fit_knn(
     scale = fit_scaling(rows, scaling)
     log({"detector": "knn", "snapshots": len(rows)})
     return Neighbours(scaling=scale, memory=scale(rows), k=min(k, len(rows)))
-
-
-def load_knn(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Neighbours:
-    """Rebuild it from `Neighbours.spec` and `Neighbours.tensors`."""
-    return Neighbours(
-        scaling=Scaling.of(dict(tensors)), memory=tensors["memory"].numpy(), k=int(spec["k"])
-    )

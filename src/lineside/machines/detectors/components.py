@@ -6,19 +6,17 @@ analysis", Technometrics 1979. Contributions: complete decomposition of T2, squa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from torch import Tensor
 
 from lineside.machines.detectors.detection import Rows
 from lineside.machines.detectors.scaling import (
     Floats,
     Scaling,
     ScalingKind,
-    arrays_to_tensors,
     fit_scaling,
     row_by_row,
     shares,
@@ -80,15 +78,6 @@ class Pca:
             return shares((row - plane @ self.axes) ** 2)
         return shares(((plane / np.sqrt(self.variances)) @ self.axes) ** 2)
 
-    def spec(self) -> dict[str, Any]:
-        """Return the plain settings."""
-        return {"statistic": self.statistic}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return scaling, axes, variances and norms."""
-        own = {"axes": self.axes, "variances": self.variances, "norms": self.norms}
-        return {**self.scaling.tensors(), **arrays_to_tensors(dict(own))}
-
 
 def fit_pca(
     rows: Rows,
@@ -120,17 +109,6 @@ def fit_pca(
     norms = _norms(scaled, len(axes))
     log({"detector": "pca", "components": len(axes), "snapshots": len(rows)})
     return Pca(scaling=scale, axes=axes, variances=variances, statistic=statistic, norms=norms)
-
-
-def load_pca(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Pca:
-    """Rebuild it from `Pca.spec` and `Pca.tensors`."""
-    return Pca(
-        scaling=Scaling.of(dict(tensors)),
-        axes=tensors["axes"].numpy(),
-        variances=tensors["variances"].numpy(),
-        statistic=spec["statistic"],
-        norms=tensors["norms"].numpy(),
-    )
 
 
 def _axes(scaled: Floats, components: int | None, explained: float) -> tuple[Floats, Floats]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.covariance import ledoit_wolf
 from sklearn.mixture import GaussianMixture
-from torch import Tensor
 
 from lineside.machines.detectors.detection import Rows
 from lineside.machines.detectors.scaling import (
     Floats,
     Scaling,
     ScalingKind,
-    arrays_to_tensors,
     fit_scaling,
     row_by_row,
     shares,
@@ -51,15 +49,6 @@ class Mahalanobis:
     def contributions(self, rows: Rows) -> Floats:
         """Return the squared whitened deviations of the last row as shares."""
         return shares((self.whitening @ (self.scaling(rows[-1:])[0] - self.mean)) ** 2)
-
-    def spec(self) -> dict[str, Any]:
-        """Return the plain settings: none."""
-        return {}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return scaling, mean and whitening."""
-        own = {"mean": self.mean, "whitening": self.whitening}
-        return {**self.scaling.tensors(), **arrays_to_tensors(dict(own))}
 
 
 def fit_mahalanobis(
@@ -98,15 +87,6 @@ def fit_mahalanobis(
     return Mahalanobis(scaling=scale, mean=scaled.mean(0), whitening=whitening)
 
 
-def load_mahalanobis(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mahalanobis:
-    """Rebuild it from `Mahalanobis.spec` and `Mahalanobis.tensors`."""
-    return Mahalanobis(
-        scaling=Scaling.of(dict(tensors)),
-        mean=tensors["mean"].numpy(),
-        whitening=tensors["whitening"].numpy(),
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
     """Gaussian mixture with diagonal covariances.
@@ -141,15 +121,6 @@ class Mixture:
         deviations = (self.scaling(rows[-1:])[0] - self.means) ** 2 / self.variances
         nearest = np.argmax(self._peaks() - 0.5 * deviations.sum(1))
         return shares(deviations[nearest])
-
-    def spec(self) -> dict[str, Any]:
-        """Return the plain settings: none."""
-        return {}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return scaling and mixture."""
-        own = {"weights": self.weights, "means": self.means, "variances": self.variances}
-        return {**self.scaling.tensors(), **arrays_to_tensors(dict(own))}
 
 
 def fit_gmm(
@@ -191,14 +162,4 @@ def fit_gmm(
         weights=np.maximum(mixture.weights_, TINY),
         means=mixture.means_,
         variances=mixture.covariances_,
-    )
-
-
-def load_gmm(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mixture:
-    """Rebuild it from `Mixture.spec` and `Mixture.tensors`."""
-    return Mixture(
-        scaling=Scaling.of(dict(tensors)),
-        weights=tensors["weights"].numpy(),
-        means=tensors["means"].numpy(),
-        variances=tensors["variances"].numpy(),
     )

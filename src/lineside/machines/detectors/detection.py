@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 Rows = NDArray[np.float32]
 """Features of snapshots in order of time, shape (snapshot, feature)."""
@@ -37,6 +37,3 @@ class Detector(Protocol):
     def contributions(self, rows: Rows) -> NDArray[np.float64]:
         """Return each feature's share of the last row's novelty, shape (feature,); sum 1."""
         ...
-
-    def spec(self) -> dict[str, Any]: ...
-    def tensors(self) -> dict[str, Tensor]: ...

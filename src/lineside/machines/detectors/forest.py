@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
-from torch import Tensor
 
-from lineside.core.run.codec import decode, encode
 from lineside.machines.detectors.detection import Rows
 from lineside.machines.detectors.scaling import (
     Floats,
@@ -75,14 +73,6 @@ class Forest:
         """Return how far the score falls without each feature."""
         return by_occlusion(self.scaling(rows[-1:])[0], self._score)
 
-    def spec(self) -> dict[str, Any]:
-        """Return plain JSON."""
-        return encode(self)[0]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the arrays."""
-        return encode(self)[1]
-
 
 def fit_iforest(
     rows: Rows,
@@ -118,11 +108,6 @@ def fit_iforest(
     arrays: dict[str, Any] = {name: np.concatenate(parts) for name, parts in flat.items()}
     normal = float(_average_path(np.array([forest.max_samples_]))[0])
     return Forest(scaling=scale, normal=max(normal, TINY), **arrays)
-
-
-def load_iforest(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Forest:
-    """Rebuild it from `Forest.spec` and `Forest.tensors`."""
-    return decode(Forest, spec, tensors)
 
 
 def _flat_tree(tree: Any, offset: int) -> dict[str, NDArray[Any]]:

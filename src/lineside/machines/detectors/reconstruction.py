@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lineside.core.contract import UserError
-from lineside.core.run.codec import built_by, decode, encode
+from lineside.core.run.codec import built_by
 from lineside.core.training.loop import Training, train
 from lineside.machines.detectors.detection import Rows
 from lineside.machines.detectors.networks import (
@@ -105,19 +105,6 @@ class Reconstruction:
         whole = np.zeros(self.total)
         whole[list(self.columns)] = parts
         return whole
-
-    def spec(self) -> dict[str, Any]:
-        """Return plain JSON."""
-        return encode(self)[0]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return scaling and weights."""
-        return encode(self)[1]
-
-
-def load_reconstruction(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Reconstruction:
-    """Rebuild a deep detector from `Reconstruction.spec` and `Reconstruction.tensors`."""
-    return decode(Reconstruction, spec, tensors)
 
 
 def build_network(kind: str, sizes: Mapping[str, Any], seed: int) -> nn.Module:

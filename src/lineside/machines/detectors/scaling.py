@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lineside.core.contract import UserError
 from lineside.machines.detectors.detection import Rows
@@ -36,23 +34,6 @@ class Scaling:
         """Return scaled rows in float64, same shape."""
         values = np.asarray(rows, dtype=np.float64)
         return ((np.exp(values) if self.natural else values) - self.center) / self.spread
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the two vectors by name, and a mark where logarithms are undone."""
-        own: dict[str, NDArray[np.generic]] = {
-            "scaling.center": self.center, "scaling.spread": self.spread,
-        }  # fmt: skip
-        if self.natural:
-            own["scaling.natural"] = np.ones(1)
-        return arrays_to_tensors(own)
-
-    @staticmethod
-    def of(tensors: dict[str, Tensor]) -> Scaling:
-        """Rebuild it from `tensors`."""
-        return Scaling(
-            center=tensors["scaling.center"].numpy(), spread=tensors["scaling.spread"].numpy(),
-            natural="scaling.natural" in tensors,
-        )  # fmt: skip
 
 
 def fit_scaling(rows: Rows, kind: ScalingKind = "standard") -> Scaling:
@@ -108,8 +89,3 @@ def by_occlusion(values: Floats, score: Callable[[Floats], float]) -> Floats:
     without = np.repeat(values[None], len(values), axis=0)
     np.fill_diagonal(without, 0.0)
     return shares(whole - row_by_row(without, score))
-
-
-def arrays_to_tensors(arrays: dict[str, NDArray[np.generic]]) -> dict[str, Tensor]:
-    """Return contiguous tensors of numpy arrays."""
-    return {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from torch import Tensor
 
 from lineside.core.contract import UserError
 from lineside.machines.detectors.detection import Rows
@@ -67,17 +66,6 @@ class Trend:
             parts[list(self.columns)] = 1.0
         return shares(parts)
 
-    def spec(self) -> dict[str, Any]:
-        """Return the plain settings."""
-        return {
-            "columns": list(self.columns), "fusion": self.fusion, "relative": self.relative,
-            "both_ways": self.both_ways,
-        }  # fmt: skip
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return medians and spreads."""
-        return self.scaling.tensors()
-
 
 def fit_trend(
     rows: Rows,
@@ -114,15 +102,4 @@ def fit_trend(
     scaling = Scaling(center=robust.center, spread=1.4826 * robust.spread)
     return Trend(
         scaling=scaling, columns=chosen, fusion=fusion, relative=relative, both_ways=both_ways
-    )
-
-
-def load_trend(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trend:
-    """Rebuild it from `Trend.spec` and `Trend.tensors`."""
-    return Trend(
-        scaling=Scaling.of(dict(tensors)),
-        columns=tuple(spec["columns"]),
-        fusion=spec["fusion"],
-        relative=bool(spec["relative"]),
-        both_ways=bool(spec.get("both_ways", False)),
     )

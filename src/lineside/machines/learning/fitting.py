@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,7 @@ def learn_machine(
     held, held_times = _held_rows(held_out, engine, norms, operation)
     times = [m.time for m in moving] + held_times
     learned = _account(np.vstack([explained, held]), times, len(own), layout)
-    log({"event": "learned", **learned.spec()})
+    log({"event": "learned", **asdict(learned)})
     begun = learned.run_in
     return Machine(
         name=snapshots[0].machine,
@@ -209,11 +209,11 @@ def bearing_near(snapshot: Snapshot) -> Bearing | None:
     Raises:
         UserError: if its geometry cannot be.
     """
-    facts = dict(read_sidecar(snapshot.path.parent).bearing)
+    facts: dict[str, Any] = dict(read_sidecar(snapshot.path.parent).bearing)
     if not facts:
         return None
     if "outer_race" in facts:
-        return Bearing.from_spec(facts)
+        return Bearing(**facts)
     try:
         return bearing_of(
             balls=int(facts["balls"]),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -51,11 +49,6 @@ class Bearing:
         return {
             OUTER: self.outer_race, INNER: self.inner_race, BALL: self.ball, CAGE: self.cage
         }  # fmt: skip
-
-    @staticmethod
-    def from_spec(spec: Mapping[str, Any]) -> Bearing:
-        """Make a bearing from ``dataclasses.asdict`` of one."""
-        return Bearing(**spec)
 
 
 def bearing_of(

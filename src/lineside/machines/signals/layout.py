@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -162,21 +162,6 @@ class Layout:
             return 10.0, min(1000.0, half)
         return group.envelope_hz if kind.startswith("envelope") else None
 
-    def spec(self) -> dict[str, Any]:
-        """Return everything as plain JSON."""
-        return asdict(self)
-
-    @staticmethod
-    def from_spec(spec: Mapping[str, Any]) -> Layout:
-        """Make a layout from what `spec` returned."""
-        groups = tuple(
-            Group(**{key: _frozen(value) for key, value in group.items()})
-            for group in spec["groups"]
-        )
-        bearing = Bearing.from_spec(spec["bearing"]) if spec.get("bearing") else None
-        others = {key: _frozen(v) for key, v in spec.items() if key not in ("groups", "bearing")}
-        return Layout(groups=groups, bearing=bearing, **others)
-
 
 def make_layout(
     healthy: Sequence[Measurement],
@@ -279,9 +264,5 @@ def _group(
         mels=mels, envelope_hz=band, impulsiveness=impulsiveness,
     )  # fmt: skip
     while group.mels > 4 and np.diff(mel_edges_hz(group)).min() < group.resolution_hz:
-        group = Group(**{**asdict(group), "mels": group.mels - 4})
+        group = replace(group, mels=group.mels - 4)
     return group
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

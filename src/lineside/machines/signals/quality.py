@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,18 +91,6 @@ class Norms:
 
     channels: Mapping[str, Norm]
     values: Mapping[str, Norm]
-
-    def spec(self) -> dict[str, Any]:
-        """Return everything as plain JSON."""
-        return asdict(self)
-
-    @staticmethod
-    def from_spec(spec: Mapping[str, Any]) -> Norms:
-        """Make norms from what `spec` returned."""
-        return Norms(
-            channels={name: Norm(**norm) for name, norm in spec["channels"].items()},
-            values={name: Norm(**norm) for name, norm in spec["values"].items()},
-        )
 
 
 def learn_norms(healthy: Sequence[Measurement]) -> Norms:

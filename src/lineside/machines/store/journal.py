@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from lineside.core.contract import Refusal, UserError
 from lineside.core.database import Connection, reading, writing
+from lineside.core.run.codec import encode
 from lineside.core.run.files import canonical
 from lineside.machines.actions import Action
 from lineside.machines.fitted import Machine
@@ -286,9 +287,10 @@ class Journal:
 
 def identity_of(machine: Machine) -> str:
     """Return a hash of everything that verdicts on a machine rest on; a consent changes none."""
-    spec = {**machine.spec(), "ledger": machine.learned_span}
+    spec, tensors = encode(machine)
+    spec["ledger"] = machine.learned_span
     found = hashlib.sha256(canonical({"spec": spec, "limits": machine.operating()}))
-    for name, tensor in sorted(machine.tensors().items()):
+    for name, tensor in sorted(tensors.items()):
         found.update(name.encode())
         found.update(tensor.numpy().tobytes())
     return found.hexdigest()
