@@ -7,10 +7,10 @@ import pytest
 from scipy.io import savemat, wavfile
 
 from lineside.core.contract import Refusal, UserError
+from lineside.core.run.table_reader import read_columns
 from lineside.machines.reading import find_snapshots, load_measurement
 from lineside.machines.reading.formats import read_record
 from lineside.machines.reading.histories import time_of_name
-from lineside.machines.reading.text import read_columns
 
 RNG = np.random.default_rng(0)
 WAVE = RNG.normal(size=(256, 2)).round(3)

@@ -9,7 +9,8 @@ import pytest
 from scipy.io import savemat
 
 from lineside.core.contract import Refusal, UserError
-from lineside.machines.reading import arrays, find_snapshots, load_measurement, text
+from lineside.core.run import table_reader
+from lineside.machines.reading import arrays, find_snapshots, load_measurement
 from lineside.machines.reading.formats import read_record
 from lineside.machines.reading.tables import is_table, read_table
 
@@ -198,7 +199,7 @@ def test_what_is_too_large_is_refused_before_it_is_read(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "a.npz", acc=np.zeros((4, 2, 25600)))
     write(tmp_path / "a.csv", "1,2\n" * 1000)
     monkeypatch.setattr(arrays, "LARGEST_BYTES", 1_000_000)
-    monkeypatch.setattr(text, "LARGEST_BYTES", 1000)
+    monkeypatch.setattr(table_reader, "LARGEST_BYTES", 1000)
     with pytest.raises(UserError, match=r"holds 0\.0 GB"):
         read_record(tmp_path / "a.npz")
     with pytest.raises(UserError, match="GB of text"):

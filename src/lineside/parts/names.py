@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import unicodedata
 from collections.abc import Iterable
 
 from lineside.core.contract import ROLES, UserError
+from lineside.core.run.table_reader import did_you_mean
 from lineside.parts.items import DEFECT, GOOD
 
 GOOD_WORDS = frozenset(
@@ -66,14 +66,9 @@ def role_of(text: str) -> str:
     if not word or word in ROLE_WORDS:
         return ROLE_WORDS.get(word, "")
     raise UserError(
-        f"{text!r} is no split role{nearest(word, ROLE_WORDS)}", f"roles are {', '.join(ROLES)}"
+        f"{text!r} is no split role{did_you_mean(word, ROLE_WORDS)}",
+        f"roles are {', '.join(ROLES)}",
     )
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ``", did you mean 'x'?"`` for the most similar known word, or ``""``."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def listed(names: Iterable[object], most: int = 5) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from lineside.core.contract import Explanation, Refusal, UserError
 from lineside.core.run.files import write_bytes
 from lineside.core.run.model_store import load_model, model_folder
 from lineside.core.run.progress import Progress
+from lineside.core.run.table_reader import read_named_rows
 from lineside.parts.detection import Image
 from lineside.parts.detector import GoodAndHead
 from lineside.parts.explaining import explain_with_cnn, overlay_of
@@ -58,7 +57,7 @@ def find_sources(files: Sequence[Path]) -> list[Source]:
     sources: list[Source] = []
     for path in files:
         table = path.suffix.lower() == ".csv" and not path.is_dir()
-        sources += read_rows(path) if table else find_files([path])
+        sources += sources_of_table(path) if table else find_files([path])
     return sources
 
 
@@ -90,7 +89,7 @@ def pictures_in(folder: Path) -> list[Path]:
     return found
 
 
-def read_rows(table: Path) -> list[Source]:
+def sources_of_table(table: Path) -> list[Source]:
     """Return the pictures that a table names: column ``path``, and ``part`` if it is there.
 
     Paths are relative to the table. A file that is missing is judged like any unreadable one.
@@ -98,25 +97,16 @@ def read_rows(table: Path) -> list[Source]:
     Raises:
         UserError: if the table cannot be read, or has no column ``path`` or no rows.
     """
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-        separator = max(",;\t", key=text.partition("\n")[0].count)
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
-        columns = {(name or "").strip().casefold(): name for name in reader.fieldnames or ()}
-        rows = [row for row in reader if any(row.values())]
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{table} cannot be read: {error}", "save it as CSV in UTF-8") from error
+    columns, rows = read_named_rows(table, lambda name: name.strip().casefold())
     if "path" not in columns:
         raise UserError(f"{table} has no column 'path'", "columns: path, and part if known")
     if not rows:
         raise UserError(f"{table} holds no rows", "one row per picture")
-    return [_source(table.parent, row, columns) for row in rows]
+    return [_source(table.parent, row) for row in rows]
 
 
-def _source(root: Path, row: dict[str, str], columns: dict[str, str]) -> Source:
-    name = (row[columns["path"]] or "").strip()
-    part = (row.get(columns.get("part", ""), "") or "").strip()
-    path = root / name
+def _source(root: Path, row: Mapping[str, str]) -> Source:
+    path, part = root / row["path"], row.get("part", "")
     return PartImage(id=str(path), path=path, label="", part=part) if part else path
 
 

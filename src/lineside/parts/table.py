@@ -7,16 +7,15 @@ the report shows apart.
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lineside.core.contract import UserError
+from lineside.core.run.table_reader import did_you_mean, read_named_rows
 from lineside.parts.items import PartImage
-from lineside.parts.names import label_of, listed, nearest, plain, role_of
+from lineside.parts.names import label_of, listed, plain, role_of
 
 REQUIRED = ("path", "label")
 KNOWN = ("path", "label", "part", "split", "mask", "lot")
@@ -37,38 +36,13 @@ def read_table(source: Path) -> list[PartImage]:
         UserError: for a table that cannot be read, a missing or misspelt column, a missing file,
             a row without a label; files that are missing are listed.
     """
-    rows, slices = _rows(source)
+    columns, rows = read_named_rows(source, _column)
+    slices = _check_columns(source, columns)
     if not rows:
         raise UserError(f"{source} holds no rows", "one row per picture: path,label")
     folder = _Folder(source.parent)
     _check_files(source, rows, folder)
     return [_item(source, number, row, slices, folder) for number, row in enumerate(rows, start=2)]
-
-
-def _rows(source: Path) -> tuple[list[Row], tuple[str, ...]]:
-    """Return the rows by plain column name, and the columns that become slices."""
-    try:
-        text = source.read_text(encoding="utf-8-sig")
-        separator = max(",;\t", key=text.partition("\n")[0].count)
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-        table = [row for row in reader if any(map(str.strip, row))]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{source} cannot be read: {error}", "save it as CSV in UTF-8") from error
-    except csv.Error as error:
-        raise UserError(f"{source} is not a table: {error}", "columns: path,label,...") from error
-    if not table:
-        raise UserError(f"{source} is empty", "columns: path,label,...")
-    columns = [_column(cell) for cell in table[0]]
-    slices = _check_columns(source, columns)
-    for number, row in enumerate(table[1:], start=2):
-        if len(row) != len(columns):
-            raise UserError(
-                f"{source} row {number} has {len(row)} cells, the heading has {len(columns)}",
-                "quote cells that hold the separator",
-            )
-    return [
-        {name: cell.strip() for name, cell in zip(columns, row, strict=True)} for row in table[1:]
-    ], slices
 
 
 def _column(cell: str) -> str:
@@ -107,7 +81,7 @@ def _check_columns(source: Path, columns: Sequence[str]) -> tuple[str, ...]:
 
 def _meant(name: str, others: Sequence[str]) -> str:
     synonyms = [column for column in others if OTHER_NAMES.get(plain(column)) == name]
-    return f", did you mean {synonyms[0]!r}?" if synonyms else nearest(name, others)
+    return f", did you mean {synonyms[0]!r}?" if synonyms else did_you_mean(name, others)
 
 
 class _Folder:

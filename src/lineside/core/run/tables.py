@@ -41,6 +41,19 @@ def write_split(path: Path, split: Split) -> None:
     )
 
 
+def read_split(path: Path) -> list[UsedRow]:
+    """Read what `write_split` or `used_text` wrote.
+
+    Raises:
+        UserError: if the table has other columns.
+    """
+    with path.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        if tuple(reader.fieldnames or ()) != SPLIT_COLUMNS:
+            raise UserError(f"{path} is not a table of used items", "copy the run again")
+        return [(r["item"], r["sha256"], r["group"], r["label"], r["role"]) for r in reader]
+
+
 def used_rows(items: Sequence[Any], role: str) -> list[UsedRow]:
     """Return the rows of items that a model has learned from, or was calibrated on."""
     return [(item.id, sha256_of_file(item.path), item.group, item.label, role) for item in items]
@@ -58,7 +71,7 @@ def read_used(model_folder: Path) -> list[UsedRow]:
         UserError: if the table has other columns.
     """
     path = model_folder / "used.csv"
-    return _read_used(path) if path.exists() else []
+    return read_split(path) if path.exists() else []
 
 
 def refuse_known(
@@ -75,7 +88,7 @@ def refuse_known(
         UserError: if there is one; with their number and the first id.
     """
     split = model_folder.parent.parent / "split.csv"
-    rows = [*(_read_used(split) if split.exists() else []), *read_used(model_folder)]
+    rows = [*(read_split(split) if split.exists() else []), *read_used(model_folder)]
     files = {sha for _, sha, _, _, role in rows if role in roles}
     # Other pictures of a taught part resemble it; a group named like its item is no real name.
     groups = {group for item, _, group, _, role in rows if role == "taught" and group != item}
@@ -95,7 +108,7 @@ def familiar(items: Sequence[Any], model_folder: Path) -> str:
     split = model_folder.parent.parent / "split.csv"
     if not split.exists():
         return "no split.csv lies beside this model: whether it has seen these items is unknown"
-    rows = _read_used(split)
+    rows = read_split(split)
     groups = {group for item, _, group, _, role in rows if role in FITTED_ROLES and group != item}
     known = sum(item.group in groups for item in items)
     if not known:
@@ -104,14 +117,6 @@ def familiar(items: Sequence[Any], model_folder: Path) -> str:
         f"{known} of {len(items)} items carry names of groups that the model was fitted on; if "
         "they are the same pieces, these numbers are too good"
     )
-
-
-def _read_used(path: Path) -> list[UsedRow]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        if tuple(reader.fieldnames or ()) != SPLIT_COLUMNS:
-            raise UserError(f"{path} is not a table of used items", "copy the run again")
-        return [(r["item"], r["sha256"], r["group"], r["label"], r["role"]) for r in reader]
 
 
 def write_outcomes(path: Path, outcomes: Mapping[str, Mapping[str, Sequence[Outcome]]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -13,9 +12,9 @@ from lineside.core.contract import UserError
 from lineside.core.run.files import read_json
 from lineside.core.run.model_store import load_model, model_folder, save_model
 from lineside.core.run.tables import (
-    SPLIT_COLUMNS,
     USED_ROLES,
     UsedRow,
+    read_split,
     read_used,
     used_text,
 )
@@ -94,10 +93,7 @@ def _run_rows(folder: Path) -> list[UsedRow]:
     path = folder.parent.parent / "split.csv"
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    item, sha, group, label, role = SPLIT_COLUMNS
-    return [(r[item], r[sha], r[group], r[label], r[role]) for r in rows if r[role] in USED_ROLES]
+    return [row for row in read_split(path) if row[4] in USED_ROLES]
 
 
 def _card(parent: MachinesModel, child: MachinesModel) -> str:

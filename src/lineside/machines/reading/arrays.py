@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineside.core.contract import UserError
+from lineside.core.run.table_reader import distinct
 from lineside.machines.reading.record import LEAST_SAMPLES, Record, seconds_since_1970, unit_of
-from lineside.machines.reading.text import distinct
 
 TIMES = ("t", "time", "times")
 SPEED_NAMES, RATE_NAMES = ("rpm",), ("fs", "sr", "rate_hz", "sample_rate")

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineside.core.contract import UserError
+from lineside.core.run.table_reader import Columns, read_columns
 from lineside.machines.reading.arrays import read_mat, read_npz
 from lineside.machines.reading.record import Record, check_record, unit_of
-from lineside.machines.reading.text import Columns, read_columns
 
 CLOCKS = ("", "time", "t", "date", "datetime", "timestamp", "index", "seconds", "zeit", "datum")
 PARTS_OF_SECOND = {"ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}

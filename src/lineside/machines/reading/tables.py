@@ -11,9 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineside.core.contract import UserError
+from lineside.core.run.table_reader import (
+    Columns,
+    number_of,
+    read_columns,
+    read_lines,
+    separator_of,
+)
 from lineside.machines.reading.record import seconds_since_1970
 from lineside.machines.reading.sidecar import seconds_of
-from lineside.machines.reading.text import Columns, number_of, read_columns, read_lines
 
 LABELS = ("anomaly", "fault", "label")
 """Columns of 0 and 1 that say what people know; they are no features."""
@@ -56,8 +62,7 @@ def is_table(path: Path) -> bool:
         return False
     if len(lines) < 2:
         return False
-    separator = next((s for s in ";\t," if s in lines[0]), ",")
-    rows = [line.split(separator) for line in lines]
+    rows = [line.split(separator_of(lines[0])) for line in lines]
     first = [row[0].strip().strip('"') for row in rows]
     if first[0].lower() not in TIME_NAMES or len(rows[0]) < 2:
         return False

@@ -1,12 +1,17 @@
-"""Numbers in text files: any separator, decimal commas, with or without a header."""
+"""Tables that users write: CSV and other text, whatever program saved it.
+
+`read_named_rows` reads named columns of text, `read_columns` columns of numbers with decimal points
+or commas, with or without a header. The tables of a run itself are in `tables`.
+"""
 
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +25,7 @@ SEPARATORS = (";", "\t", ",", " ")
 MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 """First bytes by which an encoding tells itself."""
 DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
+SAVE_AS = "save it as CSV in UTF-8"
 LARGEST_BYTES = 200_000_000
 """Text takes some ten times its size in memory."""
 
@@ -55,7 +61,7 @@ def read_columns(path: Path) -> Columns:
     """
     lines = [line for line in read_lines(path) if line.strip()]
     if not lines:
-        raise UserError(f"{path} is empty", "remove it, or copy it anew")
+        raise UserError(f"{path} is empty", "remove it, or copy it again")
     separator = _separator(lines[-1])
     quick = _numbers_only(lines, separator)
     if quick is not None:
@@ -65,7 +71,7 @@ def read_columns(path: Path) -> Columns:
     names = [cell.strip() for cell in rows[0]] if header else []
     body = rows[1:] if header else rows
     if not body:
-        raise UserError(f"{path} has a header and no rows", "remove it, or copy it anew")
+        raise UserError(f"{path} has a header and no rows", "remove it, or copy it again")
     _check_widths(path, body, names)
     cells = np.array(body, dtype=np.str_)
     if any(('"' if separator == "," else ",") in line for line in lines):
@@ -74,39 +80,101 @@ def read_columns(path: Path) -> Columns:
     return Columns(names=distinct(names or _numbered(width)), cells=cells, header=header)
 
 
+def read_named_rows(
+    path: Path, column: Callable[[str], str] = str.strip
+) -> tuple[list[str], list[dict[str, str]]]:
+    """Read a table of text with a header.
+
+    Args:
+        path: CSV in UTF-8 or UTF-16, separated by commas, semicolons or tabs.
+        column: Brings a name of the header to its one spelling.
+
+    Returns:
+        The names of the columns, and each row as stripped cells by name; empty rows are left out.
+
+    Raises:
+        UserError: if it cannot be read, is empty, or its rows differ in length.
+    """
+    text = read_text(path, guess=False)
+    first = text.lstrip("\r\n").partition("\n")[0]
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator_of(first))
+        table = [row for row in reader if any(map(str.strip, row))]
+    except csv.Error as error:
+        raise UserError(f"{path} is not a table: {error}", SAVE_AS) from error
+    if not table:
+        raise UserError(f"{path} is empty", "its first row names the columns")
+    names = [column(cell) for cell in table[0]]
+    for number, row in enumerate(table[1:], start=2):
+        if len(row) != len(names):
+            raise UserError(
+                f"{path} row {number} has {len(row)} cells, the header has {len(names)}",
+                "quote cells that hold the separator",
+            )
+    return names, [dict(zip(names, map(str.strip, row), strict=True)) for row in table[1:]]
+
+
+def separator_of(header: str) -> str:
+    """Return the separator of a table, the most frequent one of its header."""
+    return max(";\t,", key=header.count)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``", did you mean 'x'?"`` for the most similar known word, or ``""``."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
 def read_lines(path: Path, most: int | None = None) -> list[str]:
-    """Return the lines of a text file in UTF-8, UTF-16 or, where it is neither, Windows-1252.
+    """Return the lines of a text file, see `read_text`."""
+    return read_text(path, most).splitlines()
+
+
+def read_text(path: Path, most: int | None = None, *, guess: bool = True) -> str:
+    """Return a text file in UTF-8, UTF-16 with its mark, or Windows-1252 (Latin-1 and more).
 
     Args:
         path: The file.
         most: Read no further than about so many bytes.
+        guess: Whether what is neither UTF-8 nor UTF-16 is read as Windows-1252; numbers are the
+            same in every code page, names of files are not.
 
     Raises:
-        UserError: if it is too large, or no text.
+        UserError: if it cannot be read, is too large, or no text.
     """
-    size = path.stat().st_size
-    if most is None and size > LARGEST_BYTES:
-        raise UserError(
-            f"{path} holds {size / 1e9:.1f} GB of text", "split it, or save it as NPZ, WAV or TDMS"
-        )
-    with path.open("rb") as stream:
-        content = stream.read(-1 if most is None else most)
+    try:
+        size = path.stat().st_size
+        if most is None and size > LARGEST_BYTES:
+            raise UserError(
+                f"{path} holds {size / 1e9:.1f} GB of text",
+                "split it, or save it as NPZ",
+            )
+        with path.open("rb") as stream:
+            content = stream.read(-1 if most is None else most)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}", "check the path") from error
     coding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
     if coding != "utf-16" and b"\0" in content:
-        cut = content.rstrip(b"\0")
-        if b"\0" not in cut and cut:
-            raise UserError(
-                f"{path} ends in {len(content) - len(cut)} zero bytes",
-                "it was cut off while it was written: copy it anew",
-            )
-        raise UserError(f"{path} is no text file", "give CSV, WAV, MAT, NPZ, TDMS or UFF")
+        _refuse_zeros(path, content)
     try:
         text = content.decode(coding, errors="strict" if most is None else "ignore")
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
+        if not guess:
+            raise UserError(f"{path} cannot be read: {error}", SAVE_AS) from error
         text = content.decode("cp1252", errors="replace")
     if any(ord(sign) < 32 and sign not in "\t\r\n\f\v" for sign in text[:4096]):
-        raise UserError(f"{path} is no text file", "give CSV, WAV, MAT, NPZ, TDMS or UFF")
-    return text.splitlines()
+        raise UserError(f"{path} is no text file", SAVE_AS)
+    return text
+
+
+def _refuse_zeros(path: Path, content: bytes) -> None:
+    cut = content.rstrip(b"\0")
+    if b"\0" not in cut and cut:
+        raise UserError(
+            f"{path} ends in {len(content) - len(cut)} zero bytes",
+            "it was cut off while it was written: copy it again",
+        )
+    raise UserError(f"{path} is no text file", SAVE_AS)
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:
