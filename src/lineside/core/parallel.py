@@ -1,0 +1,391 @@
+"""Map a function over many items: in this process, in local worker processes, or on a Dask cluster.
+
+`map_items` yields the same results in the same order in all three. Dask schedules the tasks, moves
+them away from lost workers and restarts local ones. Added here:
+
+- a bounded number of tasks is in flight, so the items may be a generator of any length;
+- short items travel in batches of about `BATCH_SECONDS`, since a task costs the scheduler 1 ms;
+- an item that raises `UserError`, or that kills its worker every time, becomes one `Refusal`;
+- a `Journal` keeps finished items, so that a killed run repeats none of them.
+
+Dask pickles functions and items: functions must be importable by name, and items hold paths, never
+pixels. Each worker process loads a model itself, once (`stored_model`).
+
+Example:
+    >>> with open_executor(workers=2) as executor:                        # doctest: +SKIP
+    ...     sizes = list(map_items(os.path.getsize, paths, executor))
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lineside.core.contract import Refusal, UserError
+from lineside.core.run.journal import Journal
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+BATCH_SECONDS = 0.2
+LARGEST_BATCH = 1000
+BATCHES_PER_THREAD = 4
+"""Batches in flight per worker thread: enough that no worker waits for its next one."""
+CONNECT_SECONDS = 20
+DASK_SETTINGS = {
+    "distributed.worker.multiprocessing-method": "spawn",  # torch does not survive a fork
+    "distributed.nanny.pre-spawn-environ": {
+        "OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1,
+    },
+    "distributed.comm.timeouts.connect": "10s",  # of a result whose worker has just died
+    "distributed.scheduler.allowed-failures": 1,  # workers that a task may lose before it fails
+    "distributed.scheduler.http.routes": [],  # no dashboard
+    "distributed.worker.http.routes": [],
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Executor:
+    """Where `map_items` runs; made by `open_executor`.
+
+    Attributes:
+        client: Connection to the workers; None runs everything in this process.
+    """
+
+    client: Client | None = None
+
+
+IN_PROCESS = Executor()
+
+
+class WorkerError(Exception):
+    """A worker cannot do any item, e.g. because it does not see the model: the map ends."""
+
+
+@contextmanager
+def open_executor(*, workers: int = 1, cluster: str = "") -> Iterator[Executor]:
+    """Start local worker processes or connect to a cluster; both end with the context.
+
+    Args:
+        workers: Number of local worker processes, one thread each; 1 runs in this process.
+        cluster: Address of a Dask scheduler, ``tcp://HOST:PORT``, instead of local processes.
+
+    Raises:
+        UserError: if Dask is missing, or the cluster is out of reach or has no usable worker.
+    """
+    if workers < 1:
+        raise UserError(f"--workers {workers} is not possible", "give 1 or more")
+    if workers == 1 and not cluster:
+        yield IN_PROCESS
+        return
+    try:
+        import dask
+        from distributed import Client, LocalCluster, Security
+    except ImportError as error:
+        asked = f"--cluster {cluster}" if cluster else f"--workers {workers}"
+        raise UserError(
+            f"{asked} needs Dask, which is not installed", "pip install 'lineside[cluster]'"
+        ) from error
+    with ExitStack() as stack:
+        stack.enter_context(_quiet("distributed"))
+        stack.enter_context(dask.config.set(DASK_SETTINGS))
+        if cluster:
+            yield Executor(client=stack.enter_context(_connected(Client, cluster)))
+            return
+        local = LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1",
+            dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
+            security=Security.temporary(),  # other users of this computer cannot send code
+            preload=__name__,
+        )  # fmt: skip
+        yield Executor(client=stack.enter_context(Client(stack.enter_context(local))))
+
+
+def dask_setup(worker: Any) -> None:
+    """Leave Ctrl-C to the main process, which ends its workers; called by Dask in each of them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Keep a library's log off standard error: losses are told as refusals or errors."""
+    log = logging.getLogger(name)
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+@contextmanager
+def _connected(client_type: type[Client], address: str) -> Iterator[Client]:
+    """Connect to a scheduler whose workers run the same software as this process."""
+    try:
+        client = client_type(address, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no Dask scheduler answers at {address}", "start one: dask scheduler --port 8786"
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+            mine, theirs = _versions(), client.run(_versions)
+        except TimeoutError as error:
+            hint = f"start some: dask worker {address} --nworkers auto --nthreads 1"
+            raise UserError(f"the cluster at {address} has no workers", hint) from error
+        except ModuleNotFoundError as error:
+            hint = "install the same version of lineside there"
+            raise UserError(f"a worker of {address} lacks {error.name}", hint) from error
+        for worker, versions in sorted(theirs.items()):
+            if versions != mine:
+                raise UserError(
+                    f"worker {worker} has {versions}, this computer {mine}",
+                    "install the same versions on all of them",
+                )
+        yield client
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("lineside", "torch", "numpy")}
+
+
+@functools.lru_cache(maxsize=2)
+def stored_model(folder: Path, identity: str) -> Any:
+    """Load a model once in each process.
+
+    Args:
+        folder: A model folder that every worker sees under the same path.
+        identity: Id of the model.
+
+    Raises:
+        WorkerError: if it is not there, or another one is.
+    """
+    from lineside.core.run.model_store import load_model
+
+    try:
+        model = load_model(folder)
+    except UserError as error:
+        raise WorkerError(f"a worker cannot load the model: {error}") from error
+    if model.identity != identity:
+        raise WorkerError(f"a worker has another model in {folder}: {model.identity}")
+    return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """An item on its way: its name, and its content hash if the journal knows it."""
+
+    item: Any
+    name: str
+    known: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Done:
+    """Result of an entry; None if its content hash is the one that the journal knows."""
+
+    sha256: str = ""
+    result: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """What is done with an entry, here or on a worker."""
+
+    function: Callable[[Any], Any]
+    content_hash: Callable[[Any], str] | None
+
+    def run(self, entry: _Entry) -> _Done:
+        try:
+            digest = self.content_hash(entry.item) if self.content_hash else ""
+        except OSError:  # the function will say what is wrong with the file
+            digest = ""
+        if digest and digest == entry.known:
+            return _Done(sha256=digest)
+        try:
+            return _Done(sha256=digest, result=self.function(entry.item))
+        except UserError as error:
+            return _Done(result=Refusal(item=entry.name, message=error.message, hint=error.hint))
+
+
+def _run_batch(task: _Task, entries: Sequence[_Entry]) -> tuple[float, list[_Done]]:
+    """Run a batch on a worker; return the seconds it took, and its results."""
+    if "torch" in sys.modules:  # one thread also where a worker was started without its nanny
+        sys.modules["torch"].set_num_threads(1)
+    start = time.perf_counter()
+    done = [task.run(entry) for entry in entries]
+    return time.perf_counter() - start, done
+
+
+def map_items(
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    executor: Executor = IN_PROCESS,
+    *,
+    name_of: Callable[[Any], str] = str,
+    journal: Journal | None = None,
+) -> Iterator[Any]:
+    """Yield ``function(item)`` for every item in order, each as soon as all before it are done.
+
+    Args:
+        function: Importable by name, or a `functools.partial` of such a function.
+        items: Any iterable; only those in flight are held.
+        executor: Where to run, see `open_executor`.
+        name_of: Name of an item in refusals and in the journal, unique there.
+        journal: Keeps finished items and supplies those of an earlier run.
+
+    Yields:
+        A result, or a `Refusal` for an item that raises `UserError` or kills its worker.
+
+    Raises:
+        UserError: if the cluster is lost, or a worker cannot do any item.
+    """
+    task = _Task(function=function, content_hash=journal.content_hash if journal else None)
+    known = journal.known() if journal else {}
+
+    def entries() -> Iterator[_Entry]:
+        for item in items:
+            name = name_of(item)
+            yield _Entry(item=item, name=name, known=known[name][0] if name in known else "")
+
+    with ExitStack() as stack:
+        keep = stack.enter_context(journal.opened()) if journal else None
+
+        def finish(entry: _Entry, done: _Done) -> Any:
+            if journal and done.sha256 and done.sha256 == entry.known:
+                return journal.decode(known[entry.name][1])
+            if keep and done.sha256 and not isinstance(done.result, Refusal):
+                keep(entry.name, done.sha256, done.result)
+            return done.result
+
+        try:
+            if executor.client is None:
+                yield from (finish(entry, task.run(entry)) for entry in entries())
+            else:
+                yield from _Flight(executor.client, task, finish).results_of(entries())
+        except WorkerError as error:
+            raise UserError(str(error), "every worker must see the same files") from error
+
+
+Batch = tuple[int, list[_Entry]]
+"""Number of a batch in the order of the items, and its entries."""
+
+
+@dataclass
+class _Flight:
+    """The batches of one map: on the workers, suspected, or finished before their turn.
+
+    Attributes:
+        client: Connection to the workers.
+        task: What is done with each entry.
+        finish: Called with each entry and what came of it, as soon as it is back.
+        sent: Batches on the workers.
+        suspects: Batches that lost their workers. Their items are tried one by one with nothing
+            else on the cluster, so that a batch beside a poisoned item is not blamed for it.
+        finished: Results by number of the batch, until all before it are yielded.
+        seconds: Running mean of the time an item takes, for the size of the next batch.
+    """
+
+    client: Client
+    task: _Task
+    finish: Callable[[_Entry, _Done], Any]
+    sent: dict[Future, Batch] = field(default_factory=dict)
+    suspects: list[Batch] = field(default_factory=list)
+    finished: dict[int, list[Any]] = field(default_factory=dict)
+    seconds: float = BATCH_SECONDS
+
+    def results_of(self, entries: Iterator[_Entry]) -> Iterator[Any]:
+        """Yield the results of all entries in order."""
+        from distributed import as_completed
+
+        running = as_completed(loop=self.client.loop)
+        begun = following = window = refreshed = 0
+        try:
+            while True:
+                if begun >= refreshed + window:  # workers may come and go
+                    threads = sum(self.client.nthreads().values())
+                    refreshed, window = begun, BATCHES_PER_THREAD * max(threads, 1)
+                while not self.suspects and begun - following < window:
+                    size = int(BATCH_SECONDS / max(self.seconds, 1e-9))
+                    batch = list(islice(entries, min(max(size, 1), LARGEST_BATCH)))
+                    if not batch:
+                        break
+                    future = self._submit(batch)
+                    self.sent[future] = begun, batch
+                    running.add(future)
+                    begun += 1
+                if self.sent:
+                    self._receive(running.next_batch())
+                elif self.suspects:
+                    number, batch = self.suspects.pop()
+                    self.finished[number] = [self._alone(entry) for entry in batch]
+                else:
+                    return
+                while following in self.finished:
+                    yield from self.finished.pop(following)
+                    following += 1
+        finally:
+            self.client.cancel(list(self.sent))
+
+    def _submit(self, batch: list[_Entry]) -> Future:
+        return self.client.submit(_run_batch, self.task, batch, pure=False)
+
+    def _receive(self, futures: list[Future]) -> None:
+        """Take what came of batches that left the workers."""
+        for future, done in zip(futures, self._fetch(futures), strict=True):
+            number, batch = self.sent.pop(future)
+            if done is None:
+                self.suspects.append((number, batch))
+            else:
+                self.finished[number] = list(map(self.finish, batch, done))
+
+    def _alone(self, entry: _Entry) -> Any:
+        """Run one entry with nothing else on the cluster; refuse it if it kills its workers."""
+        done = self._fetch([self._submit([entry])])[0]
+        if done is not None:
+            return self.finish(entry, done[0])
+        return Refusal(
+            item=entry.name,
+            message="every worker process that tried it was killed (a crash, or out of memory)",
+            hint="leave it out, or try it by itself",
+        )
+
+    def _fetch(self, futures: list[Future]) -> list[list[_Done] | None]:
+        """Return the results of each batch, or None for one that lost too many workers.
+
+        Raises:
+            UserError: if the connection to the scheduler broke.
+        """
+        try:
+            outcomes = self.client.gather(futures)  # one message for all of them
+        except Exception:
+            outcomes = [self._fetch_one(future) for future in futures]
+        for outcome in filter(None, outcomes):
+            seconds, done = outcome
+            self.seconds += (seconds / len(done) - self.seconds) / 4
+        return [outcome and outcome[1] for outcome in outcomes]
+
+    def _fetch_one(self, future: Future) -> Any:
+        from distributed import CancelledError, KilledWorker
+        from distributed.comm import CommClosedError
+
+        try:
+            return future.result()
+        except KilledWorker:
+            return None
+        except (CancelledError, CommClosedError) as error:
+            raise UserError(
+                "the connection to the Dask scheduler was lost", "repeat the command when it runs"
+            ) from error
