@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 
 FAULTY_SHARE = 0.4
 

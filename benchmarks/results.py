@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lineside.core.contract import Better, Estimate, UserError
+from lineside.core.contract import Better, Estimate
+from lineside.core.errors import UserError
 from lineside.core.run.files import finite, write_json
 
 Say = Callable[[str, Estimate], None]

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from benchmarks.remember import METHODS, remember_trunk
-from lineside.core.contract import Estimate, UserError
+from lineside.core.contract import Estimate
+from lineside.core.errors import UserError
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.statistics import auroc, average_precision, fpr_at_recall

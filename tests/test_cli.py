@@ -3,7 +3,7 @@ import json
 import pytest
 
 from lineside.cli import expand_config, main
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 
 
 def test_a_json_config_stands_for_flags_and_flags_win(tmp_path):

@@ -31,7 +31,8 @@ from benchmarks.machines.traces import (
     seeds_of,
 )
 from benchmarks.results import Say
-from lineside.core.contract import Estimate, UserError
+from lineside.core.contract import Estimate
+from lineside.core.errors import UserError
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.machines import detectors

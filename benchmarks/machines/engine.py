@@ -18,7 +18,7 @@ from scipy import signal, stats
 from threadpoolctl import threadpool_limits
 
 from benchmarks.results import ROOT, Say, plain
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.measurement import Channel, Measurement
 from lineside.machines.reading.formats import read_record
 from lineside.machines.signals import (

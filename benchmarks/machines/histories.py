@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.results import ROOT
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.alarms import Alarm, Calibration, Rules, calibrate
 from lineside.machines.detectors.detection import Detector, Rows
 from lineside.machines.measurement import Measurement

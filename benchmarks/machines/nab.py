@@ -18,7 +18,8 @@ import numpy as np
 
 from benchmarks.machines.histories import DATA, SEEDS, STORE, Floats, watch
 from benchmarks.results import Say, plain
-from lineside.core.contract import Better, Estimate, Refusal, UserError
+from lineside.core.contract import Better, Estimate, Refusal
+from lineside.core.errors import UserError
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.machines.alarms import Rules

@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from benchmarks.results import Say, plain
-from lineside.core.contract import Estimate, UserError
+from lineside.core.contract import Estimate
+from lineside.core.errors import UserError
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.run.model_store import save_model
 from lineside.core.statistics import proportion
-from lineside.machines import Config
 from lineside.machines.alarms import Alarm, Calibration, calibrate
+from lineside.machines.config import Config
 from lineside.machines.data import split
 from lineside.machines.detectors.detection import Detector
 from lineside.machines.fitted import Machine

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.measurement import Measurement
 from lineside.machines.streams import encode
 

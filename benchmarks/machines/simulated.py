@@ -25,9 +25,10 @@ from lineside.core.contract import Better, Estimate, Refusal
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.statistics import proportion
-from lineside.machines import Config, judging
+from lineside.machines import judging
 from lineside.machines.alarms import Alarm, Rules
 from lineside.machines.alarms.calibration import MONTH_SECONDS
+from lineside.machines.config import Config
 from lineside.machines.data import FITTED_SHARE
 from lineside.machines.fitted import Machine
 from lineside.machines.items import Snapshot

@@ -32,7 +32,7 @@ from benchmarks.machines.senders import Mosquitto, MqttSender, free_port, post, 
 from benchmarks.results import Say, plain
 from lineside.core.contract import Refusal
 from lineside.core.database import reading, writing
-from lineside.machines import Config
+from lineside.machines.config import Config
 from lineside.machines.data import split
 from lineside.machines.items import Snapshot
 from lineside.machines.judging import calibrate, outcomes

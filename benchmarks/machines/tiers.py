@@ -15,7 +15,8 @@ from pathlib import Path
 from benchmarks.machines.histories import DATA
 from benchmarks.machines.simulated import calibrated
 from benchmarks.results import Say, plain
-from lineside.core.contract import Refusal, UserError
+from lineside.core.contract import Refusal
+from lineside.core.errors import UserError
 from lineside.machines.fitted import Machine
 from lineside.machines.items import Snapshot
 from lineside.machines.reading import find_snapshots, load_measurement

@@ -33,6 +33,6 @@ def load(path: str | Path) -> Model:
         >>> model = lineside.load("run")           # doctest: +SKIP
         >>> model.predict(["new/part_17.png"])     # doctest: +SKIP
     """
-    from lineside.core.run.model_store import load_model
+    from lineside.applications import load_model
 
     return load_model(path)

@@ -17,7 +17,8 @@ from pathlib import Path
 import cyclopts
 
 from lineside import __version__
-from lineside.core.contract import UserError
+from lineside.applications import APPLICATIONS
+from lineside.core.errors import UserError
 
 FINE, FINDING, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 PLACES = (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
@@ -28,16 +29,8 @@ app = cyclopts.App(
     help="Deep learning at the side of the line: decisions a business can trust, offline.",
     version=__version__,
 )
-app.command(
-    "lineside.parts.commands:app",
-    name="parts",
-    help="Is this part faulty, and where? Industrial quality control from images.",
-)
-app.command(
-    "lineside.machines.commands:app",
-    name="machines",
-    help="Is this machine still healthy? Condition monitoring from vibration.",
-)
+for _name, _help in APPLICATIONS.items():
+    app.command(f"lineside.{_name}.commands:app", name=_name, help=_help)
 app.command("lineside.doctor:doctor", name="doctor", help="Say what this machine has.")
 
 
@@ -111,7 +104,7 @@ def _check_keys(path: Path, settings: dict[str, object], tokens: list[str]) -> N
     import importlib
 
     try:
-        config = importlib.import_module(f"lineside.{tokens[0]}").Config
+        config = importlib.import_module(f"lineside.{tokens[0]}.config").Config
     except (ImportError, AttributeError, IndexError):
         return
     known = [field.name for field in dataclasses.fields(config)]

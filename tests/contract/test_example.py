@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lineside.core.contract import UserError
-from lineside.core.run import model_store
+from lineside.core.errors import UserError
 from lineside.core.run.folder import Run, Stopped
+from lineside.core.run.model_store import load_model
 from lineside.core.run.progress import Progress
 from lineside.core.workflow import evaluate, train
 
@@ -24,7 +24,6 @@ def toy(monkeypatch):
     module = types.ModuleType("lineside.toy")
     monkeypatch.setitem(sys.modules, "lineside.toy", module)
     exec(compile(code.group(1), str(DOCS), "exec"), module.__dict__)
-    monkeypatch.setattr(model_store, "APPLICATIONS", ("parts", "toy"))
     return module
 
 
@@ -40,7 +39,7 @@ def numbers(tmp_path):
 
 
 def run(toy, data, out):
-    return train("toy", data, out, toy.Config(), Progress(quiet=True))
+    return train(toy.APPLICATION, data, out, toy.Config(), Progress(quiet=True))
 
 
 def test_it_trains_reports_and_evaluates(toy, numbers, tmp_path):
@@ -52,10 +51,10 @@ def test_it_trains_reports_and_evaluates(toy, numbers, tmp_path):
     for name in ("config.json", "environment.json", "split.csv", "outcomes.csv", "report.json"):
         assert (tmp_path / "run" / name).exists()
     assert "Operating point" in (tmp_path / "run/models/distance/MODEL_CARD.md").read_text()
-    loaded = model_store.load_model(tmp_path / "run")
+    loaded = load_model(tmp_path / "run", toy.APPLICATION)
     assert loaded.mean == pytest.approx(study.best.model.mean)
     with pytest.raises(UserError, match="were used to make this model"):
-        evaluate("toy", numbers, tmp_path / "run", toy.Config(), Progress(quiet=True))
+        evaluate(toy.APPLICATION, numbers, tmp_path / "run", toy.Config(), Progress(quiet=True))
 
 
 def test_a_stopped_run_is_taken_up_and_ends_alike(toy, numbers, tmp_path, monkeypatch):
@@ -101,7 +100,7 @@ def test_a_tampered_model_is_refused(toy, numbers, tmp_path, name, change, words
     path = tmp_path / "run" / "models" / "distance" / name
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(UserError, match=words):
-        model_store.load_model(tmp_path / "run")
+        load_model(tmp_path / "run", toy.APPLICATION)
 
 
 def test_a_crash_leaves_a_failed_run_with_a_log(toy, tmp_path):

@@ -2,12 +2,11 @@
 
 import csv
 import dataclasses
-import inspect
 import json
 
 import pytest
 
-from lineside import parts
+from lineside.applications import load_model
 from lineside.core.contract import (
     Application,
     Check,
@@ -22,7 +21,9 @@ from lineside.core.contract import (
 )
 from lineside.core.run import model_store
 from lineside.core.workflow import read
+from lineside.parts.application import APPLICATION
 from lineside.parts.commands import app
+from lineside.parts.config import Config
 
 RESULT_KEYS = {
     "item", "part", "verdict", "score", "part_score", "threshold", "findings", "health",
@@ -33,33 +34,25 @@ RESULT_KEYS = {
 @pytest.fixture(scope="module")
 def config(shop):
     methods = ("gaussian", "brightness")
-    return parts.Config(methods=methods, robustness=False, part_pattern=shop.pattern)
+    return Config(methods=methods, robustness=False, part_pattern=shop.pattern)
 
 
 @pytest.fixture(scope="module")
 def items(trained, config):
-    found, refusals = read(parts, trained.parent / "data", config)
+    found, refusals = read(APPLICATION, trained.parent / "data", config)
     assert refusals == []
     return found
 
 
 @pytest.fixture(scope="module")
 def split(items, config):
-    return parts.split(items, config)
+    return APPLICATION.split(items, config)
 
 
-def test_every_name_of_an_application_is_there():
-    names = [n for n in vars(Application) if not n.startswith("_")]
-    names += list(Application.__annotations__)
-    for name in names:
-        found = getattr(parts, name)
-        wanted = getattr(Application, name, None)
-        if inspect.isfunction(wanted):
-            expected = [p for p in inspect.signature(wanted).parameters if p != "self"]
-            assert list(inspect.signature(found).parameters) == expected, name
-    assert dataclasses.is_dataclass(parts.Config)
-    parts.Config()
-    assert all(isinstance(metric, Metric) for metric in parts.METRICS)
+def test_the_record():
+    assert isinstance(APPLICATION, Application) and APPLICATION.config is Config
+    Config()
+    assert all(isinstance(metric, Metric) for metric in APPLICATION.metrics)
 
 
 def test_items_and_splits(items, split):
@@ -76,7 +69,7 @@ def test_items_and_splits(items, split):
 
 
 def test_the_audit_has_evidence(items, config):
-    checks = parts.audit([*items, Refusal(item="x.png", message="is damaged")], config)
+    checks = APPLICATION.audit([*items, Refusal(item="x.png", message="is damaged")], config)
     assert all(isinstance(check, Check) and check.name for check in checks)
     assert len({check.name for check in checks}) == len(checks)
     assert all(check.evidence for check in checks)
@@ -84,26 +77,26 @@ def test_the_audit_has_evidence(items, config):
 
 
 def test_methods_come_predicting_one_first(config):
-    methods = parts.methods(config)
+    methods = APPLICATION.methods(config)
     assert [m.name for m in methods] == list(config.methods)
     assert all(isinstance(m, Method) and m.help for m in methods)
-    kinds = {m.kind for m in parts.methods(parts.Config())}
+    kinds = {m.kind for m in APPLICATION.methods(Config())}
     assert kinds == {"deep", "classical", "trivial"}
 
 
 def test_one_outcome_per_item_and_calibration_round_trip(trained, split, config, tmp_path):
-    model = model_store.load_model(trained)
-    found = parts.outcomes(model, split.calibration)
+    model = load_model(trained)
+    found = APPLICATION.outcomes(model, split.calibration)
     assert all(isinstance(outcome, Outcome) for outcome in found)
     assert [o.item for o in found] == [i.id for i in split.calibration]
     assert [o.group for o in found] == [i.group for i in split.calibration]
     assert all({"score", "label", "ms"} <= set(o.value) for o in found)
-    fresh = parts.load(model.spec(), model.tensors())
+    fresh = APPLICATION.load(model.spec(), model.tensors())
     assert fresh.operating_block() == {}
-    calibrated = parts.calibrate(fresh, found, config)
+    calibrated = APPLICATION.calibrate(fresh, found, config)
     assert calibrated.threshold == model.threshold, "as the training set it"
     model_store.save_model(tmp_path / "copy", "parts", calibrated)
-    again = model_store.load_model(tmp_path / "copy")
+    again = load_model(tmp_path / "copy")
     assert again.identity == model.identity
     assert json.dumps(again.operating_block()) == json.dumps(calibrated.operating_block())
     assert again.predict(split.test) == dataclasses.replace(
@@ -112,7 +105,7 @@ def test_one_outcome_per_item_and_calibration_round_trip(trained, split, config,
 
 
 def test_results_keep_their_protocol_and_keys(trained, split):
-    model = model_store.load_model(trained)
+    model = load_model(trained)
     results = model.predict(split.test[:2])
     for result in results:
         assert isinstance(result, Result)
@@ -152,12 +145,11 @@ def test_a_finished_run_holds_what_it_promises(trained, split):
     for name in kinds:
         card = (trained / "models" / name / "MODEL_CARD.md").read_text()
         assert "Operating point" in card
-        model = model_store.load_model(trained / "models" / name)
+        model = load_model(trained / "models" / name)
         assert model.operating.point.model == model.identity
 
 
 def test_chapters_are_sections(trained):
-    assert inspect.isfunction(parts.sections) and inspect.isfunction(parts.summary)
     assert Section(title="x").blocks == ()
 
 
@@ -165,6 +157,6 @@ def test_the_demo_is_read_like_any_data(tmp_path):
     from lineside.parts.simulation import demo
 
     folder = demo(tmp_path / "demo", 0, good_parts=2, faulty_parts=2, exposures=1, size_px=96)
-    found, refusals = read(parts, folder, parts.Config())
+    found, refusals = read(APPLICATION, folder, Config())
     assert len(found) == 4 and refusals == []
     assert {item.part for item in found} == {"p0001", "p0002", "p0003", "p0004"}

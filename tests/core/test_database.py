@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, Text, insert, select
 from tests.databases import new_database
 
-from lineside.core.contract import UserError
 from lineside.core.database import checkpoint, insert_once, open_engine, reading, writing
+from lineside.core.errors import UserError
 
 METADATA = MetaData()
 THINGS = Table("things", METADATA, Column("id", Integer, primary_key=True), Column("name", Text))

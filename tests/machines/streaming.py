@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import numpy as np
 from benchmarks.machines.senders import write_file as put
 
-from lineside import machines
 from lineside.core.contract import Refusal
 from lineside.core.database import reading
+from lineside.machines.config import Config
 from lineside.machines.data import split
 from lineside.machines.judging import calibrate, outcomes
 from lineside.machines.learning.fitting import learn_machine
@@ -38,7 +38,7 @@ def learn_fleet(folder):
     for seed, name in enumerate(NAMES):
         save_history(tell(Story(name=name, **STORY), np.random.default_rng(seed)), folder / name)
     items = [s for s in find_snapshots(folder) if not isinstance(s, Refusal)]
-    config = machines.Config(methods=("trend",), learn=84)
+    config = Config(methods=("trend",), learn=84)
     parts = split(items, config)
     learned = {
         name: learn_machine(

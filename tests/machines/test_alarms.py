@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.machines import detectors
 from lineside.machines.alarms import (

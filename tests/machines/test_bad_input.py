@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from scipy.io import savemat, wavfile
 
-from lineside.core.contract import Refusal, UserError
+from lineside.core.contract import Refusal
+from lineside.core.errors import UserError
 from lineside.core.run.progress import Progress
 from lineside.core.workflow import train
+from lineside.machines.application import APPLICATION
 from lineside.machines.auditing import audit
 from lineside.machines.config import Config
 from lineside.machines.reading import find_snapshots, load_measurement
@@ -49,7 +51,7 @@ def data(tmp_path_factory):
 def model(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "run"
     config = Config(methods=("pca",), learn=60, robustness=False)
-    train("machines", data, out, config, Progress(quiet=True))
+    train(APPLICATION, data, out, config, Progress(quiet=True))
     return out
 
 
@@ -233,7 +235,7 @@ def test_a_sensor_that_was_dead_from_the_beginning_does_not_blind_the_others(tmp
     times = np.arange(LEARNED) * 3600.0
     np.savez(tmp_path / "m.npz", acc=acc, fs=12800, t=times, speed_hz=25.0, channels=["x", "y"])
     config = Config(methods=("pca",), learn=60, robustness=False)
-    train("machines", tmp_path, tmp_path / ".run", config, Progress(quiet=True))
+    train(APPLICATION, tmp_path, tmp_path / ".run", config, Progress(quiet=True))
     verdicts = judge([tmp_path / "m.npz"], tmp_path / ".run")
     assert {v.state for v in verdicts} == {"normal"}
     assert "sensor y was never learned and is not used" in verdicts[0].as_line()
@@ -252,7 +254,7 @@ def test_a_machine_without_a_sound_sensor_is_refused_with_the_reason(tmp_path, c
     np.savez(tmp_path / "m.npz", acc=acc, fs=12800, t=np.arange(60) * 3600.0)
     config = Config(methods=("pca",), learn=30, robustness=False)
     with pytest.raises(UserError, match=words):
-        train("machines", tmp_path, tmp_path / ".run", config, Progress(quiet=True))
+        train(APPLICATION, tmp_path, tmp_path / ".run", config, Progress(quiet=True))
 
 
 def test_speeds_that_no_shaft_turns_are_not_known(tmp_path):

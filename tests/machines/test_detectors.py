@@ -12,7 +12,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.mixture import GaussianMixture
 from sklearn.svm import OneClassSVM
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.machines import detectors
 from lineside.machines.detectors import components

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.learning.fitting import SETTLE, learn_machine
 from lineside.machines.reading import find_snapshots
 from lineside.machines.simulation import Rig, Story, save_history, tell

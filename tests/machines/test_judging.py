@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lineside.core.contract import Refusal
-from lineside.machines import Config, judging
+from lineside.machines import judging
+from lineside.machines.config import Config
 from lineside.machines.learning.fitting import learn_machine
 from lineside.machines.measurement import Channel
 from lineside.machines.model import MachinesModel

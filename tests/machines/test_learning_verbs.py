@@ -6,7 +6,8 @@ import pytest
 from lineside.cli import main
 from lineside.core.run.progress import Progress
 from lineside.core.workflow import train
-from lineside.machines import Config
+from lineside.machines.application import APPLICATION
+from lineside.machines.config import Config
 from lineside.machines.simulation import Rig, Story, save_history, tell
 
 
@@ -25,7 +26,7 @@ def fleet(tmp_path_factory):
 def run(fleet, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "run"
     config = Config(methods=("pca",), learn=96, robustness=False)
-    train("machines", fleet, out, config, Progress(quiet=True))
+    train(APPLICATION, fleet, out, config, Progress(quiet=True))
     return out
 
 

@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from lineside.core.contract import Refusal, UserError
+from lineside.core.contract import Refusal
+from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.core.run.folder import Stopped
-from lineside.machines import Config, detectors
+from lineside.machines import detectors
+from lineside.machines.config import Config
 from lineside.machines.detectors.scaling import Scaling, fit_scaling
 from lineside.machines.fleet import options_of
 from lineside.machines.learning.fitting import learn_machine

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat, wavfile
 
-from lineside.core.contract import Refusal, UserError
+from lineside.core.contract import Refusal
+from lineside.core.errors import UserError
 from lineside.core.run.table_reader import read_columns
 from lineside.machines.reading import find_snapshots, load_measurement
 from lineside.machines.reading.formats import read_record

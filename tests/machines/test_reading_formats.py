@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from lineside.core.contract import Refusal, UserError
+from lineside.core.contract import Refusal
+from lineside.core.errors import UserError
 from lineside.core.run import table_reader
 from lineside.machines.reading import arrays, find_snapshots, load_measurement
 from lineside.machines.reading.formats import read_record

@@ -6,13 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from lineside.core.contract import Refusal, UserError
+from lineside.core.contract import Refusal
+from lineside.core.errors import UserError
 from lineside.core.run import model_store
 from lineside.core.run.codec import encode
 from lineside.core.run.progress import Progress
 from lineside.core.workflow import train
-from lineside.machines import Config
 from lineside.machines.auditing import audit
+from lineside.machines.config import Config
 from lineside.machines.learning.learned import learned_table, ledger_lines, notes
 from lineside.machines.learning.relearning import Consent, give_consent, learn_anew, moment
 from lineside.machines.model import load

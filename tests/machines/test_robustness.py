@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from lineside.core.contract import Split
-from lineside.machines import Config, Snapshot
 from lineside.machines.chapters import degradations as chapter
 from lineside.machines.chapters.degradations import _sentence
+from lineside.machines.config import Config
+from lineside.machines.items import Snapshot
 from lineside.machines.judging import calibrate, outcomes
 from lineside.machines.learning.fitting import learn_machine
 from lineside.machines.measurement import Channel, Measurement

@@ -6,12 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from lineside.core.contract import Refusal, UserError
-from lineside.core.run import model_store
+from lineside.applications import load_model
+from lineside.core.contract import Refusal
+from lineside.core.errors import UserError
 from lineside.core.run.progress import Progress
 from lineside.core.workflow import train
-from lineside.machines import Config
-from lineside.machines.config import METHOD_NAMES
+from lineside.machines.application import APPLICATION
+from lineside.machines.config import METHOD_NAMES, Config
 from lineside.machines.measurement import Channel
 from lineside.machines.reading import find_snapshots, load_measurement
 from lineside.machines.session import Session
@@ -36,13 +37,13 @@ def fleet(tmp_path_factory):
 def run(fleet, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "run"
     config = Config(methods=("pca", "trend", "lstm_ae"), learn=84, robustness=False)
-    train("machines", fleet, out, config, Progress(quiet=True))
+    train(APPLICATION, fleet, out, config, Progress(quiet=True))
     return out
 
 
 @pytest.fixture(scope="module")
 def model(run):
-    return model_store.load_model(run)
+    return load_model(run)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_what_was_learned_from_is_not_judged(model, fleet, later):
 
 @pytest.mark.parametrize("method", ["pca", "lstm_ae"])
 def test_stream_batch_and_replay_agree_wherever_they_are_cut(run, later, method):
-    model = model_store.load_model(run / "models" / method)
+    model = load_model(run / "models" / method)
     batch = [v.as_json() for v in model.predict(later)]
     rng = np.random.default_rng(0)
     session, found = model.session("pump"), []

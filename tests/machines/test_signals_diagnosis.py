@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.measurement import Channel, Measurement
 from lineside.machines.signals import Bearing, Engine, bearing_of, diagnose, make_layout
 from lineside.machines.signals.families import fit_family, heights_of, strongest_family

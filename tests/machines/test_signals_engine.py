@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import signal, stats
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.machines.measurement import Channel, Measurement
 from lineside.machines.signals import Engine, Layout, bearing_of, make_layout

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.measurement import Channel, Measurement
 from lineside.machines.signals import estimate_speed, speed_contradiction
 from lineside.machines.signals.orders import (

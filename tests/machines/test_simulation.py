@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.signal import hilbert
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.reading import find_snapshots, load_measurement
 from lineside.machines.simulation import (
     Condition,

@@ -13,7 +13,7 @@ import pytest
 from tests.databases import new_database
 from tests.machines.streaming import learn_fleet
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.measurement import Measurement
 from lineside.machines.model import MachinesModel
 from lineside.machines.reading import load_measurement

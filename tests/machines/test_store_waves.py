@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from tests.databases import new_database
 
-from lineside.core.contract import UserError
 from lineside.core.database import reading, writing
+from lineside.core.errors import UserError
 from lineside.machines.measurement import Channel, Measurement
 from lineside.machines.model import MachinesModel
 from lineside.machines.store import Ring, open_store, queries

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.measurement import Channel, Measurement
 from lineside.machines.streams import decode, encode
 

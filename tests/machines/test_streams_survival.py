@@ -22,7 +22,7 @@ from tests.machines.streaming import (
     watching,
 )  # fmt: skip
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.measurement import Measurement
 from lineside.machines.reading import load_measurement
 from lineside.machines.store import open_store

@@ -5,7 +5,7 @@ import json
 import pytest
 from tests.machines.streaming import learn_fleet
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.model_store import save_model
 from lineside.machines.reading import load_measurement
 from lineside.machines.store import open_store

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts.annotations import find_boxes
 from lineside.parts.boxes import kind_of
 from lineside.parts.data import read

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from lineside.core.contract import Estimate, UserError
+from lineside.core.contract import Estimate
+from lineside.core.errors import UserError
 from lineside.core.run.folder import Stopped
 from lineside.parts.anogan import guards
 from lineside.parts.anogan.adversarial import gradient_penalty, spread_of

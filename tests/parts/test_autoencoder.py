@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.folder import Stopped
 from lineside.parts.autoencoder import (
     ConvAutoencoder,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts.classical import (
     brightness,
     descriptors,

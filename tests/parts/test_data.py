@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from lineside.core.contract import ROLES, UserError
+from lineside.core.contract import ROLES
+from lineside.core.errors import UserError
 from lineside.parts.data import has_parts, read, split
 from lineside.parts.items import PartImage
 

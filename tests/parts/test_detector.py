@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts.cell_memory import STEP
 from lineside.parts.detection import Example
 from lineside.parts.detector import (

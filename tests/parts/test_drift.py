@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts.drift import BETS, DriftMonitor, DriftState, bets_of, psi, waiting
 
 

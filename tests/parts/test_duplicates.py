@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, rotate
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts.duplicates import Duplicates, find_same_part
 from lineside.parts.fingerprints import peak_table, prominence_table, rotated
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from lineside.applications import load_model
 from lineside.cli import main
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run import model_store
 from lineside.core.run.tables import refuse_known
 from lineside.parts import recipes
@@ -91,18 +92,18 @@ def recalibrate(run, data, *tokens):
 
 
 def test_a_child_is_made_chosen_and_suspended(taught_run, shop, tmp_path, capsys):
-    parent = model_store.load_model(taught_run)
+    parent = load_model(taught_run)
     rejected = shop.picture(tmp_path / "new" / "x_v1.png", seed=1)
     missed = shop.picture(tmp_path / "new" / "y_v1.png", spot=60, seed=2)
     assert feedback(taught_run, "--false-reject", rejected, "--missed", missed) == 0
     told = capsys.readouterr().out
-    child = model_store.load_model(taught_run)
+    child = load_model(taught_run)
     home = taught_run / "models" / "gaussian-taught1"
     assert json.loads((home / "model.json").read_text())["parent"] == parent.identity
     assert child.identity != parent.identity and child.identity in told
     assert child.detector.lesson > 0
     assert "taught by feedback" in child.suspended and child.certificate.startswith("suspended")
-    assert model_store.load_model(taught_run / "models" / "gaussian").suspended == ""
+    assert load_model(taught_run / "models" / "gaussian").suspended == ""
     assert str(missed) in (home / "MODEL_CARD.md").read_text()
     main(["parts", "predict", str(missed), "--model", str(taught_run)])
     assert "certificate is suspended" in capsys.readouterr().err
@@ -116,15 +117,15 @@ def test_recalibration_lifts_the_suspension_with_the_settings_of_the_run(
 ):
     fresh = shop.data(tmp_path / "fresh", good=6, faulty=3, seed=7)
     assert feedback(taught_run, "--missed", shop.picture(tmp_path / "y_v1.png", 60)) == 0
-    identity = model_store.load_model(taught_run).identity
+    identity = load_model(taught_run).identity
     assert recalibrate(taught_run, fresh, "--max-escape", 0.2) == 0
-    model = model_store.load_model(taught_run)
+    model = load_model(taught_run)
     assert model.suspended == "" and model.identity == identity
     point = model.operating.point
     assert (point.n_good, point.n_faulty) == (6, 3), "counted by part: the pattern is the run's"
     assert point.recall == pytest.approx(0.8)
     assert recalibrate(taught_run, fresh) == 0, "the same parts may set another point"
-    assert model_store.load_model(taught_run).operating.point.recall == pytest.approx(0.95)
+    assert load_model(taught_run).operating.point.recall == pytest.approx(0.95)
     assert main(["parts", "evaluate", str(fresh), "--model", str(taught_run)]) == 2
     assert "were used to make" in capsys.readouterr().err
 
@@ -141,7 +142,7 @@ def test_recalibration_refuses_what_the_model_or_its_parents_learned_from(
     assert recalibrate(taught_run, fresh) == 2
     assert "2 of 18 items were used" in capsys.readouterr().err, "the other view counts as well"
     assert recalibrate(taught_run, data) == 2
-    assert model_store.load_model(taught_run).suspended
+    assert load_model(taught_run).suspended
     for view in (1, 2):
         (fresh / f"defect/spot/d00_v{view}.png").unlink()
     assert recalibrate(taught_run, fresh) == 0
@@ -154,7 +155,7 @@ def test_an_unreadable_picture_is_listed_and_the_rest_calibrates(
     (fresh / "good" / "q_v1.png").write_bytes(b"")
     assert recalibrate(taught_run, fresh) == 2
     assert "q_v1.png" in capsys.readouterr().err
-    assert model_store.load_model(taught_run).operating.point.n_good == 6
+    assert load_model(taught_run).operating.point.n_good == 6
 
 
 @pytest.mark.parametrize("case", ["none", "gone", "both", "deaf"])
@@ -194,12 +195,12 @@ def test_the_real_detector_learns_a_missed_defect(run, shop, tmp_path, monkeypat
     model = make_model("detector", detector, Settings(), examples, np.random.default_rng(0))
     model = calibrate(model, outcomes(model, made[7:]), recipes.Config())
     model_store.save_model(run / "models" / "gaussian", "parts", model)
-    stored = model_store.load_model(run)
+    stored = load_model(run)
     again = [stored.read(example.image()).score for example in examples[-4:]]
     assert again == [model.read(example.image()).score for example in examples[-4:]]
     missed = [shop.picture(tmp_path / "m" / f"m{i}.png", 25, 500 + i) for i in range(4)]
     assert feedback(run, "--missed", *missed, "--kind", "faint") == 0
-    child = model_store.load_model(run)
+    child = load_model(run)
     assert child.detector.kinds == {"faint": 4, "spot": 3}
     before = [result.score for result in stored.predict(missed)]
     after = [result.score for result in child.predict(missed)]

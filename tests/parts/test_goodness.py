@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts import contrast, evidence, goodness
 from lineside.parts.description import Description, describe, description_of, stacked
 from lineside.parts.detection import Example

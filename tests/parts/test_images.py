@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts.images import (
     boxes_mask,
     decode,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts import patch_memory, trunk
 from lineside.parts.detection import Example
 from lineside.parts.memory import Memory, fit_memory, load_memory

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lineside.applications import load_model
 from lineside.core.run import model_store
 from lineside.parts.config import METHOD_NAMES
 from lineside.parts.detection import Example
@@ -47,7 +48,7 @@ def test_a_stored_model_gives_identical_scores(method, examples, tmp_path):
     model = make_model(method, detector, Settings(), examples, np.random.default_rng(0))
     identity = model_store.save_model(tmp_path / method, "parts", model)
     assert identity == model.identity
-    loaded = model_store.load_model(tmp_path / method)
+    loaded = load_model(tmp_path / method)
     rng = np.random.default_rng(1)
     odd = [rng.random(shape, np.float32) for shape in ((16, 16, 1), (17, 130, 1), (48, 64, 3))]
     for image in [*(e.image() for e in examples[::3]), *odd]:
@@ -67,4 +68,4 @@ def test_too_few_good_pictures_have_no_health_limits(examples, tmp_path):
     model = make_model("brightness", detector, Settings(), examples[:3], np.random.default_rng(0))
     assert model.health is None
     model_store.save_model(tmp_path / "m", "parts", model)
-    assert model_store.load_model(tmp_path / "m").health is None
+    assert load_model(tmp_path / "m").health is None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.folder import Stopped
 from lineside.parts import crops as cr
 from lineside.parts.detection import Example

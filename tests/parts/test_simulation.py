@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts.data import read, split
 from lineside.parts.items import GOOD
 from lineside.parts.simulation import demo

@@ -9,7 +9,7 @@ import pytest
 import torch
 from efficientnet_lite_pytorch import EfficientNet
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts import trunk
 
 BLOCKS = (2, 4, 7, 10, 14, 15)

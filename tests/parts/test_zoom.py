@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from lineside.applications import load_model
 from lineside.cli import main
 from lineside.core import explain
-from lineside.core.run import model_store
 from lineside.core.run.progress import Progress
 from lineside.parts import zoom as zooming
 from lineside.parts.detection import Reading
@@ -260,7 +260,7 @@ def test_predict_zooms_in_on_the_spot(trained, shop, tmp_path, capsys):
     assert abs(window["x"] - x) < 16 and abs(window["y"] - y) < 16
     assert window["left"] <= x < window["right"] and window["top"] <= y < window["bottom"]
     assert window["right"] - window["left"] == window["bottom"] - window["top"] == 64
-    threshold = model_store.load_model(trained).scale.threshold
+    threshold = load_model(trained).scale.threshold
     assert bool(rows[1]["zoom"]) == bool(rows[1]["findings"])
     assert window["score"] > threshold
     written = sorted(path.name for path in (tmp_path / "zoom" / "new").iterdir())
@@ -268,7 +268,7 @@ def test_predict_zooms_in_on_the_spot(trained, shop, tmp_path, capsys):
 
 
 def test_a_rejected_picture_without_findings_shows_its_strongest_places(trained, shop, tmp_path):
-    model = model_store.load_model(trained)
+    model = load_model(trained)
     spot = shop.picture(tmp_path / "spot_v1.png", spot=130, seed=91)
     (result,) = model.predict([spot])
     scale = dataclasses.replace(model.scale, threshold=1e9)

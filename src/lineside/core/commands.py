@@ -4,6 +4,7 @@ This module does without postponed annotations, since the annotations of the ver
 the Config that `build` is given.
 """
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from lineside.core.contract import Check, Estimate, Refusal, Result, UserError
+from lineside.core.contract import Application, Check, Estimate, Refusal, Result
+from lineside.core.errors import UserError
 
 FINDING, BAD_INPUT = 1, 2
 MARKS = {
@@ -36,6 +38,12 @@ def build(name: str, config_type: Any, help_text: str) -> App:
     for make in (_train_verb, _demo_verb, _audit_verb, _evaluate_verb):
         group.command(make(name, flags, config_type()))
     return group
+
+
+def application(name: str) -> Application:
+    """Return the record of an application; its module is imported only now, since it is heavy."""
+    found: Application = importlib.import_module(f"lineside.{name}.application").APPLICATION
+    return found
 
 
 def _train_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
@@ -65,8 +73,6 @@ def _demo_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
         out: Path
             The run folder.
         """
-        from lineside.core.workflow import application
-
         data = folder if folder.exists() else application(name).demo(folder, config.seed)
         return run_training(name, data, out, config)
 
@@ -112,11 +118,11 @@ def run_training(name: str, data: Path, out: Path, config: Any) -> int:
     if not data.exists():  # before anything is said
         raise UserError(f"{data} does not exist", "check the path of the data")
     try:
-        study = train(name, data, out, config, Progress())
+        study = train(application(name), data, out, config, Progress())
     except Stopped:
         print(f"stopped; the same command takes {out} up again", file=sys.stderr)
         return 130
-    for line in study.app.summary(study):
+    for line in study.application.summary(study):
         print(line)
     print(f"model   {out / 'models' / study.chosen}")
     print(f"report  {(out / 'report.html').resolve()}")
@@ -126,11 +132,11 @@ def run_training(name: str, data: Path, out: Path, config: Any) -> int:
 
 def run_audit(name: str, data: Path, config: Any) -> int:
     """Print one line per check; exit code 1 if one failed or warns, 2 for unreadable items."""
-    from lineside.core.workflow import application, read
+    from lineside.core.workflow import read
 
-    app = application(name)
-    items, refusals = read(app, data, config)
-    checks: Sequence[Check] = app.audit([*items, *refusals], config)
+    found = application(name)
+    items, refusals = read(found, data, config)
+    checks: Sequence[Check] = found.audit([*items, *refusals], config)
     for check in checks:
         print(f"{MARKS[check.status]} {check.name}: {check.evidence}")
         if check.hint and check.status not in ("ok", "info"):
@@ -147,7 +153,7 @@ def run_evaluation(name: str, data: Path, model: Path, config: Any) -> int:
     from lineside.core.statistics import OperatingPoint, check_promise, group_scores
     from lineside.core.workflow import evaluate
 
-    found = evaluate(name, data, model, config, Progress())
+    found = evaluate(application(name), data, model, config, Progress())
     for metric, estimate in found.estimates.items():
         print(f"{metric:<36} {format_estimate(estimate)}")
     block = found.model.operating_block()

@@ -1,7 +1,7 @@
 """The few types that applications and the core agree on. Protocols, no base classes.
 
-An application is a Python package that offers the names of `Application`; a fitted model offers
-the methods of `Model`. ``tests/contract`` runs every application through the same checks.
+An application is one record, `Application`; a fitted model offers the methods of `Model`.
+``tests/contract`` runs every application through the same checks.
 """
 
 from __future__ import annotations
@@ -16,23 +16,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lineside.core.run.folder import Run
+    from lineside.core.study import Study
 
 ROLES = ("train", "validation", "calibration", "test")
 Status = Literal["ok", "info", "warn", "fail", "unknown"]
 Better = Literal["higher", "lower"]
 MethodKind = Literal["deep", "classical", "trivial"]
-
-
-class UserError(Exception):
-    """Something a user can mend: one line that says what happened, and a hint how to fix it."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-
-    def __str__(self) -> str:
-        return f"{self.message} - {self.hint}" if self.hint else self.message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,46 +260,40 @@ class Method:
     help: str = ""
 
 
-class Application(Protocol):
-    """The package ``lineside.APP`` itself: a module satisfies this protocol.
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """One application as core sees it: ``APPLICATION`` in ``lineside.APP.application``.
 
-    It may offer ``numbers(study)``: its own entries of ``report.json``, as plain JSON values.
+    Attributes:
+        name: Its package, ``lineside.NAME``.
+        config: Frozen dataclass of what a user decides; core needs its field ``seed``.
+        metrics: The first one is the primary metric.
+        read: Returns labelled items, and a `Refusal` in the place of each that cannot be used.
+        audit: Looks for what spoils a data set; takes what `read` returned, refusals included.
+        split: Gives every item its role.
+        methods: The methods to run; the first one predicts.
+        outcomes: Returns one outcome per item. The value ``ms`` is the time it took, if given.
+            Test items are judged after `calibrate`.
+        load: Rebuilds a model from its spec and tensors.
+        calibrate: Returns a model with its operating point, from outcomes that it was not
+            fitted on.
+        summary: What a finished `Study` found, in plain language.
+        sections: The application's own chapters of the report.
+        numbers: Its own entries of ``report.json``, plain JSON values.
+        demo: Makes a small honest data set in a folder from a seed, and returns its path.
     """
 
-    Config: type
-    METRICS: Sequence[Metric]
-
-    def read(self, data: Path, config: Any) -> Sequence[Any]:
-        """Return items, and a `Refusal` in the place of each that cannot be used."""
-        ...
-
-    def audit(self, items: Sequence[Any], config: Any) -> list[Check]:
-        """Look for what spoils a data set; takes what `read` returned, refusals included."""
-        ...
-
-    def split(self, items: Sequence[Any], config: Any) -> Split: ...
-    def methods(self, config: Any) -> Sequence[Method]:
-        """Return the methods to run; the first one predicts."""
-        ...
-
-    def outcomes(self, model: Any, items: Sequence[Any]) -> list[Outcome]:
-        """Return one outcome per item, called with all items of a group in their order.
-
-        The value ``ms`` is the time it took, if given. Test items are judged after `calibrate`.
-        """
-        ...
-
-    def calibrate(self, model: Any, outcomes: Sequence[Outcome], config: Any) -> Any:
-        """Return the model with an operating point from outcomes that it was not fitted on."""
-        ...
-
-    def summary(self, study: Any) -> list[str]:
-        """Return what a finished `workflow.Study` found, in plain language."""
-        ...
-
-    def sections(self, study: Any) -> list[Section]:
-        """Return the application's own chapters of the report."""
-        ...
-
-    def load(self, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any: ...
-    def demo(self, folder: Path, seed: int) -> Path: ...
+    name: str
+    config: type
+    metrics: Sequence[Metric]
+    read: Callable[[Path, Any], Sequence[Any]]
+    audit: Callable[[Sequence[Any], Any], list[Check]]
+    split: Callable[[Sequence[Any], Any], Split]
+    methods: Callable[[Any], Sequence[Method]]
+    outcomes: Callable[[Any, Sequence[Any]], list[Outcome]]
+    load: Callable[[Mapping[str, Any], Mapping[str, Tensor]], Any]
+    calibrate: Callable[[Any, Sequence[Outcome], Any], Any]
+    summary: Callable[[Study], list[str]]
+    sections: Callable[[Study], list[Section]]
+    demo: Callable[[Path, int], Path]
+    numbers: Callable[[Study], Mapping[str, Any]] = lambda study: {}

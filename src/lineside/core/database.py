@@ -38,7 +38,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 
 __all__ = [
     "Connection", "Engine", "checkpoint", "insert_once", "open_engine", "reading", "writing",

@@ -9,99 +9,34 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lineside.core.contract import (
-    Check,
-    Estimate,
-    Method,
-    Metric,
-    Outcome,
-    Refusal,
-    Split,
-    UserError,
-)
+from lineside.core.contract import Application, Estimate, Method, Metric, Outcome, Refusal, Split
+from lineside.core.errors import UserError
 from lineside.core.run import model_store, tables
 from lineside.core.run.files import canonical, sha256, sha256_of_file
 from lineside.core.run.folder import Run, Stopped
 from lineside.core.run.progress import Progress
 from lineside.core.statistics import estimate, paired_difference
+from lineside.core.study import MethodStudy, Study
 
 BOOTSTRAP_REPETITIONS = 1000
 
 
-@dataclass(frozen=True, kw_only=True)
-class MethodStudy:
-    """What one method did on the common split.
-
-    Attributes:
-        name: Name of the method.
-        kind: ``deep``, ``classical`` or ``trivial``.
-        model: The fitted and calibrated model.
-        fit_seconds: Wall time of the fit, features included.
-        outcomes: Outcomes by role (``calibration``, ``test``).
-        estimates: Test estimates by metric name.
-        differences: Paired differences to the chosen method (this minus chosen), by metric name.
-        help: One line that says what the method is.
-    """
-
-    name: str
-    kind: str
-    model: Any
-    fit_seconds: float
-    outcomes: Mapping[str, Sequence[Outcome]]
-    estimates: Mapping[str, Estimate] = field(default_factory=dict)
-    differences: Mapping[str, Estimate] = field(default_factory=dict)
-    help: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """A finished training run, everything that its report is made of."""
-
-    application: str
-    app: Any
-    run: Run
-    data: Path
-    config: Any
-    split: Split
-    checks: Sequence[Check]
-    methods: Sequence[MethodStudy]
-    chosen: str
-    refusals: Sequence[Refusal] = ()
-
-    @property
-    def best(self) -> MethodStudy:
-        """The chosen method's study (chosen beforehand, not by its test result)."""
-        return next(method for method in self.methods if method.name == self.chosen)
-
-
-def application(name: str) -> Any:
-    """Return the package of an application.
-
-    Raises:
-        UserError: if there is none of that name.
-    """
-    if name not in model_store.APPLICATIONS:
-        raise UserError(
-            f"there is no application {name!r}", f"there is: {', '.join(model_store.APPLICATIONS)}"
-        )
-    return importlib.import_module(f"lineside.{name}")
-
-
-def train(name: str, data: Path, out: Path, config: Any, progress: Progress) -> Study:
+def train(
+    application: Application, data: Path, out: Path, config: Any, progress: Progress
+) -> Study:
     """Run the whole workflow and write the report.
 
     Args:
-        name: Application, e.g. ``"parts"``.
+        application: What to train.
         data: The data folder or table.
         out: The run folder; an unfinished run of the same job is taken up.
         config: The application's Config.
@@ -111,23 +46,22 @@ def train(name: str, data: Path, out: Path, config: Any, progress: Progress) -> 
         UserError: for data that cannot be used; no run folder is made then.
         Stopped: after Ctrl-C or a file ``stop``; the same command resumes.
     """
-    app = application(name)
     progress.say(f"reading {data}")
-    items, refusals = read(app, data, config)
+    items, refusals = read(application, data, config)
     progress.say(f"auditing {len(items)} items")
-    checks = app.audit([*items, *refusals], config)
-    split = app.split(items, config)
-    run = Run.begin(out, _job(name, data, config, split), config.seed)
+    checks = application.audit([*items, *refusals], config)
+    split = application.split(items, config)
+    run = Run.begin(out, _job(application.name, data, config, split), config.seed)
     try:
         with run.interruptible():
             tables.write_split(run.folder / "split.csv", split)
-            methods = app.methods(config)
+            methods = application.methods(config)
             studies = [
-                _study(app, name, method, split, config, run, progress) for method in methods
+                _study(application, method, split, config, run, progress) for method in methods
             ]
             study = _compare(
                 Study(
-                    application=name, app=app, run=run, data=data, config=config, split=split,
+                    application=application, run=run, data=data, config=config, split=split,
                     checks=checks, methods=studies, chosen=methods[0].name, refusals=refusals,
                 ),
                 progress,
@@ -145,9 +79,9 @@ def train(name: str, data: Path, out: Path, config: Any, progress: Progress) -> 
     return study
 
 
-def read(app: Any, data: Path, config: Any) -> tuple[list[Any], list[Refusal]]:
+def read(application: Application, data: Path, config: Any) -> tuple[list[Any], list[Refusal]]:
     """Return the items that can be used, and one refusal for each that cannot."""
-    found = app.read(data, config)
+    found = application.read(data, config)
     refusals = [entry for entry in found if isinstance(entry, Refusal)]
     return [entry for entry in found if not isinstance(entry, Refusal)], refusals
 
@@ -164,33 +98,40 @@ def _job(name: str, data: Path, config: Any, split: Split) -> dict[str, Any]:
 
 
 def _study(
-    app: Any, name: str, method: Method, split: Split, config: Any, run: Run, progress: Progress
+    application: Application,
+    method: Method,
+    split: Split,
+    config: Any,
+    run: Run,
+    progress: Progress,
 ) -> MethodStudy:
     """Fit, calibrate and try one method, or take it from the run folder if it is there."""
     run.check_stop()
     folder = run.folder / "models" / method.name
     seconds = _fitted_seconds(run, method.name)
     if (folder / "model.json").exists() and seconds is not None:
-        model = model_store.load_model(folder)
+        model = model_store.load_model(folder, application)
     else:
         progress.say(f"fitting {method.name} ({method.help})")
         run.status("running", step=f"fitting {method.name}")
         start = time.perf_counter()
         model = method.fit(split, config, run)
         seconds = time.perf_counter() - start
-        model_store.save_model(folder, name, model)
+        model_store.save_model(folder, application.name, model)
         run.log({"event": "fitted", "method": method.name, "seconds": seconds})
     known = _known_outcomes(run, method.name)
 
     def judged(role: str) -> list[Outcome]:
         return (
-            known[role] if known else _outcomes(app, method.name, model, split, role, run, progress)
+            known[role]
+            if known
+            else _outcomes(application, method.name, model, split, role, run, progress)
         )
 
     outcomes = {"calibration": judged("calibration")}
-    model = app.calibrate(model, outcomes["calibration"], config)
+    model = application.calibrate(model, outcomes["calibration"], config)
     model_store.save_operating(folder, model.operating_block())
-    model = model_store.load_model(folder)
+    model = model_store.load_model(folder, application)
     outcomes["test"] = judged("test")
     if not known:
         _keep_outcomes(run, method.name, outcomes)
@@ -206,7 +147,13 @@ def _fitted_seconds(run: Run, method: str) -> float | None:
 
 
 def _outcomes(
-    app: Any, method: str, model: Any, split: Split, role: str, run: Run, progress: Progress
+    application: Application,
+    method: str,
+    model: Any,
+    split: Split,
+    role: str,
+    run: Run,
+    progress: Progress,
 ) -> list[Outcome]:
     """Judge the items of a role, group by group, so that a model with memory sees their order."""
     groups: dict[str, list[Any]] = {}
@@ -215,7 +162,7 @@ def _outcomes(
     found: list[Outcome] = []
     for items in progress.track(list(groups.values()), f"{method}: {role}"):
         run.check_stop()
-        found += app.outcomes(model, items)
+        found += application.outcomes(model, items)
         run.beat(step=f"{method}: {role}")
     return found
 
@@ -237,7 +184,7 @@ def _compare(study: Study, progress: Progress) -> Study:
     """Add test estimates with intervals over groups, and paired differences to the chosen one."""
     progress.say("comparing the methods on the test items")
     best = study.best.outcomes["test"]
-    metrics: Sequence[Metric] = study.app.METRICS
+    metrics: Sequence[Metric] = study.application.metrics
     compared = []
     for method in study.methods:
         test = method.outcomes["test"]
@@ -285,24 +232,23 @@ class Evaluation:
 
 
 def evaluate(
-    name: str, data: Path, model_path: Path, config: Any, progress: Progress
+    application: Application, data: Path, model_path: Path, config: Any, progress: Progress
 ) -> Evaluation:
     """Judge labelled data that a model has never seen.
 
     Raises:
         UserError: if items are among those that the model was fitted or calibrated on.
     """
-    app = application(name)
-    model = model_store.load_model(model_path)
+    model = model_store.load_model(model_path, application)
     if hasattr(model, "config_for"):
         config = model.config_for(config)
-    items, refusals = read(app, data, config)
+    items, refusals = read(application, data, config)
     tables.refuse_known(items, model_store.model_folder(model_path))
     outcomes: list[Outcome] = []
     for item in progress.track(items, "judging"):
-        outcomes += app.outcomes(model, [item])
+        outcomes += application.outcomes(model, [item])
     rng = np.random.default_rng(config.seed)
-    estimates = {metric.name: score(outcomes, metric, rng) for metric in app.METRICS}
+    estimates = {metric.name: score(outcomes, metric, rng) for metric in application.metrics}
     return Evaluation(
         model=model,
         outcomes=outcomes,

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lineside.core.contract import Method, Split, UserError
+from lineside.core.contract import Method, Split
+from lineside.core.errors import UserError
 from lineside.core.run.folder import Run
 from lineside.machines.config import Config
 from lineside.machines.data import by_machine

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lineside.core.contract import Outcome, Refusal, UserError
+from lineside.core.contract import Outcome, Refusal
+from lineside.core.errors import UserError
 from lineside.machines.alarms import calibrate as calibrate_scores
 from lineside.machines.config import Config
 from lineside.machines.fitted import Branch, Machine

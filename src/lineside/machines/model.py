@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lineside.core.contract import Explanation, Refusal, UserError
+from lineside.core.contract import Explanation, Refusal
+from lineside.core.errors import UserError
 from lineside.core.run.codec import TRANSIENT, decode, encode
 from lineside.machines.fitted import Machine
 from lineside.machines.items import Snapshot

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lineside.core.contract import Split, UserError
+from lineside.core.contract import Split
+from lineside.core.errors import UserError
 from lineside.core.run.folder import rng_of
 from lineside.machines.config import Config
 from lineside.machines.detectors.detection import Detector, Rows
@@ -29,7 +30,7 @@ from lineside.machines.recipes import RECIPES
 from lineside.machines.worth import Record, decide, record_of
 
 if TYPE_CHECKING:
-    from lineside.core.workflow import Study
+    from lineside.core.study import Study
 
 RIVALS = ("pca", "mahalanobis", "gmm", "knn")
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lineside.core.contract import Refusal, UserError
+from lineside.core.contract import Refusal
+from lineside.core.errors import UserError
 from lineside.machines import prognosis, repeats, stated_speed
 from lineside.machines.actions import Action, apply
 from lineside.machines.alarms import Alarm

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from lineside.core.contract import Outcome
-from lineside.core.workflow import MethodStudy
+from lineside.core.study import MethodStudy
 from lineside.machines.metrics import METRICS
 
 OF = {metric.name: metric.of for metric in METRICS}

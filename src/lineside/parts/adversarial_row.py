@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lineside.core.contract import Figure, Table, UserError
+from lineside.core.contract import Figure, Table
+from lineside.core.errors import UserError
 from lineside.core.explain import adversarial_attacks as attacks
 from lineside.core.explain import adversarial_trace as trace
 from lineside.core.report import plots
 from lineside.core.statistics import auroc, roc_curve
-from lineside.core.workflow import Study
+from lineside.core.study import Study
 from lineside.parts.crops import crop_pool, fixed_batch
 from lineside.parts.images import load_example
 from lineside.parts.items import PartImage

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts.boxes import Marks, box_of, broken, fitted, text_of
 from lineside.parts.items import DEFECT, Box
 from lineside.parts.names import listed

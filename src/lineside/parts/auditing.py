@@ -16,7 +16,8 @@ from lineside.core.audit import checks
 from lineside.core.audit import outliers as oddities
 from lineside.core.audit import shortcuts as doubts
 from lineside.core.audit.label_noise import label_doubts
-from lineside.core.contract import Check, Refusal, Status, UserError
+from lineside.core.contract import Check, Refusal, Status
+from lineside.core.errors import UserError
 from lineside.parts.data import read
 from lineside.parts.grouping import SHARES, kind_of_group, split
 from lineside.parts.items import GOOD, PartImage

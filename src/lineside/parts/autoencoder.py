@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.training.loop import Progress, Training
 from lineside.core.training.loop import train as train_network
 from lineside.parts.detection import Example, Image, Reading

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts.images import size_of
 from lineside.parts.items import DEFECT, GOOD, Box
 from lineside.parts.names import label_of

@@ -9,7 +9,7 @@ import numpy as np
 
 from lineside.core.contract import Explanation, Figure, Outcome, Section
 from lineside.core.statistics import worst_cases
-from lineside.core.workflow import Study
+from lineside.core.study import Study
 from lineside.parts.explaining import explain_with_cnn, overlay_pixels
 from lineside.parts.images import decode, mask_of
 from lineside.parts.items import PartImage

@@ -27,7 +27,7 @@ from lineside.core.statistics import (
     rate_estimates,
     recall_statement,
 )
-from lineside.core.workflow import Study
+from lineside.core.study import Study
 from lineside.parts import cases
 from lineside.parts.anogan.guards import against_chance
 from lineside.parts.robustness_chapter import robustness
@@ -232,7 +232,7 @@ def _certificate(certificate: KindCertificate | None, point: OperatingPoint) -> 
 def slices(study: Study) -> Section:
     """Show the primary metric apart for every further column of the data."""
     outcomes = study.best.outcomes["test"]
-    metric = study.app.METRICS[0]
+    metric = study.application.metrics[0]
     names = sorted({name for o in outcomes for name in o.slices} - {"kind"})
     rows = []
     for name in names:

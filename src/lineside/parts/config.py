@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 
 METHOD_NAMES = (
     "detector",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts.folders import read_folder
 from lineside.parts.grouping import has_parts, named_parts, split
 from lineside.parts.images import SUFFIXES, digest

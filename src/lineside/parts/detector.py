@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.training.checkpoint import under
 from lineside.parts import trunk
 from lineside.parts.cell_choice import Cells

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 
 POWERS = (0.2, 0.4, 0.6, 0.8)
 BETS = 2 * len(POWERS) + 3

@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts.fingerprints import (
     COARSE,
     FINE,

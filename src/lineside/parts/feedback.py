@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lineside.core.contract import Refusal, UserError
+from lineside.core.contract import Refusal
+from lineside.core.errors import UserError
 from lineside.core.run.files import read_json, write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.run.model_store import load_model, model_folder, save_model, save_operating
@@ -25,6 +26,7 @@ from lineside.core.run.tables import (
     used_text,
     write_text,
 )
+from lineside.parts.application import APPLICATION
 from lineside.parts.config import Config
 from lineside.parts.images import digest, load_example
 from lineside.parts.items import GOOD, PartImage
@@ -58,7 +60,7 @@ def teach(
     if not missed and not false_rejects:
         raise UserError("nothing to learn from", "give --missed FILES or --false-reject FILES")
     folder = model_folder(model)
-    loaded: PartsModel = load_model(folder)
+    loaded: PartsModel = load_model(folder, APPLICATION)
     parent = loaded.with_pattern(part_pattern)
     if not hasattr(parent.detector, "teach"):
         raise UserError(f"{parent.method} cannot be taught", "train with the detector method")
@@ -99,7 +101,7 @@ def recalibrate_on(
         UserError: if some of the images were used to fit or teach the model.
     """
     folder = model_folder(model)
-    fitted: PartsModel = load_model(folder)
+    fitted: PartsModel = load_model(folder, APPLICATION)
     config = _config(folder, fitted, wishes)
     found = read_items(data, config)
     items = [entry for entry in found if isinstance(entry, PartImage)]

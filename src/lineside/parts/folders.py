@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts.annotations import find_boxes
 from lineside.parts.boxes import kind_of
 from lineside.parts.images import SUFFIXES

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.cache import FeatureCache
 from lineside.core.training.checkpoint import under
 from lineside.parts.description import (

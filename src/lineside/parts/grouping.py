@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from lineside.core.contract import ROLES, Split, UserError
+from lineside.core.contract import ROLES, Split
+from lineside.core.errors import UserError
 from lineside.parts.items import GOOD, PartImage
 from lineside.parts.names import listed
 

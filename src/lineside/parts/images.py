@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.files import sha256_of_file
 from lineside.parts.detection import Example, Image, Mask
 from lineside.parts.items import Box, PartImage

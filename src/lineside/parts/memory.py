@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.cache import FeatureCache
 from lineside.core.training.checkpoint import under
 from lineside.parts import trunk

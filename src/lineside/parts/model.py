@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lineside.core.contract import Explanation, Refusal, UserError
+from lineside.core.contract import Explanation, Refusal
+from lineside.core.errors import UserError
 from lineside.core.run.model_store import identity_of
 from lineside.core.statistics.operating_points import Decision
 from lineside.core.training.checkpoint import under

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts.classical.descriptors import grey_of
 from lineside.parts.classical.registration import phase_shift, resized
 from lineside.parts.detection import Image

@@ -5,7 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
-from lineside.core.contract import ROLES, UserError
+from lineside.core.contract import ROLES
+from lineside.core.errors import UserError
 from lineside.core.run.table_reader import did_you_mean
 from lineside.parts.items import DEFECT, GOOD
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.folder import rng_of
 from lineside.core.training.loop import Progress, Trained, Training, train
 from lineside.core.training.recorder import Recorder

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts.classical.descriptors import Array, cell_mean, grey_of
 from lineside.parts.classical.gaussian import scale_examples
 from lineside.parts.classical.normal import Standard, standard_of, top_mean

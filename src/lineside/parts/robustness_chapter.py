@@ -7,7 +7,7 @@ import numpy as np
 from lineside.core.contract import Section, Table
 from lineside.core.report import plots
 from lineside.core.statistics import auroc
-from lineside.core.workflow import Study
+from lineside.core.study import Study
 from lineside.parts.adversarial_row import adversarial_row
 from lineside.parts.images import load_example
 from lineside.parts.items import PartImage

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lineside.core.contract import Explanation, Refusal, UserError
+from lineside.core.contract import Explanation, Refusal
+from lineside.core.errors import UserError
 from lineside.core.run.files import write_bytes
 from lineside.core.run.model_store import load_model, model_folder
 from lineside.core.run.progress import Progress

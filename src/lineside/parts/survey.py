@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from scipy.ndimage import laplace
 
-from lineside.core.contract import Refusal, UserError
+from lineside.core.contract import Refusal
+from lineside.core.errors import UserError
 from lineside.parts.images import MASK_THRESHOLD, digest, picture_of, read_mask_values
 from lineside.parts.items import PartImage
 

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.table_reader import did_you_mean, read_named_rows
 from lineside.parts.items import PartImage
 from lineside.parts.names import label_of, listed, plain, role_of

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts.detection import Image
 
 CELL_PX = 8

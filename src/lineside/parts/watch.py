@@ -21,10 +21,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lineside.core.contract import Refusal, UserError
+from lineside.core.contract import Refusal
+from lineside.core.errors import UserError
 from lineside.core.run.files import canonical, disk_errors, finite, sha256
 from lineside.core.run.folder import iter_rows, repair_lines
 from lineside.core.run.model_store import load_model
+from lineside.parts.application import APPLICATION
 from lineside.parts.images import digest
 from lineside.parts.model import PartResult, PartsModel
 from lineside.parts.serving import pictures_in
@@ -257,7 +259,7 @@ def watch_folder(
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder", "give the folder the camera writes to")
-    loaded: PartsModel = load_model(model)
+    loaded: PartsModel = load_model(model, APPLICATION)
     fitted = loaded.with_pattern(part_pattern)
     watcher = Watcher(
         folder=folder, model=fitted, trail=trail, patience_seconds=patience_seconds,

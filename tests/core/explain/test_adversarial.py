@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.explain import adversarial_attacks as attacks
 from lineside.core.explain import adversarial_trace as trace
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.explain import information_plane as info
 from lineside.core.explain.information_plots import plane_figures
 

@@ -14,7 +14,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.codec import TRANSIENT, built_by, chosen_by, decode, encode
 
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.folder import Run, Stopped, read_rows, repair_lines, rng_of
 
 JOB = {"application": "toy", "config": {"seed": 1, "pair": (1, 2)}}

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run import model_store
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.table_reader import read_columns, read_named_rows
 
 

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from lineside.core.contract import Outcome, Split, UserError
+from lineside.core.contract import Outcome, Split
+from lineside.core.errors import UserError
 from lineside.core.run.tables import (
     FITTED_ROLES,
     familiar,

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lineside.core.contract import Metric, Outcome, UserError
+from lineside.core.contract import Metric, Outcome
+from lineside.core.errors import UserError
 from lineside.core.statistics import (
     DecisionRates,
     OperatingPoint,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.folder import Stopped
 from lineside.core.training.loop import Training, train
 

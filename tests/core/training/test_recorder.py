@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from lineside.core.audit.label_noise_warning import label_noise
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.training.loop import Training, train
 from lineside.core.training.recorder import GradientSignal, Recorder
 from lineside.core.training.warnings import Health, named_losses

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.explain.adversarial_attacks import BATCH, outputs, predicted_class
 from lineside.core.explain.gradients import guided_backprop
 

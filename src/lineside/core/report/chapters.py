@@ -18,7 +18,7 @@ from lineside.core.report.figures import kept_figures
 from lineside.core.training.warnings import named_losses
 
 if TYPE_CHECKING:
-    from lineside.core.workflow import MethodStudy, Study
+    from lineside.core.study import MethodStudy, Study
 
 VALIDATION = "validation_"
 MOST_HEADS = 4
@@ -27,14 +27,14 @@ ORDER = {"fail": 0, "warn": 1, "unknown": 2, "info": 3, "ok": 4}
 
 def leaderboard(study: Study) -> Section:
     """Rank every method on the same test groups, with intervals and paired differences."""
-    primary = study.app.METRICS[0]
+    primary = study.application.metrics[0]
     ranked = rank(study)
-    columns = ("method", "kind", *(titled(m.name) for m in study.app.METRICS))
+    columns = ("method", "kind", *(titled(m.name) for m in study.application.metrics))
     rows = tuple(
         (
             method.name + (" (predicts)" if method.name == study.chosen else ""),
             method.kind,
-            *(_short(method.estimates[m.name]) for m in study.app.METRICS),
+            *(_short(method.estimates[m.name]) for m in study.application.metrics),
             _short(method.differences[primary.name]) if method.differences else "-",
             f"{method.fit_seconds:.1f}",
             *latencies(method),
@@ -70,7 +70,7 @@ def leaderboard(study: Study) -> Section:
 
 def rank(study: Study) -> list[MethodStudy]:
     """Return the methods by the primary metric, best first; undefined ones last."""
-    primary = study.app.METRICS[0]
+    primary = study.application.metrics[0]
     sign = 1.0 if primary.better == "lower" else -1.0
 
     def key(method: MethodStudy) -> float:
@@ -82,7 +82,7 @@ def rank(study: Study) -> list[MethodStudy]:
 
 def verdict(study: Study) -> str:
     """Say in one sentence whether the predicting method beats the best classical rival."""
-    primary = study.app.METRICS[0]
+    primary = study.application.metrics[0]
     title = titled(primary.name)
     rivals = [m for m in rank(study) if m.kind != "deep" and m.name != study.chosen]
     if not rivals:
@@ -313,7 +313,7 @@ def reproduction(study: Study) -> Section:
     settings = json.dumps(dataclasses.asdict(study.config), indent=1)
     environment = (study.run.folder / "environment.json").read_text(encoding="utf-8")
     command = (
-        f"lineside {study.application} train {shlex.quote(str(study.data))} --out NEW "
+        f"lineside {study.application.name} train {shlex.quote(str(study.data))} --out NEW "
         f"--config {shlex.quote(str(study.run.folder / 'config.json'))}"
     )
     return Section(

@@ -9,7 +9,7 @@ from lineside.core.contract import Estimate
 from lineside.core.report.chapters import rank, titled
 
 if TYPE_CHECKING:
-    from lineside.core.workflow import Study
+    from lineside.core.study import Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Fact:
 
 def headline(study: Study) -> list[Fact]:
     """Return the method that predicts, its best simple rival, the audit and training health."""
-    primary = study.app.METRICS[0]
+    primary = study.application.metrics[0]
     facts = [
         _measured(titled(primary.name), study.chosen, study.best.estimates[primary.name], "info")
     ]

@@ -9,7 +9,7 @@ from lineside import __version__
 from lineside.core.commands import format_estimate
 
 if TYPE_CHECKING:
-    from lineside.core.workflow import MethodStudy, Study
+    from lineside.core.study import MethodStudy, Study
 
 
 def model_card(study: Study, method: MethodStudy) -> str:
@@ -22,7 +22,7 @@ def model_card(study: Study, method: MethodStudy) -> str:
         for role in ("train", "validation", "calibration", "test")
     ]
     numbers = [f"* {name}: {format_estimate(e)}" for name, e in method.estimates.items()]
-    primary = study.app.METRICS[0].name
+    primary = study.application.metrics[0].name
     rivals = [
         f"* {other.name} ({other.kind}): {primary} {format_estimate(other.estimates[primary])}"
         for other in study.methods
@@ -37,10 +37,10 @@ def model_card(study: Study, method: MethodStudy) -> str:
         [
             "---",
             f"library_name: lineside {__version__}",
-            f"tags: [{study.application}, {method.kind}]",
+            f"tags: [{study.application.name}, {method.kind}]",
             f"model_id: {method.model.identity}",
             "---",
-            f"# {study.application}: {method.name}",
+            f"# {study.application.name}: {method.name}",
             "",
             f"{method.help}. Made from `{study.data}`, run `{study.run.folder.name}`.",
             *_block("Operating point", [point.get("message", "none was set")]),

@@ -20,7 +20,7 @@ from lineside.core.run.files import write_bytes, write_json
 
 if TYPE_CHECKING:
     from lineside.core.report.headline import Fact
-    from lineside.core.workflow import Study
+    from lineside.core.study import Study
 
 Block = str | Table | Figure | Check | Explanation
 
@@ -32,17 +32,17 @@ def write_report(study: Study) -> None:
 
     sections = [
         chapters.leaderboard(study),
-        *study.app.sections(study),
+        *study.application.sections(study),
         *chapters.training(study),
         *chapters.features(study),
         chapters.audit(study),
         chapters.reproduction(study),
     ]
-    summary = study.app.summary(study)
+    summary = study.application.summary(study)
     folder = study.data.parent if study.data.is_file() else study.data
     page = render(
-        title=f"{folder.name}: {study.application}",
-        kicker=f"lineside {__version__} · {study.application} · run {study.run.folder.name}",
+        title=f"{folder.name}: {study.application.name}",
+        kicker=f"lineside {__version__} · {study.application.name} · run {study.run.folder.name}",
         summary=summary,
         facts=headline(study),
         sections=sections,
@@ -54,10 +54,10 @@ def write_report(study: Study) -> None:
 
 def numbers(study: Study, summary: Sequence[str]) -> dict[str, Any]:
     """Return every number of the report as plain JSON, an application's own ones included."""
-    own = study.app.numbers(study) if hasattr(study.app, "numbers") else {}
+    own = study.application.numbers(study)
     return {
         **own,
-        "application": study.application,
+        "application": study.application.name,
         "lineside": __version__,
         "chosen": study.chosen,
         "summary": list(summary),

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 
 
 @contextmanager

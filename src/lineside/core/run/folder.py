@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.files import disk_errors, finite, read_json, write_json
 
 HEARTBEAT_SECONDS = 2.0

@@ -7,7 +7,6 @@ block of its own, since a threshold can be set anew without changing what the mo
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import tempfile
@@ -21,7 +20,8 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from lineside import __version__
-from lineside.core.contract import UserError
+from lineside.core.contract import Application
+from lineside.core.errors import UserError
 from lineside.core.run.files import (
     canonical,
     disk_errors,
@@ -32,7 +32,6 @@ from lineside.core.run.files import (
 )
 
 FORMAT_VERSION = 2
-APPLICATIONS = ("parts", "machines")
 REPAIR = "copy the model again, or train it anew"
 MISFITS = (
     KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, SafetensorError,
@@ -131,7 +130,7 @@ def save_operating(folder: Path, block: Mapping[str, Any]) -> None:
     write_json(folder / "model.json", description)
 
 
-def load_model(path: str | Path) -> Any:
+def load_model(path: str | Path, application: Application) -> Any:
     """Load a model from a run folder or a model folder.
 
     Raises:
@@ -139,8 +138,12 @@ def load_model(path: str | Path) -> Any:
     """
     folder = model_folder(Path(path))
     description = _description(folder)
+    if description["application"] != application.name:
+        raise UserError(
+            f"{folder} is a model of {description['application']!r}, not of {application.name!r}",
+            f"use lineside {description['application']}",
+        )
     arrays = _arrays(folder, description)
-    application = importlib.import_module(f"lineside.{description['application']}")
     try:
         model = application.load(description["spec"], tensors_from_bytes(arrays))
         return model.with_operating(description["operating"], identity=description["id"])
@@ -150,6 +153,15 @@ def load_model(path: str | Path) -> Any:
             f"{folder} holds a model that this version cannot read ({reason})",
             "train it again with this version",
         ) from error
+
+
+def application_of(path: str | Path) -> str:
+    """Return the name of the application that a stored model belongs to.
+
+    Raises:
+        UserError: if there is no model, or it is damaged or of a newer format.
+    """
+    return str(_description(model_folder(Path(path)))["application"])
 
 
 def model_folder(path: Path) -> Path:
@@ -188,12 +200,8 @@ def _description(folder: Path) -> dict[str, Any]:
             f"{description.get('lineside', '0.1.0')}; this version reads format {FORMAT_VERSION}",
             "train the model again, or install the version that wrote it",
         )
-    if description.get("application") not in APPLICATIONS:
-        raise UserError(
-            f"{folder} belongs to {description.get('application')!r}",
-            f"this version knows {', '.join(APPLICATIONS)}",
-        )
-    missing = {"spec", "tensors", "operating", "operating_sha256", "id"} - set(description)
+    missing = {"application", "spec", "tensors", "operating", "operating_sha256", "id"}
+    missing -= set(description)
     missing |= {"tensors"} - {k for k, v in description.items() if isinstance(v, dict)}
     if missing:
         raise UserError(f"{folder}/model.json lacks {', '.join(sorted(missing))}", REPAIR)

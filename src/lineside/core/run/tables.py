@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lineside.core.contract import Outcome, Split, UserError
+from lineside.core.contract import Outcome, Split
+from lineside.core.errors import UserError
 from lineside.core.run.files import finite, sha256_of_file, write_bytes
 
 SPLIT_COLUMNS = ("item", "sha256", "group", "label", "role")

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lineside.core.contract import Outcome, UserError
+from lineside.core.contract import Outcome
+from lineside.core.errors import UserError
 from lineside.core.statistics.thresholds import expected_violation, order_statistic_threshold
 from lineside.core.statistics.unit_scores import Rule, group_scores
 

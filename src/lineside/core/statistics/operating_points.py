@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.statistics.thresholds import (
     best_provable_recall,
     conformal_risk_threshold,

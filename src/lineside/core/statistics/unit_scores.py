@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lineside.core.contract import Outcome, UserError
+from lineside.core.contract import Outcome
+from lineside.core.errors import UserError
 from lineside.core.statistics.bootstrap import Units
 
 Rule = Literal["any", "every"]

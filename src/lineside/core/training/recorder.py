@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from lineside.core.audit.label_noise_warning import LabelNoise, label_noise
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.training.gradient_signal import GradientSignal, norm_of
 from lineside.core.training.warnings import MEASURED, Health
 

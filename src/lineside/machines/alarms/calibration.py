@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.alarms.logic import Alarm, Rules
 
 Floats = NDArray[np.float64]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.verdict import Event
 
 Level = Literal["normal", "alert", "danger"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from lineside.core.contract import Refusal, Section, Table
 from lineside.core.report.chapters import verdict as leaderboard_verdict
-from lineside.core.workflow import Study
+from lineside.core.study import Study
 from lineside.machines import worth
 from lineside.machines.alarms.calibration import upper_rate
 from lineside.machines.chapters.degradations import numbers as robustness_numbers

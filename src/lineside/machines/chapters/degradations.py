@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from lineside.core.contract import Figure, Section, Table, UserError
+from lineside.core.contract import Figure, Section, Table
+from lineside.core.errors import UserError
 from lineside.core.report import plots
 from lineside.core.run.files import write_json
-from lineside.core.workflow import MethodStudy, Study
+from lineside.core.study import MethodStudy, Study
 from lineside.machines.data import by_machine
 from lineside.machines.items import FAULTY, HEALTHY, Snapshot
 from lineside.machines.measurement import Measurement

@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lineside.core.contract import Figure, Outcome, Section
 from lineside.core.report import plots
-from lineside.core.workflow import Study
+from lineside.core.study import Study
 from lineside.machines.metrics import column
 from lineside.machines.worth import records
 

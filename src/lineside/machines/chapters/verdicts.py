@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lineside.core.contract import Section, Table
-from lineside.core.workflow import Study
+from lineside.core.study import Study
 from lineside.machines.rivals import rivals_of
 from lineside.machines.worth import Record, answer, decide, records, verdict
 

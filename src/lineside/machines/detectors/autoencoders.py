@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 from torch import Tensor, nn
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.detectors.detection import Rows
 from lineside.machines.detectors.networks import LstmAutoencoder, VariationalAutoencoder
 from lineside.machines.detectors.reconstruction import (

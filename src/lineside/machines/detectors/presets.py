@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.detectors.reconstruction import Fitting
 
 

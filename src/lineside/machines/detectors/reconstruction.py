@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.codec import built_by
 from lineside.core.training.loop import Training, train
 from lineside.machines.detectors.detection import Rows

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.detectors.detection import Rows
 
 Floats = NDArray[np.float64]

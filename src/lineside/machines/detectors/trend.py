@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.detectors.detection import Rows
 from lineside.machines.detectors.scaling import (
     FEWEST_ROWS,

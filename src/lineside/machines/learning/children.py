@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.files import read_json
 from lineside.core.run.model_store import load_model, model_folder, save_model
 from lineside.core.run.tables import (
@@ -18,6 +18,7 @@ from lineside.core.run.tables import (
     read_used,
     used_text,
 )
+from lineside.machines.application import APPLICATION
 from lineside.machines.config import Config
 from lineside.machines.learning.learned import ledger_lines
 from lineside.machines.model import MachinesModel
@@ -29,9 +30,7 @@ def model_of(path: Path) -> MachinesModel:
     Raises:
         UserError: if there is none, or it is of another application.
     """
-    model = load_model(path)
-    if not isinstance(model, MachinesModel):
-        raise UserError(f"{path} is not a model of machines", "give a run of lineside machines")
+    model: MachinesModel = load_model(path, APPLICATION)
     return model
 
 

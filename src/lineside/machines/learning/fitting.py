@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lineside.core.contract import Refusal, UserError
+from lineside.core.contract import Refusal
+from lineside.core.errors import UserError
 from lineside.machines.alarms import Learned, Rules, drift_along, run_in_rows, steady_drift
 from lineside.machines.detectors.detection import Rows
 from lineside.machines.detectors.reconstruction import Fitting

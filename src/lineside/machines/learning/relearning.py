@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.folder import rng_of
 from lineside.core.run.tables import used_rows
 from lineside.machines.alarms import robust_spread, spread_within

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kurtosis
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.alarms import drift_along, run_in_rows, steady_drift
 from lineside.machines.items import Snapshot
 from lineside.machines.measurement import Measurement

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.table_reader import distinct
 from lineside.machines.reading.record import LEAST_SAMPLES, Record, seconds_since_1970, unit_of
 

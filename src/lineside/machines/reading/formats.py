@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.table_reader import Columns, read_columns
 from lineside.machines.reading.arrays import read_mat, read_npz
 from lineside.machines.reading.record import Record, check_record, unit_of

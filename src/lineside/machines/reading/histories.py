@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lineside.core.contract import Refusal, UserError
+from lineside.core.contract import Refusal
+from lineside.core.errors import UserError
 from lineside.machines.items import FAULTY, HEALTHY, UNKNOWN, Snapshot
 from lineside.machines.reading.formats import SUFFIXES, read_record
 from lineside.machines.reading.record import Record

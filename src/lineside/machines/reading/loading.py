@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.items import Snapshot
 from lineside.machines.measurement import Channel, Measurement
 from lineside.machines.reading.formats import read_record

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 
 LEAST_SAMPLES = 64
 FASTEST_HZ = 10_000.0

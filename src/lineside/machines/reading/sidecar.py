@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.files import read_json
 from lineside.machines.reading.record import unit_of
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 
 OUTER, INNER, BALL, CAGE = "outer race", "inner race", "ball", "cage"
 FAULTS = (OUTER, INNER, BALL, CAGE)

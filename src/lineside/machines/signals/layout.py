@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.fft import next_fast_len
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.measurement import Measurement
 from lineside.machines.signals.bearings import Bearing
 from lineside.machines.signals.kurtogram import choose_band

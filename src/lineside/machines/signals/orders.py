@@ -8,7 +8,7 @@ from scipy import fft
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import map_coordinates
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 
 Curve = NDArray[np.float64]
 HYSTERESIS = 0.2

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.simulation.rig import Condition, Fault, Rig, vibration
 from lineside.machines.simulation.sensors import STEP_G, Sensor, sensed
 

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lineside.core.contract import Refusal, UserError
+from lineside.core.contract import Refusal
 from lineside.core.database import Connection, reading, writing
+from lineside.core.errors import UserError
 from lineside.core.run.codec import encode
 from lineside.core.run.files import canonical
 from lineside.machines.actions import Action

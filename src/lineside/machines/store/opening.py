@@ -7,8 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from lineside.core.contract import UserError
 from lineside.core.database import Engine, open_engine, writing
+from lineside.core.errors import UserError
 from lineside.machines.store.ring import Ring
 from lineside.machines.store.tables import METADATA, VERSION
 from lineside.machines.store.taking import tables

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.measurement import Channel, Measurement
 from lineside.machines.verdict import Event, Verdict
 

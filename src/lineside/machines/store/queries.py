@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lineside.core.contract import Refusal, UserError
+from lineside.core.contract import Refusal
 from lineside.core.database import Connection, reading
+from lineside.core.errors import UserError
 from lineside.machines.actions import Action
 from lineside.machines.measurement import Measurement
 from lineside.machines.store.asking import tables

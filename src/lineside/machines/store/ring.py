@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 
 HOUR_US = 3_600_000_000
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.measurement import Measurement
 from lineside.machines.verdict import Event, Verdict
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.items import Snapshot
 from lineside.machines.reading import (
     SIDECAR,

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.files import finite
 from lineside.machines.store.queries import Standing
 from lineside.machines.streams.desk import STATUSES, Desk, NotTakenError, Receipt

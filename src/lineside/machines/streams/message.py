@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.measurement import Channel, Measurement, Waveform
 from lineside.machines.reading.record import (
     DEFAULT_UNIT,

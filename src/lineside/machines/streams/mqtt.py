@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.files import finite
 from lineside.machines.streams.desk import Desk, NotTakenError, Receipt
 from lineside.machines.streams.message import MOST_BYTES, decode

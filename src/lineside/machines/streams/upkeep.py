@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lineside.core.contract import UserError
 from lineside.core.database import checkpoint
+from lineside.core.errors import UserError
 
 if TYPE_CHECKING:
     from lineside.machines.store import Store

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lineside.core.commands import print_results
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.files import canonical
 from lineside.machines.learning.children import model_of
 from lineside.machines.learning.learned import notes

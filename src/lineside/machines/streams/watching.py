@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.machines.streams.desk import STATUSES, Desk, NotTakenError
 from lineside.machines.streams.folder import FolderSource
 from lineside.machines.streams.mqtt import MqttSource, parse_broker

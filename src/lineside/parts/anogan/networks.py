@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 
 _FIRST_PX = 4
 _FIRST_CONTRAST = 0.25

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.parts.classical.descriptors import cell_mean, grey_of, grid_of
 from lineside.parts.detection import Example, Image, Reading, good_of

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts.classical.descriptors import Array, grey_of
 from lineside.parts.classical.filters import NAMES, filter_features
 from lineside.parts.classical.normal import Normal, NormalFit, Standard, standard_of, top_mean

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts.classical.descriptors import DARK, Array, cell_max, grey_of, grid_of
 from lineside.parts.classical.gaussian import scale_examples
 from lineside.parts.classical.normal import Standard, standard_of, top_mean

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts.classical.descriptors import (
     DARK,
     Array,

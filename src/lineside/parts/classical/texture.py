@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.parts.classical.descriptors import Array, cell_mean, grey_of, texture_features
 from lineside.parts.classical.filters import CELL_PX, NAMES, filter_features
 from lineside.parts.classical.gaussian import scale_examples

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lineside.core.contract import UserError
 from lineside.core.database import reading
+from lineside.core.errors import UserError
 from lineside.machines.measurement import Measurement
 from lineside.machines.store.packing import unpack
 from lineside.machines.store.waves import tables

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lineside.core.contract import UserError
+from lineside.core.errors import UserError
 from lineside.core.run.files import disk_errors
 from lineside.machines.measurement import Channel, Measurement
 from lineside.machines.store.packing import key_of

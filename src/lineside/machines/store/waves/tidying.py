@@ -18,8 +18,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lineside.core.contract import UserError
 from lineside.core.database import reading, writing
+from lineside.core.errors import UserError
 from lineside.core.run.files import disk_errors
 from lineside.machines.measurement import Measurement
 from lineside.machines.store.packing import MICROSECONDS

@@ -1,0 +1,43 @@
+"""The one list of applications; their packages are imported only when they are asked for."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lineside.core.errors import UserError
+
+if TYPE_CHECKING:
+    from lineside.core.contract import Application
+
+APPLICATIONS = {
+    "parts": "Is this part faulty, and where? Industrial quality control from images.",
+    "machines": "Is this machine still healthy? Condition monitoring from vibration.",
+}
+"""Help by name. ``lineside.NAME.application.APPLICATION`` is the record."""
+
+
+def application(name: str) -> Application:
+    """Return the record of an application.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    if name not in APPLICATIONS:
+        raise UserError(
+            f"there is no application {name!r}", f"this version knows {', '.join(APPLICATIONS)}"
+        )
+    found: Application = importlib.import_module(f"lineside.{name}.application").APPLICATION
+    return found
+
+
+def load_model(path: str | Path) -> Any:
+    """Load a model of whatever application from a run folder or a model folder.
+
+    Raises:
+        UserError: if nothing is there, or if it is damaged, altered, foreign or of another format.
+    """
+    from lineside.core.run import model_store
+
+    return model_store.load_model(path, application(model_store.application_of(path)))

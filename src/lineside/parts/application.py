@@ -1,0 +1,29 @@
+"""The record of `parts` that core works with."""
+
+from lineside.core.contract import Application
+from lineside.parts.auditing import audit
+from lineside.parts.chapters import sections, summary
+from lineside.parts.config import Config
+from lineside.parts.data import split
+from lineside.parts.judging import calibrate, outcomes
+from lineside.parts.metrics import METRICS
+from lineside.parts.model import load
+from lineside.parts.reading import read_items
+from lineside.parts.recipes import methods
+from lineside.parts.simulation import demo
+
+APPLICATION = Application(
+    name="parts",
+    config=Config,
+    metrics=METRICS,
+    read=read_items,
+    audit=audit,
+    split=split,
+    methods=methods,
+    outcomes=outcomes,
+    load=load,
+    calibrate=calibrate,
+    summary=summary,
+    sections=sections,
+    demo=demo,
+)
