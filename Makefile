@@ -23,7 +23,7 @@ $(VENV)/.elpv: $(DONE)
 
 demo: $(VENV)/.elpv
 	@echo "== quality control of solar cells: read, audit, fit every method, report (about 3 minutes on 2 cores) =="
-	@$(BIN)/python -m benchmarks.elpv demo/solar_cells
+	@$(BIN)/python -m benchmarks.parts.elpv demo/solar_cells
 	@rm -rf demo/run
 	@$(BIN)/lineside parts train demo/solar_cells/parts.csv --out demo/run --cnn-steps 200
 

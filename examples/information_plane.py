@@ -26,8 +26,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lineside.core.explain import information_plane as information
 from lineside.core.contract import Figure
+from lineside.core.explain import information_plane as information
 from lineside.core.explain.information_plots import plane_figures
 from lineside.core.training.weight_snapshots import log_spaced
 

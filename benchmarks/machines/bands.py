@@ -35,15 +35,15 @@ from lineside.core.contract import Estimate
 from lineside.core.errors import UserError
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.machines import detectors
-from lineside.machines.detectors.detection import Rows
-from lineside.machines.items import Snapshot
-from lineside.machines.learning.fitting import load_all
-from lineside.machines.operation import IDLE_LEVEL
-from lineside.machines.reading.histories import find_snapshots
-from lineside.machines.recipes import choose_columns
-from lineside.machines.sensors import is_well
+from lineside.machines import models as detectors
+from lineside.machines.data.histories import find_snapshots
+from lineside.machines.data.items import Snapshot
+from lineside.machines.methods import choose_columns
+from lineside.machines.models.detector import Rows
+from lineside.machines.monitoring.operating_states import IDLE_LEVEL
+from lineside.machines.monitoring.sensors import is_well
 from lineside.machines.signals import Engine, learn_norms, make_layout
+from lineside.machines.training.fitting import load_all
 
 TWICE = float(np.log(2.0))
 

@@ -19,8 +19,8 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.results import ROOT, Say, plain
 from lineside.core.errors import UserError
-from lineside.machines.measurement import Channel, Measurement
-from lineside.machines.reading.formats import read_record
+from lineside.machines.data.formats import read_record
+from lineside.machines.data.measurement import Channel, Measurement
 from lineside.machines.signals import (
     Bearing,
     Diagnosis,

@@ -29,7 +29,7 @@ from benchmarks.machines.traces import (
 )
 from benchmarks.results import Say
 from lineside.core.contract import Estimate
-from lineside.machines import detectors
+from lineside.machines import models as detectors
 
 Scale = Literal["p95", "p95_linear"]
 SCALES: dict[Scale, str] = {"p95": "z of log score", "p95_linear": "study's novelty"}

@@ -30,7 +30,7 @@ from benchmarks.machines.histories import (
 )
 from benchmarks.results import Say
 from lineside.core.contract import Estimate
-from lineside.machines import detectors
+from lineside.machines import models as detectors
 from lineside.machines.alarms import Alarm, Calibration, Rules
 
 LATEST = 545

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from benchmarks.results import ROOT
 from lineside.core.errors import UserError
 from lineside.machines.alarms import Alarm, Calibration, Rules, calibrate
-from lineside.machines.detectors.detection import Detector, Rows
-from lineside.machines.measurement import Measurement
+from lineside.machines.data.measurement import Measurement
+from lineside.machines.models.detector import Detector, Rows
 from lineside.machines.signals.quality import learn_norms, sensor_faults
 
 DATA = ROOT.parent / "shared" / "data" / "machines"

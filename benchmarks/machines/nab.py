@@ -24,13 +24,13 @@ from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.machines.alarms import Rules
 from lineside.machines.config import DEEP, Config
-from lineside.machines.items import Snapshot
-from lineside.machines.judging import calibrate, outcomes
-from lineside.machines.learning.fitting import learn_machine
+from lineside.machines.data import find_snapshots
+from lineside.machines.data.items import Snapshot
+from lineside.machines.data.sidecar import seconds_of
+from lineside.machines.data.tables import read_table
 from lineside.machines.model import MachinesModel
-from lineside.machines.reading import find_snapshots
-from lineside.machines.reading.sidecar import seconds_of
-from lineside.machines.reading.tables import read_table
+from lineside.machines.outcomes import calibrate, outcomes
+from lineside.machines.training.fitting import learn_machine
 
 SERIES = ("machine_temperature", "ambient_temperature")
 METHODS = ("pca", "trend", "mahalanobis", "knn", "lstm_ae")

@@ -44,9 +44,9 @@ from benchmarks.results import Say, plain
 from lineside.core.contract import Estimate
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.machines import detectors
+from lineside.machines import models as detectors
 from lineside.machines.alarms import Rules, calibrate
-from lineside.machines.detectors.detection import Detector, Rows
+from lineside.machines.models.detector import Detector, Rows
 
 Fit = Callable[..., Detector]
 

@@ -28,21 +28,21 @@ from lineside.core.run.folder import rng_of
 from lineside.core.run.model_store import save_model
 from lineside.core.statistics import proportion
 from lineside.machines.alarms import Alarm, Calibration, calibrate
+from lineside.machines.alarms.verdict import Verdict
 from lineside.machines.config import Config
-from lineside.machines.data import split
-from lineside.machines.detectors.detection import Detector
-from lineside.machines.fitted import Machine
-from lineside.machines.items import Snapshot
-from lineside.machines.judging import calibrate as calibrate_model
-from lineside.machines.judging import outcomes
-from lineside.machines.learning.fitting import learn_machine
-from lineside.machines.learning.relearning import Consent, learn_anew
+from lineside.machines.data import find_snapshots, load_measurement
+from lineside.machines.data.dataset import split
+from lineside.machines.data.items import Snapshot
+from lineside.machines.methods import RECIPES
 from lineside.machines.model import MachinesModel
-from lineside.machines.reading import find_snapshots, load_measurement
-from lineside.machines.recipes import RECIPES
+from lineside.machines.models.detector import Detector
+from lineside.machines.models.machine import Machine
+from lineside.machines.outcomes import calibrate as calibrate_model
+from lineside.machines.outcomes import outcomes
 from lineside.machines.signals import Engine
 from lineside.machines.simulation import Rig, Story, save_history, tell
-from lineside.machines.verdict import Verdict
+from lineside.machines.training.fitting import learn_machine
+from lineside.machines.training.relearning import Consent, learn_anew
 
 STORE = Path.home() / "lineside-checkpoints" / "machines"
 SEEDS = tuple(range(10))

@@ -25,8 +25,8 @@ from lineside.core.contract import Better, Estimate, Refusal
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.statistics import proportion
-from lineside.machines import prognosis
-from lineside.machines.session import Session
+from lineside.machines.monitoring import prognosis
+from lineside.machines.monitoring.session import Session
 from lineside.machines.simulation import Story, tell
 from lineside.machines.simulation.rig import Fault
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from lineside.core.errors import UserError
-from lineside.machines.measurement import Measurement
+from lineside.machines.data.measurement import Measurement
 from lineside.machines.streams import encode
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")

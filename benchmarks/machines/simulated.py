@@ -25,21 +25,21 @@ from lineside.core.contract import Better, Estimate, Refusal
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.statistics import proportion
-from lineside.machines import judging
+from lineside.machines import outcomes as judging
 from lineside.machines.alarms import Alarm, Rules
 from lineside.machines.alarms.calibration import MONTH_SECONDS
+from lineside.machines.alarms.verdict import Verdict
 from lineside.machines.config import Config
-from lineside.machines.data import FITTED_SHARE
-from lineside.machines.fitted import Machine
-from lineside.machines.items import Snapshot
-from lineside.machines.learning.fitting import learn_machine
-from lineside.machines.measurement import Channel, Measurement
+from lineside.machines.data import find_snapshots
+from lineside.machines.data.dataset import FITTED_SHARE
+from lineside.machines.data.items import Snapshot
+from lineside.machines.data.measurement import Channel, Measurement
 from lineside.machines.model import MachinesModel
-from lineside.machines.reading import find_snapshots
-from lineside.machines.session import Session
+from lineside.machines.models.machine import Machine
+from lineside.machines.monitoring.session import Session
 from lineside.machines.simulation import Episode, History, Rig, Sensor, Story, save_history, tell
 from lineside.machines.simulation.sensors import STEP_G
-from lineside.machines.verdict import Verdict
+from lineside.machines.training.fitting import learn_machine
 
 STORE = Path.home() / "lineside-checkpoints" / "machines" / "simulated"
 YEARS_SEEDS = tuple(range(80))

@@ -27,13 +27,13 @@ from benchmarks.results import Say
 from lineside.core.run.folder import rng_of
 from lineside.core.statistics import proportion
 from lineside.machines.alarms import calibrate
-from lineside.machines.detectors import fit_pca, fit_trend
-from lineside.machines.detectors.detection import Detector, Rows
-from lineside.machines.fitted import Machine
-from lineside.machines.recipes import choose_columns
+from lineside.machines.alarms.verdict import Verdict
+from lineside.machines.methods import choose_columns
+from lineside.machines.models import fit_pca, fit_trend
+from lineside.machines.models.detector import Detector, Rows
+from lineside.machines.models.machine import Machine
 from lineside.machines.signals import Engine
 from lineside.machines.simulation import History, Story, tell
-from lineside.machines.verdict import Verdict
 
 SPEED_SEEDS = tuple(range(12))
 CASES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {

@@ -33,13 +33,12 @@ from benchmarks.results import Say, plain
 from lineside.core.contract import Refusal
 from lineside.core.database import reading, writing
 from lineside.machines.config import Config
-from lineside.machines.data import split
-from lineside.machines.items import Snapshot
-from lineside.machines.judging import calibrate, outcomes
-from lineside.machines.learning.fitting import learn_machine
-from lineside.machines.measurement import Measurement
+from lineside.machines.data import find_snapshots, load_measurement
+from lineside.machines.data.dataset import split
+from lineside.machines.data.items import Snapshot
+from lineside.machines.data.measurement import Measurement
 from lineside.machines.model import MachinesModel
-from lineside.machines.reading import find_snapshots, load_measurement
+from lineside.machines.outcomes import calibrate, outcomes
 from lineside.machines.simulation import Rig, Story, save_history, tell
 from lineside.machines.store import open_store
 from lineside.machines.store.queries import events, features, fleet, refusals, verdicts
@@ -48,6 +47,7 @@ from lineside.machines.streams import encode
 from lineside.machines.streams.telling import Teller
 from lineside.machines.streams.upkeep import Upkeep
 from lineside.machines.streams.watching import Options, watch
+from lineside.machines.training.fitting import learn_machine
 
 KILLS = 100
 LONGEST_LIFE_SECONDS = 0.8

@@ -17,10 +17,10 @@ from benchmarks.machines.simulated import calibrated
 from benchmarks.results import Say, plain
 from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
-from lineside.machines.fitted import Machine
-from lineside.machines.items import Snapshot
-from lineside.machines.reading import find_snapshots, load_measurement
-from lineside.machines.session import Session
+from lineside.machines.data import find_snapshots, load_measurement
+from lineside.machines.data.items import Snapshot
+from lineside.machines.models.machine import Machine
+from lineside.machines.monitoring.session import Session
 
 RUNS = ("1_2", "2_1", "2_2", "3_1")
 LEARN = 200

@@ -26,9 +26,9 @@ from benchmarks.machines.histories import (
 )
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.machines import detectors
+from lineside.machines import models as detectors
 from lineside.machines.alarms import Calibration, Rules, calibrate
-from lineside.machines.detectors.detection import Rows
+from lineside.machines.models.detector import Rows
 
 Protocol = Literal["in_sample", "held_out"]
 Columns = Literal["tame", "raw"]

@@ -24,16 +24,16 @@ from lineside.core.run.files import finite, write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.statistics import proportion
 from lineside.machines.config import METHOD_NAMES, Config
-from lineside.machines.data import split as split_items
-from lineside.machines.items import Snapshot
-from lineside.machines.judging import calibrate, outcomes
-from lineside.machines.learning.fitting import learn_machine
+from lineside.machines.data import find_snapshots
+from lineside.machines.data.dataset import split as split_items
+from lineside.machines.data.items import Snapshot
+from lineside.machines.methods import RECIPES
 from lineside.machines.model import MachinesModel
-from lineside.machines.reading import find_snapshots
-from lineside.machines.recipes import RECIPES
-from lineside.machines.rivals import same_inputs
+from lineside.machines.models.baselines import same_inputs
+from lineside.machines.outcomes import calibrate, outcomes
+from lineside.machines.report.method_choice import Record, decide, record_of, verdict
 from lineside.machines.simulation import FLEET, Story, save_history, tell
-from lineside.machines.worth import Record, decide, record_of, verdict
+from lineside.machines.training.fitting import learn_machine
 
 STORE = Path.home() / "lineside-checkpoints" / "machines" / "worth"
 SEEDS = (0, 1, 2, 3, 4)

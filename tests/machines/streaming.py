@@ -13,16 +13,16 @@ from benchmarks.machines.senders import write_file as put
 from lineside.core.contract import Refusal
 from lineside.core.database import reading
 from lineside.machines.config import Config
-from lineside.machines.data import split
-from lineside.machines.judging import calibrate, outcomes
-from lineside.machines.learning.fitting import learn_machine
-from lineside.machines.measurement import Measurement
+from lineside.machines.data import find_snapshots
+from lineside.machines.data.dataset import split
+from lineside.machines.data.measurement import Measurement
 from lineside.machines.model import MachinesModel
-from lineside.machines.reading import find_snapshots
+from lineside.machines.outcomes import calibrate, outcomes
 from lineside.machines.simulation import Rig, Story, save_history, tell
 from lineside.machines.store.queries import verdicts
 from lineside.machines.streams.telling import Teller
 from lineside.machines.streams.watching import Ending, Options, watch
+from lineside.machines.training.fitting import learn_machine
 
 __all__ = ["put"]
 NAMES = ("pump", "fan")

@@ -12,9 +12,9 @@ from lineside.core.errors import UserError
 from lineside.core.run.progress import Progress
 from lineside.core.workflow import train
 from lineside.machines.application import APPLICATION
-from lineside.machines.auditing import audit
+from lineside.machines.audit.data_audit import audit
 from lineside.machines.config import Config
-from lineside.machines.reading import find_snapshots, load_measurement
+from lineside.machines.data import find_snapshots, load_measurement
 from lineside.machines.serving import judge
 from lineside.machines.simulation import Condition, Rig, vibration
 

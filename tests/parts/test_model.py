@@ -9,9 +9,9 @@ import torch
 from lineside.applications import load_model
 from lineside.core.run import model_store
 from lineside.parts.config import METHOD_NAMES
-from lineside.parts.detection import Example
+from lineside.parts.methods import RECIPES
 from lineside.parts.model import Settings, make_model
-from lineside.parts.recipes import RECIPES
+from lineside.parts.models.detector import Example
 
 OPTIONS = {
     "detector": {"hidden": 8, "least_steps": 10, "most_steps": 10},

@@ -1,16 +1,16 @@
 """The record of `machines` that core works with."""
 
 from lineside.core.contract import Application
-from lineside.machines.auditing import audit
-from lineside.machines.chapters import numbers, sections, summary
+from lineside.machines.audit.data_audit import audit
 from lineside.machines.config import Config
-from lineside.machines.data import split
-from lineside.machines.fleet import methods
-from lineside.machines.judging import calibrate, outcomes
+from lineside.machines.data import find_snapshots
+from lineside.machines.data.dataset import split
 from lineside.machines.metrics import METRICS
 from lineside.machines.model import load
-from lineside.machines.reading import find_snapshots
+from lineside.machines.outcomes import calibrate, outcomes
+from lineside.machines.report.chapters import numbers, sections, summary
 from lineside.machines.simulation import make_demo
+from lineside.machines.training.fleet import methods
 
 APPLICATION = Application(
     name="machines",

@@ -238,7 +238,7 @@ def learn(
     over_alarm: bool
         Learn although an alarm is running.
     """
-    from lineside.machines.learning.relearning import Consent, learn_anew
+    from lineside.machines.training.relearning import Consent, learn_anew
 
     consent = Consent(by=by, why=why, over_alarm=over_alarm)
     lines = learn_anew(data, model, out, machine=machine, since=since, until=until, consent=consent)
@@ -264,7 +264,7 @@ def consent(*, machine: str, out: Path, model: Path = RUN, by: str = "", why: st
     why: str
         The reason, e.g. "looked at it: a new belt".
     """
-    from lineside.machines.learning.relearning import Consent, give_consent
+    from lineside.machines.training.relearning import Consent, give_consent
 
     for line in give_consent(model, out, machine=machine, consent=Consent(by=by, why=why)):
         print(line)
@@ -280,8 +280,8 @@ def ledger(*, model: Path = RUN) -> int:
     model: Path
         A run, or a model folder in it.
     """
-    from lineside.machines.learning.children import model_of
-    from lineside.machines.learning.learned import ledger_lines, notes
+    from lineside.machines.training.derived_models import model_of
+    from lineside.machines.training.learning_record import ledger_lines, notes
 
     fitted = model_of(model)
     for line in ledger_lines(fitted):

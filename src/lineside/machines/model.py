@@ -12,11 +12,11 @@ from torch import Tensor
 from lineside.core.contract import Explanation, Refusal
 from lineside.core.errors import UserError
 from lineside.core.run.codec import TRANSIENT, decode, encode
-from lineside.machines.fitted import Machine
-from lineside.machines.items import Snapshot
-from lineside.machines.reading import load_measurement
-from lineside.machines.session import Session
-from lineside.machines.verdict import Verdict
+from lineside.machines.alarms.verdict import Verdict
+from lineside.machines.data import load_measurement
+from lineside.machines.data.items import Snapshot
+from lineside.machines.models.machine import Machine
+from lineside.machines.monitoring.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class MachinesModel:
 
     def explain(self, item: Snapshot) -> Explanation:
         """Say what speaks for the novelty of one snapshot."""
-        from lineside.machines.explaining import explain_snapshot
+        from lineside.machines.explain.explanation import explain_snapshot
 
         if item.machine not in self.machines:
             return Explanation(item=item.id, text=f"{item.machine} was never learned.")

@@ -9,11 +9,11 @@ from pathlib import Path
 from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
 from lineside.core.report import write_explanation
-from lineside.machines.items import Snapshot
-from lineside.machines.learning.children import model_of
-from lineside.machines.learning.learned import notes
-from lineside.machines.reading import find_snapshots
-from lineside.machines.verdict import Verdict
+from lineside.machines.alarms.verdict import Verdict
+from lineside.machines.data import find_snapshots
+from lineside.machines.data.items import Snapshot
+from lineside.machines.training.derived_models import model_of
+from lineside.machines.training.learning_record import notes
 
 
 def judge(files: Sequence[Path], model: Path) -> list[Verdict | Refusal]:

@@ -1,15 +1,15 @@
 """The record of `parts` that core works with."""
 
 from lineside.core.contract import Application
-from lineside.parts.auditing import audit
-from lineside.parts.chapters import sections, summary
+from lineside.parts.audit.data_audit import audit
 from lineside.parts.config import Config
-from lineside.parts.data import split
-from lineside.parts.judging import calibrate, outcomes
+from lineside.parts.data.dataset import split
+from lineside.parts.data.reading import read_items
+from lineside.parts.methods import methods
 from lineside.parts.metrics import METRICS
 from lineside.parts.model import load
-from lineside.parts.reading import read_items
-from lineside.parts.recipes import methods
+from lineside.parts.outcomes import calibrate, outcomes
+from lineside.parts.report.chapters import sections, summary
 from lineside.parts.simulation import demo
 
 APPLICATION = Application(

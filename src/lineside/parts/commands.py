@@ -118,7 +118,7 @@ def watch(
     part_pattern: str
         Regular expression whose first group is the part in a file name.
     """
-    from lineside.parts.watch import watch_folder
+    from lineside.parts.monitoring.watch import watch_folder
 
     findings, unreadable = watch_folder(
         folder, model, trail, interval_seconds=interval_seconds,
@@ -164,7 +164,7 @@ def feedback(
     part_pattern: str
         Regular expression whose first group is the part in a file name.
     """
-    from lineside.parts.feedback import teach
+    from lineside.parts.monitoring.feedback import teach
 
     for line in teach(model, missed, false_reject, kind, part_pattern):
         print(line)
@@ -201,7 +201,7 @@ def recalibrate(
     part_pattern: str
         Regular expression whose first group is the part in a file name.
     """
-    from lineside.parts.feedback import recalibrate_on
+    from lineside.parts.monitoring.feedback import recalibrate_on
 
     wishes = {
         "max_escape": max_escape,

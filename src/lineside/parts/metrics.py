@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from lineside.core.contract import Estimate, Metric
 from lineside.core.statistics import Ranking, RankMetric, by_group, proportion
-from lineside.parts.detection import Mask
+from lineside.parts.models.detector import Mask
 
 Floats = NDArray[np.float64]
 Map = NDArray[np.float32]

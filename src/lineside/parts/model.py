@@ -20,13 +20,13 @@ from lineside.core.errors import UserError
 from lineside.core.run.model_store import identity_of
 from lineside.core.statistics.operating_points import Decision
 from lineside.core.training.checkpoint import under
-from lineside.parts.detection import Detector, Example, Image, Reading
-from lineside.parts.images import decode, digest
-from lineside.parts.items import PartImage
-from lineside.parts.library import Library, build_library, load_library
-from lineside.parts.monitoring import HealthReference, fit_health
-from lineside.parts.operating import MapScale, Operating
-from lineside.parts.pictures import Finding, findings
+from lineside.parts.calibration import MapScale, Operating
+from lineside.parts.data.images import decode, digest
+from lineside.parts.data.items import PartImage
+from lineside.parts.explain.exemplars import Library, build_library, load_library
+from lineside.parts.explain.overlays import Finding, findings
+from lineside.parts.models.detector import Detector, Example, Image, Reading
+from lineside.parts.monitoring.image_quality import HealthReference, fit_health
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -206,7 +206,7 @@ class PartsModel:
         Raises:
             UserError: if the file cannot be read.
         """
-        from lineside.parts.explaining import explain
+        from lineside.parts.explain.explanation import explain
 
         return explain(self, item)
 
@@ -360,7 +360,7 @@ def as_stored(method: str, detector: Detector) -> Detector:
 
     A file keeps arrays row by row; the order in memory changes the last digit of a matrix product.
     """
-    from lineside.parts.recipes import RECIPES
+    from lineside.parts.methods import RECIPES
 
     arrays = {k: v.detach().contiguous().clone() for k, v in detector.tensors().items()}
     return RECIPES[method].load(detector.spec(), arrays)
@@ -368,7 +368,7 @@ def as_stored(method: str, detector: Detector) -> Detector:
 
 def load(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PartsModel:
     """Rebuild a model from its spec and tensors; see `lineside.core.run.model_store`."""
-    from lineside.parts.recipes import RECIPES
+    from lineside.parts.methods import RECIPES
 
     return PartsModel(
         method=spec["method"],

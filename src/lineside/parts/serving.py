@@ -14,18 +14,19 @@ from lineside.core.run.files import write_bytes
 from lineside.core.run.model_store import load_model, model_folder
 from lineside.core.run.progress import Progress
 from lineside.core.run.table_reader import read_named_rows
-from lineside.parts.detection import Image
-from lineside.parts.detector import GoodAndHead
-from lineside.parts.explaining import explain_with_cnn, overlay_of
-from lineside.parts.images import SUFFIXES, decode
-from lineside.parts.items import PartImage
+from lineside.parts.application import APPLICATION
+from lineside.parts.data.images import SUFFIXES, decode
+from lineside.parts.data.items import PartImage
+from lineside.parts.explain.explanation import explain_with_cnn, overlay_of
+from lineside.parts.explain.overlays import encode_png
+from lineside.parts.explain.zoom import Trail, evidence_of_map, zoom
+from lineside.parts.explain.zoom_passes import centred_on_response, evidence_of_tiles, read_again
+from lineside.parts.explain.zoom_pictures import zoom_sheet
 from lineside.parts.metrics import Map
 from lineside.parts.model import PartResult, PartsModel, Source
-from lineside.parts.patches import PatchCNN
-from lineside.parts.pictures import encode_png
-from lineside.parts.zoom import Trail, evidence_of_map, zoom
-from lineside.parts.zoom_looks import centred_on_response, evidence_of_tiles, read_again
-from lineside.parts.zoom_pictures import zoom_sheet
+from lineside.parts.models.detector import Image
+from lineside.parts.models.feature_head.feature_head import GoodAndHead
+from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
 
 ZOOM_PX = 64
 """Side of the final windows where no patch network says what it was trained on."""
@@ -42,7 +43,7 @@ def judge(
         UserError: if there is nothing to judge, or no model.
     """
     sources = find_sources(files)
-    loaded: PartsModel = load_model(model)
+    loaded: PartsModel = load_model(model, APPLICATION)
     fitted = loaded.with_pattern(part_pattern)
     return fitted, sources, fitted.predict(progress.track(sources, "judging"))
 
@@ -262,7 +263,7 @@ def explain_to_page(file: Path, model: Path, out: Path) -> str:
     """
     from lineside.core.report import write_explanation
 
-    fitted: PartsModel = load_model(model)
+    fitted: PartsModel = load_model(model, APPLICATION)
     told: Explanation = explain_with_cnn(fitted, file, _cnn_beside(model))
     return write_explanation(
         out,
@@ -276,5 +277,7 @@ def explain_to_page(file: Path, model: Path, out: Path) -> str:
 def _cnn_beside(model: Path) -> PartsModel | None:
     """Return the patch CNN of the same run, which has guided backprop and Grad-CAM."""
     folder = model_folder(model).parent / "patch_cnn"
-    found: PartsModel | None = load_model(folder) if (folder / "model.json").is_file() else None
+    if not (folder / "model.json").is_file():
+        return None
+    found: PartsModel = load_model(folder, APPLICATION)
     return found

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from benchmarks import explanations as cases
+from benchmarks.core import explanations as cases
 from torch import nn
 
 from lineside.core import explain as ex

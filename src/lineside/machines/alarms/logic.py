@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from lineside.core.errors import UserError
-from lineside.machines.verdict import Event
+from lineside.machines.alarms.verdict import Event
 
 Level = Literal["normal", "alert", "danger"]
 

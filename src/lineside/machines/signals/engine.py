@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from lineside.machines.measurement import Measurement, Waveform
+from lineside.machines.data.measurement import Measurement, Waveform
 from lineside.machines.signals.layout import (
     ACCELERATION,
     ASINH_NAMES,

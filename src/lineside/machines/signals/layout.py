@@ -12,7 +12,7 @@ import numpy as np
 from scipy.fft import next_fast_len
 
 from lineside.core.errors import UserError
-from lineside.machines.measurement import Measurement
+from lineside.machines.data.measurement import Measurement
 from lineside.machines.signals.bearings import Bearing
 from lineside.machines.signals.kurtogram import choose_band
 

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lineside.machines.measurement import Channel, Measurement
+from lineside.machines.data.measurement import Channel, Measurement
 
 Kind = Literal[
     "missing",

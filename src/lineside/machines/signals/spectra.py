@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import fft
 from scipy.ndimage import uniform_filter1d
 
-from lineside.machines.measurement import Waveform
+from lineside.machines.data.measurement import Waveform
 from lineside.machines.signals.layout import Group
 
 Curve = NDArray[np.float64]

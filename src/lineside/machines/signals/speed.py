@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import fft
 from scipy.ndimage import median_filter
 
-from lineside.machines.measurement import Channel, Measurement
+from lineside.machines.data.measurement import Channel, Measurement
 
 Curve = NDArray[np.float64]
 HARMONICS = np.arange(1, 7)

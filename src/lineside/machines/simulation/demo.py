@@ -10,7 +10,7 @@ import numpy as np
 
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.machines.reading.sidecar import NAME
+from lineside.machines.data.sidecar import NAME
 from lineside.machines.simulation.rig import Rig
 from lineside.machines.simulation.sensors import STEP_G, Sensor
 from lineside.machines.simulation.stories import Episode, History, Story, tell

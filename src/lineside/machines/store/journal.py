@@ -26,11 +26,12 @@ from lineside.core.database import Connection, reading, writing
 from lineside.core.errors import UserError
 from lineside.core.run.codec import encode
 from lineside.core.run.files import canonical
-from lineside.machines.actions import Action
-from lineside.machines.fitted import Machine
-from lineside.machines.measurement import Measurement
+from lineside.machines.alarms.actions import Action
+from lineside.machines.alarms.verdict import Event, Verdict
+from lineside.machines.data.measurement import Measurement
 from lineside.machines.model import MachinesModel
-from lineside.machines.session import Session
+from lineside.machines.models.machine import Machine
+from lineside.machines.monitoring.session import Session
 from lineside.machines.store.packing import (
     Columns,
     exact,
@@ -43,7 +44,6 @@ from lineside.machines.store.packing import (
 from lineside.machines.store.queries import action_of
 from lineside.machines.store.taken import Status, Taken
 from lineside.machines.store.taking import tables
-from lineside.machines.verdict import Event, Verdict
 
 if TYPE_CHECKING:
     from lineside.machines.store.opening import Store

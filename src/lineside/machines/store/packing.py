@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineside.core.errors import UserError
-from lineside.machines.measurement import Channel, Measurement
-from lineside.machines.verdict import Event, Verdict
+from lineside.machines.alarms.verdict import Event, Verdict
+from lineside.machines.data.measurement import Channel, Measurement
 
 MICROSECONDS = 1_000_000
 LATEST_SECONDS = 9e12

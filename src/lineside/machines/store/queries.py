@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from lineside.core.contract import Refusal
 from lineside.core.database import Connection, reading
 from lineside.core.errors import UserError
-from lineside.machines.actions import Action
-from lineside.machines.measurement import Measurement
+from lineside.machines.alarms.actions import Action
+from lineside.machines.alarms.verdict import Event, Verdict
+from lineside.machines.data.measurement import Measurement
 from lineside.machines.store.asking import tables
 from lineside.machines.store.packing import LATEST_SECONDS, MICROSECONDS, key_of, verdict_of
 from lineside.machines.store.waves import waveform
-from lineside.machines.verdict import Event, Verdict
 
 if TYPE_CHECKING:
     from lineside.machines.store.opening import Store

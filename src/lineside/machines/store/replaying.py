@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lineside.core.contract import Refusal
+from lineside.machines.alarms.verdict import Verdict
 from lineside.machines.model import MachinesModel
 from lineside.machines.store.queries import actions, events, measurements
-from lineside.machines.verdict import Verdict
 
 if TYPE_CHECKING:
     from lineside.machines.store.opening import Store

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lineside.core.contract import Refusal
-from lineside.machines.verdict import Event, Verdict
+from lineside.machines.alarms.verdict import Event, Verdict
 
 Status = Literal["judged", "known", "late", "refused", "never learned"]
 

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from lineside.core.errors import UserError
-from lineside.machines.measurement import Measurement
-from lineside.machines.verdict import Event, Verdict
+from lineside.machines.alarms.verdict import Event, Verdict
+from lineside.machines.data.measurement import Measurement
 
 if TYPE_CHECKING:
     from lineside.core.contract import Refusal

@@ -18,16 +18,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lineside.core.errors import UserError
-from lineside.machines.items import Snapshot
-from lineside.machines.reading import (
+from lineside.machines.data import (
     SIDECAR,
     Sidecar,
     load_measurement,
     read_sidecar,
     snapshots_of,
 )
-from lineside.machines.reading.histories import machines_in, time_of_name
-from lineside.machines.reading.tables import is_table
+from lineside.machines.data.histories import machines_in, time_of_name
+from lineside.machines.data.items import Snapshot
+from lineside.machines.data.tables import is_table
 from lineside.machines.streams.desk import Desk, Receipt
 
 NUMBERS = re.compile(r"(\d+)")

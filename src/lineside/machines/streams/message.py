@@ -21,8 +21,8 @@ from typing import Any, Literal
 import numpy as np
 
 from lineside.core.errors import UserError
-from lineside.machines.measurement import Channel, Measurement, Waveform
-from lineside.machines.reading.record import (
+from lineside.machines.data.measurement import Channel, Measurement, Waveform
+from lineside.machines.data.record import (
     DEFAULT_UNIT,
     LEAST_SAMPLES,
     plausible_speed,

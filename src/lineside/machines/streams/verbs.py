@@ -11,13 +11,13 @@ from pathlib import Path
 from lineside.core.commands import print_results
 from lineside.core.errors import UserError
 from lineside.core.run.files import canonical
-from lineside.machines.learning.children import model_of
-from lineside.machines.learning.learned import notes
+from lineside.machines.alarms.verdict import FIRST_DATED, date
 from lineside.machines.store import Ring, Store, open_store, replay
 from lineside.machines.store.queries import Standing, fleet
 from lineside.machines.streams.telling import Teller
 from lineside.machines.streams.watching import FINDING, Options, watch
-from lineside.machines.verdict import FIRST_DATED, date
+from lineside.machines.training.derived_models import model_of
+from lineside.machines.training.learning_record import notes
 
 
 def run_watch(

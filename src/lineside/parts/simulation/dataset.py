@@ -17,8 +17,8 @@ from PIL import Image as Pillow
 
 from lineside.core.errors import UserError
 from lineside.core.run.files import disk_errors
-from lineside.parts.detection import Mask
-from lineside.parts.items import GOOD
+from lineside.parts.data.items import GOOD
+from lineside.parts.models.detector import Mask
 from lineside.parts.simulation.defects import KIND_SHARES, draw_areas
 from lineside.parts.simulation.part import Part, make_part
 from lineside.parts.simulation.people import MISLABELLED_SHARE, Opinions, ask

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lineside.parts.detection import Mask
+from lineside.parts.models.detector import Mask
 from lineside.parts.simulation.camera import display
 from lineside.parts.simulation.optics import Relief, blurred, radiance
 from lineside.parts.simulation.scene import Colour, Plane, Scene

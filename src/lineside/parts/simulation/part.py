@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lineside.parts.detection import Mask
-from lineside.parts.items import GOOD
+from lineside.parts.data.items import GOOD
+from lineside.parts.models.detector import Mask
 from lineside.parts.simulation.camera import photograph
 from lineside.parts.simulation.defects import add_defect
 from lineside.parts.simulation.optics import blurred, radiance

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lineside.parts.items import GOOD
+from lineside.parts.data.items import GOOD
 
 MISLABELLED_SHARE = 0.03
 """Share of the parts whose label on record is wrong."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lineside.core.database import reading
 from lineside.core.errors import UserError
-from lineside.machines.measurement import Measurement
+from lineside.machines.data.measurement import Measurement
 from lineside.machines.store.packing import unpack
 from lineside.machines.store.waves import tables
 from lineside.machines.store.waves.segments import need_pyarrow, read_snapshot

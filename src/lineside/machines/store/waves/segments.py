@@ -16,7 +16,7 @@ import numpy as np
 
 from lineside.core.errors import UserError
 from lineside.core.run.files import disk_errors
-from lineside.machines.measurement import Channel, Measurement
+from lineside.machines.data.measurement import Channel, Measurement
 from lineside.machines.store.packing import key_of
 
 SUFFIX, TEMPORARY = ".parquet", ".part"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from lineside.core.database import reading, writing
 from lineside.core.errors import UserError
 from lineside.core.run.files import disk_errors
-from lineside.machines.measurement import Measurement
+from lineside.machines.data.measurement import Measurement
 from lineside.machines.store.packing import MICROSECONDS
 from lineside.machines.store.waves import tables
 from lineside.machines.store.waves.finding import waveform

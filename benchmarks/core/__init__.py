@@ -1,0 +1,1 @@
+"""Benchmarks of the shared core; see ``__main__.py``."""

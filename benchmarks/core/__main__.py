@@ -1,0 +1,38 @@
+"""Benchmarks of the shared core: recorder, explanations, adversarial trace, information plane.
+
+Run: ``python -m benchmarks.core --list``, ``python -m benchmarks.core --only NAME``, or all:
+``python -m benchmarks.core``. Numbers go to ``docs/results/core.json``. Development images lie
+outside the project; a benchmark whose data are absent says so.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from benchmarks.core import adversarial, explanations, information, recording
+from benchmarks.parts import anogan, zoom
+from benchmarks.results import Say, run_command
+
+RESULTS: dict[str, Callable[[Say], None]] = {
+    "planted_faults": recording.planted_faults,
+    "recorder_cost": recording.recorder_cost,
+    "captum": explanations.captum_parity,
+    "sanity": explanations.sanity_cascade,
+    "information": information.information_plane,
+    "zoom": zoom.zoom_results,
+    "adversarial": adversarial.adversarial,
+    "fanogan": anogan.fanogan,
+}
+
+SEEDS = {
+    "planted_faults": tuple(range(100, 120)),
+    "sanity": (0, 1, 2),
+    "information": tuple(range(5)),
+    "adversarial": tuple(range(5)),
+}
+"""Seeds (or folds) behind a result; one seed, 0, where nothing is said."""
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("core", RESULTS, SEEDS, __doc__ or ""))

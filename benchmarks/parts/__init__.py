@@ -1,0 +1,1 @@
+"""Benchmarks of `parts`; see ``__main__.py``."""

@@ -1,0 +1,84 @@
+"""Photographs of solar cells (ELPV) as a table that `lineside parts` reads.
+
+The pictures come from the Python package ``elpv-dataset`` (CC BY-NC-SA 4.0, non-commercial) and
+stay where pip put them. Label: probability 0 is good, 1 is defect; the doubtful ones (1/3, 2/3)
+are left out unless asked for. The set names no modules, so that cells of one module count as
+independent although they are probably alike: certificates on it are optimistic.
+
+Run: ``python -m benchmarks.parts.elpv FOLDER [--count 300]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from lineside.core.errors import UserError
+
+FAULTY_SHARE = 0.4
+
+
+def cells() -> list[dict[str, str]]:
+    """Return one row per photograph: path, probability of a defect, type of cell.
+
+    Raises:
+        UserError: if the package is not installed.
+    """
+    spec = importlib.util.find_spec("elpv_dataset")
+    if spec is None or spec.origin is None:
+        raise UserError("elpv-dataset is not installed", "pip install --no-deps elpv-dataset")
+    folder = Path(spec.origin).parent / "data"
+    rows = []
+    for line in (folder / "labels.csv").read_text(encoding="utf-8").splitlines():
+        path, probability, kind = line.split()
+        rows.append({"path": str(folder / path), "probability": probability, "type": kind})
+    return rows
+
+
+def subset(count: int, seed: int) -> list[dict[str, str]]:
+    """Return rows stratified by label and type of cell: 40 % faulty, sure labels only."""
+    rng = np.random.default_rng(seed)
+    chosen: list[dict[str, str]] = []
+    certain = [row for row in cells() if float(row["probability"]) in (0.0, 1.0)]
+    for faulty, share in ((False, 1 - FAULTY_SHARE), (True, FAULTY_SHARE)):
+        for kind in ("mono", "poly"):
+            group = [
+                row
+                for row in certain
+                if (float(row["probability"]) == 1.0) == faulty and row["type"] == kind
+            ]
+            wanted = min(len(group), round(count * share / 2))
+            chosen += [group[i] for i in sorted(rng.choice(len(group), wanted, replace=False))]
+    return chosen
+
+
+def write_table(folder: Path, rows: list[dict[str, str]]) -> Path:
+    """Write ``parts.csv`` with columns path, label, part and type; each cell is a part."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = folder / "parts.csv"
+    with table.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["path", "label", "part", "type"])
+        for row in rows:
+            label = "good" if float(row["probability"]) == 0.0 else "defect"
+            writer.writerow([row["path"], label, Path(row["path"]).stem, row["type"]])
+    return table
+
+
+def main() -> None:
+    """Write the table of a stratified subset."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    rows = subset(options.count, options.seed)
+    print(f"{write_table(options.folder, rows)}: {len(rows)} photographs of solar cells")
+
+
+if __name__ == "__main__":
+    main()

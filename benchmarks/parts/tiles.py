@@ -1,0 +1,228 @@
+"""Magnetic tiles (Huang et al., development data): folds by part, outcomes kept per fold.
+
+Protocol: the images in the order of ``groups_derived.csv``; five folds stratified by kind and
+grouped by part; three different splits (seeds 0, 1, 2); a number is the mean over the folds of a
+split, averaged over the splits. Intervals resample parts (the same ones in every split).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold
+
+from benchmarks.parts.remembered_features import METHODS, remember_trunk
+from lineside.core.contract import Estimate
+from lineside.core.errors import UserError
+from lineside.core.run.files import write_json
+from lineside.core.run.folder import rng_of
+from lineside.core.statistics import auroc, average_precision, fpr_at_recall
+from lineside.parts.data.images import load_example
+from lineside.parts.data.items import GOOD, PartImage
+from lineside.parts.methods import RECIPES
+from lineside.parts.metrics import aupro
+from lineside.parts.models.detector import Example
+
+TILES = Path(__file__).resolve().parents[3] / "shared" / "data" / "parts" / "magnetic_tile"
+STORE = Path.home() / "lineside-checkpoints" / "parts"
+SEEDS = (0, 1, 2)
+FOLDS = 5
+KINDS = ("blowhole", "break", "crack", "fray", "uneven")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What one method said about the test images of one fold."""
+
+    scores: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    parts: tuple[str, ...]
+    kinds: tuple[str, ...]
+    aupro30: float
+    fit_seconds: float
+    read_ms: tuple[float, ...]
+
+
+@cache
+def items() -> tuple[PartImage, ...]:
+    """Return the tiles as items.
+
+    Raises:
+        UserError: if the development data are absent.
+    """
+    table = TILES / "groups_derived.csv"
+    if not table.exists():
+        raise UserError(f"{TILES} is absent", "this benchmark needs the magnetic-tile images")
+    found = []
+    with table.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            kind = row["class"].removeprefix("MT_").lower()
+            path = TILES / row["file"]
+            found.append(
+                PartImage(
+                    id=row["file"],
+                    path=path,
+                    label=GOOD if kind == "free" else kind,
+                    part=row["part"],
+                    mask=None if kind == "free" else path.with_suffix(".png"),
+                    slices={"exposure": row["exposure"], "group": row["group"]},
+                )
+            )
+    return tuple(found)
+
+
+@cache
+def examples() -> tuple[Example, ...]:
+    """Return the tiles as examples that decode on demand."""
+    return tuple(load_example(item) for item in items())
+
+
+@cache
+def folds(seed: int) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], ...]:
+    """Return (train, test) indices of the five folds of a split."""
+    kinds = [item.label for item in items()]
+    groups = [item.part for item in items()]
+    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    return tuple(splitter.split(np.zeros(len(kinds)), kinds, groups))
+
+
+def fold_outcome(
+    method: str, seed: int, fold: int, *, regime: str, without: str = "", maps: bool = False
+) -> Fold:
+    """Fit a method on one fold and read its test images, or take the stored result.
+
+    Args:
+        method: Name in `lineside.parts.methods.RECIPES`.
+        seed: Split.
+        fold: Fold of the split.
+        regime: ``"good"`` (only good images are shown) or ``"labelled"``.
+        without: A kind of defect that is left out of training (and is the only one tested).
+        maps: Also compute AUPRO@30, which needs all maps.
+    """
+    name = f"{method}-{regime}{'-without-' + without if without else ''}-{seed}-{fold}"
+    path = STORE / "tile" / f"{name}.json"
+    if path.exists():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return Fold(
+            scores=np.array(stored["scores"]), labels=np.array(stored["labels"]),
+            parts=tuple(stored["parts"]), kinds=tuple(stored["kinds"]),
+            aupro30=float("nan") if stored["aupro30"] is None else stored["aupro30"],
+            fit_seconds=stored["fit_seconds"] or float("nan"), read_ms=tuple(stored["read_ms"]),
+        )  # fmt: skip
+    found = _compute(method, seed, fold, regime, without, maps)
+    write_json(path, {
+        "scores": found.scores.tolist(), "labels": found.labels.tolist(),
+        "parts": list(found.parts), "kinds": list(found.kinds), "aupro30": found.aupro30,
+        "fit_seconds": found.fit_seconds, "read_ms": list(found.read_ms),
+    })  # fmt: skip
+    return found
+
+
+def _compute(method: str, seed: int, fold: int, regime: str, without: str, maps: bool) -> Fold:
+    timed = method not in METHODS
+    if not timed:
+        remember_trunk()
+    train_index, test_index = folds(seed)[fold]
+    pictures = examples()
+    train = [pictures[i] for i in train_index if _shown(pictures[i], regime, without)]
+    test = [pictures[i] for i in test_index if not without or pictures[i].label in (GOOD, without)]
+    rng = rng_of(seed, f"{method} {fold}")
+    start = time.perf_counter()
+    detector = RECIPES[method].fit()(train, [], rng=rng, log=lambda row: None)
+    fit_seconds = time.perf_counter() - start
+    scores, milliseconds, readings = [], [], []
+    for example in test:
+        start = time.perf_counter()
+        reading = detector.read(example.image())
+        milliseconds.append(1000 * (time.perf_counter() - start))
+        scores.append(reading.score)
+        if maps:
+            readings.append(reading.map)
+    overlap = aupro(readings, [_mask(example) for example in test]) if maps else float("nan")
+    return Fold(
+        scores=np.array(scores, float), labels=np.array([int(e.faulty) for e in test]),
+        parts=tuple(e.part for e in test), kinds=tuple(e.label for e in test),
+        aupro30=overlap, fit_seconds=fit_seconds if timed else float("nan"),
+        read_ms=tuple(milliseconds) if timed else (),
+    )  # fmt: skip
+
+
+def _shown(example: Example, regime: str, without: str) -> bool:
+    if not example.faulty:
+        return True
+    return regime == "labelled" and example.label != without
+
+
+def _mask(example: Example) -> NDArray[np.bool_]:
+    mask = example.mask() if example.faulty else None
+    return np.zeros(example.image().shape[:2], bool) if mask is None else mask
+
+
+MEASURES = {
+    "auroc": auroc,
+    "ap": average_precision,
+    "frr95": lambda scores, labels: fpr_at_recall(scores, labels, 0.95),
+    "frr100": lambda scores, labels: fpr_at_recall(scores, labels, 1.0),
+}
+
+
+def mean_of(found: Sequence[Fold], measure: str) -> float:
+    """Return the mean over folds, leaving out folds where the measure is not defined."""
+    values = [
+        MEASURES[measure](f.scores, f.labels) for f in found if 0 < f.labels.sum() < f.labels.size
+    ]
+    return float(np.nanmean(values))
+
+
+def estimate_of(found: Sequence[Fold], measure: str, repetitions: int = 300) -> Estimate:
+    """Return the mean over folds and splits with an interval from resampling parts."""
+    rng = np.random.default_rng(0)
+    names = sorted({part for fold in found for part in fold.parts})
+    draws = []
+    for _ in range(repetitions):
+        counts = dict(
+            zip(names, rng.multinomial(len(names), [1 / len(names)] * len(names)), strict=True)
+        )
+        resampled = [_repeat(fold, counts) for fold in found]
+        draws.append(mean_of([f for f in resampled if f.labels.size], measure))
+    low, high = np.nanpercentile(draws, [2.5, 97.5]).tolist()
+    value = mean_of(found, measure)
+    # Where the lowest faulty image decides, resampling misses the value and says nothing about it.
+    if measure == "frr100" or not low <= value <= high:
+        low = high = None
+    return Estimate(
+        value=value, low=low, high=high, n=len(names),
+        method="mean over folds and splits; bootstrap over parts, 95 %",
+        better="lower" if measure.startswith("frr") else "higher",
+        reason="an extreme value" if low is None else "",
+    )  # fmt: skip
+
+
+def _repeat(fold: Fold, counts: dict[str, int]) -> Fold:
+    index = np.repeat(np.arange(len(fold.parts)), [counts[part] for part in fold.parts])
+    return Fold(
+        scores=fold.scores[index], labels=fold.labels[index], parts=(), kinds=(),
+        aupro30=fold.aupro30, fit_seconds=0.0, read_ms=(),
+    )  # fmt: skip
+
+
+def only_kind(fold: Fold, kind: str) -> Fold:
+    """Return a fold with its good images and those of one kind of defect."""
+    keep = np.array([k in (GOOD, kind) for k in fold.kinds])
+    return Fold(
+        scores=fold.scores[keep],
+        labels=fold.labels[keep],
+        parts=tuple(p for p, k in zip(fold.parts, keep, strict=True) if k),
+        kinds=tuple(p for p, k in zip(fold.kinds, keep, strict=True) if k),
+        aupro30=fold.aupro30,
+        fit_seconds=fold.fit_seconds,
+        read_ms=fold.read_ms,
+    )

@@ -1,0 +1,61 @@
+"""What operators do about an alarm: acknowledge it, or mute the machine for a while."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lineside.core.errors import UserError
+from lineside.machines.alarms.logic import Alarm
+from lineside.machines.alarms.verdict import Event, date
+
+ActionKind = Literal["acknowledge", "mute"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """One thing that a person asked for.
+
+    Attributes:
+        kind: ``acknowledge`` or ``mute``.
+        by: Who.
+        why: The reason given.
+        until: End of a mute, in seconds as in `Measurement.time`.
+        asked: When it was asked for, seconds since 1970 of the computer's clock.
+        applied: Time of the snapshot before which it took effect, None while it waits.
+        number: Its number in the store, in the order of asking.
+    """
+
+    kind: ActionKind
+    by: str
+    why: str = ""
+    until: float | None = None
+    asked: float = 0.0
+    applied: float | None = None
+    number: int = 0
+
+
+def apply(alarm: Alarm, action: Action, time: float) -> Event:
+    """Let an action take effect just before the snapshot of a time; say what it did."""
+    evidence = {"by": action.by, "why": action.why}
+    episode = int(alarm.state()["episode"]) if alarm.level != "normal" else 0
+    if action.kind == "mute":
+        until = float(action.until or 0.0)
+        alarm.mute(until, action.by)
+        text = f"muted by {action.by} until {date(until)}"
+        return Event(kind="muted", episode=episode, text=_because(text, action), evidence=evidence)
+    try:
+        alarm.acknowledge(time, action.by)
+    except UserError as error:
+        text = f"{action.by} acknowledged, but {error.message}"
+        return Event(kind="nothing to acknowledge", text=_because(text, action), evidence=evidence)
+    return Event(
+        kind="acknowledged",
+        episode=episode,
+        text=_because(f"acknowledged by {action.by}", action),
+        evidence=evidence,
+    )
+
+
+def _because(text: str, action: Action) -> str:
+    return f"{text}: {action.why}" if action.why else text

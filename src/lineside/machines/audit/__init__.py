@@ -1,0 +1,1 @@
+"""What spoils a history: gaps, copies, faults at the beginning, drift while it is learned."""

@@ -1,0 +1,1 @@
+"""Explanations of one snapshot: channels, bands, fault frequencies, nearest healthy snapshots."""

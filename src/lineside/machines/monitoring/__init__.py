@@ -1,0 +1,1 @@
+"""Judging one machine over time: operating states, sensors, prognosis, the session."""

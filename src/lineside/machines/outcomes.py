@@ -1,0 +1,166 @@
+"""Outcomes and calibration: raw scores of held-out healthy snapshots, then verdicts over time."""
+
+from __future__ import annotations
+
+import dataclasses
+import time as clock
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lineside.core.contract import Outcome, Refusal
+from lineside.core.errors import UserError
+from lineside.machines.alarms import calibrate as calibrate_scores
+from lineside.machines.alarms.verdict import Verdict
+from lineside.machines.config import Config
+from lineside.machines.data import load_measurement, read_sidecar
+from lineside.machines.data.items import FAULTY, HEALTHY, Snapshot
+from lineside.machines.metrics import timeline
+from lineside.machines.model import MachinesModel
+from lineside.machines.models.machine import Branch, Machine
+from lineside.machines.monitoring.sensors import is_well
+from lineside.machines.monitoring.session import Session
+from lineside.machines.signals import Engine
+from lineside.machines.training.fitting import load_all
+
+LABELS = {HEALTHY: 0.0, FAULTY: 1.0}
+
+
+def outcomes(model: MachinesModel, items: Sequence[Snapshot]) -> list[Outcome]:
+    """Return one outcome per snapshot of one machine, in order of time.
+
+    Before calibration they hold raw scores (``raw``, ``raw_free``), after it novelty and alarms.
+    """
+    ordered = sorted(items, key=lambda item: item.time)
+    if not ordered:
+        return []
+    machine = model.machines.get(ordered[0].machine)
+    if machine is None:
+        return [Outcome(item=i.id, group=i.machine, value={"score": np.nan}) for i in ordered]
+    if machine.main.calibration is None:
+        return _raw_outcomes(machine, ordered)
+    return _judged_outcomes(machine, ordered)
+
+
+def calibrate(model: MachinesModel, outcomes: Sequence[Outcome], config: Config) -> MachinesModel:
+    """Return the model with calibrations from outcomes that hold raw scores.
+
+    Raises:
+        UserError: if a machine has too few held-out healthy snapshots.
+    """
+    machines = {}
+    for name, machine in model.machines.items():
+        own = [o for o in outcomes if o.group == name]
+        main = _calibrated(machine, machine.main, own, "raw", config)
+        free = machine.free
+        if free is not None:
+            free = _calibrated(machine, free, own, "raw_free", config)
+        machines[name] = dataclasses.replace(machine, main=main, free=free)
+    return dataclasses.replace(model, machines=machines)
+
+
+def _calibrated(
+    machine: Machine, branch: Branch, own: Sequence[Outcome], key: str, config: Config
+) -> Branch:
+    scores = np.array([o.value.get(key, np.nan) for o in own])
+    times = np.array([o.value["time"] for o in own])
+    known = np.isfinite(scores)
+    try:
+        calibration = calibrate_scores(
+            scores[known], times[known], rules=machine.rules, budget=config.budget,
+            ceiling=branch.ceiling,
+        )  # fmt: skip
+    except UserError as error:
+        raise UserError(f"{machine.name}: {error.message}", error.hint) from error
+    return dataclasses.replace(branch, calibration=calibration)
+
+
+def _raw_outcomes(machine: Machine, ordered: Sequence[Snapshot]) -> list[Outcome]:
+    """Scores of healthy snapshots: those at rest or with a faulty sensor have none."""
+    measurements, _ = load_all(ordered)
+    well = [m for m in measurements if is_well(m, machine.norms)]
+    rows = Engine(machine.layout).features_of(well) if well else np.zeros((0, 1), np.float32)
+    names = machine.layout.names
+    learned = [
+        place for place, m in enumerate(well)
+        if machine.operation.running(m, rows[place], names) == "learned"
+    ]  # fmt: skip
+    values: dict[float, dict[str, float]] = {}
+    if learned:
+        explained = np.stack(
+            [machine.operation.residual(well[p], rows[p]) for p in learned]
+        ).astype(np.float32)
+        found = {"raw": _scores(machine.main, explained)}
+        if machine.free is not None:
+            found["raw_free"] = _scores(machine.free, explained)
+        for row, place in enumerate(learned):
+            values[well[place].time] = {key: float(score[row]) for key, score in found.items()}
+    return [
+        Outcome(
+            item=item.id, group=item.machine,
+            value={"score": np.nan, "time": item.time, **values.get(item.time, {})},
+        )
+        for item in ordered
+    ]  # fmt: skip
+
+
+def _scores(branch: Branch, rows: np.ndarray) -> NDArray[np.float64]:
+    """Scores of successive rows, NaN for those without enough history."""
+    history = branch.detector.history
+    found = np.full(len(rows), np.nan)
+    if len(rows) > history:
+        found[history:] = branch.detector.score(branch.of(rows))
+    return found
+
+
+def _judged_outcomes(machine: Machine, ordered: Sequence[Snapshot]) -> list[Outcome]:
+    session = Session(machine)
+    verdicts: list[Verdict | Refusal] = []
+    took = []
+    for item in ordered:
+        start = clock.perf_counter()
+        try:
+            verdicts.append(session.push(load_measurement(item)))
+        except UserError as error:
+            verdicts.append(Refusal(item=item.id, message=error.message, hint=error.hint))
+        took.append(1000 * (clock.perf_counter() - start))
+    rows = timeline(
+        np.array([item.time for item in ordered]),
+        np.array([_novelty(v) for v in verdicts]),
+        np.full(len(ordered), machine.main.calibration.limit if machine.main.calibration else 0.0),
+        np.array([LABELS.get(item.label, np.nan) for item in ordered]),
+        np.array([_begins(v) for v in verdicts]),
+        read_sidecar(ordered[0].path.parent).failed_at,
+        np.array([_raises(v) for v in verdicts]),
+    )
+    return [
+        Outcome(
+            item=item.id, group=item.machine, slices={"state": _state(verdict)},
+            value={**row, "time": item.time, "ms": ms},
+        )
+        for item, verdict, row, ms in zip(ordered, verdicts, rows, took, strict=True)
+    ]  # fmt: skip
+
+
+def _novelty(verdict: Verdict | Refusal) -> float:
+    if isinstance(verdict, Refusal) or verdict.novelty is None:
+        return np.nan
+    return verdict.novelty
+
+
+def _raises(verdict: Verdict | Refusal, *, first: bool = False) -> bool:
+    """Whether an alarm is raised here, or raised to danger; with `first` only a new episode."""
+    return not isinstance(verdict, Refusal) and any(
+        event.kind in ("alert", "danger") and (event.evidence.get("first") or not first)
+        for event in verdict.events
+    )
+
+
+def _begins(verdict: Verdict | Refusal) -> bool:
+    """Whether an alarm episode begins here; one may begin with danger."""
+    return _raises(verdict, first=True)
+
+
+def _state(verdict: Verdict | Refusal) -> str:
+    return "refused" if isinstance(verdict, Refusal) else verdict.state

@@ -1,0 +1,179 @@
+"""Pictures of the same part, found by their look: proposed as parts, or held against named ones.
+
+The search itself is `duplicates.find_same_part`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+
+import numpy as np
+
+from lineside.core.audit.checks import MOST_ITEMS
+from lineside.core.contract import Check
+from lineside.parts.audit.duplicates import Duplicates, find_same_part
+from lineside.parts.audit.survey import survey
+from lineside.parts.data.grouping import has_parts
+from lineside.parts.data.images import decode
+from lineside.parts.data.items import PartImage
+
+MOST_PICTURES = 6000
+"""The search compares all pairs: 6000 pictures take some six minutes on one core."""
+FOUND = "like "
+"""A part that was found is named after its first picture: ``like good/017.png``."""
+
+Progress = Callable[[float, str], None]
+
+
+def propose_parts(
+    items: Sequence[PartImage], *, seed: int = 0, progress: Progress | None = None
+) -> tuple[PartImage, ...]:
+    """Return items with the parts that were found where the data name none.
+
+    Items that come with parts, lots or a pattern are returned as they are, as are more pictures
+    than can be searched. A found part never spans two prescribed roles: it is one part per role,
+    and the audit reports it.
+
+    Args:
+        items: The items; unreadable ones stay alone.
+        seed: Seed of the search; not the seed of a run, so that all runs find the same parts.
+        progress: Called with the fraction done and the stage.
+    """
+    readable = _readable(items)
+    if has_parts(items) or not 2 <= len(readable) <= MOST_PICTURES:
+        return tuple(items)
+    found = _search(readable, seed, progress)
+    sizes = np.bincount(found.groups)
+    first: dict[tuple[int, str], str] = {}
+    parts: dict[str, str] = {}
+    for item, group in zip(readable, found.groups, strict=True):
+        if sizes[group] > 1:
+            parts[item.id] = FOUND + first.setdefault((group, item.role), item.id)
+    return tuple(dataclasses.replace(item, part=parts.get(item.id, item.part)) for item in items)
+
+
+def check_same_part(items: Sequence[PartImage], *, seed: int = 0) -> Check:
+    """Report pictures of different named parts that show the same piece, or the parts found.
+
+    Args:
+        items: The items that can be decoded.
+        seed: Seed of the search.
+    """
+    name = "pictures of the same part"
+    if not 2 <= len(items) <= MOST_PICTURES:
+        return Check(
+            name=name,
+            status="unknown",
+            evidence=f"{len(items)} pictures were not compared with each other "
+            f"(2 to {MOST_PICTURES} are)",
+            hint="name the parts in a table, or by part_pattern",
+        )
+    items = sorted(items, key=lambda item: item.id)
+    found = _search(items, seed, None)
+    named = any(i.group != i.id and not i.part.startswith(FOUND) for i in items)
+    return _named_check(name, items, found) if named else _found_check(name, items, found)
+
+
+def _found_check(name: str, items: Sequence[PartImage], found: Duplicates) -> Check:
+    """Report found parts where the data name none."""
+    members = _members(found.groups)
+    several = [places for places in members if len(places) > 1]
+    torn = [places for places in several if len({items[i].role for i in places} - {""}) > 1]
+    if not several:
+        return Check(
+            name=name,
+            status="ok",
+            evidence=f"no two of {len(items)} pictures show the same part; {found.method}",
+        )
+    count = sum(len(places) for places in several)
+    return Check(
+        name=name,
+        status="fail" if torn else "warn",
+        count=len(several),
+        evidence=f"{count} of {len(items)} pictures show a part again: {len(members)} parts in "
+        f"all, {len(torn)} of them in two prescribed split roles; {found.method}",
+        hint="make the split by part"
+        if torn
+        else "they are kept together; name the parts in a table to be sure",
+        items=_listed(items, [*torn, *several]),
+    )
+
+
+def _named_check(name: str, items: Sequence[PartImage], found: Duplicates) -> Check:
+    """Report found pairs that lie in different named groups."""
+    strange = [
+        (pair.first, pair.second)
+        for pair in found.pairs
+        if items[pair.first].group != items[pair.second].group
+    ]
+    roles = [{items[i].role, items[j].role} - {""} for i, j in strange]
+    torn = sum(len(both) > 1 for both in roles)
+    names = {frozenset((items[i].group, items[j].group)) for i, j in strange}
+    share = _recovered(items, found)
+    evidence = (
+        f"{len(strange)} pairs of pictures from different groups look like one part "
+        f"({len(names)} pairs of groups), {torn} across split roles; the search finds "
+        f"{share:.0%} of the pairs that the data name; {found.method}"
+    )
+    return Check(
+        name=name,
+        status="fail" if torn else "warn" if strange else "ok",
+        count=len(names),
+        evidence=evidence,
+        hint="is it one part under two names? then give it one" if strange else "",
+        items=_listed(items, strange),
+    )
+
+
+def _recovered(items: Sequence[PartImage], found: Duplicates) -> float:
+    """Return the share of pairs in one named group that lie in one found group, NaN if none."""
+    by_name: dict[str, list[int]] = {}
+    for item, group in zip(items, found.groups, strict=True):
+        by_name.setdefault(item.group, []).append(group)
+    pairs = sum(_pairs(len(groups)) for groups in by_name.values())
+    together = sum(_pairs(int(n)) for groups in by_name.values() for n in np.bincount(groups))
+    return together / pairs if pairs else float("nan")
+
+
+def _pairs(count: int) -> int:
+    return count * (count - 1) // 2
+
+
+def _members(groups: Sequence[int]) -> list[list[int]]:
+    members: dict[int, list[int]] = {}
+    for i, group in enumerate(groups):
+        members.setdefault(group, []).append(i)
+    return list(members.values())
+
+
+def _listed(items: Sequence[PartImage], sets: Sequence[Sequence[int]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(items[i].id for places in sets for i in places))[:MOST_ITEMS]
+
+
+def _readable(items: Sequence[PartImage]) -> list[PartImage]:
+    """Return the items that can be decoded, in order of id."""
+    looked = {look.id for look in survey(items).looks}
+    return sorted((item for item in items if item.id in looked), key=lambda item: item.id)
+
+
+@lru_cache(maxsize=1)
+def _memory() -> dict[tuple[object, ...], Duplicates]:
+    """The last search: proposing parts and the audit ask for the same one."""
+    return {}
+
+
+def _search(items: Sequence[PartImage], seed: int, progress: Progress | None) -> Duplicates:
+    states = [item.path.stat() for item in items]
+    key = (
+        seed,
+        *((i.path, s.st_size, s.st_mtime_ns) for i, s in zip(items, states, strict=True)),
+    )
+    memory = _memory()
+    if key not in memory:
+        memory.clear()
+        loaders = [partial(decode, item.path) for item in items]
+        rng = np.random.default_rng([seed, 1])
+        memory[key] = find_same_part(loaders, rng=rng, progress=progress)
+    return memory[key]

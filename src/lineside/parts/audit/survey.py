@@ -1,0 +1,218 @@
+"""Look at every picture once and keep only small numbers: what the audit is made of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from scipy.ndimage import laplace
+
+from lineside.core.contract import Refusal
+from lineside.core.errors import UserError
+from lineside.parts.data.images import MASK_THRESHOLD, digest, picture_of, read_mask_values
+from lineside.parts.data.items import PartImage
+
+SAMPLE_PIXELS = 500_000
+CLIPPED = 0.5 / 255
+"""Values this near to 0 or 1 carry no more detail."""
+SPECTRUM_PX = 128
+SPECTRUM_BINS = 12
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskLook:
+    """What a mask file holds.
+
+    Attributes:
+        area_px: Pixels over the threshold.
+        grey: Share of the pixels that are neither 0 nor 255, of all that are not 0.
+        largest: Largest value, 0..255.
+        error: Why it cannot be used (wrong size, damaged), or ``""``.
+    """
+
+    area_px: int = 0
+    grey: float = 0.0
+    largest: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What one picture looks like.
+
+    Attributes:
+        id: The item's id.
+        file_sha256: Hash of the file.
+        content_sha256: Hash of the decoded values and their shape.
+        mode: Storage mode of the file.
+        bits: Bits per channel.
+        height: Pixels.
+        width: Pixels.
+        channels: 1 or 3 after decoding.
+        file_bytes: Size of the file.
+        brightness: Mean value, 0..1.
+        contrast: Standard deviation, 0..1.
+        sharpness: log10 of the variance of the Laplacian over the variance of the picture, which
+            makes it blind to exposure.
+        clipped: Share of pixels that are black or white to the last level.
+        used: Share of the value range between the 0.1st and 99.9th percentile.
+        features: Fixed cheap description, see `describe`.
+        mask: What its mask file holds, None if there is none.
+    """
+
+    id: str
+    file_sha256: str
+    content_sha256: str
+    mode: str
+    bits: int
+    height: int
+    width: int
+    channels: int
+    file_bytes: int
+    brightness: float
+    contrast: float
+    sharpness: float
+    clipped: float
+    used: float
+    features: NDArray[np.float64]
+    mask: MaskLook | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """One look per readable picture, one refusal per picture or mask that cannot be used."""
+
+    looks: tuple[Look, ...]
+    refusals: tuple[Refusal, ...]
+
+
+def survey(items: Sequence[PartImage]) -> Survey:
+    """Decode every picture and mask once; the result is kept until files or items change."""
+    return _survey(tuple((item.id, item.path, item.mask, _stamp(item)) for item in items))
+
+
+def _stamp(item: PartImage) -> tuple[tuple[int, int], ...]:
+    """Return size and time of change of the item's files, so that a changed one is read again."""
+    stamps = []
+    for path in (item.path, item.mask):
+        try:
+            state = path.stat() if path is not None else None
+        except OSError:
+            state = None
+        stamps.append((state.st_size, state.st_mtime_ns) if state else (0, 0))
+    return tuple(stamps)
+
+
+@lru_cache(maxsize=2)
+def _survey(
+    files: tuple[tuple[str, Path, Path | None, tuple[tuple[int, int], ...]], ...],
+) -> Survey:
+    looks, refusals = [], []
+    for name, path, mask, _ in files:
+        try:
+            looked = look(name, path, mask)
+        except UserError as error:
+            refusals.append(Refusal(item=name, message=error.message, hint=error.hint))
+            continue
+        looks.append(looked)
+        if looked.mask is not None and looked.mask.error:
+            refusals.append(Refusal(item=name, message=looked.mask.error, hint="mend the mask"))
+    return Survey(looks=tuple(looks), refusals=tuple(refusals))
+
+
+def look(name: str, path: Path, mask: Path | None = None) -> Look:
+    """Return what one picture looks like.
+
+    Raises:
+        UserError: if the picture cannot be decoded; a bad mask is noted in the answer.
+    """
+    picture = picture_of(path)
+    image = picture.image
+    grey = image.mean(axis=2)
+    height, width = grey.shape
+    sample = grey[:: max(1, height * width // SAMPLE_PIXELS)]
+    low, high = np.quantile(sample, (0.001, 0.999))
+    content = hashlib.sha256(str(image.shape).encode())
+    content.update(image.tobytes())
+    return Look(
+        id=name,
+        file_sha256=digest(path),
+        content_sha256=content.hexdigest(),
+        mode=picture.mode,
+        bits=picture.bits,
+        height=height,
+        width=width,
+        channels=image.shape[2],
+        file_bytes=path.stat().st_size,
+        brightness=float(grey.mean()),
+        contrast=float(grey.std()),
+        sharpness=sharpness(grey),
+        clipped=float(((image <= CLIPPED) | (image >= 1 - CLIPPED)).all(axis=2).mean()),
+        used=float(high - low),
+        features=describe(grey),
+        mask=_look_at_mask(mask, (height, width)) if mask is not None else None,
+    )
+
+
+def sharpness(grey: NDArray[np.float32]) -> float:
+    """Return log10 of the variance of the Laplacian relative to that of the picture.
+
+    The variance of the Laplacian is the focus measure of Pech-Pacheco et al. (2000); dividing
+    by the variance takes exposure and contrast out.
+    """
+    variance = float(grey.var())
+    return float(np.log10((float(laplace(grey).var()) + 1e-9) / (variance + 1e-9)))
+
+
+def describe(grey: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return a fixed description: radial log power spectrum, then quantiles, both after
+    taking mean and standard deviation out, then log of that standard deviation and the mean.
+
+    Args:
+        grey: Shape (height, width), values 0..1.
+    """
+    whole = Pillow.fromarray(grey.astype(np.float32))
+    side = (SPECTRUM_PX, SPECTRUM_PX)
+    small = np.asarray(whole.resize(side, Pillow.Resampling.BOX), dtype=np.float64)
+    mean, deviation = float(small.mean()), float(small.std())
+    normed = (small - mean) / (deviation + 1e-6)
+    window = np.hanning(SPECTRUM_PX)
+    power = np.abs(np.fft.fft2(normed * window[:, None] * window[None])) ** 2
+    sums = np.bincount(_RADIUS.ravel(), weights=power.ravel(), minlength=SPECTRUM_BINS + 1)
+    counts = np.bincount(_RADIUS.ravel(), minlength=SPECTRUM_BINS + 1)
+    spectrum = np.log10(sums[:SPECTRUM_BINS] / counts[:SPECTRUM_BINS] + 1e-6)
+    quantiles = np.quantile(normed, QUANTILES)
+    return np.concatenate([spectrum, quantiles, [np.log10(deviation + 1e-4), mean]])
+
+
+def _radius() -> NDArray[np.int64]:
+    """Return the octave-spaced ring of every frequency; the corners are one ring more."""
+    frequency = np.fft.fftfreq(SPECTRUM_PX) * SPECTRUM_PX
+    radius = np.hypot(frequency[:, None], frequency[None])
+    top = np.log2(SPECTRUM_PX / 2)
+    ring = np.floor(np.log2(np.maximum(radius, 1)) / top * SPECTRUM_BINS)
+    capped: NDArray[np.int64] = np.minimum(ring, SPECTRUM_BINS).astype(np.int64)
+    return capped
+
+
+_RADIUS = _radius()
+
+
+def _look_at_mask(path: Path, shape: tuple[int, int]) -> MaskLook:
+    try:
+        values = read_mask_values(path, shape)
+    except UserError as error:
+        return MaskLook(error=error.message)
+    inside = (values > CLIPPED) & (values < 1 - CLIPPED)
+    return MaskLook(
+        area_px=int((values > MASK_THRESHOLD).sum()),
+        grey=float(inside.sum() / max(1, int((values > CLIPPED).sum()))),
+        largest=float(values.max()) * 255,
+    )

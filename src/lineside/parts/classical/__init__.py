@@ -1,5 +1,0 @@
-"""Classical rivals of the deep detectors: no gradient descent on images, fitted in seconds.
-
-`texture` (LBP and HOG with a linear model), `pca` and `gaussian` (multi-scale filters), `golden`
-(golden template) and `brightness` (trivial); `descriptors` and `registration` hold what they see.
-"""

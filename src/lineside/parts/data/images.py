@@ -1,0 +1,280 @@
+"""Decode pictures and masks to arrays, to the last byte, and say in one line what is wrong.
+
+What is done to a picture, always and in this order: EXIF rotation; the first page of several;
+palette, CMYK and other colour spaces to RGB; an alpha channel is composited over black, so that a
+fully opaque one changes nothing; 8-bit values divided by 255, 16-bit ones by 65535 (never by the
+picture's own maximum: pictures stay comparable); colour with three equal channels becomes grey.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from PIL import ImageOps, UnidentifiedImageError
+
+from lineside.core.errors import UserError
+from lineside.core.run.files import sha256_of_file
+from lineside.parts.data.items import Box, PartImage
+from lineside.parts.models.detector import Example, Image, Mask
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
+SMALLEST_PX = 16
+LARGEST_PIXELS = 8192 * 8192
+MASK_THRESHOLD = 127.5 / 255
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+TRANSPOSED = (5, 6, 7, 8)
+"""EXIF orientations that exchange width and height."""
+ORIENTATION_TAG = 0x0112
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A decoded picture with what its file says of itself.
+
+    Attributes:
+        image: float32, shape (height, width, 1 or 3), values 0..1.
+        mode: How the file stores it (``"L"``, ``"RGB"``, ``"I;16"``, ``"P"`` ...).
+        bits: Bits per channel, 1, 8 or 16 (32 for floating point).
+    """
+
+    image: Image
+    mode: str
+    bits: int
+
+
+def decode(path: Path) -> Image:
+    """Return a picture as float32, shape (height, width, channel), values 0..1, channel 1 or 3.
+
+    Raises:
+        UserError: one line for a missing, empty, truncated, foreign, too small or too large file.
+    """
+    return picture_of(path).image
+
+
+def picture_of(path: Path) -> Picture:
+    """Decode a picture and keep its storage mode and bit depth.
+
+    Raises:
+        UserError: one line for a missing, empty, truncated, foreign, too small or too large file.
+    """
+    with _opened(path) as raw:
+        width, height = raw.size
+        if min(width, height) < SMALLEST_PX:
+            raise UserError(
+                f"{path} is too small: {width}x{height} pixels",
+                f"pictures of {SMALLEST_PX}x{SMALLEST_PX} pixels and more can be judged",
+            )
+        values, mode, bits = _pixels(raw, path)
+    return Picture(image=_grey_if_equal(values), mode=mode, bits=bits)
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Return (height, width) of the decoded picture from the header alone.
+
+    Raises:
+        UserError: as `decode`, as far as the header shows it.
+    """
+    with _opened(path) as raw:
+        width, height = raw.size
+        turned = raw.getexif().get(ORIENTATION_TAG) in TRANSPOSED
+    return (width, height) if turned else (height, width)
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of the file.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        return sha256_of_file(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def read_mask_values(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Return a mask's values 0..1 before binarising, shape (height, width).
+
+    Coloured masks count by their brightest channel.
+
+    Raises:
+        UserError: if the file cannot be decoded or is not of the picture's size.
+    """
+    with _opened(path) as raw:
+        values, _, _ = _pixels(raw, path)
+    if values.shape[:2] != shape:
+        raise UserError(
+            f"mask {path} is {values.shape[1]}x{values.shape[0]} pixels, its picture is "
+            f"{shape[1]}x{shape[0]}",
+            "a mask must have the size of its picture",
+        )
+    brightest: NDArray[np.float32] = values.max(axis=2)
+    return brightest
+
+
+def read_mask(path: Path, shape: tuple[int, int]) -> Mask:
+    """Return a mask; values over 127 (of 255) are defect.
+
+    Args:
+        path: The mask's picture file.
+        shape: (height, width) of the picture that it belongs to.
+
+    Raises:
+        UserError: if the file cannot be decoded or is not of the picture's size.
+    """
+    return read_mask_values(path, shape) > MASK_THRESHOLD
+
+
+def boxes_mask(boxes: tuple[Box, ...], shape: tuple[int, int]) -> Mask:
+    """Return the union of filled boxes, grown to whole pixels, shape (height, width)."""
+    mask = np.zeros(shape, dtype=bool)
+    for box in boxes:
+        top, left = max(int(np.floor(box.top)), 0), max(int(np.floor(box.left)), 0)
+        mask[top : int(np.ceil(box.bottom)), left : int(np.ceil(box.right))] = True
+    return mask
+
+
+def mask_of(item: PartImage, shape: tuple[int, int]) -> Mask | None:
+    """Return where the defect is, or None if only the image label is known.
+
+    A good image has an all-false mask, whatever lies beside it. A defect with an empty mask says
+    nothing about the place (it was often too faint to paint), so the answer is None.
+
+    Raises:
+        UserError: if the mask cannot be decoded or is not of the picture's size.
+    """
+    if not item.faulty:
+        return np.zeros(shape, dtype=bool) if item.label else None
+    if item.mask is not None:
+        mask = read_mask(item.mask, shape)
+    else:
+        mask = boxes_mask(item.boxes, shape)
+    return mask if mask.any() else None
+
+
+def load_example(item: PartImage) -> Example:
+    """Return a labelled item as what detectors are fitted on; pixels are decoded when asked for.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    return Example(
+        id=item.id,
+        label=item.label,
+        part=item.group,
+        digest=digest(item.path),
+        image=partial(decode, item.path),
+        mask=partial(_mask_of_item, item),
+    )
+
+
+def _mask_of_item(item: PartImage) -> Mask | None:
+    return mask_of(item, size_of(item.path))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Pillow.Image]:
+    """Open a picture, check its size by the header, and put all damage into one line."""
+    try:
+        if path.is_file() and path.stat().st_size == 0:
+            raise UserError(f"{path} is empty (0 bytes)", "copy the file again")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # size and damage are judged here, in one line
+            with Pillow.open(path, formats=FORMATS) as raw:
+                _check_size(raw, path)
+                yield raw
+    except Pillow.DecompressionBombError as error:
+        raise _too_large(path, "more than twice as many") from error
+    except UnidentifiedImageError as error:
+        raise UserError(
+            f"{path} is not a picture that can be read", "PNG, JPEG, BMP, TIFF, WebP are known"
+        ) from error
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise _unreadable(path, error) from error
+    except DAMAGE as error:
+        raise UserError(
+            f"{path} is damaged or cut off: {_first_line(error)}", "copy or save the file again"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _check_size(raw: Pillow.Image, path: Path) -> None:
+    width, height = raw.size
+    if width * height > LARGEST_PIXELS:
+        raise _too_large(path, f"{width}x{height}")
+
+
+def _too_large(path: Path, size: str) -> UserError:
+    return UserError(
+        f"{path} is too large: {size} pixels, at most {LARGEST_PIXELS // 10**6} million are read",
+        "cut it into several pictures",
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{path} does not exist", "check the path")
+    if path.is_dir():
+        return UserError(f"{path} is a folder, not a picture", "give its files")
+    return UserError(f"{path} cannot be read: {error.strerror}", "check its permissions")
+
+
+def _pixels(raw: Pillow.Image, path: Path) -> tuple[NDArray[np.float32], str, int]:
+    """Return values 0..1 of shape (height, width, 1 or 3), the storage mode and its bits."""
+    mode = raw.mode
+    raw.load()
+    upright = ImageOps.exif_transpose(raw)
+    if mode.startswith(("I", "F")):
+        values, bits = _deep(upright, path)
+        return values[:, :, None], mode, bits
+    if "transparency" in raw.info and mode in ("P", "L", "RGB", "1"):
+        upright = upright.convert("RGBA")
+    if upright.mode in ("LA", "La", "RGBA", "RGBa", "PA"):
+        return _over_black(upright), mode, 8
+    flat = upright.convert("L" if upright.mode in ("L", "1") else "RGB")
+    values = np.asarray(flat, dtype=np.float32)
+    values /= 255
+    return np.atleast_3d(values), mode, 1 if mode == "1" else 8
+
+
+def _deep(upright: Pillow.Image, path: Path) -> tuple[NDArray[np.float32], int]:
+    """Return grey values 0..1 of integers over 8 bits (read as 16-bit) or floating point."""
+    raw = np.asarray(upright)
+    if not np.isfinite(raw).all():
+        raise UserError(f"{path} holds values that are not numbers", "export it again")
+    largest, bits = (1.0, 32) if upright.mode == "F" else (65535.0, 16)
+    if raw.min() < 0 or raw.max() > largest:
+        raise UserError(
+            f"{path} holds values from {raw.min():g} to {raw.max():g}, expected 0 to {largest:g}",
+            "export it as 8-bit or 16-bit grey",
+        )
+    return (raw / np.float32(largest)).astype(np.float32), bits
+
+
+def _over_black(upright: Pillow.Image) -> NDArray[np.float32]:
+    values = np.asarray(upright.convert("RGBA"), dtype=np.float32) / np.float32(255)
+    return values[:, :, :3] * values[:, :, 3:]
+
+
+def _grey_if_equal(values: NDArray[np.float32]) -> Image:
+    """Drop the copies of a channel: many cameras store grey pictures as RGB."""
+    if values.shape[2] == 1:
+        return np.ascontiguousarray(values)
+    first = values[:, :, :1]
+    if np.array_equal(first, values[:, :, 1:2]) and np.array_equal(first, values[:, :, 2:]):
+        return np.ascontiguousarray(first)
+    return np.ascontiguousarray(values)

@@ -1,0 +1,1 @@
+"""Explanations: anomaly maps, zoom, exemplars, what the networks learned."""

@@ -1,0 +1,158 @@
+"""Known good and bad patches, kept with a model to show "this looks like that" beside a verdict.
+
+Patches are unscaled 64 px crops; two patches are compared by the cosine of their mean trunk
+features, so that what looks alike to the network is shown beside each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lineside.parts.models.detector import Example, Image
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PATCH_PX = 64
+GOOD_PATCHES = 200
+BAD_PATCHES = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbour:
+    """A stored patch that resembles the one asked for.
+
+    Attributes:
+        source: Id of the training image it was cut from.
+        label: Its label.
+        similarity: Cosine similarity of features, -1..1.
+        patch: uint8, shape (64, 64, 3).
+    """
+
+    source: str
+    label: str
+    similarity: float
+    patch: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """Patches with their embeddings.
+
+    Attributes:
+        sources: Id of the image of each patch.
+        labels: Label of each patch.
+        patches: uint8, shape (patch, 64, 64, 3).
+        embeddings: float16, shape (patch, feature), unit length.
+    """
+
+    sources: tuple[str, ...]
+    labels: tuple[str, ...]
+    patches: Tensor
+    embeddings: Tensor
+
+    def nearest(self, patch: Image, *, faulty: bool, count: int = 3) -> list[Neighbour]:
+        """Return the most similar good (or bad) patches, most similar first, one per image."""
+        wanted = [i for i, label in enumerate(self.labels) if (label != "good") == faulty]
+        if not wanted:
+            return []
+        likeness = self.embeddings[wanted].float() @ embed(patch)
+        found: dict[str, Neighbour] = {}
+        for place in torch.argsort(likeness, descending=True).tolist():
+            index = wanted[place]
+            if self.sources[index] not in found:
+                found[self.sources[index]] = Neighbour(
+                    source=self.sources[index],
+                    label=self.labels[index],
+                    similarity=float(likeness[place]),
+                    patch=self.patches[index].numpy(),
+                )
+            if len(found) == count:
+                break
+        return list(found.values())
+
+    def spec(self) -> dict[str, list[str]]:
+        """Return names and labels."""
+        return {"sources": list(self.sources), "labels": list(self.labels)}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return patches and embeddings."""
+        return {"patches": self.patches, "embeddings": self.embeddings}
+
+
+def load_library(spec: Mapping[str, Sequence[str]], tensors: Mapping[str, Tensor]) -> Library:
+    """Rebuild a library."""
+    return Library(
+        sources=tuple(spec["sources"]),
+        labels=tuple(spec["labels"]),
+        patches=tensors["patches"],
+        embeddings=tensors["embeddings"],
+    )
+
+
+def build_library(examples: Sequence[Example], rng: np.random.Generator) -> Library:
+    """Cut one patch per image: at the defect where its place is known, anywhere in good images."""
+    good = _some([e for e in examples if not e.faulty], GOOD_PATCHES, rng)
+    bad = _some([e for e in examples if e.faulty and e.mask() is not None], BAD_PATCHES, rng)
+    chosen = [*good, *bad]
+    patches = [crop_at(e.image(), *_centre(e, rng)) for e in chosen]
+    return Library(
+        sources=tuple(e.id for e in chosen),
+        labels=tuple(e.label for e in chosen),
+        patches=_stack(
+            [torch.from_numpy(as_bytes(p)) for p in patches], (0, PATCH_PX, PATCH_PX, 3)
+        ),
+        embeddings=_stack([embed(p).half() for p in patches], (0, 1)),
+    )
+
+
+def crop_at(image: Image, row_px: float, column_px: float, size_px: int = PATCH_PX) -> Image:
+    """Return the unscaled square crop around a pixel, mirrored beyond the border."""
+    half = size_px // 2
+    padded = np.pad(image, ((half, half), (half, half), (0, 0)), mode="symmetric")
+    top = int(np.clip(round(row_px), 0, image.shape[0] - 1))
+    left = int(np.clip(round(column_px), 0, image.shape[1] - 1))
+    return padded[top : top + size_px, left : left + size_px]
+
+
+def embed(patch: Image) -> Tensor:
+    """Return the unit-length mean and spread of a patch's trunk features, shape (feature,)."""
+    from lineside.parts.models.backbone import cells
+
+    features = cells(patch).flatten(0, 1)
+    summary = torch.cat([features.mean(0), features.std(0)])
+    return summary / summary.norm().clamp_min(1e-6)
+
+
+def as_bytes(image: Image) -> NDArray[np.uint8]:
+    """Return an image as uint8 RGB."""
+    rgb = np.broadcast_to(image, (*image.shape[:2], 3))
+    return (np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _centre(example: Example, rng: np.random.Generator) -> tuple[float, float]:
+    mask = example.mask() if example.faulty else None
+    if mask is not None and mask.any():
+        rows, columns = np.nonzero(mask)
+        middle = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
+        return float(rows[middle]), float(columns[middle])
+    height, width = example.image().shape[:2]
+    return float(rng.uniform(0, height)), float(rng.uniform(0, width))
+
+
+def _some(examples: list[Example], count: int, rng: np.random.Generator) -> list[Example]:
+    if len(examples) <= count:
+        return examples
+    return [examples[i] for i in sorted(rng.choice(len(examples), count, replace=False))]
+
+
+def _stack(rows: list[Tensor], empty: tuple[int, ...]) -> Tensor:
+    if rows:
+        return torch.stack(rows)
+    return torch.zeros(empty, dtype=torch.uint8 if len(empty) == 4 else torch.float16)

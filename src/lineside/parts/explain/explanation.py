@@ -1,0 +1,164 @@
+"""Why: a sentence, then pictures - map on the fixed scale, network responses, known neighbours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lineside.core.contract import Explanation, Figure
+from lineside.parts.data.images import decode
+from lineside.parts.data.items import PartImage
+from lineside.parts.explain.exemplars import Neighbour, crop_at
+from lineside.parts.explain.overlays import (
+    DISPLAY_PX,
+    Finding,
+    contact_sheet,
+    encode_jpeg,
+    encode_png,
+    findings,
+    overlay,
+    side_by_side,
+    signed_map,
+    thumbnail,
+)
+from lineside.parts.model import PartsModel, Source, part_of
+from lineside.parts.models.detector import Image, Reading
+from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
+
+
+def explain(model: PartsModel, source: Source) -> Explanation:
+    """Say what the model saw in one image, with map, findings and known neighbours.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    return explain_with_cnn(model, source, None)
+
+
+def explain_with_cnn(model: PartsModel, source: Source, cnn: PartsModel | None) -> Explanation:
+    """Say what the model saw; a patch CNN of the same run adds its responses.
+
+    Args:
+        model: Judges the image.
+        source: The image.
+        cnn: A `PartsModel` of the patch CNN, or None.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    path = source.path if isinstance(source, PartImage) else Path(source)
+    image = decode(path)
+    reading = model.read(image)
+    found = spots(model, image, reading)
+    unusual = model.health.check(image).findings if model.health else ()
+    score, verdict = model.decide([reading.score], usual=not unusual)
+    shown = thumbnail(image, DISPLAY_PX)
+    figures = [
+        Figure(
+            title="Where",
+            image=encode_jpeg(side_by_side([shown, overlay_pixels(model, image, reading.map)])),
+            mime="image/jpeg",
+            caption="Left the picture, right the anomaly map on the scale of all pictures; "
+            "contours are drawn where good pictures stay below.",
+            wide=True,
+        ),
+        *neighbours(model, image, reading),
+    ]
+    if cnn is not None and isinstance(cnn.detector, PatchCNN):
+        figures.append(responses(cnn.detector, image))
+    return Explanation(
+        item=path.name,
+        text=sentence(path.name, verdict, score, model.threshold, found),
+        figures=tuple(figures),
+        facts={
+            "part": part_of(source, model.settings.part_pattern),
+            "score": f"{reading.score:.3f}",
+            "threshold": f"{model.threshold:.3f}",
+            **{share: f"{value:.3f}" for share, value in reading.parts.items()},
+            **({"picture": "; ".join(unusual)} if unusual else {}),
+        },
+    )
+
+
+def sentence(name: str, verdict: str, score: float, threshold: float, found: list[Finding]) -> str:
+    """Return the verdict in words."""
+    where = "no region stands out on its own"
+    if found:
+        first = found[0]
+        size = f"{first.area_px:.0f} px" if first.area_mm2 is None else f"{first.area_mm2:.2f} mm²"
+        column, row = first.centroid
+        many = "1 region stands" if len(found) == 1 else f"{len(found)} regions stand"
+        where = f"{many} out, the strongest of {size} at row {row:.0f}, column {column:.0f}"
+    side = "not below" if score >= threshold else "below"
+    return (
+        f"{name}: {verdict}. Its score {score:.3f} is {side} the threshold {threshold:.3f}; "
+        f"{where}."
+    )
+
+
+def spots(model: PartsModel, image: Image, reading: Reading) -> list[Finding]:
+    """Return regions of an image above the map threshold, strongest first."""
+    shape = (image.shape[0], image.shape[1])
+    scale = model.settings.px_per_mm or None
+    return list(findings(reading.map, shape, model.scale.threshold, scale))
+
+
+def overlay_pixels(
+    model: PartsModel,
+    image: Image,
+    local: NDArray[np.float32],
+    mask: NDArray[np.bool_] | None = None,
+) -> NDArray[np.uint8]:
+    """Return the picture under its anomaly map, on the model's fixed scale."""
+    scale = model.scale
+    return overlay(image, local, scale.threshold, scale.high, mask, scale_min=scale.low)
+
+
+def overlay_of(model: PartsModel, image: Image, local: NDArray[np.float32]) -> bytes:
+    """Return the overlay as a PNG."""
+    return encode_png(overlay_pixels(model, image, local))
+
+
+def neighbours(model: PartsModel, image: Image, reading: Reading) -> list[Figure]:
+    """Return the strongest patch beside the known good and bad patches that are most like it."""
+    rows, columns = reading.map.shape
+    row, column = np.unravel_index(int(reading.map.argmax()), reading.map.shape)
+    height, width = image.shape[:2]
+    patch = crop_at(image, (row + 0.5) * height / rows, (column + 0.5) * width / columns)
+    figures = []
+    for faulty, word in ((False, "good"), (True, "faulty")):
+        found = model.library.nearest(patch, faulty=faulty)
+        if found:
+            figures.append(_sheet(patch, found, word))
+    return figures
+
+
+def _sheet(patch: Image, found: list[Neighbour], word: str) -> Figure:
+    tiles: list[Image | NDArray[np.uint8]] = [patch, *(n.patch for n in found)]
+    names = [f"{Path(n.source).name} ({n.label}, {n.similarity:.2f})" for n in found]
+    return Figure(
+        title=f"Most alike among known {word} patches",
+        image=encode_png(contact_sheet(tiles, columns=len(tiles), cell_px=96)),
+        caption=f"First this picture's strongest patch, then {', '.join(names)}; "
+        "the number is the cosine of their features.",
+    )
+
+
+def responses(cnn: PatchCNN, image: Image) -> Figure:
+    """Return guided backprop and Grad-CAM of the patch CNN's strongest crop."""
+    told = cnn.explain_crop(image)
+    tiles: list[Image | NDArray[np.uint8]] = [
+        told.crop,
+        signed_map(told.guided),
+        signed_map(told.cam),
+    ]
+    return Figure(
+        title="Patch CNN: guided backprop and Grad-CAM",
+        image=encode_png(contact_sheet(tiles, columns=3, cell_px=128)),
+        caption=f"The strongest crop, network output {told.probability:.3f}; guided backprop; "
+        f"Grad-CAM. Their rank correlation with maps of random weights is "
+        f"{told.guided_agreement:.2f} and {told.cam_agreement:.2f}: the nearer to 1, the less a "
+        "map says about what was learned.",
+    )

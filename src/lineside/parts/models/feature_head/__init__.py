@@ -1,0 +1,1 @@
+"""The default method: a one-class model of good images and a head for labelled defects."""

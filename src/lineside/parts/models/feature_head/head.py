@@ -1,0 +1,339 @@
+"""The cell head: small networks that learn labelled defects from frozen features of 8-px cells.
+
+Several members are trained side by side in one matrix product. The mean of those that see
+everything is the head; further members, one per inner fold, do not see the good parts of their
+fold, so their outputs there are honest and set constants ("cross-fitting", Chernozhukov et al.
+2018). The head itself is never cross-fitted: the variety of good parts is what it needs most.
+Strong Gaussian noise on standardised inputs (Bishop 1995: equivalent to Tikhonov regularisation)
+makes up for the few defective parts.
+
+Shapes: inputs (cell, feature); logits (cell, member).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lineside.core.training.recorder import Recorder
+from lineside.parts.data.items import GOOD
+from lineside.parts.models.feature_head.cell_sampling import (
+    BAG_CELLS,
+    UNKNOWN,
+    Cells,
+    image_weights,
+)
+
+WHOLE = 2
+"""Members of the head."""
+FOLDS = 3
+"""Inner folds that set its constants."""
+TOP_CELLS = 5
+"""The head's evidence for an image is the mean logit of so many cells."""
+CLIP = 8.0
+"""Standardised inputs are limited to this."""
+
+
+class CellNetwork(nn.Module):
+    """Perceptrons with one hidden layer, side by side: (cell, feature) -> (cell, member) logits."""
+
+    def __init__(self, inputs: int, members: int, hidden: int) -> None:
+        super().__init__()
+        self.members, self.hidden = members, hidden
+        self.first = nn.Parameter(torch.zeros(members * hidden, inputs))
+        self.first_bias = nn.Parameter(torch.zeros(members * hidden))
+        self.second = nn.Parameter(torch.zeros(members, hidden))
+        self.second_bias = nn.Parameter(torch.zeros(members))
+
+    def initialise(self, generator: torch.Generator) -> CellNetwork:
+        """Draw the weights (uniform, 1 / sqrt(fan-in)) and return the network itself."""
+        with torch.no_grad():
+            for weight, fan_in in (
+                (self.first, self.first.shape[1]),
+                (self.first_bias, self.first.shape[1]),
+                (self.second, self.hidden),
+            ):
+                bound = 1 / math.sqrt(fan_in)
+                weight.uniform_(-bound, bound, generator=generator)
+        return self
+
+    def some(self, first: int, last: int) -> CellNetwork:
+        """Return members first ... last - 1 as a frozen network of their own."""
+        inputs, hidden = self.first.shape[1], self.hidden
+        part = CellNetwork(inputs, last - first, hidden)
+        rows = slice(first * hidden, last * hidden)
+        with torch.no_grad():
+            part.first.copy_(self.first[rows])
+            part.first_bias.copy_(self.first_bias[rows])
+            part.second.copy_(self.second[first:last])
+            part.second_bias.copy_(self.second_bias[first:last])
+        return part.eval().requires_grad_(False)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Map (cell, feature) to (cell, member); `keep` is a dropout mask (cell, hidden unit)."""
+        h = F.relu(F.linear(x, self.first, self.first_bias))
+        if keep is not None:
+            h = h * keep
+        return (h.view(-1, self.members, self.hidden) * self.second).sum(2) + self.second_bias
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingCells:
+    """The cells of all training images in one piece.
+
+    Attributes:
+        inputs: Standardised, shape (cell, feature), float32.
+        target: 0, 1 or `UNKNOWN`, shape (cell,).
+        weight: Weight of the cell for each member, 0 where held out; shape (cell, member).
+        image: Number of the image each cell belongs to, shape (cell,).
+    """
+
+    inputs: Tensor
+    target: Tensor
+    weight: Tensor
+    image: Tensor
+
+
+def train_network(
+    cells: TrainingCells,
+    *,
+    generator: torch.Generator,
+    hidden: int = 128,
+    epochs: int = 12,
+    least_steps: int = 500,
+    most_steps: int = 3000,
+    batch: int = 512,
+    rate: float = 4e-3,
+    decay: float = 1e-2,
+    noise: float = 2.0,
+    dropout: float = 0.2,
+    start: CellNetwork | None = None,
+    log: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> CellNetwork:
+    """Train all members at once: AdamW, one-cycle schedule (Smith & Topin 2019), input noise.
+
+    Args:
+        cells: What to learn.
+        generator: All randomness.
+        hidden: Hidden units per member.
+        epochs: Passes over the cells, but at least `least_steps` and at most `most_steps` batches.
+        least_steps: For small sets.
+        most_steps: For large ones.
+        batch: Cells per step.
+        rate: Peak learning rate.
+        decay: Weight decay.
+        noise: Standard deviation of the noise on standardised inputs.
+        dropout: Share of hidden units dropped.
+        start: Continue from this network instead of a random one (it is not changed).
+        log: Receives the recorder's rows.
+    """
+    network = _started(cells, hidden, generator, start)
+    (count, members), batch = cells.weight.shape, min(batch, len(cells.weight))
+    steps = int(np.clip(epochs * count // batch, least_steps, most_steps))
+    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
+    recorder = Recorder(network, optimiser, log)
+    draw = _Draw(generator, noise, dropout)
+    weight, order = cells.weight.clone(), torch.randperm(count, generator=generator)
+    known = cells.target.clamp(min=0) + (cells.target == UNKNOWN).float()
+    for step in range(steps):
+        recorder.start(step)
+        if step >= steps // 3 and step % max(1, steps // 8) == 0:
+            _rank_bags(cells, weight, network)
+        if step * batch % count + batch > count:
+            order = torch.randperm(count, generator=generator)
+        rows = _batch_rows(order, step * batch % count, batch)
+        x = draw.noisy(cells.inputs[rows])
+        recorder.loaded()
+        kept = draw.keep(batch, members * hidden)
+        loss = _loss(network(x, kept), known[rows], weight[rows])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        recorder.before_update()
+        optimiser.step()
+        recorder.finish({"loss": loss})
+        schedule.step()
+    recorder.flush()
+    return network.eval()
+
+
+def _batch_rows(order: Tensor, at: int, batch: int) -> Tensor:
+    """The rows of a batch; at the end of a pass the first ones of the next order."""
+    return order[at : at + batch] if at + batch <= len(order) else order[:batch]
+
+
+def _started(
+    cells: TrainingCells, hidden: int, generator: torch.Generator, start: CellNetwork | None
+) -> CellNetwork:
+    """Return a network of random weights, or a copy of `start`."""
+    network = CellNetwork(cells.inputs.shape[1], cells.weight.shape[1], hidden)
+    if start is None:
+        return network.initialise(generator)
+    network.load_state_dict(start.state_dict())
+    return network
+
+
+def _loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Return the sum over members of the weighted mean binary cross-entropy."""
+    each = F.binary_cross_entropy_with_logits(
+        logits, target[:, None].expand_as(logits), reduction="none"
+    )
+    return ((each * weight).sum(0) / weight.sum(0).clamp(min=1e-6)).sum()
+
+
+class _Draw:
+    """Noise and dropout masks cut from a pool drawn once: drawing anew would cost half the time."""
+
+    def __init__(self, generator: torch.Generator, noise: float, dropout: float) -> None:
+        self.generator = generator
+        self.normal = torch.randn(1 << 21, generator=generator) * noise
+        kept = torch.rand(1 << 21, generator=generator) >= dropout
+        self.mask = kept.float() / (1 - dropout)
+
+    def noisy(self, x: Tensor) -> Tensor:
+        return x + self._cut(self.normal, x.shape[0], x.shape[1])
+
+    def keep(self, rows: int, columns: int) -> Tensor:
+        return self._cut(self.mask, rows, columns)
+
+    def _cut(self, pool: Tensor, rows: int, columns: int) -> Tensor:
+        size = rows * columns
+        repeats = -(-size // (len(pool) // 2))
+        if repeats > 1:
+            pool = pool.repeat(repeats)
+        at = int(torch.randint(0, len(pool) - size + 1, (1,), generator=self.generator))
+        return pool[at : at + size].view(rows, columns)
+
+
+@torch.no_grad()
+def _rank_bags(cells: TrainingCells, weight: Tensor, network: CellNetwork) -> None:
+    """Give the weight of every bag to the cells that each member finds most defective now."""
+    rows = torch.nonzero(cells.target == UNKNOWN)[:, 0]
+    if len(rows) == 0:
+        return
+    logits = network(cells.inputs[rows])
+    image = cells.image[rows]
+    for number in image.unique():
+        mine = rows[image == number]
+        best = logits[image == number].topk(min(BAG_CELLS, len(mine)), dim=0).indices
+        allowed = (weight[mine].amax(0) > 0).float()
+        weight[mine] = torch.zeros(len(mine), weight.shape[1]).scatter_(
+            0, best, allowed.expand(best.shape[0], -1) / math.sqrt(best.shape[0])
+        )
+
+
+def standardisation(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and scale of each feature, shape (feature,), of cells (cell, feature)."""
+    values = inputs.float()
+    return values.mean(0), values.std(0) + 1e-3
+
+
+def assemble(
+    cells: Sequence[Cells], whole: int, folds: int
+) -> tuple[TrainingCells, Tensor, Tensor]:
+    """Standardise and join the cells of all images and say which member sees what.
+
+    The first `whole` members see everything. Of the `folds` members after them, member m does not
+    see the good images of inner fold m; defective images are hidden from none.
+
+    Returns:
+        The cells, and the mean and scale of each feature, shape (feature,).
+    """
+    inputs = torch.from_numpy(np.concatenate([c.inputs for c in cells])).float()
+    centre, scale = standardisation(inputs)
+    inputs = ((inputs - centre) / scale).clamp_(-CLIP, CLIP)
+    sizes = [len(c.target) for c in cells]
+    weight = np.concatenate([image_weights(c.target, c.suspicion) for c in cells])
+    fold = torch.from_numpy(np.repeat([c.fold if c.kind == GOOD else -1 for c in cells], sizes))
+    return (
+        TrainingCells(
+            inputs=inputs,
+            target=torch.from_numpy(np.concatenate([c.target for c in cells])),
+            weight=torch.from_numpy(weight)[:, None] * seen_by(fold, whole, folds),
+            image=torch.from_numpy(np.repeat(np.arange(len(cells)), sizes)),
+        ),
+        centre,
+        scale,
+    )
+
+
+def seen_by(fold: Tensor, whole: int, folds: int) -> Tensor:
+    """Return 1 where a member sees a cell and 0 where not, shape (cell, whole + folds)."""
+    held_out = fold.long()[:, None] == torch.arange(folds)
+    return torch.cat([torch.ones(len(fold), whole), (~held_out).float()], 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A trained head, ready to score cells.
+
+    Attributes:
+        network: The members.
+        centre: Mean of each feature, shape (feature,).
+        scale: Standard deviation of each feature, shape (feature,).
+    """
+
+    network: CellNetwork
+    centre: Tensor
+    scale: Tensor
+
+    @torch.inference_mode()
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Return each member's logits, shape (cell, member), of cells (cell, feature)."""
+        x = ((inputs.float() - self.centre) / self.scale).clamp_(-CLIP, CLIP)
+        return self.network(x)
+
+    def spec(self) -> dict[str, int]:
+        """Return the sizes."""
+        network = self.network
+        return {
+            "inputs": network.first.shape[1],
+            "members": network.members,
+            "hidden": network.hidden,
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return weights and standardisation."""
+        weights = {f"network.{k}": v.detach() for k, v in self.network.state_dict().items()}
+        return {**weights, "centre": self.centre, "scale": self.scale}
+
+
+def load_head(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Head:
+    """Rebuild a head from `Head.spec` and `Head.tensors`."""
+    network = CellNetwork(spec["inputs"], spec["members"], spec["hidden"])
+    name = "network."
+    network.load_state_dict({k[len(name) :]: v for k, v in tensors.items() if k.startswith(name)})
+    return Head(
+        network=network.eval().requires_grad_(False),
+        centre=tensors["centre"],
+        scale=tensors["scale"],
+    )
+
+
+def fit_head(
+    cells: Sequence[Cells], *, whole: int, folds: int, generator: torch.Generator, **settings: Any
+) -> tuple[Head, Head]:
+    """Train a head, and beside it members that are only there to set constants.
+
+    Args:
+        cells: Training cells of every image.
+        whole: Members of the head; they see everything.
+        folds: Inner folds; one more member each that does not see the fold's good images.
+        generator: All randomness.
+        settings: Keywords of `train_network`.
+
+    Returns:
+        The head, and one whose member m judges good images of fold m unseen.
+    """
+    joined, centre, scale = assemble(cells, whole, folds)
+    network = train_network(joined, generator=generator, **settings)
+    both = network.some(0, whole), network.some(whole, whole + folds)
+    head, judge = (Head(network=part, centre=centre, scale=scale) for part in both)
+    return head, judge

@@ -1,0 +1,1 @@
+"""Patch CNN: VGG19 on fixed-size, unscaled crops."""

@@ -1,0 +1,307 @@
+"""Training a patch network on crops: shared by the VGG from scratch and the ImageNet trunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
+from torch import Tensor, nn
+
+from lineside.core.errors import UserError
+from lineside.core.run.folder import rng_of
+from lineside.core.training.loop import Progress, Trained, Training, train
+from lineside.core.training.recorder import Recorder
+from lineside.parts.models.crops import (
+    CropBatch,
+    CropPool,
+    crop_pool,
+    draw_batch,
+    fixed_batch,
+    varied,
+)
+from lineside.parts.models.detector import Example
+from lineside.parts.models.patch_cnn.crop_descriptors import look_at_crop
+from lineside.parts.models.patch_cnn.losses import balanced_bce, positive_weight
+
+Standardise = Callable[[NDArray[np.float32]], Tensor]
+"""Takes crops (crop, channel, height, width) with values 0..1 to a network's input."""
+
+_EVALUATION_BATCH = 32
+_EVALUATION_DEFECTS = 40
+_LABEL_CROPS = 3
+"""Crops of a picture that its label is judged by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a patch network is trained.
+
+    Attributes:
+        steps: Updates.
+        batch: Crops per update.
+        good_per_defect: Good crops for each defect crop; about 9 in the original work, but on
+            few updates 3 learn faster.
+        learning_rate: Peak of the one-cycle schedule (AdamW).
+        weight_decay: Of AdamW.
+        crops_per_image: Crops kept in memory of each picture.
+        pool_bytes: Bound of the crops' memory.
+        bag_crops: Crops drawn of a picture of which only the label is known.
+        top_crops: Such a bag's logit is the mean of this many strongest crops.
+        validations: How often the validation crops are looked at.
+        keep_best: Keep the weights of the best validation average precision, not the last.
+    """
+
+    steps: int = 600
+    batch: int = 32
+    good_per_defect: int = 3
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    crops_per_image: int = 48
+    pool_bytes: int = 256_000_000
+    bag_crops: int = 8
+    top_crops: int = 2
+    validations: int = 10
+    keep_best: bool = False
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a fit reports to and is steered by."""
+
+    log: Callable[[dict[str, Any]], None] = lambda row: None
+    progress: Callable[[Progress], None] = lambda progress: None
+    stop: Callable[[], bool] = lambda: False
+    checkpoint: Path | None = None
+    snapshots: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropData:
+    """Training crops, and the fixed crops that are evaluated (None without validation parts)."""
+
+    pool: CropPool
+    train: CropBatch
+    validation: CropBatch | None
+    mean: float
+    spread: float
+
+    @property
+    def channels(self) -> int:
+        """1 grey or 3 RGB."""
+        return int(self.pool.pixels.shape[1])
+
+
+def crop_data(
+    train_set: Sequence[Example],
+    validation_set: Sequence[Example],
+    *,
+    crop_px: int,
+    recipe: Recipe,
+    rng: np.random.Generator,
+    channels: int | None = None,
+) -> CropData:
+    """Cut all crops of a training; `channels` is that of the first picture unless given.
+
+    Raises:
+        UserError: if there is no good or no defective training image.
+    """
+    faulty = sum(example.faulty for example in train_set)
+    if not 0 < faulty < len(train_set):
+        raise UserError(
+            f"the patch CNN needs good and defective images, got {len(train_set) - faulty} good "
+            f"and {faulty} defective",
+            "use the methods that learn from good images only",
+        )
+    train_rng, validation_rng, fixed_rng = rng.spawn(3)
+
+    def cut(
+        examples: Sequence[Example], rng: np.random.Generator, channels: int | None
+    ) -> CropPool:
+        return crop_pool(
+            examples,
+            crop_px=crop_px,
+            rng=rng,
+            crops_per_image=recipe.crops_per_image,
+            pool_bytes=recipe.pool_bytes,
+            channels=channels,
+        )
+
+    pool = cut(train_set, train_rng, channels)
+    validation = None
+    if any(e.faulty for e in validation_set) and not all(e.faulty for e in validation_set):
+        held_out = cut(validation_set, validation_rng, pool.pixels.shape[1])
+        validation = _fixed(held_out, recipe, fixed_rng)
+    sample = pool.pixels[:: max(1, len(pool.pixels) // 2000)].astype(np.float32)
+    return CropData(
+        pool=pool,
+        train=_fixed(pool, recipe, fixed_rng),
+        validation=validation,
+        mean=float(sample.mean()),
+        spread=float(sample.std()) or 1.0,
+    )
+
+
+def train_on_crops(
+    network: nn.Module,
+    data: CropData,
+    standardise: Standardise,
+    recipe: Recipe,
+    rng: np.random.Generator,
+    around: Surroundings,
+) -> Trained:
+    """Train a network of one logit per crop in place.
+
+    Args:
+        network: Takes (crop, channel, height, width) to logits (crop,).
+        data: What it learns from and is validated on.
+        standardise: Takes crops with values 0..1 to the network's input.
+        recipe: Steps, batch and so on.
+        rng: Random stream of batches, augmentation and dropout.
+        around: Log, progress, stop and checkpoint.
+    """
+    rate = recipe.learning_rate
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=recipe.weight_decay)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, total_steps=recipe.steps + 1, pct_start=0.2, cycle_momentum=False
+    )
+
+    def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+        pixels, bag, labels = batch
+        pooled = pool_bags(model(pixels), bag, recipe.top_crops)
+        return balanced_bce(pooled, labels, positive_weight(labels))
+
+    def validate() -> Mapping[str, float]:
+        assert data.validation is not None
+        return evaluate(network, data.validation, standardise, recipe.top_crops)
+
+    validated = data.validation is not None
+    return train(
+        Training(
+            network=network,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            draw=_drawer(data.pool, standardise, recipe),
+            loss=loss,
+            steps=recipe.steps,
+            rng=rng,
+            validate=validate if validated else None,
+            validate_every=max(1, recipe.steps // recipe.validations),
+            labels=partial(_judge_labels, pool=data.pool),
+            keep="ap" if recipe.keep_best and validated else None,
+        ),
+        log=around.log,
+        progress=around.progress,
+        stop=around.stop,
+        checkpoint=around.checkpoint,
+        snapshots=around.snapshots,
+    )
+
+
+def _judge_labels(recorder: Recorder, *, pool: CropPool) -> None:
+    """Let the recorder look for labels that contradict their neighbours, on crops with a mask."""
+    rng = rng_of(0, "labels")  # a stream of its own: judging labels changes no training
+    chosen: list[int] = []
+    for places in (pool.good, np.concatenate([np.zeros(0, np.int64), *pool.defect])):
+        seen: dict[str, int] = {}
+        for place in rng.permutation(places).tolist():
+            source = str(pool.source[place])
+            if seen.get(source, 0) < _LABEL_CROPS:
+                seen[source] = seen.get(source, 0) + 1
+                chosen.append(place)
+    faulty = np.isin(chosen, np.concatenate([np.zeros(0, np.int64), *pool.defect]))
+    if not faulty.any() or faulty.all():
+        return
+    looks = [look_at_crop(pool.pixels[place].mean(0).astype(np.float32)) for place in chosen]
+    parts = pool.part[chosen].tolist()
+    # A faulty picture gives good crops too, far from its mask: they are items of their own.
+    ids = [
+        f"{pool.source[place]} ({'defect' if bad else 'good'} crop)"
+        for place, bad in zip(chosen, faulty, strict=True)
+    ]
+    recorder.labels(ids, np.stack(looks), faulty.tolist(), parts, rng)
+
+
+def _drawer(
+    pool: CropPool, standardise: Standardise, recipe: Recipe
+) -> Callable[[np.random.Generator], tuple[Tensor, ...]]:
+    """The function that draws one augmented training batch: input, bag, labels."""
+
+    def draw(rng: np.random.Generator) -> tuple[Tensor, ...]:
+        batch = draw_batch(
+            pool,
+            crops=recipe.batch,
+            good_per_defect=recipe.good_per_defect,
+            bag_crops=recipe.bag_crops,
+            rng=rng,
+        )
+        pixels = standardise(varied(batch.pixels, rng))
+        return pixels, torch.from_numpy(batch.bag), torch.from_numpy(batch.labels)
+
+    return draw
+
+
+def evaluate(
+    network: nn.Module,
+    batch: CropBatch,
+    standardise: Standardise,
+    top_crops: int,
+) -> dict[str, float]:
+    """Return balanced loss and average precision of fixed crops; the network is in eval mode."""
+    logits = crop_logits(network, batch.pixels, standardise)
+    pooled = pool_bags(torch.from_numpy(logits), torch.from_numpy(batch.bag), top_crops)
+    labels = torch.from_numpy(batch.labels)
+    return {
+        "loss": float(balanced_bce(pooled, labels, positive_weight(labels))),
+        "ap": float(average_precision_score(batch.labels, pooled.numpy())),
+    }
+
+
+def crop_logits(
+    network: nn.Module,
+    pixels: NDArray[np.float32],
+    standardise: Standardise,
+) -> NDArray[np.float32]:
+    """Return logits of crops in fixed, padded batches: a crop's logit never depends on others."""
+    device = next(network.parameters()).device
+    found = [np.zeros(0, dtype=np.float32)]
+    for first in range(0, len(pixels), _EVALUATION_BATCH):
+        block = pixels[first : first + _EVALUATION_BATCH]
+        filled = np.zeros((_EVALUATION_BATCH, *pixels.shape[1:]), dtype=np.float32)
+        filled[: len(block)] = block
+        with torch.inference_mode():
+            logits = network(standardise(filled).to(device))
+        found.append(logits[: len(block)].cpu().numpy())
+    return np.concatenate(found)
+
+
+def pool_bags(logits: Tensor, bag: Tensor, top_crops: int) -> Tensor:
+    """Return one logit per bag: the mean of its strongest crops, shape (bag,).
+
+    Args:
+        logits: Shape (crop,).
+        bag: Index of each crop's bag, ascending, shape (crop,).
+        top_crops: How many crops of a bag count.
+    """
+    sizes = torch.bincount(bag).tolist()
+    if len(sizes) == len(logits):
+        return logits
+    parts = torch.split(logits, sizes)
+    return torch.stack([part.topk(min(top_crops, len(part))).values.mean() for part in parts])
+
+
+def _fixed(pool: CropPool, recipe: Recipe, rng: np.random.Generator) -> CropBatch:
+    return fixed_batch(
+        pool,
+        per_image=2,
+        good_per_defect=recipe.good_per_defect,
+        bag_crops=2 * recipe.bag_crops,
+        rng=rng,
+        most_defects=_EVALUATION_DEFECTS,
+    )

@@ -1,0 +1,1 @@
+"""Feature memory with nearest neighbours (PatchCore, Roth et al. 2022)."""

@@ -1,0 +1,1 @@
+"""Reconstruction of good patches: convolutional autoencoder and patch PCA."""

@@ -1,0 +1,1 @@
+"""In operation: watch a folder, image quality, drift, feedback and recalibration."""

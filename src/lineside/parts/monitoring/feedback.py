@@ -1,0 +1,181 @@
+"""Teaching a model: a missed defect or a false reject makes a child, not a full retraining.
+
+The child keeps its parent's id, and its certificate is suspended: what changes scores voids a
+promise that was made about the old scores. `recalibrate_on` makes a new one on fresh parts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lineside.core.contract import Refusal
+from lineside.core.errors import UserError
+from lineside.core.run.files import read_json, write_json
+from lineside.core.run.folder import rng_of
+from lineside.core.run.model_store import load_model, model_folder, save_model, save_operating
+from lineside.core.run.tables import (
+    FITTED_ROLES,
+    familiar,
+    read_used,
+    refuse_known,
+    used_rows,
+    used_text,
+    write_text,
+)
+from lineside.parts.application import APPLICATION
+from lineside.parts.config import Config
+from lineside.parts.data.images import digest, load_example
+from lineside.parts.data.items import GOOD, PartImage
+from lineside.parts.data.reading import read_items
+from lineside.parts.model import PartsModel, as_stored, part_of
+from lineside.parts.outcomes import calibrate, outcomes
+from lineside.parts.serving import find_files
+
+REASON = "taught by feedback; recalibrate on fresh labelled parts"
+
+
+def teach(
+    model: Path,
+    missed: Sequence[Path],
+    false_rejects: Sequence[Path],
+    kind: str = "defect",
+    part_pattern: str = "",
+) -> list[str]:
+    """Make a child model from wrongly judged images and return what changed, in lines.
+
+    Args:
+        model: A run or a model folder.
+        missed: Images of faulty parts that were accepted (the image label is enough), or folders.
+        false_rejects: Images of good parts that were rejected, or folders.
+        kind: What the missed defect is called.
+        part_pattern: Finds the part in a file name; the model's own pattern if empty.
+
+    Raises:
+        UserError: if no image is given, one cannot be read, or the method cannot be taught.
+    """
+    if not missed and not false_rejects:
+        raise UserError("nothing to learn from", "give --missed FILES or --false-reject FILES")
+    folder = model_folder(model)
+    loaded: PartsModel = load_model(folder, APPLICATION)
+    parent = loaded.with_pattern(part_pattern)
+    if not hasattr(parent.detector, "teach"):
+        raise UserError(f"{parent.method} cannot be taught", "train with the detector method")
+    items = _items(missed, kind, parent) + _items(false_rejects, GOOD, parent)
+    _check_apart(items)
+    examples = [load_example(item) for item in items]
+    before = [parent.read(example.image()).score for example in examples]
+    detector: Any = parent.detector
+    learned = detector.teach(examples, rng=rng_of(0, parent.identity))
+    stored = as_stored(parent.method, learned)
+    child = dataclasses.replace(loaded, detector=stored).suspend(REASON)
+    after = [child.read(example.image()).score for example in examples]
+    home, identity = _save(folder, parent, child, items)
+    lines = [
+        f"{item.path}: score {old:.3f} ({parent.decide([old])[1]}) -> "
+        f"{new:.3f} ({child.decide([new])[1]})"
+        for item, old, new in zip(items, before, after, strict=True)
+    ]
+    lines.append(f"child model {identity} of {parent.identity} in {home}")
+    lines.append(f"certificate suspended: {REASON}")
+    return lines
+
+
+def recalibrate_on(
+    model: Path, data: Path, wishes: Mapping[str, Any]
+) -> tuple[list[str], list[Refusal]]:
+    """Set a stored model's operating point on labelled parts that it was not fitted on.
+
+    Args:
+        model: A run or a model folder.
+        data: Labelled pictures, as for a training.
+        wishes: Settings that differ from those of the training.
+
+    Returns:
+        Lines that say what holds now, and the pictures that could not be read.
+
+    Raises:
+        UserError: if some of the images were used to fit or teach the model.
+    """
+    folder = model_folder(model)
+    fitted: PartsModel = load_model(folder, APPLICATION)
+    config = _config(folder, fitted, wishes)
+    found = read_items(data, config)
+    items = [entry for entry in found if isinstance(entry, PartImage)]
+    refuse_known(items, folder, FITTED_ROLES)
+    calibrated = calibrate(fitted, outcomes(fitted, items), config)
+    taught = [row for row in read_used(folder) if row[-1] != "calibration"]
+    write_text(folder / "used.csv", used_text([*taught, *used_rows(items, "calibration")]))
+    save_operating(folder, calibrated.operating_block())
+    lines = [f"{folder}: {calibrated.certificate}"]
+    if note := familiar(items, folder):
+        lines.append(f"note: {note}")
+    return lines, [entry for entry in found if isinstance(entry, Refusal)]
+
+
+def _config(folder: Path, model: PartsModel, wishes: Mapping[str, Any]) -> Config:
+    """Return the settings of the model's run, but for the wishes; views combine as they did."""
+    described = folder.parent.parent / "config.json"
+    stored = read_json(described).get("config", {}) if described.exists() else {}
+    known = {field.name for field in dataclasses.fields(Config)}
+    kept = {key: value for key, value in stored.items() if key in known and key != "methods"}
+    settings = {"view_rule": model.settings.view_rule, "part_pattern": model.settings.part_pattern}
+    return Config(**{**kept, **settings, **wishes})
+
+
+def _items(paths: Sequence[Path], label: str, model: PartsModel) -> list[PartImage]:
+    pattern = model.settings.part_pattern
+    return [
+        PartImage(id=str(path), path=path, label=label, part=part_of(path, pattern))
+        for path in map(Path, find_files(paths))
+    ]
+
+
+def _check_apart(items: Sequence[PartImage]) -> None:
+    """Refuse a picture that is called both missed and falsely rejected."""
+    labels: dict[str, str] = {}
+    for item in items:
+        if labels.setdefault(digest(item.path), item.label) != item.label:
+            raise UserError(f"{item.path} is given as missed and as false reject", "give it once")
+
+
+def _save(
+    folder: Path, parent: PartsModel, child: PartsModel, items: Sequence[PartImage]
+) -> tuple[Path, str]:
+    """Write the child beside its parent, with all that it and its parents were taught."""
+    home = _free_folder(folder)
+    used = [*read_used(folder), *used_rows(items, "taught")]
+    identity = save_model(
+        home,
+        "parts",
+        child,
+        parent=parent.identity,
+        card=_card(parent, items),
+        beside={"used.csv": used_text(used)},
+    )
+    _choose(home)
+    return home, identity
+
+
+def _free_folder(folder: Path) -> Path:
+    stem = folder.name.split("-taught")[0]
+    names = (f"{stem}-taught{number}" for number in itertools.count(1))
+    return next(folder.parent / name for name in names if not (folder.parent / name).exists())
+
+
+def _choose(home: Path) -> None:
+    """Make a model the one that its run predicts with."""
+    status = home.parent.parent / "status.json"
+    if status.exists():
+        write_json(status, {**read_json(status), "model": home.name})
+
+
+def _card(parent: PartsModel, items: Sequence[PartImage]) -> str:
+    taught = "\n".join(f"* {item.path} as {item.label}" for item in items)
+    return (
+        f"# parts: {parent.method}, taught by feedback\n\nMade from model {parent.identity}; its "
+        f"id is in model.json. It learned:\n\n{taught}\n\nCertificate suspended: {REASON}.\n"
+    )

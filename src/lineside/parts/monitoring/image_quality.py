@@ -1,0 +1,219 @@
+"""Does the camera still send what the model was calibrated on? The health of each picture.
+
+`fit_health` learns what healthy pictures look like and judges each new one. No picture is dropped:
+what cannot be measured is a finding of its own. For the scores of good parts see `drift`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from lineside.core.errors import UserError
+from lineside.parts.models.classical.descriptors import grey_of
+from lineside.parts.models.classical.registration import phase_shift, resized
+from lineside.parts.models.detector import Image
+
+TEMPLATE_PX = 96
+"""Side of the square on which the pose is measured."""
+SATURATED = 250 / 255
+SIDES: Mapping[str, Literal["both", "above"]] = {
+    "sharpness": "both",
+    "brightness": "both",
+    "saturated_share": "above",
+    "offset_px": "above",
+}
+FLOORS = {"sharpness": 0.05, "brightness": 0.01, "saturated_share": 0.002, "offset_px": 0.5}
+"""Least deviation that counts as one, so that equal calibration pictures do not make a trap."""
+MATCHING_PEAK = 8.0
+
+
+def sharpness_of(grey: NDArray[np.float32]) -> float:
+    """Log10 of the variance of the Laplacian (grey values 0..1); one unit is a factor of ten."""
+    return float(np.log10(np.var(ndimage.laplace(grey, mode="reflect")) + 1e-8))
+
+
+def brightness_of(grey: NDArray[np.float32]) -> float:
+    """Mean grey value, 0..1."""
+    return float(grey.mean())
+
+
+def saturated_share_of(grey: NDArray[np.float32]) -> float:
+    """Share of pixels at or above 250 of 255."""
+    return float((grey >= SATURATED).mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """The verdict on one picture.
+
+    Attributes:
+        measures: The measured values; empty if the picture could not be measured.
+        deviations: Distance from the median of the reference, in robust standard deviations.
+        findings: One sentence for each measure outside the limit; empty means healthy.
+    """
+
+    measures: Mapping[str, float]
+    deviations: Mapping[str, float]
+    findings: tuple[str, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """True if nothing was found."""
+        return not self.findings
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealthReference:
+    """What healthy pictures look like.
+
+    Attributes:
+        center: Median of each measure.
+        deviation: Robust standard deviation of each measure.
+        limit: Deviations beyond which a picture is unhealthy.
+        template: Mean picture for the pose, 96 x 96, 0..1; None if the parts do not lie alike.
+        count: Number of calibration pictures.
+    """
+
+    center: Mapping[str, float]
+    deviation: Mapping[str, float]
+    limit: float
+    template: NDArray[np.float32] | None
+    count: int
+
+    def check(self, image: Image) -> Health:
+        """Judge one picture. Never raises for a picture: an unmeasurable one is a finding."""
+        if image.ndim != 3 or image.size == 0 or not np.isfinite(image).all():
+            text = "the picture has no pixels or values that are not numbers"
+            return Health(measures={}, deviations={}, findings=(text,))
+        measures = _measures(grey_of(image), self.template)
+        deviations = {
+            name: (measures[name] - middle) / self.deviation[name]
+            for name, middle in self.center.items()
+        }
+        findings = tuple(
+            _sentence(name, measures[name], self.center[name], value)
+            for name, value in deviations.items()
+            if (abs(value) if SIDES[name] == "both" else value) > self.limit
+        )
+        return Health(measures=measures, deviations=deviations, findings=findings)
+
+    def spec(self) -> dict[str, Any]:
+        """Return plain JSON values; the template as base64 of 8-bit grey values."""
+        template = None
+        if self.template is not None:
+            pixels = np.round(self.template * 255).astype(np.uint8)
+            template = base64.b64encode(pixels.tobytes()).decode()
+        return {
+            "center": dict(self.center),
+            "deviation": dict(self.deviation),
+            "limit": self.limit,
+            "template": template,
+            "count": self.count,
+        }
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> HealthReference:
+        """Return the reference that `spec` was made of."""
+        fields = {key: spec[key] for key in ("center", "deviation", "limit", "count")}
+        template = None
+        if spec["template"] is not None:
+            pixels = np.frombuffer(base64.b64decode(spec["template"]), dtype=np.uint8)
+            square = pixels.reshape(TEMPLATE_PX, TEMPLATE_PX).astype(np.float32)
+            template = square / np.float32(255)
+        return cls(template=template, **fields)
+
+
+def _sentence(name: str, value: float, middle: float, deviations: float) -> str:
+    title = name.removesuffix("_px").replace("_", " ")
+    unit = " px" if name.endswith("_px") else ""
+    where = "above" if deviations > 0 else "below"
+    return (
+        f"{title} {value:.3g}{unit} is {abs(deviations):.1f} deviations {where} "
+        f"the usual {middle:.3g}{unit}"
+    )
+
+
+def _square(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    return resized(grey, TEMPLATE_PX, TEMPLATE_PX)
+
+
+def _measures(grey: NDArray[np.float32], template: NDArray[np.float32] | None) -> dict[str, float]:
+    measures = {
+        "sharpness": sharpness_of(grey),
+        "brightness": brightness_of(grey),
+        "saturated_share": saturated_share_of(grey),
+    }
+    if template is not None:
+        shift = phase_shift(template, _square(grey))
+        down = shift.down_px * grey.shape[0] / TEMPLATE_PX
+        right = shift.right_px * grey.shape[1] / TEMPLATE_PX
+        measures["offset_px"] = float(np.hypot(down, right))
+        measures["pose_match"] = shift.peak
+    return measures
+
+
+def fit_health(images: Iterable[Image], *, limit: float = 5.0) -> HealthReference:
+    """Learn what healthy pictures look like; pictures are read once and not kept.
+
+    The deviation of a measure is the larger of 1.4826 x the median absolute deviation and the
+    central 90 % range / 3.29: the second stands for pictures of several exposures. The pose is
+    watched only if most pictures match their common mean.
+
+    Args:
+        images: Calibration pictures of good parts, at least 5.
+        limit: Robust deviations beyond which a picture is unhealthy.
+
+    Raises:
+        UserError: If there are fewer than 5 measurable pictures.
+    """
+    greys = [
+        (_measures(grey_of(image), None), _square(grey_of(image)), image.shape[:2])
+        for image in images
+        if image.size and np.isfinite(image).all()
+    ]
+    if len(greys) < 5:
+        raise UserError(f"{len(greys)} pictures are too few to know healthy ones", "give 5 or more")
+    columns = {name: np.array([row[0][name] for row in greys]) for name in greys[0][0]}
+    template = np.mean([row[1] for row in greys], axis=0).astype(np.float32)
+    offsets = _offsets(template, [(row[1], row[2]) for row in greys])
+    if offsets is None:
+        template = None
+    else:
+        columns["offset_px"] = offsets
+    return HealthReference(
+        center={name: float(np.median(values)) for name, values in columns.items()},
+        deviation={name: _spread(values, FLOORS[name]) for name, values in columns.items()},
+        limit=limit,
+        template=template,
+        count=len(greys),
+    )
+
+
+def _spread(values: NDArray[np.float64], floor: float) -> float:
+    mad = 1.4826 * np.median(np.abs(values - np.median(values)))
+    low, high = np.quantile(values, [0.05, 0.95])
+    return float(max(mad, (high - low) / 3.29, floor))
+
+
+def _offsets(
+    template: NDArray[np.float32],
+    squares: Sequence[tuple[NDArray[np.float32], tuple[int, int]]],
+) -> NDArray[np.float64] | None:
+    """Offsets of pictures against the mean of the *others*; None if most do not match it."""
+    total, offsets, peaks = len(squares), [], []
+    for square, (height, width) in squares:
+        others = ((template * total - square) / (total - 1)).astype(np.float32)
+        shift = phase_shift(others, square)
+        offsets.append(
+            np.hypot(shift.down_px * height / TEMPLATE_PX, shift.right_px * width / TEMPLATE_PX)
+        )
+        peaks.append(shift.peak)
+    matched = np.median(peaks) > MATCHING_PEAK and np.median(offsets) < 0.1 * TEMPLATE_PX
+    return np.array(offsets) if matched else None

@@ -1,0 +1,114 @@
+"""From a model to outcomes, and from calibration outcomes to an operating point by part."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from lineside.core.contract import Outcome
+from lineside.core.run.files import sha256
+from lineside.core.statistics import group_scores, operating_point
+from lineside.parts.calibration import MapScale, Operating
+from lineside.parts.config import Config
+from lineside.parts.data.images import decode
+from lineside.parts.data.items import GOOD, PartImage
+from lineside.parts.model import PartsModel
+
+LOTS = "the data name lots: parts of a lot are alike, so a promise counted by part is not proven"
+CONTOUR_QUANTILE = 0.95
+"""Share of good calibration images without any contour."""
+
+
+def outcomes(model: PartsModel, items: Sequence[PartImage]) -> list[Outcome]:
+    """Judge labelled images.
+
+    Returns:
+        One outcome per item with ``score``, ``label`` (1 faulty), ``peak`` and ``middle`` of the
+        anomaly map, and ``ms``, the time it took including decoding.
+
+    Raises:
+        UserError: if an image cannot be read.
+    """
+    return [_outcome(model, item) for item in items]
+
+
+def _outcome(model: PartsModel, item: PartImage) -> Outcome:
+    start = time.perf_counter()
+    reading = model.read(decode(item.path))
+    milliseconds = 1000 * (time.perf_counter() - start)
+    return Outcome(
+        item=item.id,
+        group=item.part,
+        slices={
+            **item.slices,
+            **({"lot": item.lot} if item.lot else {}),
+            "kind": item.label if item.faulty else GOOD,
+        },
+        value={
+            "score": reading.score,
+            "label": float(item.faulty),
+            "peak": float(reading.map.max()),
+            "middle": float(np.median(reading.map)),
+            "ms": milliseconds,
+        },
+    )
+
+
+def calibrate(model: PartsModel, outcomes: Sequence[Outcome], config: Config) -> PartsModel:
+    """Return the model with thresholds for the promise of the config, by part.
+
+    Raises:
+        UserError: if there is nothing to calibrate on.
+    """
+    point = operating_point(
+        group_scores(outcomes, config.view_rule),
+        recall=1.0 - config.max_escape,
+        confidence=config.confidence,
+        review_budget=config.review_budget,
+        prevalence=config.prevalence,
+        unit="part",
+        model=model.identity,
+    )
+    if any("lot" in outcome.slices for outcome in outcomes):
+        point = point.suspend(LOTS)
+    faulty = {outcome.group for outcome in outcomes if outcome.value["label"]}
+    good = [outcome for outcome in outcomes if outcome.group not in faulty]
+    operating = Operating(
+        point=point,
+        views_per_part=len(outcomes) / len({outcome.group for outcome in outcomes}),
+        scale=map_scale(good, outcomes),
+        good_scores=tuple(part_scores(good, config.view_rule)),
+        good_view_scores=tuple(one_view(good)),
+    )
+    return dataclasses.replace(model, operating=operating)
+
+
+def part_scores(good: Sequence[Outcome], rule: str) -> list[float]:
+    """Return the score of each part as prediction joins its views: highest, or lowest."""
+    views: dict[str, list[float]] = {}
+    for outcome in good:
+        views.setdefault(outcome.group, []).append(outcome.value["score"])
+    join = max if rule == "any" else min
+    return [join(scores) for scores in views.values()]
+
+
+def one_view(good: Sequence[Outcome]) -> list[float]:
+    """Return the score of one image of each part: which one depends on its name only, by hash."""
+    chosen: dict[str, Outcome] = {}
+    for outcome in sorted(good, key=lambda o: (o.group, sha256(o.item.encode()))):
+        chosen.setdefault(outcome.group, outcome)
+    return [outcome.value["score"] for outcome in chosen.values()]
+
+
+def map_scale(good: Sequence[Outcome], everything: Sequence[Outcome]) -> MapScale:
+    """Return the one scale of all maps: from what good images show to what defects show."""
+    if not good:
+        return MapScale()
+    threshold = float(np.quantile([o.value["peak"] for o in good], CONTOUR_QUANTILE))
+    low = float(np.median([o.value["middle"] for o in good]))
+    high = float(np.quantile([o.value["peak"] for o in everything], 0.98))
+    least = threshold + max(abs(threshold - low), 1e-6)
+    return MapScale(low=low, threshold=threshold, high=max(high, least))

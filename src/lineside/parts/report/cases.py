@@ -1,0 +1,160 @@
+"""The chapters of a report that are about pictures: misses, false alarms, labelling guide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lineside.core.contract import Explanation, Figure, Outcome, Section
+from lineside.core.statistics import worst_cases
+from lineside.core.study import Study
+from lineside.parts.data.images import decode, mask_of
+from lineside.parts.data.items import PartImage
+from lineside.parts.explain.explanation import explain_with_cnn, overlay_pixels
+from lineside.parts.explain.overlays import colour_bar, contact_sheet, encode_jpeg, encode_png
+from lineside.parts.model import PartsModel
+
+WORST = 6
+EXPLAINED = 2
+TYPICAL = 8
+SHOWN_DOUBTS = 12
+
+
+def cases(study: Study) -> Section:
+    """Show worst misses and worst false alarms as pictures, the first ones explained."""
+    model: PartsModel = study.best.model
+    outcomes = study.best.outcomes["test"]
+    items = {item.id: item for item in study.split.test}
+    blocks: list[str | Figure | Explanation] = [_scale(model)]
+    for faulty, title, reading in (
+        (True, "Worst misses", "faulty parts with the lowest scores"),
+        (False, "Worst false alarms", "good parts with the highest scores"),
+    ):
+        chosen = _worst(outcomes, faulty=faulty)
+        if chosen:
+            blocks.append(_sheet(model, [items[o.item] for o in chosen], title, reading, chosen))
+    cnn = next((m.model for m in study.methods if m.name == "patch_cnn"), None)
+    told = [o for faulty in (True, False) for o in _worst(outcomes, faulty=faulty)[:EXPLAINED]]
+    blocks += [explain_with_cnn(model, items[o.item], cnn) for o in told]
+    return Section(
+        title="Cases",
+        lead=(
+            "The pictures that the model gets most wrong, in both directions. Look whether the "
+            "model errs, or the label."
+        ),
+        blocks=tuple(blocks),
+    )
+
+
+def _scale(model: PartsModel) -> Figure:
+    """Return the legend of all anomaly maps."""
+    scale = model.scale
+    return Figure(
+        title="Scale of all anomaly maps",
+        image=encode_png(colour_bar(scale.low, scale.threshold, scale.high)),
+        caption=f"From {scale.low:.2f} (half of a good picture) to {scale.high:.2f}; contours are "
+        f"drawn at {scale.threshold:.2f}, which 95 % of the good calibration pictures stay below. "
+        "A blue line is the labelled mask.",
+    )
+
+
+def _worst(outcomes: Sequence[Outcome], *, faulty: bool) -> list[Outcome]:
+    """Return the outcomes of one label that are ranked most wrongly, one per part."""
+    found = worst_cases(outcomes, count=len(outcomes))
+    return [o for o in found if bool(o.value["label"]) == faulty][:WORST]
+
+
+def _sheet(
+    model: PartsModel,
+    items: Sequence[PartImage],
+    title: str,
+    reading: str,
+    outcomes: Sequence[Outcome],
+) -> Figure:
+    tiles = []
+    for item in items:
+        image = decode(item.path)
+        mask = mask_of(item, (image.shape[0], image.shape[1])) if item.faulty else None
+        tiles.append(overlay_pixels(model, image, model.read(image).map, mask))
+    names = "; ".join(
+        f"{Path(o.item).name} ({o.slices.get('kind', '')}, {o.value['score']:.2f})"
+        for o in outcomes
+    )
+    return Figure(
+        title=title,
+        image=encode_jpeg(contact_sheet(tiles, columns=3, cell_px=300)),
+        mime="image/jpeg",
+        caption=f"Anomaly maps of {reading} (label, score), on the scale of all pictures: {names}.",
+        wide=True,
+    )
+
+
+def doubts(study: Study) -> Section:
+    """Show the pictures that the audit names: doubtful labels, disagreements, copies, oddities."""
+    items = {item.id: item for _, item in study.split.rows()}
+    blocks = []
+    for check in study.checks:
+        named = [items[name] for name in check.items if name in items][:SHOWN_DOUBTS]
+        if named and check.status in ("warn", "fail", "info"):
+            sheet = contact_sheet(
+                [decode(item.path) for item in named],
+                [item.label for item in named],
+                columns=6,
+                cell_px=120,
+            )
+            blocks.append(
+                Figure(
+                    title=check.name,
+                    image=encode_jpeg(sheet),
+                    mime="image/jpeg",
+                    caption=f"{check.evidence.rstrip('.')}. Shown with their labels: "
+                    + "; ".join(Path(item.id).name for item in named),
+                )
+            )
+    return Section(
+        title="Pictures that the audit names",
+        lead="Look at these before you trust any number: a label may be wrong, or a picture bad.",
+        blocks=tuple(blocks),
+    )
+
+
+def guide(study: Study) -> Section:
+    """Show typical and borderline pictures per label, for the people who label."""
+    model: PartsModel = study.best.model
+    outcomes = [*study.best.outcomes["calibration"], *study.best.outcomes["test"]]
+    items = {item.id: item for role, item in study.split.rows()}
+    threshold = model.threshold
+    blocks = []
+    for label in sorted({o.slices["kind"] for o in outcomes}, key=lambda k: (k != "good", k)):
+        own = [o for o in outcomes if o.slices["kind"] == label]
+        middle = float(np.median([o.value["score"] for o in own]))
+        typical = _one_per_part(sorted(own, key=lambda o: abs(o.value["score"] - middle)))
+        border = _one_per_part(sorted(own, key=lambda o: abs(o.value["score"] - threshold)))
+        for word, chosen in (("typical", typical), ("borderline", border)):
+            pictures = [decode(items[o.item].path) for o in chosen]
+            blocks.append(
+                Figure(
+                    title=f"{label}: {word}",
+                    image=encode_jpeg(contact_sheet(pictures, columns=4, cell_px=150)),
+                    mime="image/jpeg",
+                    caption="; ".join(Path(o.item).name for o in chosen),
+                )
+            )
+    return Section(
+        title="Labelling guide",
+        lead=(
+            "For the people who label: what each label usually looks like, and the pictures "
+            "closest to the threshold, which deserve a second pair of eyes. Agree on the "
+            "borderline ones before you label more."
+        ),
+        blocks=tuple(blocks),
+    )
+
+
+def _one_per_part(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    chosen: dict[str, Outcome] = {}
+    for outcome in outcomes:
+        chosen.setdefault(outcome.group, outcome)
+    return list(chosen.values())[:TYPICAL]

@@ -1,0 +1,333 @@
+"""The chapters of a `parts` report that are about decisions: promise, rates, kinds, costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lineside.core.commands import format_estimate
+from lineside.core.contract import Check, Estimate, Figure, Section, Table
+from lineside.core.report import plots
+from lineside.core.report.chapters import verdict
+from lineside.core.report.render import Block
+from lineside.core.statistics import (
+    CostCurve,
+    GroupScores,
+    KindCertificate,
+    OperatingPoint,
+    at_prevalence,
+    by_slice,
+    certify_kinds,
+    cost_curve,
+    decision_rates,
+    group_scores,
+    pr_curve,
+    proportion,
+    rate_estimates,
+    recall_statement,
+)
+from lineside.core.study import Study
+from lineside.parts.models.anogan.warnings import against_chance
+from lineside.parts.report import cases
+from lineside.parts.report.robustness import robustness
+
+REVIEW_COST = 0.2
+"""Cost of a person's look, in units of one good part rejected."""
+MOST_VALUES = 10
+RATES = {
+    "recall": "faulty parts held back (rejected or reviewed)",
+    "escape": "faulty parts that escape",
+    "overkill": "good parts rejected without a person",
+    "review_good": "good parts that a person reviews",
+    "first_pass_good": "good parts accepted at once",
+}
+
+
+def summary(study: Study) -> list[str]:
+    """Return plain-language paragraphs: what it does, the promise, fresh evidence, the rival."""
+    point = _point(study)
+    groups = _test_groups(study)
+    lines = [*_fresh_evidence(point, groups), point.message]
+    lines.append(verdict(study))
+    serious = [check for check in study.checks if check.status == "fail"]
+    if serious:
+        names = ", ".join(check.name for check in serious)
+        lines.append(f"The data audit found serious problems first: {names}.")
+    return lines
+
+
+def _fresh_evidence(point: OperatingPoint, groups: GroupScores) -> list[str]:
+    """Say what the test parts, which set nothing, show."""
+    if not len(groups.faulty):
+        return ["There are no faulty test parts, so nothing is known about missed defects."]
+    fresh = recall_statement(groups.faulty, point.threshold, point.confidence, "part")
+    missed = fresh.n - round(fresh.value * fresh.n)
+    text = (
+        f"On parts it has never seen it missed {missed} of {fresh.n} faulty ones: it misses at "
+        f"most {1 - (fresh.low or 0.0):.1%} ({point.confidence:.0%} confidence)."
+    )
+    if len(groups.good):
+        rates = decision_rates(groups, point)
+        text += (
+            f" Of {len(groups.good)} good ones it held back {rates.false_reject:.1%} "
+            f"({rates.review_good:.1%} for a person's look, the rest rejected)."
+        )
+    return [text]
+
+
+def sections(study: Study) -> list[Section]:
+    """Return the chapters in reading order."""
+    chapters = [
+        doubted_methods(study), operating(study), kinds(study), slices(study), costs(study),
+        cases.cases(study),
+    ]  # fmt: skip
+    if study.config.robustness:
+        chapters.append(robustness(study))
+    chapters += [cases.guide(study), cases.doubts(study)]
+    return [chapter for chapter in chapters if chapter.blocks]
+
+
+def doubted_methods(study: Study) -> Section:
+    """Say in plain words which methods are at chance or below, and which are under-trained."""
+    lines = []
+    for method in study.methods:
+        lines.append(against_chance(method.name, method.estimates["image_auroc"]))
+        lines.append(str(getattr(method.model.detector, "shortfall", "")))
+    return Section(
+        title="Methods to distrust",
+        lead="Their place in the leaderboard means little.",
+        blocks=tuple(line for line in lines if line),
+    )
+
+
+def operating(study: Study) -> Section:
+    """Show thresholds, promise, score histograms and the precision-recall curve."""
+    point, groups = _point(study), _test_groups(study)
+    rates = rate_estimates(groups, point, point.confidence)
+    table = Table(
+        title="Decisions on test parts",
+        columns=("share", "estimate [interval]"),
+        rows=tuple((text, format_estimate(rates[name])) for name, text in RATES.items()),
+        caption=(
+            f"Counted by part, a part is judged by '{point.rule} view'; intervals are "
+            f"Clopper-Pearson, {point.confidence:.0%}. The thresholds were set on other parts. "
+            "Pictures that are unusual in themselves go to review as well; not counted here."
+        ),
+    )
+    rule = (
+        "A part is accepted below the threshold, rejected from the reject threshold on, and goes "
+        "to a person in between."
+    )
+    blocks: tuple[Block, ...] = (
+        Check(name="promise", status="ok" if point.certified else "warn", evidence=point.message),
+        rule,
+        table,
+        *([_histogram(groups, point)] if len(groups.scores) else []),
+        *_pr(groups, point),
+    )
+    return Section(
+        title="Operating point",
+        lead="Where the line between good and faulty is drawn, and what that promises.",
+        blocks=blocks,
+    )
+
+
+def _histogram(groups: GroupScores, point: OperatingPoint) -> Figure:
+    marks = {"threshold": point.threshold}
+    if point.reject_threshold > point.threshold:
+        marks["reject threshold"] = point.reject_threshold
+    return plots.histogram(
+        "Scores of test parts",
+        "Good parts should lie left of the threshold, faulty ones right of it.",
+        {"good": groups.good, "faulty": groups.faulty},
+        x_label="part score [-]",
+        lines_at=marks,
+    )
+
+
+def _pr(groups: GroupScores, point: OperatingPoint) -> list[Figure]:
+    if not len(groups.faulty) or not len(groups.good):
+        return []
+    recall, precision, _ = pr_curve(groups.scores, groups.labels)
+    rates = decision_rates(groups, point)
+    held = groups.scores >= point.threshold
+    now = float(groups.labels[held].mean()) if held.any() else 1.0
+    return [
+        plots.lines(
+            "Precision and recall of test parts",
+            f"At the share of faulty parts in this test set, {groups.labels.mean():.0%}; in "
+            "production faulty parts are rarer and precision is lower.",
+            {"all thresholds": (recall, precision)},
+            x_label="recall: faulty parts held back [-]",
+            y_label="precision [-]",
+            y_range=(0, 1.03),
+            marks={"operating point": (rates.recall, now)},
+        )
+    ]
+
+
+def kinds(study: Study) -> Section:
+    """Show recall per kind of defect and what each kind can prove."""
+    point, test = _point(study), _test_groups(study)
+    calibration = group_scores(study.best.outcomes["calibration"], point.rule)
+    names = sorted({kind for kind in (*test.kinds, *calibration.kinds) if kind and kind != "good"})
+    if not names:
+        return Section(title="Kinds of defects")
+    found: dict[str, Estimate] = {}
+    for name in names:
+        scores = test.scores[np.array([k == name for k in test.kinds]) & (test.labels == 1)]
+        found[name] = proportion(int((scores >= point.threshold).sum()), len(scores))
+    certificates = certify_kinds(
+        calibration, recall=1 - study.config.max_escape, confidence=point.confidence
+    )
+    provable = {c.kind: c for c in certificates}
+    rows = tuple(
+        (
+            name,
+            format_estimate(found[name]),
+            str(provable[name].n) if name in provable else "0",
+            _certificate(provable.get(name), point),
+        )
+        for name in names
+    )
+    table = Table(
+        title="Recall by kind",
+        columns=("kind", "recall on test parts", "calibration parts", "certificate of this kind"),
+        rows=rows,
+        caption="An average hides kinds that are missed; few parts of a kind can prove little.",
+    )
+    shown = {name: estimate for name, estimate in found.items() if estimate.n}
+    figures = (
+        [
+            plots.bars(
+                "Recall by kind",
+                "Share of faulty test parts held back at the operating point, 95 % intervals.",
+                shown,
+                y_label="recall [-]",
+            )
+        ]
+        if shown
+        else []
+    )
+    return Section(
+        title="Kinds of defects",
+        lead="Which defects are found, and which are not.",
+        blocks=(table, *figures),
+    )
+
+
+def _certificate(certificate: KindCertificate | None, point: OperatingPoint) -> str:
+    """Say what the calibration parts of one kind prove at the threshold in use."""
+    if certificate is None:
+        return "unprovable: no calibration part"
+    if certificate.threshold is None:
+        best = np.floor(certificate.best_recall * 1000) / 1000
+        return f"unprovable: {certificate.n} of {certificate.needed} parts; at best {best:.3f}"
+    if point.threshold <= certificate.threshold:
+        return "proven at the threshold in use"
+    return f"not proven: needs a threshold of {certificate.threshold:.3f}"
+
+
+def slices(study: Study) -> Section:
+    """Show the primary metric apart for every further column of the data."""
+    outcomes = study.best.outcomes["test"]
+    metric = study.application.metrics[0]
+    names = sorted({name for o in outcomes for name in o.slices} - {"kind"})
+    rows = []
+    for name in names:
+        found = by_slice(outcomes, metric, name, rng=study.run.rng(f"slice {name}"))
+        found = {value: e for value, e in found.items() if not np.isnan(e.value)}
+        if 2 <= len(found) <= MOST_VALUES:
+            rows += [(name, value, format_estimate(e)) for value, e in found.items()]
+    if not rows:
+        return Section(title="Slices")
+    table = Table(
+        title="Image AUROC by column of the data",
+        columns=("column", "value", "image AUROC"),
+        rows=tuple(rows),
+        caption="Columns with up to ten values, values with both good and faulty pictures; "
+        "intervals are from a bootstrap over parts.",
+    )
+    return Section(
+        title="Slices",
+        lead="Does it work for every exposure, product and batch? An average hides the weak ones.",
+        blocks=(table,),
+    )
+
+
+def costs(study: Study) -> Section:
+    """Show expected cost over prevalence and the rates at production prevalence."""
+    point, groups = _point(study), _test_groups(study)
+    if not len(groups.faulty) or not len(groups.good):
+        return Section(title="Costs")
+    config = study.config
+    curve = cost_curve(
+        groups,
+        point,
+        cost_ratio=config.cost_ratio,
+        review_cost=REVIEW_COST,
+        rng=study.run.rng("cost curve"),
+    )
+    x = np.asarray(curve.prevalence)
+    series: Mapping[str, tuple[plots.Array, plots.Array]] = {
+        "operating point": (x, curve.cost),
+        "a person looks at all": (x, curve.review_all),
+        "ship everything": (x, curve.accept_all),
+        "reject everything": (x, curve.reject_all),
+    }
+    rates = at_prevalence(decision_rates(groups, point), config.prevalence)
+    rows = (
+        ("escapes per million shipped", f"{rates.escapes_per_million:.0f}"),
+        ("faulty among those held back", f"{rates.precision:.3f}"),
+        ("first-pass yield", f"{rates.first_pass_yield:.3f}"),
+        ("share that a person reviews", f"{rates.review_share:.3f}"),
+    )
+    return Section(
+        title="Costs in production",
+        lead=(
+            f"One escaped faulty part is taken to cost {config.cost_ratio:g} good parts rejected, "
+            f"a person's look {REVIEW_COST:g}."
+        ),
+        blocks=(
+            Table(
+                title=f"At a prevalence of {config.prevalence:.2%} faulty parts",
+                columns=("quantity", "value"),
+                rows=rows,
+                caption="From the test parts' rates; a reviewing person is taken to be right.",
+            ),
+            plots.lines(
+                "Expected cost per part",
+                "Lower is better; where the lines cross, another policy becomes cheaper. The area "
+                "is the 95 % interval of the operating point.",
+                series,
+                x_label="share of faulty parts in production [-]",
+                y_label="cost / worst cost [-]",
+                log_x=True,
+                log_y=True,
+                band=None if curve.low is None or curve.high is None else (curve.low, curve.high),
+            ),
+            _break_even(curve),
+        ),
+    )
+
+
+def _break_even(curve: CostCurve) -> str:
+    """Say from which share of faulty parts on a person should look at everything."""
+    crossing = curve.break_even_prevalence
+    if crossing is None:
+        cheaper = "cheaper" if curve.cost[0] < curve.review_all[0] else "dearer"
+        return f"At every prevalence the operating point is {cheaper} than looking at all parts."
+    return (
+        f"The operating point and a person's look at every part cost the same where {crossing:.2%} "
+        "of the parts are faulty."
+    )
+
+
+def _point(study: Study) -> OperatingPoint:
+    point: OperatingPoint = study.best.model.operating.point
+    return point
+
+
+def _test_groups(study: Study) -> GroupScores:
+    return group_scores(study.best.outcomes["test"], _point(study).rule)

@@ -1,0 +1,303 @@
+"""Snapshots from folder and HTTP: each stored once and judged as in one batch."""
+
+import io
+import itertools
+import json
+import socket
+import time
+import urllib.error
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from tests.machines.streaming import (
+    STORY,
+    Said,
+    batch_of,
+    get,
+    judged,
+    learn_fleet,
+    post,
+    put,
+    stored,
+    stranger,
+    until,
+    watching,
+)  # fmt: skip
+
+from lineside.core.errors import UserError
+from lineside.machines.data import load_measurement
+from lineside.machines.data.measurement import Measurement
+from lineside.machines.store import Journal, open_store
+from lineside.machines.store.queries import fleet, refusals
+from lineside.machines.streams import MOST_BYTES, encode
+from lineside.machines.streams import desk as desks
+from lineside.machines.streams import folder as folders
+from lineside.machines.streams import watching as watching_module
+from lineside.machines.streams.watching import Options, watch
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return learn_fleet(tmp_path_factory.mktemp("fleet"))
+
+
+@pytest.fixture(scope="module")
+def model(trained):
+    return trained[0]
+
+
+@pytest.fixture(scope="module")
+def snapshots(trained):
+    return [load_measurement(item) for item in trained[1]]
+
+
+@pytest.fixture(scope="module")
+def batch(trained):
+    return batch_of(trained)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with open_store(tmp_path / "machines.db") as opened:
+        yield opened
+
+
+def test_a_folder_taken_once_gives_what_the_batch_gives(trained, model, batch, store):
+    folder = trained[1][0].path.parent.parent
+    said, again = Said(), Said()
+    learned = ("pump", "fan")
+    code = watch([folder], model, store, options=Options(once=True), teller=said.teller)
+    assert code == 1  # both machines fail
+    assert any("danger" in line for line in said.results)
+    for name in learned:  # the beginning, which was learned from, is judged as well
+        assert len(stored(store, name)) > len(batch[name])
+    code = watch([folder], model, store, options=Options(once=True), teller=again.teller)
+    assert code == 0 and not again.results
+
+
+def test_files_that_come_one_by_one_are_judged_as_in_the_batch(
+    model, snapshots, batch, store, tmp_path
+):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with watching(model, store, [folder]):
+        for measurement in snapshots[:120]:
+            put(folder, measurement)
+        until(lambda: judged(store) == 120)
+    assert {name: stored(store, name) for name in batch} == {n: b[:60] for n, b in batch.items()}
+
+
+def test_a_file_that_is_still_written_holds_back_the_next(model, snapshots, store, tmp_path):
+    folder = tmp_path / "data"
+    first, second = [m for m in snapshots if m.machine == "pump"][:2]
+    put(folder, first)
+    slow = next((folder / "pump").iterdir())
+    body = slow.read_bytes()
+    slow.write_bytes(body[:500])
+    with watching(model, store, [folder], Options(interval_seconds=0.05)):
+        put(folder, second)
+        for end in range(600, 1500, 100):
+            time.sleep(0.04)
+            slow.write_bytes(body[:end])
+            assert judged(store) == 0
+        slow.write_bytes(body)
+        until(lambda: judged(store) == 2)
+    assert fleet(store)[0].late == 0
+
+
+def test_an_unreadable_file_is_told_once_and_tried_again_when_it_changes(
+    model, snapshots, store, tmp_path
+):
+    folder = tmp_path / "data"
+    put(folder, snapshots[0])
+    path = next((folder / snapshots[0].machine).iterdir())
+    body = path.read_bytes()
+    path.write_bytes(body[:700])
+    said = Said()
+    with watching(model, store, [folder], said=said):
+        until(lambda: said.results)
+        time.sleep(0.3)
+        assert len(said.results) == 1 and said.results[0].count(str(path)) == 1
+        assert [r.item for r in refusals(store)] == [str(path)]
+    with watching(model, store, [folder], said=said):
+        time.sleep(0.3)
+        path.write_bytes(body)
+        until(lambda: judged(store) == 1)
+    assert len([line for line in said.results if str(path) in line]) == 1
+
+
+def test_what_is_said_of_a_machine_mends_its_refused_files(model, snapshots, store, tmp_path):
+    folder = tmp_path / "data" / "pump"
+    folder.mkdir(parents=True)
+    pump = next(m for m in snapshots if m.machine == "pump")
+    waves = np.stack([c.samples for c in pump.channels.values()], axis=1)
+    np.savetxt(folder / "2026-01-20T00-00-00.csv", waves, delimiter=",")
+    said = Said()
+    with watching(model, store, [folder.parent], said=said):
+        until(lambda: said.results)
+        assert "sample rate" in said.results[0]
+        facts = {"rate_hz": STORY["rig"].rate_hz, "channels": ["horizontal", "vertical"]}
+        (folder / "machine.json").write_text(json.dumps(facts))
+        until(lambda: judged(store) == 1)
+        (folder / "machine.json").write_text("{")
+        put(folder.parent, next(m for m in snapshots if m.machine == "fan"))
+        until(lambda: judged(store) == 2)  # the other machine goes on
+
+
+def test_a_table_that_grows_gives_each_line_once(model, store, tmp_path):
+    table = tmp_path / "data" / "boiler.csv"
+    table.parent.mkdir()
+    table.write_text("time,temperature,flow\n0,1,2\n60,1.5,2\n120,1.4")  # the last line is cut
+    with watching(model, store, [table.parent], Options(interval_seconds=0.05)) as found:
+        counts = found.desk.counts
+        time.sleep(0.3)
+        with table.open("a") as stream:
+            stream.write(",2.1\n180,1,2\n")
+            stream.flush()
+            for second in range(240, 3000, 60):
+                stream.write(f"{second},1,2\n")
+                stream.flush()
+                time.sleep(0.005)
+        until(lambda: counts["never learned"] >= 50)
+        time.sleep(0.2)
+    assert fleet(store)[0].never_learned == 50
+    assert counts["never learned"] == 50 and counts["known"] == 0
+
+
+def test_a_folder_that_goes_away_is_told_once_and_taken_up_again(model, snapshots, store, tmp_path):
+    folder, away = tmp_path / "data", tmp_path / "away"
+    put(folder, snapshots[0])
+    said = Said()
+    with watching(model, store, [folder], said=said) as found:
+        until(lambda: judged(store) == 1)
+        folder.rename(away)
+        until(lambda: said.notes)
+        time.sleep(0.2)
+        away.rename(folder)
+        put(folder, snapshots[1])
+        until(lambda: judged(store) == 2)
+        assert found.desk.counts["known"] == 0  # the store knows the file as finished
+    assert len(said.notes) == 1 and "cannot be looked at" in said.notes[0]
+
+
+def test_http_answers_after_the_commit_and_says_what_is_wrong(model, snapshots, batch, store):
+    said = Said()
+    with watching(model, store, http="0", said=said) as found:
+        port = found.http.port
+        pump = [m for m in snapshots if m.machine == "pump"]
+        for place, measurement in enumerate(pump):
+            kind = ("npz", "json")[place % 2]
+            code, answer = post(port, encode(measurement, kind))
+            assert (code, answer["status"]) == (200, "judged")
+            assert answer["state"] == batch["pump"][place]["state"]
+            assert judged(store) == place + 1
+        code, answer = post(port, encode(pump[3]))
+        assert (code, answer["status"]) == (200, "known")
+        code, answer = post(port, b"nonsense")
+        assert code == 400 and "neither NPZ nor JSON" in answer["error"]
+        for measurement in pump[:3]:
+            code, answer = post(port, encode(stranger(measurement)))
+            assert code == 200 and answer["status"] == "never learned"
+        assert json.loads(get(port, "/health"))["status"] == "ok"
+        rows = {row["machine"]: row for row in json.loads(get(port, "/machines"))}
+        assert rows["pump"]["state"] == "danger" and rows["pump"]["level"] == "danger"
+        text = get(port, "/metrics")
+        assert f'lineside_snapshots_total{{status="judged"}} {len(pump)}' in text
+        assert 'lineside_machine_state{machine="pump",state="danger"} 1' in text
+    assert stored(store, "pump") == batch["pump"]
+    assert len([line for line in said.results if "never learned" in line]) == 1
+    with pytest.raises(urllib.error.URLError):
+        get(port, "/health")
+
+
+def test_a_large_body_is_refused_and_a_stopping_watch_says_so(model, snapshots, store, monkeypatch):
+    http = pytest.importorskip("lineside.machines.streams.http")
+    desk = desks.Desk(journal=store.journal(model))
+    source = http.HttpSource(desk=desk, fleet=list, most_bytes=3000)
+    source.start()
+    try:
+        code, answer = post(source.port, encode(snapshots[0]))
+        assert code == 413 and "larger" in answer["error"]
+        small = encode(
+            Measurement(machine="pump", time=1.0, channels={}, values={"t": 1.0}), "json"
+        )
+        with ThreadPoolExecutor() as pool:
+            answer = pool.submit(post, source.port, small)
+            until(lambda: desk.waiting == 1)
+            desk.close()
+            code, said = answer.result()
+        assert code == 503 and "ends" in said["error"]
+        assert not fleet(store)
+        monkeypatch.setattr(http, "MOST_HELD_BYTES", 10)
+        code, said = post(source.port, small)
+        assert code == 503 and "too many" in said["error"]
+    finally:
+        source.stop()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = http.HttpSource(desk=desk, fleet=list, port=other.getsockname()[1])
+        with pytest.raises(UserError, match="cannot be listened on"):
+            taken.start()
+
+
+def test_http_takes_compressed_arrays_up_to_the_limit(model, snapshots, store):
+    pytest.importorskip("lineside.machines.streams.http")
+    arrays = {"machine": "pump", "time": 1.0, "channel.a": np.zeros(20_000), "rate_hz.a": 100.0}
+    body = io.BytesIO()
+    np.savez_compressed(body, **arrays)
+    assert len(body.getvalue()) < 10_000
+    with watching(model, store, http="0") as found:
+        code, said = post(found.http.port, body.getvalue())
+        assert code == 200 or "larger" not in said["error"], said
+        body = io.BytesIO()
+        np.savez_compressed(body, **{**arrays, "channel.a": np.zeros(MOST_BYTES // 8 + 1)})
+        code, said = post(found.http.port, body.getvalue())
+        assert code == 400 and "larger than 32 MB" in said["error"]
+
+
+def test_http_says_so_while_the_store_does_not_answer(store):
+    http = pytest.importorskip("lineside.machines.streams.http")
+
+    def away():
+        raise UserError("the store is away", "wait")
+
+    desk = desks.Desk(journal=None)
+    source = http.HttpSource(desk=desk, fleet=away)
+    source.start()
+    try:
+        for path in ("/machines", "/metrics"):
+            with ThreadPoolExecutor() as pool:
+                answer = pool.submit(get, source.port, path)
+                until(lambda: desk.serve(0.05))
+                with pytest.raises(urllib.error.HTTPError) as raised:
+                    answer.result()
+            assert raised.value.code == 503 and b"the store is away" in raised.value.read()
+    finally:
+        desk.close()
+        source.stop()
+
+
+def test_once_gives_up_on_a_file_that_changes_but_not_on_a_long_one(
+    model, store, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(watching_module, "GIVE_UP_SECONDS", 0.6)
+    table = tmp_path / "data" / "slow.csv"
+    table.parent.mkdir()
+    table.write_text("time,a\n" + "".join(f"{1.7e9 + 60 * k:.0f},{k}\n" for k in range(40)))
+    said = Said()
+    take = Journal.take
+
+    def slowly(*given, **named):
+        time.sleep(0.02)
+        return take(*given, **named)
+
+    monkeypatch.setattr(Journal, "take", slowly)
+    watch([table.parent], model, store, options=Options(once=True), teller=said.teller)
+    assert fleet(store)[0].never_learned == 40, "the last line comes with the second look"
+    assert not said.notes
+    changes = itertools.count()
+    monkeypatch.setattr(folders, "_stamp", lambda path: str(next(changes)))
+    code = watch([table.parent], model, store, options=Options(once=True), teller=said.teller)
+    assert code == 2 and "still being written" in said.notes[-1]

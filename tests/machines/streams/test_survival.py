@@ -1,0 +1,275 @@
+"""What a watch of weeks must survive: kill -9, clocks that jump, its own memory, a lost store."""
+
+import dataclasses
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from tests.machines.streaming import (
+    FAST,
+    Said,
+    judged,
+    learn_fleet,
+    post,
+    put,
+    until,
+    watching,
+)  # fmt: skip
+
+from lineside.core.errors import UserError
+from lineside.machines.data import load_measurement
+from lineside.machines.data.measurement import Measurement
+from lineside.machines.store import open_store
+from lineside.machines.store.queries import fleet, refusals
+from lineside.machines.streams import desk as desks
+from lineside.machines.streams import encode, telling
+from lineside.machines.streams.desk import Clock, Desk, NotTakenError
+from lineside.machines.streams.watching import Options, parse_address, watch
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return learn_fleet(tmp_path_factory.mktemp("fleet"))
+
+
+@pytest.fixture(scope="module")
+def model(trained):
+    return trained[0]
+
+
+@pytest.fixture(scope="module")
+def pump(trained):
+    return [load_measurement(item) for item in trained[1] if item.machine == "pump"]
+
+
+@pytest.fixture
+def store(tmp_path):
+    with open_store(tmp_path / "machines.db") as opened:
+        yield opened
+
+
+def at(measurement, seconds):
+    return dataclasses.replace(measurement, time=seconds)
+
+
+def test_nothing_is_lost_or_doubled_when_it_is_killed(tmp_path):
+    from benchmarks.machines import senders, stream
+
+    if senders.MOSQUITTO is None:
+        pytest.skip("mosquitto is not installed")
+    found = stream.kill_in(tmp_path, 6, 1, most=200)
+    assert found["kills"] == 6 and found["sent"] > 20
+    assert (found["lost"], found["doubled"], found["differs"]) == (0, 0, 0)
+
+
+def test_a_clock_ahead_is_told_once_and_does_not_blind_the_machine(model, pump, store):
+    now, said = time.time(), Said()
+    desk = Desk(journal=store.journal(model), tell=said.teller.tell)
+    for place in range(3):
+        receipt = desk.take(at(pump[place], now + 7200 + place), "http", live=True)
+        assert receipt.status == "refused" and receipt.ahead
+    assert desk.take(at(pump[3], now - 60), "http", live=True).status == "judged"
+    assert desk.take(at(pump[4], now + 600), "http", live=True).status == "judged"
+    assert len([line for line in said.results if "still to come" in line]) == 1
+    assert len(refusals(store)) == 3 and judged(store) == 2
+
+
+def test_a_clock_that_jumped_back_is_told_once_each_time(model, pump, store):
+    said = Said()
+    desk = Desk(journal=store.journal(model), tell=said.teller.tell)
+    for jump in range(2):
+        start = pump[10 * jump].time
+        for place in range(3):
+            assert desk.take(at(pump[place], start + 10 + place), "http").status == "judged"
+        for place in range(3):
+            assert desk.take(at(pump[5 + place], start - 90 + place), "http").status == "late"
+        assert desk.take(at(pump[8], start - 88), "http").status == "known"
+    assert len([line for line in said.results if line.startswith("late")]) == 2
+    assert fleet(store)[0].late == 6 and judged(store) == 6  # nothing is thrown away
+
+
+def test_the_own_clock_may_jump_and_may_be_unset(monkeypatch, model, store):
+    wall, monotonic = [1.8e9], [100.0]
+    monkeypatch.setattr(desks.time, "time", lambda: wall[0])
+    monkeypatch.setattr(desks.time, "monotonic", lambda: monotonic[0])
+    clock = Clock()
+    wall[0], monotonic[0] = 1.8e9 - 86400, 160.0  # a day back, a minute later
+    assert clock.now() == pytest.approx(1.8e9 + 60)
+    wall[0] = 1.8e9 + 86400
+    assert clock.now() == pytest.approx(1.8e9 + 86400)
+    wall[0] = 1e6  # a computer without a battery
+    assert Clock().now() == np.inf
+    desk = Desk(journal=store.journal(model))
+    assert not desk.is_ahead(2e9)
+
+
+def test_a_file_from_the_future_waits_for_its_time(monkeypatch, model, pump, store, tmp_path):
+    folder, said = tmp_path / "data", Said()
+    now = [pump[0].time]
+    monkeypatch.setattr(Clock, "now", lambda self: now[0])
+    put(folder, at(pump[1], pump[0].time + 86400))
+    put(folder, pump[0])
+    with watching(model, store, [folder], said=said):
+        until(lambda: judged(store) == 1)
+        time.sleep(0.3)
+        assert judged(store) == 1
+        now[0] += 86400
+        until(lambda: judged(store) == 2)
+    assert len(said.results) == 1 and "still to come" in said.results[0]
+
+
+def test_memory_does_not_grow_with_snapshots(model, pump, store, tmp_path):
+    said = Said(everything=True)
+    said.teller.say = lambda line: None
+    desk = Desk(journal=store.journal(model, keep_waveforms=False), tell=said.teller.tell)
+    start, small = pump[0].time, pump[0]
+
+    def take(first, count):
+        for place in range(first, first + count):
+            measurement = at(small, start + place)
+            desk.take(measurement, "http")
+            desk.take(at(small, start - 1 - place), "http")  # late
+            error = UserError(f"bad in its own way {place}", "mend it")
+            desk.refuse(f"from {place}", error, f"file {place}")
+        gc.collect()
+        return len(gc.get_objects())
+
+    telling_size, telling.REMEMBERED = telling.REMEMBERED, 100
+    try:
+        before = take(0, 200)
+        after = take(200, 300)
+    finally:
+        telling.REMEMBERED = telling_size
+    assert after - before < 200
+
+
+def test_names_of_files_that_are_gone_are_forgotten(model, pump, store, tmp_path):
+    folder = tmp_path / "data"
+    with watching(model, store, [folder_with(folder, pump[:20])]) as found:
+        until(lambda: judged(store) == 20)
+        source = found.folders[0]
+        until(lambda: len(source._done) == 20 and not source._waiting)
+        for path in list((folder / "pump").iterdir())[:15]:
+            path.unlink()
+        until(lambda: len(source._done) == 5)
+
+
+def folder_with(folder, measurements):
+    for measurement in measurements:
+        put(folder, measurement)
+    return folder
+
+
+def test_a_store_that_fails_for_a_while_loses_no_file(model, pump, store, tmp_path, monkeypatch):
+    from lineside.machines.streams import watching as loop
+
+    monkeypatch.setattr(loop, "STORE_PAUSE_SECONDS", 0.1)
+    said = Said()
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with watching(model, store, [folder], said=said) as found:
+        take, failing = found.desk.journal.take, [True]
+
+        def sometimes(measurement, *, source=""):
+            if failing:
+                raise UserError("the disk is full", "free some space")
+            return take(measurement, source=source)
+
+        monkeypatch.setattr(found.desk.journal, "take", sometimes)
+        folder_with(folder, pump[:5])
+        until(lambda: said.notes)
+        time.sleep(0.3)
+        failing.clear()
+        until(lambda: judged(store) == 5)
+    assert said.notes == ["the disk is full - free some space"]
+    assert not refusals(store) and not said.results
+
+
+def test_a_bug_in_judging_refuses_one_snapshot_and_the_watch_goes_on(
+    model, pump, store, monkeypatch
+):
+    desk = Desk(journal=store.journal(model))
+    take = desk.journal.take
+
+    def buggy(measurement, *, source=""):
+        if measurement.time == pump[1].time:
+            raise ZeroDivisionError("division by zero")
+        return take(measurement, source=source)
+
+    monkeypatch.setattr(desk.journal, "take", buggy)
+    assert [desk.take(m, "http").status for m in pump[:3]] == ["judged", "refused", "judged"]
+    assert "ZeroDivisionError" in refusals(store)[0].message
+
+
+def test_a_closed_desk_answers_those_who_wait(model, store):
+    desk = Desk(journal=store.journal(model))
+    desk.close()
+    with pytest.raises(NotTakenError, match="ends"):
+        desk.ask(lambda: None)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_signals_end_it_cleanly(model, pump, tmp_path, number, code):
+    folder = folder_with(tmp_path / "data", pump[:3])
+
+    def run():
+        with open_store(tmp_path / "machines.db") as store:
+            ready = lambda found: (tmp_path / "ready").touch()  # noqa: E731
+            sys.exit(watch([folder], model, store, options=FAST, ready=ready,
+                           teller=Said().teller))  # fmt: skip
+
+    child = multiprocessing.get_context("fork").Process(target=run)
+    child.start()
+    until((tmp_path / "ready").exists)
+    time.sleep(0.2)
+    os.kill(child.pid, number)
+    child.join(20)
+    assert child.exitcode == code
+
+
+def test_http_after_a_restart_knows_what_it_has(model, pump, store):
+    for _ in range(2):
+        with watching(model, store, http="127.0.0.1:0") as found:
+            said = [post(found.http.port, encode(m))[1]["status"] for m in pump[:3]]
+    assert said == ["known"] * 3
+    changed = Measurement(machine="pump", time=pump[0].time, values={"temperature": 1.0})
+    with watching(model, store, http="127.0.0.1:0") as found:
+        code, answer = post(found.http.port, encode(changed))
+    assert code == 409 and "another snapshot" in answer["error"]
+
+
+def test_what_cannot_be_watched_is_said_in_one_line(model, store, tmp_path):
+    with pytest.raises(UserError, match="nothing to watch"):
+        watch([], model, store)
+    with pytest.raises(UserError, match="does not exist"):
+        watch([tmp_path / "no"], model, store)
+    with pytest.raises(UserError, match="waits for senders"):
+        watch([], model, store, http="1", options=Options(once=True))
+    with pytest.raises(UserError, match="above 0"):
+        Options(interval_seconds=0)
+    for wrong in ("x", "host:", "host:99999"):
+        with pytest.raises(UserError):
+            parse_address(wrong)
+    assert parse_address("8000") == ("127.0.0.1", 8000)
+    assert parse_address("[::1]:80") == ("::1", 80)
+
+
+def test_who_waits_is_answered_when_the_judging_is_interrupted(store, model):
+    desk = Desk(journal=store.journal(model))
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(desk.ask, interrupted)
+        until(lambda: desk.waiting)
+        with pytest.raises(KeyboardInterrupt):
+            desk.serve()
+        with pytest.raises(NotTakenError, match="ends"):
+            waiting.result(timeout=5)

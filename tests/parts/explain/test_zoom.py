@@ -1,0 +1,301 @@
+"""The zoom: what its windows are, that it finds planted places, its picture and its command."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lineside.applications import load_model
+from lineside.cli import main
+from lineside.core import explain
+from lineside.core.run.progress import Progress
+from lineside.parts.calibration import MapScale
+from lineside.parts.explain import zoom as zooming
+from lineside.parts.explain.zoom import Evidence, Trail, Window, evidence_of_map
+from lineside.parts.explain.zoom_passes import (
+    LARGEST_PX,
+    agreement_with_random,
+    centred_on_response,
+    evidence_of_tiles,
+    look_at,
+    read_again,
+)
+from lineside.parts.explain.zoom_pictures import COLOURS, zoom_sheet
+from lineside.parts.models.detector import Reading
+from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, build_network
+from lineside.parts.serving import write_zooms
+
+SHAPE = (400, 640)
+
+
+def zoom(cells, shape, **options):
+    return zooming.zoom(evidence_of_map(cells, np.zeros((*shape, 1))), **options)
+
+
+def planted(*places, shape=SHAPE, cell_px=8, height=5.0):
+    """A map that is 0 but for single cells at places (x, y) in pixels, each a bit lower."""
+    cells = np.zeros((shape[0] // cell_px, shape[1] // cell_px), np.float32)
+    for number, (x, y) in enumerate(places):
+        cells[y // cell_px, x // cell_px] = height - 0.5 * number
+    return cells
+
+
+def holds(window, place):
+    x, y = place
+    return window.left <= x < window.right and window.top <= y < window.bottom
+
+
+def network(seed=0, channels=1):
+    torch.manual_seed(seed)
+    net = build_network("vgg19_eighth", channels).eval()
+    return PatchCNN(
+        network=net, architecture="vgg19_eighth", crop_px=32, channels=channels, mean=0.5,
+        spread=1.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("place", [(4, 4), (636, 396), (324, 204), (12, 388), (500, 68)])
+def test_the_way_leads_to_a_planted_place(place):
+    (trail,) = zoom(planted(place), SHAPE, least_px=64, background=1.0)
+    assert all(holds(window, place) for window in trail.windows)
+    assert trail.peak == place
+    assert trail.final.size == (64, 64)
+    middle = (trail.final.left + 32, trail.final.top + 32)
+    for got, wanted, side in zip(middle, trail.peak, (640, 400), strict=True):
+        assert abs(got - np.clip(wanted, 32, side - 32)) <= 1, "centred, but inside the picture"
+
+
+def test_windows_shrink_by_a_fixed_share_and_neighbours_overlap_by_a_quarter():
+    (trail,) = zoom(planted((320, 200)), SHAPE, least_px=64, background=1.0)
+    assert trail.windows[0] == Window(left=0, top=0, right=640, bottom=400, score=2.5)
+    sizes = [window.size for window in trail.windows]
+    assert sizes[:3] == [(400, 640), (229, 366), (131, 210)], "by 1.75, rounded up"
+    # Two windows of 366 px in 640 px share 92 px, a quarter of each.
+    corners = {
+        zoom(planted(p), SHAPE, least_px=64, background=1.0)[0].windows[1].left
+        for p in ((5, 5), (635, 5))
+    }
+    assert corners == {0, 274} and 366 - 274 == 92
+
+
+def test_an_elongated_picture_is_cut_along_its_length_first():
+    cells = planted((900, 50), shape=(96, 1000))
+    (trail,) = zoom(cells, (96, 1000), least_px=64, background=1.0)
+    sizes = [window.size for window in trail.windows]
+    assert [high for high, _ in sizes[:3]] == [96, 96, 96]
+    assert sizes[-1] == (64, 64) and holds(trail.final, (900, 50))
+
+
+def test_a_picture_smaller_than_the_crop_is_its_own_final_window():
+    (trail,) = zoom(planted((10, 10), shape=(40, 48)), (40, 48), least_px=64, background=1.0)
+    assert [window.size for window in trail.windows] == [(40, 48)]
+    (trail,) = zoom(planted((10, 10), shape=(40, 240)), (40, 240), least_px=64, background=1.0)
+    assert trail.final.size == (40, 64)
+
+
+def test_two_defects_get_two_ways_and_one_defect_only_one():
+    places = [(100, 100), (560, 330)]
+    trails = zoom(planted(*places), SHAPE, least_px=64, background=1.0)
+    assert len(trails) == 2
+    assert [holds(t.final, p) for t, p in zip(trails, places, strict=True)] == [True, True]
+    assert trails[0].final.score > trails[1].final.score
+    # A smear wider than the final window, yet one region.
+    cells = planted()
+    cells[20:30, 30:42] = np.linspace(4, 5, 12)
+    assert len(zoom(cells, SHAPE, least_px=64, background=1.0)) == 1
+    close = [(100, 100), (100, 180)]
+    trails = zoom(planted(*close), SHAPE, least_px=64, background=1.0)
+    assert [holds(t.final, p) for t, p in zip(trails, close, strict=True)] == [True, True]
+
+
+def test_a_weak_defect_beside_a_strong_one_in_the_same_quarter_is_not_lost():
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        first, second = rng.integers((0, 0), (640, 400), (2, 2))
+        if np.abs(first - second).max() < 80:
+            continue
+        trails = zoom(planted(first, second), SHAPE, least_px=64, background=1.0)
+        assert len(trails) == 2
+        assert all(any(holds(t.final, p) for t in trails) for p in (first, second))
+
+
+def test_the_beam_bounds_the_ways_and_the_background_ends_them():
+    places = [(50, 50), (350, 50), (600, 50), (50, 350), (350, 350)]
+    assert len(zoom(planted(*places), SHAPE, least_px=64, background=1.0)) == 3
+    assert len(zoom(planted(*places), SHAPE, least_px=64, background=1.0, beam=5)) == 5
+    assert len(zoom(planted(*places), SHAPE, least_px=64, background=4.4, beam=5)) == 2
+    assert zoom(planted(*places), SHAPE, least_px=64, background=5.1) == []
+    assert len(zoom(planted(*places), SHAPE, least_px=64, background=5.0)) == 1
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (2, 3), (7, 11), (400, 640), (900, 900)])
+def test_any_grid_of_cells_will_do(grid):
+    cells = np.random.default_rng(1).random(grid).astype(np.float32)
+    cells[0, 0] = np.nan
+    trails = zoom(
+        cells, SHAPE, least_px=64, background=float(np.nanmax(cells)) if grid[0] > 1 else 0
+    )
+    for trail in trails:
+        assert trail.final.size == (64, 64)
+        assert all(w.left >= 0 and w.right <= 640 and w.bottom <= 400 for w in trail.windows)
+    assert len(trails) == 1
+
+
+def test_a_look_is_the_network_on_the_window_at_native_size():
+    cnn = network()
+    image = np.random.default_rng(0).random((90, 120, 1)).astype(np.float32)
+    window = Window(left=40, top=20, right=72, bottom=52, score=0.0)
+    look = look_at(cnn, image, window)
+    crop = image[20:52, 40:72].transpose(2, 0, 1)[None]
+    logit = cnn.logits(crop)[0]
+    assert look.probability == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-5)
+    guided = explain.guided_backprop(cnn.network, cnn.standardise(crop))
+    np.testing.assert_allclose(look.guided, guided[0, 0], rtol=1e-4, atol=1e-7)
+    assert look.cam.shape == (32, 32) and look.cam.min() >= 0
+    wide = look_at(cnn, image, Window(left=0, top=0, right=120, bottom=90, score=0.0))
+    assert wide.guided.shape == wide.cam.shape == (90, 120)
+
+
+def test_a_look_mirrors_small_windows_takes_any_channels_and_refuses_huge_ones():
+    cnn = network(channels=3)
+    image = np.random.default_rng(0).random((20, 120, 1)).astype(np.float32)
+    look = look_at(cnn, image, Window(left=0, top=0, right=32, bottom=20, score=0.0))
+    assert look.guided.shape == look.cam.shape == (20, 32)
+    huge = Window(left=0, top=0, right=LARGEST_PX, bottom=2, score=0.0)
+    assert look_at(cnn, image, huge) is None
+
+
+@pytest.mark.parametrize("shape", [(90, 120), (20, 70), (32, 32)])
+def test_tiles_pool_to_the_score_of_the_verdict(shape):
+    cnn = dataclasses.replace(network(), tile_slope=0.3)
+    image = np.random.default_rng(3).random((*shape, 1)).astype(np.float32)
+    seen = evidence_of_tiles(cnn, image)
+    strongest = np.sort(seen.values.ravel())[-2:].mean()
+    assert strongest == pytest.approx(cnn.read(image).score, abs=1e-4)
+    trails = zooming.zoom(seen, least_px=32, background=-1e9)
+    assert trails[0].windows[0].score == pytest.approx(strongest)
+    assert all(holds(trails[0].windows[0], (x - 0.5, y - 0.5)) for x in seen.x for y in seen.y)
+
+
+def test_a_strong_tile_keeps_its_own_middle():
+    values = np.zeros((4, 5))
+    values[1, 3] = 2.0
+    y, x = np.linspace(16, 84, 4), np.linspace(16, 104, 5)
+    seen = Evidence(values=values, y=y, x=x, shape=(100, 120))
+    (trail,) = zooming.zoom(seen, least_px=32, background=1.0)
+    assert trail.peak == pytest.approx((x[3], y[1]))
+    assert trail.final.size == (32, 32) and holds(trail.final, trail.peak)
+
+
+def test_the_final_crop_moves_to_the_response_but_never_to_a_weaker_one():
+    cnn = network()
+    rng = np.random.default_rng(5)
+    moved = 0
+    for _ in range(8):
+        image = rng.random((100, 100, 1)).astype(np.float32)
+        start = Window(left=34, top=34, right=66, bottom=66, score=1.0)
+        trail = Trail(windows=(start,), peak=(50.0, 50.0))
+        final = centred_on_response(cnn, image, trail).final
+        before, after = (look_at(cnn, image, window).probability for window in (start, final))
+        assert after >= before and final.size == (32, 32) and final.score == 1.0
+        moved += final != start
+    assert 0 < moved < 8
+
+
+def test_random_weights_agree_with_themselves_only():
+    cnn = network()
+    image = np.random.default_rng(0).random((60, 60, 1)).astype(np.float32)
+    window = Window(left=10, top=10, right=42, bottom=42, score=0.0)
+    assert all(abs(value) < 0.9 for value in agreement_with_random(cnn, image, window))
+    twin = dataclasses.replace(cnn, network=explain.randomised(cnn.network))
+    assert agreement_with_random(twin, image, window)[0] == pytest.approx(1.0)
+
+
+def test_a_crop_that_is_read_again_moves_the_peak_only():
+    image = np.zeros((*SHAPE, 1), np.float32)
+    image[230, 345] = 1.0
+
+    class Brightest:
+        def read(self, image):
+            return Reading(score=0.0, map=image[..., 0])
+
+    (trail,) = zoom(planted((324, 204)), SHAPE, least_px=64, background=1.0)
+    again = read_again(Brightest(), image, trail)
+    assert again.windows == trail.windows
+    assert again.peak == (345.5, 230.5)
+    assert again.as_json() == {**trail.final.as_json(), "x": 345.5, "y": 230.5}
+
+
+def test_the_sheet_shows_every_way_in_its_own_colour():
+    image = np.full((*SHAPE, 1), 0.5, np.float32)
+    cells = planted((100, 100), (560, 330))
+    scale = MapScale(low=0.0, threshold=1.0, high=5.0)
+    trails = zoom(cells, SHAPE, least_px=64, background=1.0)
+    plain = zoom_sheet(image, cells, trails, scale=scale, heading="two")
+    drawn = [bool((plain == colour).all(2).any()) for colour in COLOURS]
+    assert drawn == [True, True, False]
+    small = zoom(cells, SHAPE, least_px=64, background=4.9)
+    small = [dataclasses.replace(small[0], windows=small[0].windows[-2:])]
+    bare = zoom_sheet(image, cells, small, scale=scale, heading="one")
+    explained = zoom_sheet(image, cells, small, scale=scale, heading="one", cnn=network())
+    assert explained.shape[0] > bare.shape[0] + 2 * 144, "two more rows"
+    none = zoom_sheet(image, cells, [], scale=scale, heading="none")
+    assert none.shape[0] < plain.shape[0]
+
+
+def test_predict_zooms_in_on_the_spot(trained, shop, tmp_path, capsys):
+    spot = shop.picture(tmp_path / "spot_v1.png", spot=130, seed=91)
+    fine = shop.picture(tmp_path / "fine_v1.png", seed=90)
+    rest = ["--model", str(trained), "--zoom", str(tmp_path / "zoom" / "new"), "--json"]
+    assert main(["parts", "predict", str(spot), str(fine), *rest]) == 1
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["verdict"] for row in rows] == ["reject", "accept"]
+    pixels = np.asarray(Image.open(spot), np.float32)
+    y, x = np.argwhere(pixels > 200).mean(0)
+    window = rows[0]["zoom"][0]
+    assert set(window) == {"left", "top", "right", "bottom", "score", "x", "y"}
+    assert abs(window["x"] - x) < 16 and abs(window["y"] - y) < 16
+    assert window["left"] <= x < window["right"] and window["top"] <= y < window["bottom"]
+    assert window["right"] - window["left"] == window["bottom"] - window["top"] == 64
+    threshold = load_model(trained).scale.threshold
+    assert bool(rows[1]["zoom"]) == bool(rows[1]["findings"])
+    assert window["score"] > threshold
+    written = sorted(path.name for path in (tmp_path / "zoom" / "new").iterdir())
+    assert written == ["0000_reject_spot_v1.png", "0001_accept_fine_v1.png"]
+
+
+def test_a_rejected_picture_without_findings_shows_its_strongest_places(trained, shop, tmp_path):
+    model = load_model(trained)
+    spot = shop.picture(tmp_path / "spot_v1.png", spot=130, seed=91)
+    (result,) = model.predict([spot])
+    scale = dataclasses.replace(model.scale, threshold=1e9)
+    quiet = dataclasses.replace(model, operating=dataclasses.replace(model.operating, scale=scale))
+    progress = Progress(quiet=True)
+    (told,) = write_zooms(quiet, trained, [spot], [result], tmp_path / "zoom", progress)
+    assert 1 <= len(told.trails) <= 3
+    (row, column), side = np.argwhere(np.asarray(Image.open(spot), np.float32) > 200).mean(0), 64
+    first = told.trails[0].final
+    assert 0 <= column - first.left < side and 0 <= row - first.top < side
+    fine = dataclasses.replace(result, score=result.threshold - 1e-6)
+    (told,) = write_zooms(quiet, trained, [spot], [fine], tmp_path / "zoom", progress)
+    assert not told.trails
+    (told,) = write_zooms(model, trained, [spot], [fine], tmp_path / "zoom", progress)
+    assert told.trails, "the map decides where the verdict does not need a reason"
+    assert told.as_line() == fine.as_line() and told.item == str(spot) and told.finding
+
+
+def test_without_zoom_nothing_changes(trained, shop, tmp_path, capsys):
+    fine = shop.picture(tmp_path / "fine_v1.png", seed=90)
+    assert main(["parts", "predict", str(fine), "--model", str(trained), "--json"]) == 0
+    assert "zoom" not in json.loads(capsys.readouterr().out)
+
+
+def test_a_zoom_folder_that_is_a_file_is_one_line(trained, shop, tmp_path, capsys):
+    fine = shop.picture(tmp_path / "fine_v1.png", seed=90)
+    (tmp_path / "file").write_text("")
+    rest = ["--model", str(trained), "--zoom", str(tmp_path / "file")]
+    assert main(["parts", "predict", str(fine), *rest]) == 2
+    assert "file" in capsys.readouterr().err

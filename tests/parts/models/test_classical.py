@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from lineside.core.errors import UserError
+from lineside.parts.models.classical import brightness, descriptors, filters, gaussian, pca, texture
+from lineside.parts.models.classical import golden_template as golden
+from lineside.parts.models.classical import position_statistics as normal
+from lineside.parts.models.detector import Example
+
+METHODS = {
+    "texture": (texture.fit_texture_patches, texture.load_texture_patches),
+    "pca": (pca.fit_pca, pca.load_pca),
+    "gaussian": (gaussian.fit_gaussian, gaussian.load_gaussian),
+    "golden": (golden.fit_golden_template, golden.load_golden_template),
+    "brightness": (brightness.fit_brightness, brightness.load_brightness),
+}
+
+
+def example(number: int, faulty: bool, *, marked: bool = True, channels: int = 1) -> Example:
+    """A printed pattern with noise, at a size of its own; a defect is a dark spot."""
+    rng = np.random.default_rng([number, faulty])
+    height, width = 88 + 4 * (number % 3), 104
+    pattern = ndimage.gaussian_filter(np.random.default_rng(0).random((100, 104)), 4)
+    pattern = 0.5 + 1.5 * (pattern - pattern.mean())
+    picture = pattern[:height] + rng.normal(0, 0.02, (height, width))
+    mask = np.zeros((height, width), dtype=bool)
+    if faulty:
+        row, column = rng.integers(20, [height - 20, width - 20])
+        mask[row - 3 : row + 4, column - 3 : column + 4] = True
+        picture[mask] *= 0.4
+    image = np.clip(picture, 0, 1).astype(np.float32)[..., None].repeat(channels, axis=2)
+    return Example(
+        id=str(number),
+        label="spot" if faulty else "good",
+        part=str(number),
+        digest=str(number),
+        image=lambda: image,
+        mask=lambda: mask if marked and faulty else None,
+    )
+
+
+GOOD = [example(n, False) for n in range(24)]
+BAD = [example(n, True) for n in range(100, 108)]
+TEST = [example(n, n % 2 == 0) for n in range(200, 216)]
+
+
+def fitted(name: str, train, validation=()):
+    fit = METHODS[name][0]
+    return fit(train, validation, rng=np.random.default_rng(0), log=lambda event: None)
+
+
+def separation(detector) -> float:
+    """Share of (defect, good) pairs in the right order."""
+    scores = [(detector.read(e.image()).score, e.faulty) for e in TEST]
+    pairs = [a > b for a, bad in scores if bad for b, worse in scores if not worse]
+    return float(np.mean(pairs))
+
+
+def test_lbp_of_a_3x3_picture_by_hand():
+    grey = np.array([[5, 1, 7], [2, 4, 4], [9, 3, 0]], dtype=np.float32)
+    # Around the centre 4, clockwise from the top left: 5 1 7 4 0 3 9 2 -> 1 0 1 1 0 0 1 0.
+    assert descriptors.lbp_codes(grey)[1, 1] == 1 + 4 + 8 + 64
+    assert descriptors.UNIFORM[77] == 9  # six changes: not uniform
+    flat = descriptors.lbp_codes(np.full((3, 3), 0.5, np.float32))
+    assert (flat == 255).all()
+
+
+def test_uniform_patterns_are_58_and_turn_with_the_picture():
+    def changes(code: int) -> int:
+        text = f"{code:08b}"
+        return sum(text[i] != text[i - 1] for i in range(8))
+
+    uniform = [code for code in range(256) if changes(code) <= 2]
+    assert len(uniform) == 58
+    for code in range(256):
+        expected = code.bit_count() if code in uniform else 9
+        assert descriptors.UNIFORM[code] == expected
+    grey = np.random.default_rng(1).random((16, 16)).astype(np.float32)
+    turned = descriptors.lbp_histograms(np.rot90(grey).copy(), (1, 1))
+    np.testing.assert_array_equal(turned, descriptors.lbp_histograms(grey, (1, 1)))
+
+
+def test_hog_of_ramps():
+    grid = (2, 2)
+    ramp = np.tile(np.arange(16, dtype=np.float32) * 0.01, (16, 1))
+    across = descriptors.hog_histograms(ramp, grid)
+    np.testing.assert_allclose(across[..., 0], 64 * 0.01, rtol=1e-4)
+    np.testing.assert_allclose(across[..., 1:], 0, atol=1e-6)
+    # 90 degrees lie halfway between bin 4 (80) and bin 5 (100).
+    down = descriptors.hog_histograms(ramp.T.copy(), grid)
+    np.testing.assert_allclose(down[..., 4], 32 * 0.01, rtol=1e-4)
+    np.testing.assert_allclose(down[..., 5], 32 * 0.01, rtol=1e-4)
+    # Unsigned: a falling ramp looks the same.
+    falling = descriptors.hog_histograms(ramp[:, ::-1].copy(), grid)
+    np.testing.assert_allclose(falling.sum(), across.sum(), rtol=1e-4)
+    np.testing.assert_allclose(falling[..., 1:].max(), 0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "grid"), [(17, 23, (2, 3)), (5, 9, (3, 4)), (1, 1, (1, 1))]
+)
+def test_cells_cover_the_picture_exactly(height, width, grid):
+    values = np.random.default_rng(0).random((height, width)).astype(np.float32)
+    index = descriptors.cell_index(height, width, grid).ravel()
+    sums = np.bincount(index, weights=values.ravel(), minlength=grid[0] * grid[1])
+    means = sums / np.bincount(index, minlength=grid[0] * grid[1])
+    np.testing.assert_allclose(descriptors.cell_mean(values, grid).ravel(), means, rtol=1e-5)
+    tops = [values.ravel()[index == cell].max() for cell in range(grid[0] * grid[1])]
+    np.testing.assert_array_equal(descriptors.cell_max(values, grid).ravel(), np.float32(tops))
+
+
+def test_filter_features_ignore_exposure():
+    grey = GOOD[0].image()[..., 0]
+    bright = (grey + descriptors.DARK) * 1.4 - descriptors.DARK
+    difference = filters.filter_features(grey) - filters.filter_features(bright)
+    assert np.abs(difference).max() < 1e-2
+    assert filters.filter_features(grey).shape[2] == len(filters.NAMES)
+
+
+def test_bands_are_ordered_and_complete():
+    np.testing.assert_array_equal(normal.bands_of(14), [0, 1, 2, 2, 3, 4, 4, 4, 4, 4, 6, 6, 7, 8])
+    for count in range(1, 40):
+        bands = normal.bands_of(count)
+        assert ((bands >= 0) & (bands < normal.BANDS)).all()
+        assert (np.diff(bands) >= 0).all()
+
+
+def test_normal_statistics_against_numpy():
+    rng = np.random.default_rng(0)
+    maps = [rng.normal(3, 2, (12, 12, 2)).astype(np.float32) for _ in range(400)]
+    gathered = normal.NormalFit()
+    for features in maps:
+        gathered.add(features)
+    found = gathered.done()
+    stacked = np.stack(maps)
+    corner = stacked[:, 0, 0]
+    shrunk = (corner.sum(axis=0) + 50 * stacked.mean(axis=(0, 1, 2))) / 450
+    np.testing.assert_allclose(found.mean[0], shrunk, rtol=1e-4)
+    np.testing.assert_allclose(found.deviation[0], 2, rtol=0.1)
+
+
+def test_standard_takes_the_size_away():
+    rng = np.random.default_rng(0)
+    sizes = [(int(h), int(w)) for h, w in rng.integers(80, 600, (200, 2))]
+    raw = [2 * np.log(h) + 3 * np.log(w) + rng.normal(0, 0.1) for h, w in sizes]
+    standard = normal.fit_standard(raw, sizes)
+    np.testing.assert_allclose(standard.weights[1:], [2, 3], atol=0.05)
+    assert standard.scale == pytest.approx(0.1, rel=0.2)
+    assert standard.expected(10**6, 600) == pytest.approx(
+        standard.expected(max(h for h, _ in sizes), 600)
+    )
+    same = normal.fit_standard(rng.normal(5, 1, 50), [(64, 64)] * 50)
+    assert same.weights[1:] == (0, 0)
+    assert same.score(5.0, 64, 64) == pytest.approx(0, abs=0.5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_round_trip_and_exact_map(name):
+    detector = fitted(name, GOOD + BAD)
+    spec = json.loads(json.dumps(detector.spec(), allow_nan=False))
+    again = METHODS[name][1](spec, detector.tensors())
+    for item in TEST[:3]:
+        first, second = detector.read(item.image()), again.read(item.image())
+        assert np.isfinite(first.score)
+        assert first.score == pytest.approx(second.score, rel=1e-6)
+        np.testing.assert_array_equal(first.map, second.map)
+        assert first.map.dtype == np.float32
+        assert first.map.ndim == 2
+        assert np.isfinite(first.map).all()
+
+
+@pytest.mark.parametrize("name", ["texture", "pca", "gaussian", "golden"])
+def test_good_pictures_alone_find_and_place_a_spot(name):
+    detector = fitted(name, GOOD)
+    assert separation(detector) > 0.9
+    bad = next(item for item in TEST if item.faulty)
+    heat, mask = detector.read(bad.image()).map, bad.mask()
+    row, column = np.unravel_index(int(heat.argmax()), heat.shape)
+    spot = np.argwhere(mask).mean(axis=0)
+    at = (
+        (row + 0.5) * mask.shape[0] / heat.shape[0],
+        (column + 0.5) * mask.shape[1] / heat.shape[1],
+    )
+    assert np.hypot(*(np.array(at) - spot)) < 16
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_texture_learns_from_masks_and_from_image_labels(marked):
+    bad = [example(n, True, marked=marked) for n in range(100, 108)]
+    detector = fitted("texture", GOOD + bad)
+    assert set(detector.read(TEST[0].image()).parts) == {"novelty", "linear"}
+    assert separation(detector) > 0.95
+
+
+def test_golden_template_says_whether_pictures_align():
+    assert fitted("golden", GOOD).aligned
+    rng = np.random.default_rng(0)
+    loose = []
+    for number in range(12):
+        image = ndimage.gaussian_filter(rng.random((64, 64)), 2).astype(np.float32)[..., None]
+        loose.append(
+            Example(id=str(number), label="good", part="", digest="", image=lambda i=image: i)
+        )
+    detector = fitted("golden", loose)
+    assert not detector.aligned
+    assert np.isfinite(detector.read(loose[0].image()).score)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_colour_tiny_and_long_pictures(name):
+    detector = fitted(name, [example(n, False, channels=3) for n in range(6)])
+    rng = np.random.default_rng(0)
+    for shape in ((90, 100, 3), (1, 1, 3), (5, 300, 3), (40, 7, 1)):
+        reading = detector.read(rng.random(shape).astype(np.float32))
+        assert np.isfinite(reading.score)
+        assert np.isfinite(reading.map).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_good_picture_is_an_error(name):
+    with pytest.raises(UserError, match="good"):
+        fitted(name, BAD)

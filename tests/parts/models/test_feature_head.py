@@ -1,0 +1,228 @@
+"""The default detector: zero, few or many defects, masks or image labels, feedback, storing."""
+
+import numpy as np
+import pytest
+import torch
+
+from lineside.core.errors import UserError
+from lineside.parts.models.detector import Example
+from lineside.parts.models.feature_head.feature_head import (
+    defective_parts,
+    fit_detector,
+    load_detector,
+    parts_by_kind,
+    pooled,
+)
+from lineside.parts.models.feature_head.features import View, head_inputs, on_grid
+from lineside.parts.models.feature_head.preparation import Shelf, inner_folds
+from lineside.parts.models.feature_head.replay_buffer import STEP
+
+SIZE = (64, 80)
+FAST = {"hidden": 16, "least_steps": 120, "most_steps": 120}
+
+
+def picture(number: int, kind: str):
+    """Grey noise with a dark square (spot) or a bright line (scratch), and its mask."""
+    rng = np.random.default_rng(number)
+    image = 0.5 + 0.03 * rng.standard_normal((*SIZE, 1))
+    mask = np.zeros(SIZE, bool)
+    row, column = rng.integers(10, 45), rng.integers(10, 60)
+    if kind == "spot":
+        mask[row : row + 10, column : column + 10] = True
+        image[mask] -= 0.25
+    if kind == "scratch":
+        mask[row : row + 3, 5:75] = True
+        image[mask] += 0.2
+    return image.clip(0, 1).astype(np.float32), mask
+
+
+def example(number: int, kind: str = "good", masked: bool = True) -> Example:
+    image, mask = picture(number, kind)
+    return Example(
+        id=f"{kind}{number}",
+        label=kind,
+        part=f"{kind}{number // 2}",
+        digest="",
+        image=lambda: image,
+        mask=lambda: mask if masked and kind != "good" else None,
+    )
+
+
+def fitted(defects=(), **settings):
+    goods = [example(i) for i in range(12)]
+    return fit_detector(
+        [*goods, *defects],
+        [],
+        rng=np.random.default_rng(0),
+        log=lambda record: None,
+        **{**FAST, **settings},
+    )
+
+
+@pytest.fixture(scope="module")
+def good_only():
+    return fitted()
+
+
+@pytest.fixture(scope="module")
+def labelled():
+    return fitted([example(100 + i, "spot") for i in range(6)])
+
+
+def scores(detector, kind, numbers=range(200, 206)):
+    return np.array([detector.read(picture(i, kind)[0]).score for i in numbers])
+
+
+def test_without_defects_it_is_the_good_only_model(good_only):
+    reading = good_only.read(picture(200, "spot")[0])
+    assert good_only.head is None
+    assert list(reading.parts) == ["goodness"]
+    assert scores(good_only, "spot").min() > scores(good_only, "good").max()
+
+
+def test_shares_add_up_and_the_map_shows_the_defect(labelled):
+    image, mask = picture(201, "spot")
+    reading = labelled.read(image)
+    assert sum(reading.parts.values()) == pytest.approx(reading.score)
+    assert reading.map.shape == (8, 10)
+    assert reading.map.dtype == np.float32
+    row, column = np.unravel_index(reading.map.argmax(), reading.map.shape)
+    near = mask[max(0, row * 8 - 8) : row * 8 + 16, max(0, column * 8 - 8) : column * 8 + 16]
+    assert near.any()
+
+
+def test_labels_help_the_kind_they_name_and_do_not_hurt_another(good_only, labelled):
+    def margin(detector, kind):
+        return scores(detector, kind).min() - scores(detector, "good").max()
+
+    assert margin(labelled, "spot") > margin(good_only, "spot")
+    goods = [labelled.read(picture(i, "good")[0]) for i in range(200, 206)]
+    scratches = [labelled.read(picture(i, "scratch")[0]) for i in range(200, 206)]
+    assert all(r.parts["known defects"] >= 0 for r in [*goods, *scratches])
+    assert min(r.score for r in scratches) > max(r.score for r in goods)
+
+
+def test_image_labels_are_enough(good_only):
+    detector = fitted([example(100 + i, "spot", masked=False) for i in range(6)])
+    known = [detector.read(picture(i, "spot")[0]).parts["known defects"] for i in range(200, 206)]
+    good = [detector.read(picture(i, "good")[0]).parts["known defects"] for i in range(200, 206)]
+    assert min(known) > max(good)
+
+
+def test_one_defect_is_enough_to_learn(good_only):
+    detector = fitted([example(100, "spot")])
+    assert detector.kinds == {"spot": 1}
+    assert scores(detector, "spot").min() > scores(detector, "good").max()
+
+
+@pytest.mark.parametrize("parent", ["good_only", "labelled"])
+def test_a_missed_defect_can_be_taught_by_its_image_label(parent, request, monkeypatch):
+    monkeypatch.setattr("lineside.parts.models.feature_head.incremental.STEPS_FRESH", 150)
+    detector = request.getfixturevalue(parent)
+    before = detector.read(picture(300, "scratch")[0]).score
+    child = detector.teach([example(300, "scratch", masked=False)], rng=np.random.default_rng(0))
+    assert child.read(picture(300, "scratch")[0]).score > before
+    assert scores(child, "scratch").min() > scores(child, "good").max()
+    assert detector.read(picture(300, "scratch")[0]).score == before
+    assert child.kinds["scratch"] == 1
+
+
+def test_a_false_reject_can_be_taught(labelled):
+    rejected = example(301, "scratch")
+    accepted = Example(
+        id="x", label="good", part="x", digest="", image=rejected.image, mask=lambda: None
+    )
+    before = labelled.read(rejected.image()).score
+    child = labelled.teach([accepted], rng=np.random.default_rng(0))
+    assert child.read(rejected.image()).score < before
+    assert child.kinds == labelled.kinds
+
+
+def test_reads_the_same_after_storing(labelled):
+    again = load_detector(labelled.spec(), labelled.tensors())
+    one, two = (d.read(picture(200, "spot")[0]) for d in (labelled, again))
+    assert one.score == two.score
+    np.testing.assert_array_equal(one.map, two.map)
+
+
+def test_refuses_other_trunk_weights(labelled):
+    with pytest.raises(UserError, match="trunk weights"):
+        load_detector({**labelled.spec(), "trunk": "0" * 64}, labelled.tensors())
+
+
+def test_needs_good_images():
+    with pytest.raises(UserError, match="good image"):
+        fit_detector(
+            [example(1), example(100, "spot")], [], rng=np.random.default_rng(0), log=print
+        )
+
+
+def test_same_seed_same_detector():
+    one, two = (fitted([example(100, "spot")]) for _ in range(2))
+    assert scores(one, "spot").tolist() == scores(two, "spot").tolist()
+
+
+def test_memory_is_bounded_and_holds_standardised_cells(labelled):
+    memory = labelled.memory
+    assert memory.inputs.dtype == torch.int8
+    assert memory.standardised().abs().max() <= 127 * STEP + 1e-6
+    assert set(memory.target.tolist()) == {0, 1}
+    assert (memory.fold[memory.target == 1] == -1).all()
+
+
+def test_inner_folds_keep_parts_together_and_deal_out_kinds():
+    examples = [example(i) for i in range(20)] + [example(i, "spot") for i in range(100, 108)]
+    folds = inner_folds(examples, 4, np.random.default_rng(0))
+    by_part = {}
+    for e, fold in zip(examples, folds, strict=True):
+        by_part.setdefault(e.part, set()).add(fold)
+    assert all(len(found) == 1 for found in by_part.values())
+    assert {f for e, f in zip(examples, folds, strict=True) if e.faulty} == {0, 1, 2, 3}
+
+
+def test_parts_are_counted_not_images():
+    examples = [example(100, "spot"), example(101, "spot"), example(102, "spot"), example(1)]
+    assert parts_by_kind(examples) == {"spot": 2}
+    assert defective_parts(examples) == 2
+
+
+def test_pooled_is_the_mean_of_the_five_highest():
+    assert pooled(torch.tensor([1.0, 9, 8, 7, 6, 5, -100])) == pytest.approx(7.0)
+    assert pooled(torch.tensor([1.0, 3.0])) == pytest.approx(2.0)
+
+
+def test_the_shelf_gives_back_what_it_took(tmp_path):
+    with open(tmp_path / "shelf", "w+b") as file:
+        shelf = Shelf(file)
+        seen = [
+            View(
+                native=torch.randn(3, 4, 5),
+                half=torch.randn(2, 2, 5),
+                contrast=torch.randn(3, 4, 2),
+            )
+            for _ in range(3)
+        ]
+        places = [shelf.put(one) for one in seen]
+        for place, one in reversed(list(zip(places, seen, strict=True))):
+            got = shelf.take(place)
+            for name in ("native", "half", "contrast"):
+                expected = getattr(one, name).half().float()
+                torch.testing.assert_close(getattr(got, name), expected, rtol=0, atol=0)
+
+
+def test_head_inputs_align_the_two_scales_and_know_the_place():
+    native = torch.zeros(5, 6, 2)
+    half = torch.arange(3.0)[:, None, None].expand(3, 3, 2)
+    seen = View(native=native, half=half, contrast=torch.ones(5, 6, 1))
+    x = head_inputs(seen).view(5, 6, 9)
+    # half-scale rows 0, 1, 2 sit at native rows 0.5, 2.5, 4.5
+    torch.testing.assert_close(x[:, 0, 2], torch.tensor([0, 0.25, 0.75, 1.25, 1.75]))
+    torch.testing.assert_close(x[0, 0, 5:], torch.tensor([0.1, 1 / 12, 0.1, 1 / 12]))
+    torch.testing.assert_close(x[4, 5, 5:], torch.tensor([0.9, 11 / 12, 0.1, 1 / 12]))
+    torch.testing.assert_close(head_inputs(seen, 2, 4).view(2, 6, 9), x[2:4])
+
+
+def test_maps_of_the_same_grid_are_left_as_they_are():
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert on_grid(values, 2, 3) is values
+    assert on_grid(values, 4, 6).shape == (4, 6)

@@ -1,0 +1,182 @@
+"""The cell head: which cells it learns from, what it computes, what it can learn."""
+
+import numpy as np
+import pytest
+import torch
+
+from lineside.parts.models.feature_head.cell_sampling import (
+    BAG_CELLS,
+    UNKNOWN,
+    Cells,
+    choose_cells,
+    image_weights,
+    overlap_of,
+    positive_cells,
+)
+from lineside.parts.models.feature_head.head import (
+    CellNetwork,
+    assemble,
+    fit_head,
+    load_head,
+    train_network,
+)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def cells_of(rng, kind, fold=0, masked=True, count=40, defects=10):
+    """Cells of one image: 4 features, feature 0 is high where the defect is."""
+    inputs = rng.normal(0, 1, (count, 4))
+    target = np.zeros(count, np.float32)
+    if kind != "good":
+        inputs[:defects, 0] += 6
+        target[:defects] = 1
+        if not masked:
+            target[:] = UNKNOWN
+    return Cells(
+        inputs=inputs.astype(np.float16),
+        target=target,
+        suspicion=rng.normal(0, 1, count).astype(np.float32),
+        kind=kind,
+        fold=fold,
+    )
+
+
+def test_overlap_counts_pixels_of_each_cell_and_the_ragged_border():
+    mask = np.zeros((12, 20), bool)
+    mask[0:4, 6:10] = True  # 2 of 8 columns in each of two cells
+    mask[11, 19] = True
+    shares = overlap_of(mask, 2, 3)
+    expected = np.zeros((2, 3))
+    expected[0, 0] = expected[0, 1] = 8 / 64
+    expected[1, 2] = 1 / 64
+    np.testing.assert_allclose(shares, expected)
+
+
+def test_only_the_band_of_a_wide_region_is_positive():
+    overlap = np.zeros((20, 20), np.float32)
+    overlap[4:16, 4:16] = 1
+    found = positive_cells(overlap)
+    assert found.sum() == 12 * 12 - 8 * 8
+    assert not found[8, 8]
+    assert found[4, 4]
+
+
+def test_a_region_that_fills_the_image_is_positive_somewhere():
+    assert positive_cells(np.ones((6, 6), np.float32)).any()
+
+
+def test_a_speck_is_positive_although_it_covers_little():
+    overlap = np.zeros((5, 5), np.float32)
+    overlap[2, 3] = 0.02
+    overlap[2, 2] = 0.01
+    assert np.argwhere(positive_cells(overlap)).tolist() == [[2, 3]]
+
+
+def test_choice_of_cells():
+    rng = np.random.default_rng(0)
+    suspicion = np.arange(100, dtype=np.float32).reshape(10, 10)
+    overlap = np.zeros((10, 10), np.float32)
+    overlap[0, :3] = 1
+    overlap[1, 0] = 0.1  # touched but not covered: neither positive nor negative
+    places, target = choose_cells(overlap, suspicion, True, rng)
+    assert sorted(places[target == 1]) == [0, 1, 2]
+    assert (target == 0).sum() == 40
+    assert 10 not in places
+    places, target = choose_cells(None, suspicion, True, rng, positives=5)
+    assert places.tolist() == [99, 98, 97, 96, 95]
+    assert (target == UNKNOWN).all()
+    places, target = choose_cells(None, suspicion, False, rng, goods=7)
+    assert len(set(places.tolist())) == 7
+    assert not target.any()
+
+
+def test_weights_of_positives_and_bags():
+    target = np.array([1, 1, 1, 1, 0, 0], np.float32)
+    np.testing.assert_allclose(image_weights(target, target), [0.5] * 4 + [1, 1])
+    bag = np.full(20, UNKNOWN, np.float32)
+    suspicion = np.arange(20, dtype=np.float32)
+    weight = image_weights(bag, suspicion)
+    assert not weight[:-BAG_CELLS].any()
+    np.testing.assert_allclose(weight[-BAG_CELLS:], 1 / np.sqrt(BAG_CELLS))
+
+
+def test_members_are_separate_perceptrons():
+    network = CellNetwork(5, 3, 7).initialise(generator())
+    x = torch.randn(11, 5, generator=generator(1))
+    together = network(x)
+    for member in range(3):
+        rows = slice(member * 7, member * 7 + 7)
+        hidden = (x @ network.first[rows].T + network.first_bias[rows]).clamp(min=0)
+        alone = hidden @ network.second[member] + network.second_bias[member]
+        torch.testing.assert_close(together[:, member], alone)
+
+
+def test_a_member_does_not_see_good_parts_of_its_fold_but_all_defects():
+    rng = np.random.default_rng(0)
+    joined, _, _ = assemble([cells_of(rng, "good", 1), cells_of(rng, "scratch", 1)], 1, 2)
+    assert joined.weight[:40, :2].all()
+    assert not joined.weight[:40, 2].any()
+    assert joined.weight[40:].all()
+
+
+def test_some_members_compute_what_they_computed_among_all():
+    network = CellNetwork(5, 3, 7).initialise(generator())
+    x = torch.randn(11, 5, generator=generator(1))
+    torch.testing.assert_close(network.some(1, 3)(x), network(x)[:, 1:])
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_learns_defects_with_masks_and_from_image_labels_alone(masked):
+    rng = np.random.default_rng(0)
+    cells = [cells_of(rng, "good", i % 2) for i in range(20)]
+    cells += [cells_of(rng, "scratch", i % 2, masked) for i in range(10)]
+    head, judge = fit_head(
+        cells,
+        whole=1,
+        folds=2,
+        generator=generator(),
+        hidden=8,
+        noise=0.3,
+        least_steps=300,
+        most_steps=300,
+    )
+    defect = np.zeros((1, 4)) + np.array([6, 0, 0, 0])
+    scores = head.logits(torch.from_numpy(np.concatenate([defect, np.zeros((1, 4))])))
+    assert scores.shape == (2, 1)
+    assert (scores[0] > scores[1] + 2).all()
+    assert judge.network.members == 2
+
+
+def test_same_seed_same_network_whatever_the_global_state():
+    rng = np.random.default_rng(0)
+    cells = [cells_of(rng, "good"), cells_of(rng, "scratch")]
+    joined, _, _ = assemble(cells, 2, 0)
+    torch.manual_seed(1)
+    one = train_network(joined, generator=generator(), hidden=4, least_steps=20, most_steps=20)
+    torch.manual_seed(2)
+    two = train_network(joined, generator=generator(), hidden=4, least_steps=20, most_steps=20)
+    torch.testing.assert_close(one.first, two.first, rtol=0, atol=0)
+
+
+def test_training_on_leaves_the_parent_alone():
+    rng = np.random.default_rng(0)
+    joined, _, _ = assemble([cells_of(rng, "good"), cells_of(rng, "scratch")], 2, 0)
+    parent = CellNetwork(4, 2, 4).initialise(generator())
+    before = parent.first.clone()
+    child = train_network(
+        joined, generator=generator(), hidden=4, least_steps=5, most_steps=5, start=parent
+    )
+    torch.testing.assert_close(parent.first, before, rtol=0, atol=0)
+    assert not torch.equal(child.first, before)
+
+
+def test_survives_spec_and_tensors():
+    rng = np.random.default_rng(0)
+    cells = [cells_of(rng, "good"), cells_of(rng, "scratch")]
+    head, _ = fit_head(cells, whole=2, folds=0, generator=generator(), hidden=4, least_steps=5)
+    again = load_head(head.spec(), head.tensors())
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(head.logits(x), again.logits(x), rtol=0, atol=0)

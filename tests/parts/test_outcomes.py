@@ -1,0 +1,78 @@
+"""Calibration is by part, and says so where the data cannot carry a promise by part."""
+
+import numpy as np
+import pytest
+
+from lineside.core.contract import Outcome
+from lineside.parts.config import Config
+from lineside.parts.explain.exemplars import Library
+from lineside.parts.model import PartsModel, Settings
+from lineside.parts.outcomes import calibrate, map_scale
+
+
+class Nothing:
+    def read(self, image):
+        raise AssertionError("calibration reads no image")
+
+    def spec(self):
+        return {}
+
+    def tensors(self):
+        return {}
+
+
+@pytest.fixture
+def model():
+    library = Library(sources=(), labels=(), patches=None, embeddings=None)
+    return PartsModel(
+        method="detector", detector=Nothing(), settings=Settings(), library=library, health=None
+    )
+
+
+def outcomes(n_good, n_faulty, lot=False, views=2):
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(n_good + n_faulty):
+        faulty = i >= n_good
+        for view in range(views):
+            score = float(rng.normal(3.0 if faulty else 0.0))
+            slices = {"kind": "crack" if faulty else "good"}
+            if lot:
+                slices["lot"] = f"lot {i % 5}"
+            value = {"score": score, "label": float(faulty), "peak": score, "middle": 0.0}
+            rows.append(Outcome(item=f"{i}-{view}", group=f"p{i}", slices=slices, value=value))
+    return rows
+
+
+def test_the_promise_counts_parts_not_pictures(model):
+    point = calibrate(model, outcomes(40, 30), Config()).operating.point
+    assert (point.n_good, point.n_faulty) == (40, 30)
+    assert not point.provable
+    assert "needs 59" in point.message
+    certified = calibrate(model, outcomes(40, 60), Config()).operating.point
+    assert certified.certified
+
+
+def test_lots_suspend_a_promise_by_part(model):
+    operating = calibrate(model, outcomes(40, 60, lot=True), Config()).operating
+    assert not operating.point.certified
+    assert "lots" in operating.point.suspended
+
+
+def test_views_per_part_and_references_are_by_part(model):
+    rows = outcomes(12, 4, views=3)
+    operating = calibrate(model, rows, Config()).operating
+    assert operating.views_per_part == 3.0
+    best = {}
+    for row in rows[:36]:
+        best[row.group] = max(best.get(row.group, -9.0), row.value["score"])
+    assert sorted(operating.good_scores) == sorted(best.values())
+    assert len(operating.good_view_scores) == 12
+
+
+def test_the_map_scale_leaves_95_percent_of_good_pictures_without_contour():
+    rows = outcomes(200, 20, views=1)
+    scale = map_scale(rows[:200], rows)
+    above = sum(row.value["peak"] > scale.threshold for row in rows[:200])
+    assert above == 10
+    assert scale.low < scale.threshold < scale.high
