@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lineside.core.contract import Refusal, UserError
+from lineside.core.contract import Refusal
+from lineside.core.errors import UserError
 from lineside.core.parallel import (
     BATCHES_PER_THREAD,
     IN_PROCESS,

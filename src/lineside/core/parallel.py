@@ -30,7 +30,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lineside.core.contract import Refusal, UserError
+from lineside.core.contract import Refusal
+from lineside.core.errors import UserError
 from lineside.core.run.journal import Journal
 
 if TYPE_CHECKING:
