@@ -26,13 +26,14 @@ from tests.machines.streaming import (
 )  # fmt: skip
 
 from lineside.core.errors import UserError
+from lineside.core.run import folder_watcher
+from lineside.core.run.folder_watcher import Stamp
 from lineside.machines.data import load_measurement
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.store import Journal, open_store
 from lineside.machines.store.queries import fleet, refusals
 from lineside.machines.streams import MOST_BYTES, encode
 from lineside.machines.streams import desk as desks
-from lineside.machines.streams import folder as folders
 from lineside.machines.streams import watching as watching_module
 from lineside.machines.streams.watching import Options, watch
 
@@ -298,6 +299,6 @@ def test_once_gives_up_on_a_file_that_changes_but_not_on_a_long_one(
     assert fleet(store)[0].never_learned == 40, "the last line comes with the second look"
     assert not said.notes
     changes = itertools.count()
-    monkeypatch.setattr(folders, "_stamp", lambda path: str(next(changes)))
+    monkeypatch.setattr(folder_watcher, "stamp_of", lambda path: Stamp(next(changes), 0))
     code = watch([table.parent], model, store, options=Options(once=True), teller=said.teller)
     assert code == 2 and "still being written" in said.notes[-1]

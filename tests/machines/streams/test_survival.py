@@ -153,11 +153,11 @@ def test_names_of_files_that_are_gone_are_forgotten(model, pump, store, tmp_path
     folder = tmp_path / "data"
     with watching(model, store, [folder_with(folder, pump[:20])]) as found:
         until(lambda: judged(store) == 20)
-        source = found.folders[0]
-        until(lambda: len(source._done) == 20 and not source._waiting)
+        files = found.folders[0]._files
+        until(lambda: len(files.done) == 20 and not files.pending)
         for path in list((folder / "pump").iterdir())[:15]:
             path.unlink()
-        until(lambda: len(source._done) == 5)
+        until(lambda: len(files.done) == 5)
 
 
 def folder_with(folder, measurements):

@@ -13,6 +13,7 @@ import pytest
 from lineside.applications import load_model
 from lineside.cli import main
 from lineside.core.errors import UserError
+from lineside.core.run.folder_watcher import Stamp
 from lineside.parts.model import PartsModel
 from lineside.parts.monitoring import monitors as watch_monitors
 from lineside.parts.monitoring.monitors import Monitors
@@ -247,10 +248,10 @@ def test_memory_is_bounded_over_weeks(calm, tmp_path, trail, monkeypatch):
     mine = watcher(tmp_path / "camera", calm, trail)
     mine.most_judged = 100
     state = (tmp_path / "camera" / "here.png").stat()
-    mine._remember(("here.png", 0, state.st_mtime_ns))
+    mine._remember("here.png", Stamp(0, state.st_mtime_ns))
     for i in range(1000):
-        mine._remember((f"gone{i}.png", 1, 1))
-    assert len(mine.judged) <= 100
+        mine._remember(f"gone{i}.png", Stamp(1, 1))
+    assert len(mine.files.done) <= 100
     assert mine.unjudged() == set(), "what is still there is never forgotten"
 
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lineside.core.errors import UserError
+from lineside.core.run.folder_watcher import FolderWatcher, PendingFile, stamp_of
 from lineside.machines.data import (
     SIDECAR,
     Sidecar,
@@ -34,23 +34,15 @@ NUMBERS = re.compile(r"(\d+)")
 
 
 @dataclass(kw_only=True)
-class _File:
+class _File(PendingFile):
     """A file that was seen and is not finished.
 
     Attributes:
-        path: Where it lies.
-        stamp: Size and time of change at the last look.
-        since: When it was first seen with this stamp, by the monotonic clock.
-        first: When it was first seen at all.
         opens: It holds a snapshot of a time that is still to come: nothing to do before.
         holds: It could not be taken yet, and later ones of its machine wait for it.
         asked: The store was asked whether it was finished before.
     """
 
-    path: Path
-    stamp: str
-    since: float
-    first: float
     opens: float = -math.inf
     holds: bool = False
     asked: bool = False
@@ -74,15 +66,14 @@ class FolderSource:
     patience_seconds: float = 10.0
     live: bool = True
     trouble: str = ""
-    _done: dict[str, str] = field(default_factory=dict)
-    _waiting: dict[str, _File] = field(default_factory=dict)
+    _files: FolderWatcher[_File] = field(default_factory=lambda: FolderWatcher(kind=_File))
     _taken: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Of files with many snapshots: how many were taken, and the time of the last of them."""
 
     @property
     def waiting(self) -> int:
         """How many files were seen and are not finished."""
-        return len(self._waiting)
+        return len(self._files.pending)
 
     def look(self) -> Iterator[Receipt | None]:
         """Take what is complete and new; yield after every snapshot, and None after every file.
@@ -90,12 +81,16 @@ class FolderSource:
         Raises:
             NotTakenError: something could not be stored; look again.
         """
-        present: set[str] = set()
         trouble = ""
-        now = time.monotonic()
         try:
+            groups = list(machines_in(self.data))
+            told: dict[Path, str] = {}
+            for _, files in groups:
+                told.update(dict.fromkeys(files, _told(files)))
+            pending = {file.path: file for file in self._files.look(told)}
             found = [
-                (m, self._look_at(m, files, present, now)) for m, files in machines_in(self.data)
+                (m, self._take_all(m, [pending[path] for path in files if path in pending]))
+                for m, files in groups
             ]
             while found:  # file by file in turns, so that no machine holds back the others
                 for entry in list(found):
@@ -111,58 +106,34 @@ class FolderSource:
             trouble = f"{self.data} cannot be looked at: {error.strerror or error}"
         self.trouble = trouble
         # What is gone is forgotten, so that memory does not grow; the store still knows it.
-        for known in (self._done, self._waiting, self._taken):
-            for source in [source for source in known if source not in present]:
-                del known[source]  # type: ignore[attr-defined]
+        present = self._files.present
+        self._files.forget_gone(present)
+        self._taken = {name: taken for name, taken in self._taken.items() if name in present}
 
-    def _look_at(
-        self, machine: str, files: Sequence[Path], present: set[str], now: float
-    ) -> Iterator[Iterator[Receipt]]:
+    def _take_all(self, machine: str, files: Sequence[_File]) -> Iterator[Iterator[Receipt]]:
         """Yield what takes each file; the next one is looked at when that has ended."""
-        facts = files[0].parent / SIDECAR
-        told = _stamp(facts)
-        fresh = [file for path in files if (file := self._fresh(path, told, present, now))]
-        if not fresh:
+        if not files:
             return
-        sidecar = read_sidecar(facts.parent)
-        for file in sorted(fresh, key=_order):
+        sidecar = read_sidecar(files[0].path.parent)
+        for file in sorted(files, key=_order):
+            file.holds = False
             if self.live and self.desk.is_ahead(file.opens):
                 continue
-            if file.since < now or _whole_lines(file.path):
-                yield self._take(file, machine, sidecar, told, now)
+            if file.complete or _whole_lines(file.path):
+                yield self._take(file, machine, sidecar)
             else:
                 file.holds = True
-            if file.holds and now - file.first < self.patience_seconds:
+            if file.holds and file.waited_seconds < self.patience_seconds:
                 return
 
-    def _fresh(self, path: Path, told: str, present: set[str], now: float) -> _File | None:
-        """Return a file that is not finished, with what is known of it from earlier looks."""
-        source, stamp = str(path), _stamp(path)
-        if not stamp:
-            return None
-        present.add(source)
-        refused = f"{stamp} {told}"  # what is said of the machine may mend it
-        if self._done.get(source) in (stamp, refused):
-            return None
-        file = self._waiting.get(source)
-        if file is None:
-            file = _File(path=path, stamp=stamp, since=now, first=now)
-            self._waiting[source] = file
-        elif file.stamp != stamp:
-            file.stamp, file.since, file.opens = stamp, now, -math.inf
-        file.holds = False
-        return file
-
-    def _take(
-        self, file: _File, machine: str, sidecar: Sidecar, told: str, now: float
-    ) -> Iterator[Receipt]:
-        source, stamp = str(file.path), file.stamp
-        if not file.asked and self._is_known(source, stamp, told):
+    def _take(self, file: _File, machine: str, sidecar: Sidecar) -> Iterator[Receipt]:
+        source = file.name
+        if not file.asked and self._is_known(file):
             return
         file.asked = True
         try:
             found = snapshots_of(file.path, machine, sidecar)
-            if file.since == now:  # a table that grows: its last line may not be whole
+            if not file.complete:  # a table that grows: its last line may not be whole
                 found = found[:-1]
             for snapshot in self._new(source, found):
                 measurement = load_measurement(snapshot)
@@ -175,23 +146,22 @@ class FolderSource:
             file.holds = True
             return
         except UserError as error:
-            if now - file.since < self.patience_seconds:
+            if file.unchanged_seconds < self.patience_seconds:
                 file.holds = True
                 return
             yield self.desk.refuse(source, error, source)
-            self._finish(source, f"{stamp} {told}")
+            self._finish(source, file.marks[1])
             return
         if len(found) > 1:
             self._taken[source] = (len(found), found[-1].time)
-        if file.since < now:
-            self._finish(source, stamp)
+        if file.complete:
+            self._finish(source, file.marks[0])
 
-    def _is_known(self, source: str, stamp: str, told: str) -> bool:
+    def _is_known(self, file: _File) -> bool:
         """Return whether the store knows a file as finished, from an earlier watch."""
-        for known in (stamp, f"{stamp} {told}"):
-            if self.desk.is_done(source, known):
-                self._done[source] = known
-                self._waiting.pop(source, None)
+        for mark in file.marks:
+            if self.desk.is_done(file.name, mark):
+                self._files.finish(file.name, mark)
                 return True
         return False
 
@@ -202,19 +172,14 @@ class FolderSource:
             count = 0  # written anew: the store tells what it has
         return sorted(found[count:], key=lambda s: (math.isnan(s.time), s.time))
 
-    def _finish(self, source: str, stamp: str) -> None:
-        self.desk.finish(source, stamp)
-        self._done[source] = stamp
-        self._waiting.pop(source, None)
+    def _finish(self, source: str, mark: str) -> None:
+        self.desk.finish(source, mark)
+        self._files.finish(source, mark)
 
 
-def _stamp(path: Path) -> str:
-    """Return size and time of change of a file, empty if it is gone."""
-    try:
-        state = path.stat()
-    except OSError:
-        return ""
-    return f"{state.st_size}-{state.st_mtime_ns}"
+def _told(files: Sequence[Path]) -> str:
+    """Return the stamp of what people say of a machine, which may make a refused file readable."""
+    return str(stamp_of(files[0].parent / SIDECAR) or "")
 
 
 def _order(file: _File) -> tuple[float, list[str | int], str]:

@@ -25,6 +25,7 @@ from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
 from lineside.core.run.files import canonical, disk_errors, finite, sha256
 from lineside.core.run.folder import iter_rows, repair_lines
+from lineside.core.run.folder_watcher import FolderWatcher, PendingFile, Stamp, stamp_of
 from lineside.core.run.model_store import load_model
 from lineside.parts.application import APPLICATION
 from lineside.parts.data.images import digest
@@ -36,8 +37,6 @@ JUDGED_KEPT = 200_000
 """Files that are gone are forgotten only beyond this number: a share may come back."""
 
 Say = Callable[[Mapping[str, Any]], None]
-Key = tuple[str, int, int]
-"""Name below the watched folder, size in bytes, time of change in nanoseconds."""
 
 
 @dataclass(kw_only=True)
@@ -50,8 +49,7 @@ class Watcher:
         trail: The audit trail, JSON lines; a restarted watch takes it up.
         patience_seconds: A file that is unreadable and unchanged for so long is reported.
         monitors: Views, drift, health.
-        judged: Hashes of the keys of judged files, oldest first.
-        waiting: Files that may still be written: size, time of change, first seen so (seconds).
+        files: What was judged and what may still be written; names are below the folder.
         most_judged: From this number on, judged files that are gone are forgotten.
     """
 
@@ -60,9 +58,11 @@ class Watcher:
     trail: Path
     patience_seconds: float
     monitors: Monitors
-    judged: dict[bytes, None] = field(default_factory=dict)
-    waiting: dict[str, tuple[int, int, float]] = field(default_factory=dict)
+    files: FolderWatcher[PendingFile] = field(init=False)
     most_judged: int = 2 * JUDGED_KEPT
+
+    def __post_init__(self) -> None:
+        self.files = FolderWatcher(kind=PendingFile, name_of=self._name_of)
 
     @property
     def calibration(self) -> str:
@@ -76,7 +76,7 @@ class Watcher:
             drift = "not followed: too few good calibration parts were accepted"
         return {
             "event": "started", "folder": str(self.folder), "model": self.model.identity,
-            "threshold": self.model.threshold, "judged": len(self.judged), "drift": drift,
+            "threshold": self.model.threshold, "judged": len(self.files.done), "drift": drift,
             "suspended": self.monitors.suspended,
         }  # fmt: skip
 
@@ -87,7 +87,7 @@ class Watcher:
         for row in iter_rows(self.trail):
             if "verdict" not in row:
                 continue
-            self._remember((row["file"], row["bytes"], row["modified_ns"]))
+            self._remember(row["file"], Stamp(row["bytes"], row["modified_ns"]))
             mine = all(row.get(key) == value for key, value in same.items())
             if mine and "score" in row:
                 seconds = datetime.fromisoformat(row["time"]).timestamp()
@@ -96,75 +96,52 @@ class Watcher:
 
     def look(self) -> Iterator[dict[str, Any]]:
         """Judge every complete new picture once; yield the rows added to the trail."""
-        keys = self._keys()
-        self.waiting = {k: v for k, v in self.waiting.items() if k in keys}
-        for key in sorted(keys.values(), key=lambda key: (key[2], key[0])):
-            if _hash(key) in self.judged or not self._complete(key):
+        pending = self.files.look(dict.fromkeys(pictures_in(self.folder), ""))
+        for file in sorted(pending, key=lambda file: (file.stamp.modified_ns, file.name)):
+            if not file.complete:
                 continue
-            rows = self._judge(key)
+            rows = self._judge(file)
             if rows:
                 self._append(rows)
-                self._remember(key)
-                self.waiting.pop(key[0], None)
+                self._remember(file.name, file.stamp)
             yield from rows
 
     def unjudged(self) -> set[str]:
         """Return the names of the pictures in the folder that have not been judged."""
-        return {name for name, key in self._keys().items() if _hash(key) not in self.judged}
+        stamps = {self._name_of(path): stamp_of(path) for path in pictures_in(self.folder)}
+        return {n for n, s in stamps.items() if s is not None and self.files.done.get(n) != str(s)}
 
-    def _keys(self) -> dict[str, Key]:
-        found = {}
-        for path in pictures_in(self.folder):
-            key = self._key(path.relative_to(self.folder).as_posix())
-            if key is not None:
-                found[key[0]] = key
-        return found
+    def _name_of(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
 
-    def _key(self, name: str) -> Key | None:
-        try:
-            state = (self.folder / name).stat()
-        except OSError:  # gone again
-            return None
-        return (name, state.st_size, state.st_mtime_ns)
-
-    def _remember(self, key: Key) -> None:
+    def _remember(self, name: str, stamp: Stamp) -> None:
         """Note a judged file; when there are too many, forget the oldest that are gone."""
-        self.judged[_hash(key)] = None
-        if len(self.judged) <= self.most_judged:
-            return
-        there = {_hash(present) for present in self._keys().values()}
-        surplus = len(self.judged) - JUDGED_KEPT
-        for gone in [old for old in self.judged if old not in there][:surplus]:
-            del self.judged[gone]
-        self.most_judged = 2 * max(len(self.judged), JUDGED_KEPT)
+        self.files.finish(name, str(stamp))
+        if len(self.files.done) > self.most_judged:
+            present = {self._name_of(path) for path in pictures_in(self.folder)}
+            self.files.forget_gone(present, JUDGED_KEPT)
+            self.most_judged = 2 * max(len(self.files.done), JUDGED_KEPT)
 
-    def _complete(self, key: Key) -> bool:
-        """Return True if size and time have not changed since the last look."""
-        before = self.waiting.get(key[0])
-        if before is not None and before[:2] == key[1:]:
-            return True
-        self.waiting[key[0]] = (key[1], key[2], time.monotonic())
-        return False
-
-    def _judge(self, key: Key) -> list[dict[str, Any]]:
+    def _judge(self, file: PendingFile) -> list[dict[str, Any]]:
         """Return the rows of a picture; none to look again while it may still be written."""
-        path = self.folder / key[0]
-        result = self.model.predict([path])[0]
-        if self._key(key[0]) != key:  # it changed meanwhile: what was judged is not what is there
+        result = self.model.predict([file.path])[0]
+        if (
+            stamp_of(file.path) != file.stamp
+        ):  # it changed meanwhile: what was judged is not what is there
             return []
         now = datetime.now(UTC)
         row: dict[str, Any] = {
             "time": now.isoformat(timespec="milliseconds"),
-            "file": key[0], "bytes": key[1], "modified_ns": key[2],
+            "file": file.name, "bytes": file.stamp.size, "modified_ns": file.stamp.modified_ns,
         }  # fmt: skip
         model = {"model": self.model.identity, "calibration": self.calibration}
         if isinstance(result, Refusal):
-            if time.monotonic() - self.waiting[key[0]][2] < self.patience_seconds:
+            if file.unchanged_seconds < self.patience_seconds:
                 return []
             found = {"verdict": "unreadable", "reason": result.message}
-            return [{**row, "sha256": _digest(path), **model, **found}]
+            return [{**row, "sha256": _digest(file.path), **model, **found}]
         before = self.monitors.suspended
-        judged = {**row, "sha256": result.sha256, **model, **self._verdict(key[0], result, now)}
+        judged = {**row, "sha256": result.sha256, **model, **self._verdict(file.name, result, now)}
         after = self.monitors.suspended
         if after == before:
             return [judged]
@@ -190,11 +167,6 @@ class Watcher:
             stream.write(lines)
             stream.flush()
             os.fsync(stream.fileno())
-
-
-def _hash(key: Key) -> bytes:
-    """Return 12 bytes that stand for a key: a collision in a million files has odds of 1e-17."""
-    return bytes.fromhex(sha256(canonical(key))[:24])
 
 
 def _digest(path: Path) -> str:
