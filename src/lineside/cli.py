@@ -6,7 +6,6 @@ traceback goes to a file), 130 interrupted.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import sys
@@ -18,7 +17,7 @@ import cyclopts
 
 from lineside import __version__
 from lineside.applications import APPLICATIONS
-from lineside.core.errors import UserError
+from lineside.core.errors import UserError, unknown_key
 
 FINE, FINDING, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 PLACES = (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
@@ -110,9 +109,7 @@ def _check_keys(path: Path, settings: dict[str, object], tokens: list[str]) -> N
     known = [field.name for field in dataclasses.fields(config)]
     for key in settings:
         if key.replace("-", "_") not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-            raise UserError(f"{path} has the unknown key {key!r}", hint)
+            raise unknown_key(path, key, known)
 
 
 def _flag(name: str, value: object) -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 from scipy import integrate
 
 from lineside.core.errors import UserError
+from lineside.core.run.codec import decode, encode
 from lineside.parts.monitoring.drift import (
     BETS,
     DriftMonitor,
@@ -104,7 +105,8 @@ def test_state_survives_a_restart_exactly():
     reference, scores = rng.normal(size=50), rng.normal(0.3, size=120)
     whole = run(DriftMonitor(reference), scores)
     first = run(DriftMonitor(reference), scores[:70])
-    state = DriftState.from_json(json.loads(json.dumps(first.state.as_json(), allow_nan=False)))
+    spec, _ = encode(first.state)
+    state = decode(DriftState, json.loads(json.dumps(spec, allow_nan=False)), {})
     second = run(DriftMonitor(reference, state), scores[70:])
     assert second.state == whole.state
 
@@ -113,7 +115,7 @@ def test_a_score_that_is_no_number_counts_as_the_highest():
     monitor = DriftMonitor(np.random.default_rng(3).normal(size=80))
     state = run(monitor, [np.nan, np.inf]).state
     assert (state.seen, state.not_finite, state.counts[-1]) == (2, 2, 2)
-    json.dumps(state.as_json(), allow_nan=False)
+    json.dumps(encode(state)[0], allow_nan=False)
     assert run(monitor, [np.nan] * 40).alarm
 
 

@@ -7,11 +7,10 @@ or commas, with or without a header. The tables of a run itself are in `tables`.
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,12 +116,6 @@ def read_named_rows(
 def separator_of(header: str) -> str:
     """Return the separator of a table, the most frequent one of its header."""
     return max(";\t,", key=header.count)
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``", did you mean 'x'?"`` for the most similar known word, or ``""``."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def read_lines(path: Path, most: int | None = None) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lineside.core.errors import UserError
+from lineside.core.errors import UserError, unknown_key
 from lineside.core.run.files import read_json
 from lineside.machines.data.record import unit_of
 
@@ -65,9 +64,7 @@ def read_sidecar(folder: Path) -> Sidecar:
     known = [f.name for f in dataclasses.fields(Sidecar)]
     for key in facts:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-            raise UserError(f"{path} has the unknown key {key!r}", hint)
+            raise unknown_key(path, key, known)
     return Sidecar(**{key: _value(path, key, value) for key, value in facts.items()})
 
 

@@ -10,7 +10,6 @@ value; ``speed_hz`` and ``load`` where they are known. JSON: ``{"machine": ..., 
 
 from __future__ import annotations
 
-import difflib
 import io
 import json
 import math
@@ -20,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lineside.core.errors import UserError
+from lineside.core.errors import UserError, did_you_mean
 from lineside.machines.data.measurement import Channel, Measurement, Waveform
 from lineside.machines.data.record import (
     DEFAULT_UNIT,
@@ -169,8 +168,8 @@ def _only(facts: Any, known: tuple[str, ...], where: str, also: tuple[str, ...] 
         raise UserError(f"{where} is no object", f"its keys are {', '.join((*known, *also))}")
     for key in facts:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "known: " + ", ".join((*known, *also))
+            near = did_you_mean(key, known).removeprefix(", ")
+            hint = near or f"known: {', '.join((*known, *also))}"
             raise UserError(f"{where} has the unknown key {_short(key)}", hint)
 
 

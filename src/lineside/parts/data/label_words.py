@@ -6,8 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from lineside.core.contract import ROLES
-from lineside.core.errors import UserError
-from lineside.core.run.table_reader import did_you_mean
+from lineside.core.errors import UserError, did_you_mean
 from lineside.parts.data.items import DEFECT, GOOD
 
 GOOD_WORDS = frozenset(

@@ -12,8 +12,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lineside.core.errors import UserError
-from lineside.core.run.table_reader import did_you_mean, read_named_rows
+from lineside.core.errors import UserError, did_you_mean
+from lineside.core.run.table_reader import read_named_rows
 from lineside.parts.data.items import PartImage
 from lineside.parts.data.label_words import label_of, listed, plain, role_of
 

@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,16 +43,6 @@ class DriftState:
     alarm: bool = False
     alarm_at: int | None = None
     not_finite: int = 0
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> DriftState:
-        """Return the state that `as_json` was made of."""
-        lists = {key: tuple(values[key]) for key in ("counts", "capital", "window")}
-        return cls(**{**values, **lists})
 
 
 def bets_of(p: float) -> NDArray[np.float64]:
