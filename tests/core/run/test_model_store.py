@@ -58,3 +58,14 @@ def test_runs_nearby_are_named_without_a_search_of_the_whole_disk(tmp_path, monk
         Path(name).write_text("{}")
     with pytest.raises(UserError, match=r"runs here: a, b/c$"):
         model_store.model_folder(Path("run"))
+
+
+def test_a_model_of_an_older_format_is_refused_in_one_line(tmp_path):
+    folder = tmp_path / "m"
+    model_store.save_model(folder, "parts", Toy({"x": torch.zeros(2)}))
+    description = json.loads((folder / "model.json").read_text())
+    assert description["format"] == 2 and description.pop("lineside")
+    (folder / "model.json").write_text(json.dumps({**description, "format": 1}))
+    says = "m has format 1, written by lineside 0.1.0; this version reads format 2 - train the"
+    with pytest.raises(UserError, match=says):
+        model_store.application_of(folder)
