@@ -25,7 +25,7 @@ from lineside.core.run.files import read_json, write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.training.loop import Training, train
 from lineside.parts.models.crops import crop_pool, draw_batch, varied
-from lineside.parts.models.detector import Example
+from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.patch_cnn.losses import balanced_bce
 from lineside.parts.models.patch_cnn.patch_cnn import channels_last
 from lineside.parts.models.patch_cnn.training import Recipe, Surroundings, crop_data, train_on_crops
@@ -106,7 +106,7 @@ class Crops:
 
 
 @functools.cache
-def roles(fold: int) -> tuple[list[Example], list[Example], list[Example]]:
+def roles(fold: int) -> tuple[list[TrainingImage], list[TrainingImage], list[TrainingImage]]:
     """Return training, validation and test images; no part is in two roles."""
     pictures = [e for e in tile.examples() if e.label in KINDS]
     splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)

@@ -31,7 +31,7 @@ from lineside.parts.metrics import METRICS
 from lineside.parts.models.anogan.anogan import AnoGAN, fit_anogan
 from lineside.parts.models.anogan.figures import sample_figures
 from lineside.parts.models.anogan.warnings import against_chance
-from lineside.parts.models.detector import Detector, Example
+from lineside.parts.models.detector import Detector, TrainingImage
 from lineside.parts.models.reconstruction.autoencoder import fit_autoencoder
 from lineside.parts.models.reconstruction.patch_pca import fit_patch_pca
 
@@ -143,11 +143,11 @@ def _fits(store: Path, share: float) -> dict[str, Callable[..., Detector]]:
     }
 
 
-def _outcome(detector: Detector, example: Example) -> Row:
-    reading = detector.read(example.image())
+def _outcome(detector: Detector, example: TrainingImage) -> Row:
+    prediction = detector.predict(example.image())
     return {
         "item": example.id, "group": example.part, "slices": {"kind": example.label},
-        "value": {"score": reading.score, "label": float(example.faulty)},
+        "value": {"score": prediction.score, "label": float(example.faulty)},
     }  # fmt: skip
 
 

@@ -30,8 +30,8 @@ from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.statistics import average_precision
 from lineside.core.training.loop import Progress
-from lineside.parts.data.images import load_example
-from lineside.parts.models.detector import Example
+from lineside.parts.data.images import training_image
+from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.patch_cnn.efficientnet import fit_lite_patches
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, Width, crop_scores, fit_patch_cnn
 
@@ -65,10 +65,10 @@ def lite_ap(pretrained: bool, seed: int, steps: int = STEPS, data: str = "tile")
     return _result(name, seed, steps, data, fit_lite_patches, pretrained=pretrained)
 
 
-def parts_split(seed: int, data: str) -> tuple[list[Example], list[Example]]:
+def parts_split(seed: int, data: str) -> tuple[list[TrainingImage], list[TrainingImage]]:
     """Return training and held-out examples: no part is in both, kinds in proportion."""
     if data == "demo":
-        chosen = [load_example(item) for item in sets.demo_items()]
+        chosen = [training_image(item) for item in sets.demo_items()]
     else:
         chosen = [example for example in tile.examples() if example.label in KINDS]
     kinds = [example.label for example in chosen]
@@ -121,13 +121,13 @@ def _result(name: str, seed: int, steps: int, data: str, fit: Fit, **options: An
     return found
 
 
-def _ap(detector: PatchCNN, examples: Sequence[Example], seed: int) -> float:
+def _ap(detector: PatchCNN, examples: Sequence[TrainingImage], seed: int) -> float:
     """Patch-level AP on crops that are the same for all networks of a crop size."""
     scores, labels = crop_scores(detector, examples, rng_of(seed, "findings crops"))
     return average_precision(scores, labels)
 
 
-def _with(examples: Sequence[Example], kind: str) -> list[Example]:
+def _with(examples: Sequence[TrainingImage], kind: str) -> list[TrainingImage]:
     return [example for example in examples if not example.faulty or example.label == kind]
 
 

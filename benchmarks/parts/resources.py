@@ -55,7 +55,7 @@ def measure(folder: Path) -> dict[str, float]:
 
     from lineside.parts.config import Config
     from lineside.parts.data.dataset import read
-    from lineside.parts.data.images import load_example
+    from lineside.parts.data.images import training_image
     from lineside.parts.methods import RECIPES
     from lineside.parts.model import Settings, make_model
     from lineside.parts.outcomes import calibrate, outcomes
@@ -63,7 +63,7 @@ def measure(folder: Path) -> dict[str, float]:
 
     config = Config()
     items = read(demo(folder / "data", 0, good_parts=80, faulty_parts=50), config)
-    train = [load_example(item) for item in items[:IMAGES]]
+    train = [training_image(item) for item in items[:IMAGES]]
     fresh = items[IMAGES:]
     rng = np.random.default_rng(0)
     start = time.perf_counter()

@@ -62,7 +62,7 @@ def _exposure_shift(method: str) -> dict[str, float]:
         for exposures, results in ((EARLY, shifted), (None, same)):
             detector, test = _fitted(method, fold, exposures)
             late = [i for i in test if items[i].slices["exposure"] not in (*EARLY, "0")]
-            scores = [detector.read(pictures[i].image()).score for i in late]  # type: ignore[attr-defined]
+            scores = [detector.predict(pictures[i].image()).score for i in late]  # type: ignore[attr-defined]
             results.append(auroc(scores, [float(pictures[i].faulty) for i in late]))
     return {
         "exposure_shift_auroc": float(np.mean(shifted)),
@@ -84,7 +84,7 @@ def _graded(method: str) -> dict[str, float]:
     labels = [float(pictures[i].faulty) for i in chosen]
 
     def score(images: list[object]) -> float:
-        return auroc([detector.read(e.image()).score for e in images], labels)  # type: ignore[attr-defined]
+        return auroc([detector.predict(e.image()).score for e in images], labels)  # type: ignore[attr-defined]
 
     found = {"clean_auroc": score([pictures[i] for i in chosen])}
     for degradation in SUITE:

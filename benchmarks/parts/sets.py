@@ -20,7 +20,7 @@ from lineside.core.statistics import estimate
 from lineside.core.training.recorder import peak_memory_mb
 from lineside.parts.config import METHOD_NAMES, Config
 from lineside.parts.data.dataset import split
-from lineside.parts.data.images import load_example
+from lineside.parts.data.images import training_image
 from lineside.parts.data.items import PartImage
 from lineside.parts.methods import RECIPES
 from lineside.parts.metrics import METRICS
@@ -54,26 +54,26 @@ def outcomes_of(data: str, method: str, seed: int) -> dict[str, object]:
 
 def _compute(items: Sequence[PartImage], method: str, seed: int) -> dict[str, object]:
     parted = split(items, Config(seed=seed))
-    train = [load_example(item) for item in (*parted.train, *parted.calibration)]
-    validation = [load_example(item) for item in parted.validation]
+    train = [training_image(item) for item in (*parted.train, *parted.calibration)]
+    validation = [training_image(item) for item in parted.validation]
     start = time.perf_counter()
     fit = RECIPES[method].fit()
     detector = fit(train, validation, rng=rng_of(seed, method), log=lambda row: None)
     fit_seconds = time.perf_counter() - start
-    outcomes, milliseconds, readings, masks = [], [], [], []
+    outcomes, milliseconds, maps, masks = [], [], [], []
     for item in parted.test:
-        example = load_example(item)
+        example = training_image(item)
         image = example.image()
         start = time.perf_counter()
-        reading = detector.read(image)
+        prediction = detector.predict(image)
         milliseconds.append(1000 * (time.perf_counter() - start))
         mask = example.mask() if item.faulty else np.zeros(image.shape[:2], bool)
         if mask is not None:
-            readings.append(reading.map)
+            maps.append(prediction.map)
             masks.append(mask)
-        outcomes.append([item.id, item.group, item.label, reading.score, float(item.faulty)])
+        outcomes.append([item.id, item.group, item.label, prediction.score, float(item.faulty)])
     known = len(masks) == len(outcomes)
-    overlap = tile.aupro(readings, masks) if known else None
+    overlap = tile.aupro(maps, masks) if known else None
     return {
         "outcomes": outcomes, "fit_seconds": fit_seconds, "read_ms": milliseconds,
         "aupro30": overlap, "peak_rss_mb": peak_memory_mb(),

@@ -25,11 +25,11 @@ from lineside.core.errors import UserError
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.statistics import auroc, average_precision, fpr_at_recall
-from lineside.parts.data.images import load_example
+from lineside.parts.data.images import training_image
 from lineside.parts.data.items import GOOD, PartImage
 from lineside.parts.methods import RECIPES
 from lineside.parts.metrics import aupro
-from lineside.parts.models.detector import Example
+from lineside.parts.models.detector import TrainingImage
 
 TILES = Path(__file__).resolve().parents[3] / "shared" / "data" / "parts" / "magnetic_tile"
 STORE = Path.home() / "lineside-checkpoints" / "parts"
@@ -80,9 +80,9 @@ def items() -> tuple[PartImage, ...]:
 
 
 @cache
-def examples() -> tuple[Example, ...]:
+def examples() -> tuple[TrainingImage, ...]:
     """Return the tiles as examples that decode on demand."""
-    return tuple(load_example(item) for item in items())
+    return tuple(training_image(item) for item in items())
 
 
 @cache
@@ -138,15 +138,15 @@ def _compute(method: str, seed: int, fold: int, regime: str, without: str, maps:
     start = time.perf_counter()
     detector = RECIPES[method].fit()(train, [], rng=rng, log=lambda row: None)
     fit_seconds = time.perf_counter() - start
-    scores, milliseconds, readings = [], [], []
+    scores, milliseconds, anomaly_maps = [], [], []
     for example in test:
         start = time.perf_counter()
-        reading = detector.read(example.image())
+        prediction = detector.predict(example.image())
         milliseconds.append(1000 * (time.perf_counter() - start))
-        scores.append(reading.score)
+        scores.append(prediction.score)
         if maps:
-            readings.append(reading.map)
-    overlap = aupro(readings, [_mask(example) for example in test]) if maps else float("nan")
+            anomaly_maps.append(prediction.map)
+    overlap = aupro(anomaly_maps, [_mask(example) for example in test]) if maps else float("nan")
     return Fold(
         scores=np.array(scores, float), labels=np.array([int(e.faulty) for e in test]),
         parts=tuple(e.part for e in test), kinds=tuple(e.label for e in test),
@@ -155,13 +155,13 @@ def _compute(method: str, seed: int, fold: int, regime: str, without: str, maps:
     )  # fmt: skip
 
 
-def _shown(example: Example, regime: str, without: str) -> bool:
+def _shown(example: TrainingImage, regime: str, without: str) -> bool:
     if not example.faulty:
         return True
     return regime == "labelled" and example.label != without
 
 
-def _mask(example: Example) -> NDArray[np.bool_]:
+def _mask(example: TrainingImage) -> NDArray[np.bool_]:
     mask = example.mask() if example.faulty else None
     return np.zeros(example.image().shape[:2], bool) if mask is None else mask
 

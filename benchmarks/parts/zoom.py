@@ -31,7 +31,7 @@ from lineside.parts.explain.zoom_passes import centred_on_response, evidence_of_
 from lineside.parts.methods import RECIPES
 from lineside.parts.metrics import to_pixels
 from lineside.parts.models.crops import Corner, padded, with_channels
-from lineside.parts.models.detector import Detector, Example, Image, Mask
+from lineside.parts.models.detector import Detector, Image, Mask, TrainingImage
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, fit_patch_cnn
 from lineside.parts.models.tiles import tile_batches, tile_corners
 
@@ -125,9 +125,9 @@ def _piece(name: str, fold: int, steps: int) -> list[Row]:
 
 
 def _cnn_rows(
-    train: Sequence[Example],
+    train: Sequence[TrainingImage],
     good: Sequence[Image],
-    faulty: Sequence[Example],
+    faulty: Sequence[TrainingImage],
     fold: int,
     steps: int,
 ) -> list[Row]:
@@ -135,32 +135,32 @@ def _cnn_rows(
         train, [], rng=rng_of(0, f"zoom {fold}"), crop_px=CROP_PX, steps=steps,
         checkpoint=STORE / f"checkpoint-{fold}-{steps}",
     )  # fmt: skip
-    background = float(np.quantile([cnn.read(image).score for image in good], 0.95))
+    background = float(np.quantile([cnn.predict(image).score for image in good], 0.95))
     return [_cnn_row(example, cnn, background) for example in faulty]
 
 
 def _detector_rows(
-    train: Sequence[Example],
+    train: Sequence[TrainingImage],
     good: Sequence[Image],
-    faulty: Sequence[Example],
+    faulty: Sequence[TrainingImage],
     fold: int,
     steps: int,
 ) -> list[Row]:
     detector = RECIPES["detector"].fit()(
         train, [], rng=rng_of(0, f"zoom detector {fold}"), log=lambda row: None
     )
-    background = float(np.quantile([detector.read(image).map.max() for image in good], 0.95))
+    background = float(np.quantile([detector.predict(image).map.max() for image in good], 0.95))
     return [_detector_row(example, detector, background) for example in faulty]
 
 
-def _fewer_good(train: Sequence[Example], fold: int) -> list[Example]:
+def _fewer_good(train: Sequence[TrainingImage], fold: int) -> list[TrainingImage]:
     good = [place for place, example in enumerate(train) if not example.faulty]
     chosen = rng_of(0, f"zoom good {fold}").permutation(good)[:GOOD_PICTURES]
     kept = set(chosen.tolist()) | {p for p, example in enumerate(train) if example.faulty}
     return [train[place] for place in sorted(kept)]
 
 
-def _cnn_row(example: Example, cnn: PatchCNN, background: float) -> Row:
+def _cnn_row(example: TrainingImage, cnn: PatchCNN, background: float) -> Row:
     image, mask = example.image(), example.mask()
     assert mask is not None
     on_grid = _ways(evidence_of_tiles(cnn, image), background)
@@ -174,7 +174,7 @@ def _cnn_row(example: Example, cnn: PatchCNN, background: float) -> Row:
         "zoom_tiling_apart": tiles.strongest(tiles.all, len(ways), apart=True),
     }
     maps = {
-        "tile_map": to_pixels(cnn.read(image).map, mask.shape),
+        "tile_map": to_pixels(cnn.predict(image).map, mask.shape),
         **_responses(cnn, image, ways[0]),
         **_classical(image, ways[0].final),
     }
@@ -182,10 +182,10 @@ def _cnn_row(example: Example, cnn: PatchCNN, background: float) -> Row:
     return {**_measured(example, mask, found, maps), "tiles": saved}
 
 
-def _detector_row(example: Example, detector: Detector, background: float) -> Row:
+def _detector_row(example: TrainingImage, detector: Detector, background: float) -> Row:
     image, mask = example.image(), example.mask()
     assert mask is not None
-    cells = detector.read(image).map
+    cells = detector.predict(image).map
     ways = _ways(evidence_of_map(cells, image), background)
     maps = {
         "anomaly_map": to_pixels(cells, mask.shape),
@@ -195,7 +195,7 @@ def _detector_row(example: Example, detector: Detector, background: float) -> Ro
 
 
 def _measured(
-    example: Example, mask: Mask, found: dict[str, list[Window]], maps: dict[str, Any]
+    example: TrainingImage, mask: Mask, found: dict[str, list[Window]], maps: dict[str, Any]
 ) -> Row:
     """Defects that windows hit, and whether maps point at one."""
     grown = ndimage.maximum_filter(mask, size=2 * TOLERANCE_PX + 1)
@@ -308,7 +308,7 @@ def _classical(image: Image, window: Window) -> dict[str, NDArray[np.float64]]:
 
 
 def _read_again(detector: Detector, image: Image, window: Window) -> NDArray[np.float64]:
-    again = detector.read(window.of(image)).map
+    again = detector.predict(window.of(image)).map
     return _placed(to_pixels(again, window.size), image, window)
 
 

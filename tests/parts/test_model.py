@@ -11,7 +11,7 @@ from lineside.core.run import model_store
 from lineside.parts.config import METHOD_NAMES
 from lineside.parts.methods import RECIPES
 from lineside.parts.model import Settings, make_model
-from lineside.parts.models.detector import Example
+from lineside.parts.models.detector import TrainingImage
 
 OPTIONS = {
     "detector": {"hidden": 8, "least_steps": 10, "most_steps": 10},
@@ -26,7 +26,7 @@ def example(number, label="good"):
     if label != "good":
         mask[10:20, 10 + number % 20 : 20 + number % 20] = True
         image[mask] += 0.3
-    return Example(
+    return TrainingImage(
         id=f"{label}{number}", label=label, part=f"{label}{number}", digest="",
         image=lambda: image, mask=lambda: mask,
     )  # fmt: skip
@@ -52,7 +52,7 @@ def test_a_stored_model_gives_identical_scores(method, examples, tmp_path):
     rng = np.random.default_rng(1)
     odd = [rng.random(shape, np.float32) for shape in ((16, 16, 1), (17, 130, 1), (48, 64, 3))]
     for image in [*(e.image() for e in examples[::3]), *odd]:
-        first, second = model.read(image), loaded.read(image)
+        first, second = model.predict_image(image), loaded.predict_image(image)
         assert first.score == second.score
         assert np.array_equal(first.map, second.map)
         assert np.isfinite(first.score) and np.isfinite(first.map).all()

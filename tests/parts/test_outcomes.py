@@ -11,7 +11,7 @@ from lineside.parts.outcomes import calibrate, map_scale
 
 
 class Nothing:
-    def read(self, image):
+    def predict(self, image):
         raise AssertionError("calibration reads no image")
 
     def spec(self):

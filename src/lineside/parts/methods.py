@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from lineside.core.contract import Method, MethodKind, Split
 from lineside.core.run.folder import Run
 from lineside.parts.config import Config
-from lineside.parts.data.images import load_example
-from lineside.parts.models.detector import Detector, Example
+from lineside.parts.data.images import training_image
+from lineside.parts.models.detector import Detector, TrainingImage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,8 +108,8 @@ def methods(config: Config) -> Sequence[Method]:
 def _fit(name: str, split: Split, config: Config, run: Run) -> PartsModel:
     from lineside.parts.model import Settings, make_model
 
-    train = [load_example(item) for item in split.train]
-    validation = [load_example(item) for item in split.validation]
+    train = [training_image(item) for item in split.train]
+    validation = [training_image(item) for item in split.validation]
     detector = fit_detector_of(name, train, validation, config, run)
     settings = Settings.of(config)
     return make_model(name, detector, settings, train, run.rng("library"))
@@ -117,8 +117,8 @@ def _fit(name: str, split: Split, config: Config, run: Run) -> PartsModel:
 
 def fit_detector_of(
     name: str,
-    train: Sequence[Example],
-    validation: Sequence[Example],
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
     config: Config,
     run: Run,
 ) -> Detector:
@@ -143,7 +143,7 @@ def fit_detector_of(
     return detector
 
 
-def _draw_samples(name: str, run: Run, detector: Any, examples: Sequence[Example]) -> None:
+def _draw_samples(name: str, run: Run, detector: Any, examples: Sequence[TrainingImage]) -> None:
     """Keep the figures that show what a generator makes and rebuilds."""
     from lineside.core.report.figures import keep_figures
     from lineside.parts.models.anogan.figures import sample_figures

@@ -25,7 +25,7 @@ from lineside.parts.data.images import decode, digest
 from lineside.parts.data.items import PartImage
 from lineside.parts.explain.exemplars import Library, build_library, load_library
 from lineside.parts.explain.overlays import Finding, findings
-from lineside.parts.models.detector import Detector, Example, Image, Reading
+from lineside.parts.models.detector import Detector, Image, Prediction, TrainingImage
 from lineside.parts.monitoring.image_quality import HealthReference, fit_health
 
 if TYPE_CHECKING:
@@ -154,9 +154,9 @@ class PartsModel:
         """The scale of all anomaly maps."""
         return self.operating.scale if self.operating else MapScale()
 
-    def read(self, image: Image) -> Reading:
+    def predict_image(self, image: Image) -> Prediction:
         """Return score and map of one image, shape (height, width, 1 or 3), values 0..1."""
-        return self.detector.read(image)
+        return self.detector.predict(image)
 
     def decide(self, scores: Sequence[float], *, usual: bool = True) -> tuple[float, Decision]:
         """Return part score and verdict for the scores of a part's views.
@@ -191,7 +191,7 @@ class PartsModel:
                 views.setdefault(seen.part, []).append(seen)
         verdicts = {
             part: self.decide(
-                [view.reading.score for view in seen], usual=not any(v.health for v in seen)
+                [view.prediction.score for view in seen], usual=not any(v.health for v in seen)
             )
             for part, seen in views.items()
         }
@@ -277,14 +277,14 @@ class PartsModel:
         name = source.id if isinstance(source, PartImage) else str(source)
         try:
             image = decode(path)
-            reading = self.read(image)
+            prediction = self.predict_image(image)
             return _Seen(
                 name=name,
                 part=part_of(source, self.settings.part_pattern),
-                reading=reading,
+                prediction=prediction,
                 findings=tuple(
                     findings(
-                        reading.map,
+                        prediction.map,
                         (image.shape[0], image.shape[1]),
                         self.scale.threshold,
                         self.settings.px_per_mm or None,
@@ -301,7 +301,7 @@ class PartsModel:
             item=seen.name,
             part=seen.part,
             verdict=verdict,
-            score=seen.reading.score,
+            score=seen.prediction.score,
             part_score=part_score,
             threshold=self.threshold,
             findings=seen.findings,
@@ -318,7 +318,7 @@ class _Seen:
 
     name: str
     part: str
-    reading: Reading
+    prediction: Prediction
     findings: tuple[Finding, ...]
     health: tuple[str, ...]
     sha256: str
@@ -339,7 +339,7 @@ def make_model(
     method: str,
     detector: Detector,
     settings: Settings,
-    train: Sequence[Example],
+    train: Sequence[TrainingImage],
     rng: np.random.Generator,
 ) -> PartsModel:
     """Put a fitted detector together with its library of patches and its health limits."""

@@ -37,7 +37,7 @@ def outcomes(model: PartsModel, items: Sequence[PartImage]) -> list[Outcome]:
 
 def _outcome(model: PartsModel, item: PartImage) -> Outcome:
     start = time.perf_counter()
-    reading = model.read(decode(item.path))
+    prediction = model.predict_image(decode(item.path))
     milliseconds = 1000 * (time.perf_counter() - start)
     return Outcome(
         item=item.id,
@@ -48,10 +48,10 @@ def _outcome(model: PartsModel, item: PartImage) -> Outcome:
             "kind": item.label if item.faulty else GOOD,
         },
         value={
-            "score": reading.score,
+            "score": prediction.score,
             "label": float(item.faulty),
-            "peak": float(reading.map.max()),
-            "middle": float(np.median(reading.map)),
+            "peak": float(prediction.map.max()),
+            "middle": float(np.median(prediction.map)),
             "ms": milliseconds,
         },
     )

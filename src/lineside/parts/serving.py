@@ -125,7 +125,7 @@ def write_overlays(
             continue
         path = source.path if isinstance(source, PartImage) else Path(source)
         image = decode(path)
-        picture = overlay_of(model, image, model.read(image).map)
+        picture = overlay_of(model, image, model.predict_image(image).map)
         write_bytes(folder / f"{place:04d}_{result.verdict}_{path.stem}.png", picture)
         written += 1
     return written
@@ -189,7 +189,7 @@ def write_zooms(
             continue
         file = source.path if isinstance(source, PartImage) else Path(source)
         image = decode(file)
-        cells = model.read(image).map
+        cells = model.predict_image(image).map
         trails, alone = _ways_down(model, cnn, image, cells, result)
         heading = f"{file.name}: {result.verdict}. {_ways(trails, alone)}"
         sheet = zoom_sheet(image, cells, trails, scale=model.scale, heading=heading, cnn=cnn)

@@ -15,11 +15,11 @@ from lineside.parts.data.images import (
     boxes_mask,
     decode,
     digest,
-    load_example,
     mask_of,
     picture_of,
     read_mask,
     size_of,
+    training_image,
 )
 from lineside.parts.data.items import Box, PartImage
 
@@ -246,7 +246,7 @@ def test_boxes_are_clipped():
 
 def test_example_decodes_on_demand(tmp_path, grey):
     path = save(grey, tmp_path / "a.png")
-    example = load_example(item(path, "crack", boxes=(Box(left=0, top=0, right=2, bottom=2),)))
+    example = training_image(item(path, "crack", boxes=(Box(left=0, top=0, right=2, bottom=2),)))
     assert example.digest == digest(path) and example.part == "p" and example.faulty
     assert example.image().shape == (40, 60, 1)
     assert example.mask().sum() == 4 and example.mask().shape == (40, 60)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from lineside.parts.explain.training_history import STAGES, gallery, past_of, training_figures
-from lineside.parts.models.detector import Example
+from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.patch_cnn.patch_cnn import evaluation_crops, fit_patch_cnn
 
 
@@ -19,7 +19,7 @@ def example(number, faulty):
     if faulty:
         mask[20:28, 16:26] = True
         image[mask] = 0.95
-    return Example(
+    return TrainingImage(
         id=str(number), part=str(number), digest=str(number), label="spot" if faulty else "good",
         image=lambda: image, mask=lambda: mask if faulty else None,
     )  # fmt: skip

@@ -24,7 +24,7 @@ from lineside.parts.explain.zoom_passes import (
     read_again,
 )
 from lineside.parts.explain.zoom_pictures import COLOURS, zoom_sheet
-from lineside.parts.models.detector import Reading
+from lineside.parts.models.detector import Prediction
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, build_network
 from lineside.parts.serving import write_zooms
 
@@ -174,7 +174,7 @@ def test_tiles_pool_to_the_score_of_the_verdict(shape):
     image = np.random.default_rng(3).random((*shape, 1)).astype(np.float32)
     seen = evidence_of_tiles(cnn, image)
     strongest = np.sort(seen.values.ravel())[-2:].mean()
-    assert strongest == pytest.approx(cnn.read(image).score, abs=1e-4)
+    assert strongest == pytest.approx(cnn.predict(image).score, abs=1e-4)
     trails = zooming.zoom(seen, least_px=32, background=-1e9)
     assert trails[0].windows[0].score == pytest.approx(strongest)
     assert all(holds(trails[0].windows[0], (x - 0.5, y - 0.5)) for x in seen.x for y in seen.y)
@@ -219,8 +219,8 @@ def test_a_crop_that_is_read_again_moves_the_peak_only():
     image[230, 345] = 1.0
 
     class Brightest:
-        def read(self, image):
-            return Reading(score=0.0, map=image[..., 0])
+        def predict(self, image):
+            return Prediction(score=0.0, map=image[..., 0])
 
     (trail,) = zoom(planted((324, 204)), SHAPE, least_px=64, background=1.0)
     again = read_again(Brightest(), image, trail)

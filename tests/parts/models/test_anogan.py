@@ -25,7 +25,7 @@ from lineside.parts.models.anogan.networks import (
     initialise,
 )
 from lineside.parts.models.anogan.schedule import Schedule
-from lineside.parts.models.detector import Example
+from lineside.parts.models.detector import TrainingImage
 
 
 def picture(seed, size=(104, 96), dent=False):
@@ -40,7 +40,7 @@ def picture(seed, size=(104, 96), dent=False):
 def example(index, dent=False):
     mask = np.zeros((104, 96), bool)
     mask[40:60, 40:60] = True
-    return Example(
+    return TrainingImage(
         id=str(index), label="dent" if dent else "good", part=f"p{index}", digest="",
         image=lambda: picture(index, dent=dent), mask=lambda: mask if dent else None,
     )  # fmt: skip
@@ -187,13 +187,13 @@ def test_unknown_encoder_loss_is_refused():
 
 
 def test_a_fitted_detector_reads_and_is_rebuilt(detector):
-    reading = detector.read(picture(9))
-    assert reading.map.shape == (round(104 / 3), round(96 / 3))
-    assert np.isfinite(reading.score) and reading.map.min() >= 0
+    prediction = detector.predict(picture(9))
+    assert prediction.map.shape == (round(104 / 3), round(96 / 3))
+    assert np.isfinite(prediction.score) and prediction.map.min() >= 0
     again = load_anogan(detector.spec(), detector.tensors())
-    assert again.read(picture(9)).score == reading.score
+    assert again.predict(picture(9)).score == prediction.score
     assert again.shortfall == detector.shortfall != ""
-    small = detector.read(picture(9)[:40, :50])  # smaller than a patch once reduced
+    small = detector.predict(picture(9)[:40, :50])  # smaller than a patch once reduced
     assert small.map.shape == (13, 17)
 
 

@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 
 from lineside.core.errors import UserError
 from lineside.core.run.folder import Stopped
-from lineside.parts.models.detector import Example
+from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.reconstruction.autoencoder import (
     ConvAutoencoder,
     fit_autoencoder,
@@ -35,7 +35,7 @@ def picture(seed, dent=False, size=(104, 98)):
 def example(index, dent=False):
     mask = np.zeros((104, 98), bool)
     mask[40:60, 40:60] = True
-    return Example(
+    return TrainingImage(
         id=str(index), label="dent" if dent else "good", part=f"p{index}", digest="",
         image=lambda: picture(index, dent), mask=lambda: mask if dent else None,
     )  # fmt: skip
@@ -74,8 +74,11 @@ def test_it_overfits_eight_patches():
 
 def test_it_reads_is_rebuilt_and_resumes(tmp_path):
     whole = fitted()
-    reading = whole.read(picture(30))
-    assert load_autoencoder(whole.spec(), whole.tensors()).read(picture(30)).score == reading.score
+    prediction = whole.predict(picture(30))
+    assert (
+        load_autoencoder(whole.spec(), whole.tensors()).predict(picture(30)).score
+        == prediction.score
+    )
     calls = [0]
 
     def stop():
@@ -113,12 +116,12 @@ def test_no_component_is_the_residual_against_the_mean_patch():
     expected = (patches.flatten(1) - detector.mean).square().mean(1)
     torch.testing.assert_close(scores, expected)
     again = load_patch_pca(detector.spec(), detector.tensors())
-    assert again.read(picture(9)).score == detector.read(picture(9)).score
+    assert again.predict(picture(9)).score == detector.predict(picture(9)).score
 
 
 def test_a_dent_stands_out_in_score_and_map():
     detector = fit_patch_pca(GOOD, [], rng=np.random.default_rng(0), components=8)
-    good, bad = detector.read(picture(40)), detector.read(picture(40, dent=True))
+    good, bad = detector.predict(picture(40)), detector.predict(picture(40, dent=True))
     assert bad.score > good.score + 3
     row, column = np.unravel_index(bad.map.argmax(), bad.map.shape)
     assert 36 <= (row + 0.5) * 3 <= 64 and 36 <= (column + 0.5) * 3 <= 64

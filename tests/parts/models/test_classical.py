@@ -10,7 +10,7 @@ from lineside.core.errors import UserError
 from lineside.parts.models.classical import brightness, descriptors, filters, gaussian, pca, texture
 from lineside.parts.models.classical import golden_template as golden
 from lineside.parts.models.classical import position_statistics as normal
-from lineside.parts.models.detector import Example
+from lineside.parts.models.detector import TrainingImage
 
 METHODS = {
     "texture": (texture.fit_texture_patches, texture.load_texture_patches),
@@ -21,7 +21,7 @@ METHODS = {
 }
 
 
-def example(number: int, faulty: bool, *, marked: bool = True, channels: int = 1) -> Example:
+def example(number: int, faulty: bool, *, marked: bool = True, channels: int = 1) -> TrainingImage:
     """A printed pattern with noise, at a size of its own; a defect is a dark spot."""
     rng = np.random.default_rng([number, faulty])
     height, width = 88 + 4 * (number % 3), 104
@@ -34,7 +34,7 @@ def example(number: int, faulty: bool, *, marked: bool = True, channels: int = 1
         mask[row - 3 : row + 4, column - 3 : column + 4] = True
         picture[mask] *= 0.4
     image = np.clip(picture, 0, 1).astype(np.float32)[..., None].repeat(channels, axis=2)
-    return Example(
+    return TrainingImage(
         id=str(number),
         label="spot" if faulty else "good",
         part=str(number),
@@ -56,7 +56,7 @@ def fitted(name: str, train, validation=()):
 
 def separation(detector) -> float:
     """Share of (defect, good) pairs in the right order."""
-    scores = [(detector.read(e.image()).score, e.faulty) for e in TEST]
+    scores = [(detector.predict(e.image()).score, e.faulty) for e in TEST]
     pairs = [a > b for a, bad in scores if bad for b, worse in scores if not worse]
     return float(np.mean(pairs))
 
@@ -165,7 +165,7 @@ def test_round_trip_and_exact_map(name):
     spec = json.loads(json.dumps(detector.spec(), allow_nan=False))
     again = METHODS[name][1](spec, detector.tensors())
     for item in TEST[:3]:
-        first, second = detector.read(item.image()), again.read(item.image())
+        first, second = detector.predict(item.image()), again.predict(item.image())
         assert np.isfinite(first.score)
         assert first.score == pytest.approx(second.score, rel=1e-6)
         np.testing.assert_array_equal(first.map, second.map)
@@ -179,7 +179,7 @@ def test_good_pictures_alone_find_and_place_a_spot(name):
     detector = fitted(name, GOOD)
     assert separation(detector) > 0.9
     bad = next(item for item in TEST if item.faulty)
-    heat, mask = detector.read(bad.image()).map, bad.mask()
+    heat, mask = detector.predict(bad.image()).map, bad.mask()
     row, column = np.unravel_index(int(heat.argmax()), heat.shape)
     spot = np.argwhere(mask).mean(axis=0)
     at = (
@@ -193,7 +193,7 @@ def test_good_pictures_alone_find_and_place_a_spot(name):
 def test_texture_learns_from_masks_and_from_image_labels(marked):
     bad = [example(n, True, marked=marked) for n in range(100, 108)]
     detector = fitted("texture", GOOD + bad)
-    assert set(detector.read(TEST[0].image()).parts) == {"novelty", "linear"}
+    assert set(detector.predict(TEST[0].image()).contributions) == {"novelty", "linear"}
     assert separation(detector) > 0.95
 
 
@@ -204,11 +204,11 @@ def test_golden_template_says_whether_pictures_align():
     for number in range(12):
         image = ndimage.gaussian_filter(rng.random((64, 64)), 2).astype(np.float32)[..., None]
         loose.append(
-            Example(id=str(number), label="good", part="", digest="", image=lambda i=image: i)
+            TrainingImage(id=str(number), label="good", part="", digest="", image=lambda i=image: i)
         )
     detector = fitted("golden", loose)
     assert not detector.aligned
-    assert np.isfinite(detector.read(loose[0].image()).score)
+    assert np.isfinite(detector.predict(loose[0].image()).score)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -216,9 +216,9 @@ def test_colour_tiny_and_long_pictures(name):
     detector = fitted(name, [example(n, False, channels=3) for n in range(6)])
     rng = np.random.default_rng(0)
     for shape in ((90, 100, 3), (1, 1, 3), (5, 300, 3), (40, 7, 1)):
-        reading = detector.read(rng.random(shape).astype(np.float32))
-        assert np.isfinite(reading.score)
-        assert np.isfinite(reading.map).all()
+        prediction = detector.predict(rng.random(shape).astype(np.float32))
+        assert np.isfinite(prediction.score)
+        assert np.isfinite(prediction.map).all()
 
 
 @pytest.mark.parametrize("name", METHODS)

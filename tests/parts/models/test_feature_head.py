@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lineside.core.errors import UserError
-from lineside.parts.models.detector import Example
+from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.feature_head.feature_head import (
     defective_parts,
     fit_detector,
@@ -36,9 +36,9 @@ def picture(number: int, kind: str):
     return image.clip(0, 1).astype(np.float32), mask
 
 
-def example(number: int, kind: str = "good", masked: bool = True) -> Example:
+def example(number: int, kind: str = "good", masked: bool = True) -> TrainingImage:
     image, mask = picture(number, kind)
-    return Example(
+    return TrainingImage(
         id=f"{kind}{number}",
         label=kind,
         part=f"{kind}{number // 2}",
@@ -70,23 +70,23 @@ def labelled():
 
 
 def scores(detector, kind, numbers=range(200, 206)):
-    return np.array([detector.read(picture(i, kind)[0]).score for i in numbers])
+    return np.array([detector.predict(picture(i, kind)[0]).score for i in numbers])
 
 
 def test_without_defects_it_is_the_good_only_model(good_only):
-    reading = good_only.read(picture(200, "spot")[0])
+    prediction = good_only.predict(picture(200, "spot")[0])
     assert good_only.head is None
-    assert list(reading.parts) == ["goodness"]
+    assert list(prediction.contributions) == ["goodness"]
     assert scores(good_only, "spot").min() > scores(good_only, "good").max()
 
 
 def test_shares_add_up_and_the_map_shows_the_defect(labelled):
     image, mask = picture(201, "spot")
-    reading = labelled.read(image)
-    assert sum(reading.parts.values()) == pytest.approx(reading.score)
-    assert reading.map.shape == (8, 10)
-    assert reading.map.dtype == np.float32
-    row, column = np.unravel_index(reading.map.argmax(), reading.map.shape)
+    prediction = labelled.predict(image)
+    assert sum(prediction.contributions.values()) == pytest.approx(prediction.score)
+    assert prediction.map.shape == (8, 10)
+    assert prediction.map.dtype == np.float32
+    row, column = np.unravel_index(prediction.map.argmax(), prediction.map.shape)
     near = mask[max(0, row * 8 - 8) : row * 8 + 16, max(0, column * 8 - 8) : column * 8 + 16]
     assert near.any()
 
@@ -96,16 +96,22 @@ def test_labels_help_the_kind_they_name_and_do_not_hurt_another(good_only, label
         return scores(detector, kind).min() - scores(detector, "good").max()
 
     assert margin(labelled, "spot") > margin(good_only, "spot")
-    goods = [labelled.read(picture(i, "good")[0]) for i in range(200, 206)]
-    scratches = [labelled.read(picture(i, "scratch")[0]) for i in range(200, 206)]
-    assert all(r.parts["known defects"] >= 0 for r in [*goods, *scratches])
+    goods = [labelled.predict(picture(i, "good")[0]) for i in range(200, 206)]
+    scratches = [labelled.predict(picture(i, "scratch")[0]) for i in range(200, 206)]
+    assert all(r.contributions["known defects"] >= 0 for r in [*goods, *scratches])
     assert min(r.score for r in scratches) > max(r.score for r in goods)
 
 
 def test_image_labels_are_enough(good_only):
     detector = fitted([example(100 + i, "spot", masked=False) for i in range(6)])
-    known = [detector.read(picture(i, "spot")[0]).parts["known defects"] for i in range(200, 206)]
-    good = [detector.read(picture(i, "good")[0]).parts["known defects"] for i in range(200, 206)]
+    known = [
+        detector.predict(picture(i, "spot")[0]).contributions["known defects"]
+        for i in range(200, 206)
+    ]
+    good = [
+        detector.predict(picture(i, "good")[0]).contributions["known defects"]
+        for i in range(200, 206)
+    ]
     assert min(known) > max(good)
 
 
@@ -119,28 +125,28 @@ def test_one_defect_is_enough_to_learn(good_only):
 def test_a_missed_defect_can_be_taught_by_its_image_label(parent, request, monkeypatch):
     monkeypatch.setattr("lineside.parts.models.feature_head.incremental.STEPS_FRESH", 150)
     detector = request.getfixturevalue(parent)
-    before = detector.read(picture(300, "scratch")[0]).score
-    child = detector.teach([example(300, "scratch", masked=False)], rng=np.random.default_rng(0))
-    assert child.read(picture(300, "scratch")[0]).score > before
+    before = detector.predict(picture(300, "scratch")[0]).score
+    child = detector.update([example(300, "scratch", masked=False)], rng=np.random.default_rng(0))
+    assert child.predict(picture(300, "scratch")[0]).score > before
     assert scores(child, "scratch").min() > scores(child, "good").max()
-    assert detector.read(picture(300, "scratch")[0]).score == before
+    assert detector.predict(picture(300, "scratch")[0]).score == before
     assert child.kinds["scratch"] == 1
 
 
 def test_a_false_reject_can_be_taught(labelled):
     rejected = example(301, "scratch")
-    accepted = Example(
+    accepted = TrainingImage(
         id="x", label="good", part="x", digest="", image=rejected.image, mask=lambda: None
     )
-    before = labelled.read(rejected.image()).score
-    child = labelled.teach([accepted], rng=np.random.default_rng(0))
-    assert child.read(rejected.image()).score < before
+    before = labelled.predict(rejected.image()).score
+    child = labelled.update([accepted], rng=np.random.default_rng(0))
+    assert child.predict(rejected.image()).score < before
     assert child.kinds == labelled.kinds
 
 
 def test_reads_the_same_after_storing(labelled):
     again = load_detector(labelled.spec(), labelled.tensors())
-    one, two = (d.read(picture(200, "spot")[0]) for d in (labelled, again))
+    one, two = (d.predict(picture(200, "spot")[0]) for d in (labelled, again))
     assert one.score == two.score
     np.testing.assert_array_equal(one.map, two.map)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lineside.core.errors import UserError
-from lineside.parts.models.detector import Example
+from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.feature_head import deviations as evidence
 from lineside.parts.models.feature_head import line_filters as contrast
 from lineside.parts.models.feature_head import normal_model as goodness
@@ -98,17 +98,19 @@ def test_held_out_scores_are_standardised_and_give_tails(model: Goodness) -> Non
 
 def test_read_agrees_with_judge(model: Goodness) -> None:
     image = plate(102, crack=True)
-    reading = model.read(image)
+    prediction = model.predict(image)
     score, local = model.judge(describe(image))
-    assert reading.score == score
-    np.testing.assert_array_equal(reading.map, local)
-    assert tuple(reading.parts) == goodness.VIEWS
+    assert prediction.score == score
+    np.testing.assert_array_equal(prediction.map, local)
+    assert tuple(prediction.contributions) == goodness.VIEWS
     mean, spread = model.constants["score"]
-    assert (np.mean(list(reading.parts.values())) - mean) / spread == pytest.approx(score, abs=1e-4)
+    assert (np.mean(list(prediction.contributions.values())) - mean) / spread == pytest.approx(
+        score, abs=1e-4
+    )
 
 
 def test_a_saved_model_judges_alike(model: Goodness, cracked: Description) -> None:
-    child = model.teach([cracked])
+    child = model.update([cracked])
     for parent in (model, child):
         spec = json.loads(json.dumps(parent.spec()))
         again = load_goodness(spec, {k: v.clone() for k, v in parent.tensors().items()})
@@ -129,19 +131,19 @@ def test_the_fit_is_deterministic(goods: list[Description], model: Goodness) -> 
 def test_a_taught_image_is_accepted_and_other_defects_are_not(
     model: Goodness, cracked: Description, holed: Description
 ) -> None:
-    child = model.teach([cracked])
+    child = model.update([cracked])
     assert model.taught is None
     assert child.judge(cracked)[0] < model.judge(cracked)[0] - 2
     assert child.judge(describe(plate(104, crack=True)))[0] < model.judge(cracked)[0]
     assert child.judge(holed)[0] > 0.8 * model.judge(holed)[0]
-    assert model.teach([]) is model
-    many = model.teach([cracked] * 70)
+    assert model.update([]) is model
+    many = model.update([cracked] * 70)
     assert many.taught is not None
     assert len(many.taught.near) == goodness.MOST_TAUGHT
 
 
 def test_no_evidence_falls_below_what_is_ordinary(model: Goodness, cracked: Description) -> None:
-    assert model.teach([cracked]).judge(cracked)[0] > -15
+    assert model.update([cracked]).judge(cracked)[0] > -15
 
 
 def test_each_image_is_held_out_of_its_own_model(goods: list[Description]) -> None:
@@ -179,8 +181,8 @@ def test_small_and_odd_sets(goods: list[Description]) -> None:
 def test_fit_from_examples_ignores_defects(goods: list[Description], tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("LINESIDE_CACHE", str(tmp_path))
 
-    def example(seed: int, label: str = "good") -> Example:
-        return Example(
+    def example(seed: int, label: str = "good") -> TrainingImage:
+        return TrainingImage(
             id=str(seed), label=label, part=f"p{seed}", digest=f"d{seed}", image=lambda: plate(seed)
         )
 

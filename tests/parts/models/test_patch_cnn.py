@@ -12,7 +12,7 @@ import torch
 from lineside.core.errors import UserError
 from lineside.core.run.folder import Stopped
 from lineside.parts.models import crops as cr
-from lineside.parts.models.detector import Example
+from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.patch_cnn.efficientnet import fit_lite_patches
 from lineside.parts.models.patch_cnn.patch_cnn import (
     crop_scores,
@@ -33,7 +33,7 @@ def example(number, faulty, *, masked=True, shape=(70, 90), channels=1):
         mask[top : top + 8, left : left + 8] = True
         image[mask] += 0.35
     image = image.clip(0, 1)
-    return Example(
+    return TrainingImage(
         id=f"{number}.png",
         label="spot" if faulty else "good",
         part=str(number),
@@ -184,12 +184,12 @@ def test_map_is_the_mean_of_the_tiles_over_each_cell(shape):
 def test_finds_planted_spots_on_new_parts(fitted):
     detector, rows = fitted
     new = [example(n, n % 2 == 0) for n in range(100, 116)]
-    scores = [detector.read(e.image()).score for e in new]
+    scores = [detector.predict(e.image()).score for e in new]
     assert min(scores[::2]) > max(scores[1::2])
-    reading = detector.read(new[0].image())
-    row, column = np.unravel_index(reading.map.argmax(), reading.map.shape)
+    prediction = detector.predict(new[0].image())
+    row, column = np.unravel_index(prediction.map.argmax(), prediction.map.shape)
     y, x = np.argwhere(new[0].mask()).mean(0)
-    assert reading.map.shape == (9, 12) and reading.map.dtype == np.float32
+    assert prediction.map.shape == (9, 12) and prediction.map.dtype == np.float32
     assert abs((row + 0.5) * 70 / 9 - y) < 20 and abs((column + 0.5) * 90 / 12 - x) < 20
     validated = [row["validation_ap"] for row in rows if "validation_ap" in row]
     assert len(validated) == 10 and validated[-1] > 0.9
@@ -205,8 +205,8 @@ def test_reading_depends_on_the_picture_alone(fitted):
     alone = whole[top : top + 32, left : left + 32].transpose(2, 0, 1)[None]
     assert detector.logits(alone)[0] == logits[7]
     rgb = np.repeat(image, 3, axis=2)
-    assert detector.read(rgb).score == pytest.approx(detector.read(image).score, abs=1e-4)
-    small = detector.read(image[:20, :25])
+    assert detector.predict(rgb).score == pytest.approx(detector.predict(image).score, abs=1e-4)
+    small = detector.predict(image[:20, :25])
     assert small.map.shape == (3, 4) and np.isfinite(small.score)
 
 
@@ -216,14 +216,14 @@ def test_growth_of_scores_with_size_is_taken_off(fitted):
     good = [example(n, False, shape=(40 + 12 * n, 60 + 10 * n)) for n in range(12)]
     corrected = with_tile_slope(detector, good)
     x = [math.log(len(tile_corners(e.image().shape, 32))) for e in good]
-    y = [detector.read(e.image()).score for e in good]
+    y = [detector.predict(e.image()).score for e in good]
     slope = max(np.polyfit(x, y, 1)[0], 0.0)
     assert corrected.tile_slope == pytest.approx(slope, rel=1e-5)
     raised = dataclasses.replace(detector, tile_slope=0.5)
     image = good[3].image()
-    assert raised.read(image).score == pytest.approx(y[3] - 0.5 * x[3], rel=1e-5)
+    assert raised.predict(image).score == pytest.approx(y[3] - 0.5 * x[3], rel=1e-5)
     np.testing.assert_allclose(
-        raised.read(image).map, detector.read(image).map - 0.5 * x[3], atol=1e-5
+        raised.predict(image).map, detector.predict(image).map - 0.5 * x[3], atol=1e-5
     )
 
 
@@ -245,7 +245,7 @@ def test_round_trip(fitted):
     spec = json.loads(json.dumps(detector.spec()))
     again = load_patch_cnn(spec, {k: v.clone() for k, v in detector.tensors().items()})
     image = example(300, True).image()
-    assert again.read(image).score == detector.read(image).score
+    assert again.predict(image).score == detector.predict(image).score
     assert again.spec() == detector.spec()
 
 
@@ -270,7 +270,7 @@ def test_learns_from_image_labels_alone():
         data_set(masked=False), [], rng=rng(), crop_px=32, steps=50, batch=24, good_per_defect=5
     )
     new = [example(n, n % 2 == 0) for n in range(100, 112)]
-    scores = [detector.read(e.image()).score for e in new]
+    scores = [detector.predict(e.image()).score for e in new]
     assert np.mean(scores[::2]) > np.mean(scores[1::2]) + 1
 
 
@@ -293,7 +293,7 @@ def test_lite_patches(pretrained):
     stem = detector.network.trunk._conv_stem.weight.detach()
     again = load_patch_cnn(detector.spec(), detector.tensors())
     image = example(1, False).image()
-    assert again.read(image).score == detector.read(image).score
+    assert again.predict(image).score == detector.predict(image).score
     shown = detector.explain_crop(image)
     assert shown.guided.shape == (32, 32) and shown.cam.shape == (32, 32)
     other = fit_lite_patches(

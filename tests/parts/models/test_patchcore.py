@@ -9,7 +9,7 @@ import torch
 
 from lineside.core.errors import UserError
 from lineside.parts.models import backbone as trunk
-from lineside.parts.models.detector import Example
+from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.patchcore import coreset as patch_memory
 from lineside.parts.models.patchcore.patchcore import Memory, fit_memory, load_memory
 
@@ -30,9 +30,9 @@ def plate(seed: int, spot: tuple[int, int] | None = None) -> np.ndarray:
     return np.clip(image, 0, 1)
 
 
-def example(seed: int, part: str, label: str = "good", **options: object) -> Example:
+def example(seed: int, part: str, label: str = "good", **options: object) -> TrainingImage:
     image: Callable[[], np.ndarray] = lambda: plate(seed, **options)  # noqa: E731
-    return Example(id=f"{part}/{seed}", label=label, part=part, digest="", image=image)
+    return TrainingImage(id=f"{part}/{seed}", label=label, part=part, digest="", image=image)
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +92,13 @@ def test_the_memory_is_bounded_and_holds_only_good_images(memory: Memory) -> Non
 
 
 def test_a_defect_scores_higher_and_is_found(memory: Memory) -> None:
-    good = [memory.read(plate(seed)).score for seed in range(200, 206)]
-    reading = memory.read(plate(300, spot=(40, 16)))
+    good = [memory.predict(plate(seed)).score for seed in range(200, 206)]
+    prediction = memory.predict(plate(300, spot=(40, 16)))
     assert abs(np.mean(good)) < 3
-    assert reading.score > max(good) + 3
-    assert reading.map.shape == (32, 32)
-    assert reading.map.dtype == np.float32
-    row, column = np.unravel_index(reading.map.argmax(), (32, 32))
+    assert prediction.score > max(good) + 3
+    assert prediction.map.shape == (32, 32)
+    assert prediction.map.dtype == np.float32
+    row, column = np.unravel_index(prediction.map.argmax(), (32, 32))
     assert abs((row + 0.5) / 32 - 44 / 64) < 0.12
     assert abs((column + 0.5) / 32 - 20 / 80) < 0.12
 
@@ -115,8 +115,8 @@ def test_a_saved_memory_reads_alike(memory: Memory) -> None:
     spec = json.loads(json.dumps(memory.spec()))
     again = load_memory(spec, {k: v.clone() for k, v in memory.tensors().items()})
     image = plate(300, spot=(40, 16))
-    assert again.read(image).score == memory.read(image).score
-    np.testing.assert_array_equal(again.read(image).map, memory.read(image).map)
+    assert again.predict(image).score == memory.predict(image).score
+    np.testing.assert_array_equal(again.predict(image).map, memory.predict(image).map)
     assert again.items == memory.items
 
 
@@ -127,14 +127,14 @@ def test_other_weights_are_refused(memory: Memory) -> None:
 
 def test_a_false_reject_is_learned(memory: Memory) -> None:
     odd, defect = plate(300, spot=(40, 16)), plate(301, spot=(8, 60))
-    child = memory.teach(
+    child = memory.update(
         [example(300, "new", spot=(40, 16)), example(301, "new", "hole", spot=(8, 60))],
         rng=np.random.default_rng(0),
     )
     assert len(memory.vectors) < len(child.vectors) <= len(memory.vectors) + 64
     assert child.items[-1] == "new/300"
-    assert child.read(odd).score < memory.read(odd).score - 3
-    assert child.read(defect).score > 0.5 * memory.read(defect).score
+    assert child.predict(odd).score < memory.predict(odd).score - 3
+    assert child.predict(defect).score > 0.5 * memory.predict(defect).score
     assert child.neighbours(odd)[0].distance < memory.neighbours(odd)[0].distance
 
 
@@ -151,7 +151,7 @@ def test_scores_are_scaled_without_the_own_part() -> None:
 def test_one_part_and_too_few_images() -> None:
     options = {"rng": np.random.default_rng(0), "log": lambda row: None, "vectors": 50}
     single = fit_memory([example(1, "a"), example(2, "a")], [], candidates=400, **options)
-    assert np.isfinite(single.read(plate(5)).score)
+    assert np.isfinite(single.predict(plate(5)).score)
     with pytest.raises(UserError, match="only 1 good"):
         fit_memory([example(1, "a"), example(2, "b", "hole")], [], **options)
 

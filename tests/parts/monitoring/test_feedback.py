@@ -14,11 +14,11 @@ from lineside.core.errors import UserError
 from lineside.core.run import model_store
 from lineside.core.run.tables import refuse_known
 from lineside.parts import methods as recipes
-from lineside.parts.data.images import load_example
+from lineside.parts.data.images import training_image
 from lineside.parts.data.items import PartImage
 from lineside.parts.methods import Recipe
 from lineside.parts.model import Settings, make_model
-from lineside.parts.models.detector import Reading
+from lineside.parts.models.detector import Prediction
 from lineside.parts.models.feature_head.feature_head import fit_detector
 from lineside.parts.outcomes import calibrate, outcomes
 
@@ -29,12 +29,12 @@ class Pupil:
 
     lesson: float = 0.0
 
-    def read(self, image):
+    def predict(self, image):
         score = float(255 * image.max()) - self.lesson
-        return Reading(score=score, map=np.full((4, 4), score, np.float32))
+        return Prediction(score=score, map=np.full((4, 4), score, np.float32))
 
-    def teach(self, examples, *, rng):
-        scores = [self.read(example.image()).score for example in examples if not example.faulty]
+    def update(self, examples, *, rng):
+        scores = [self.predict(example.image()).score for example in examples if not example.faulty]
         return Pupil(lesson=self.lesson + (max(scores) if scores else 0.0))
 
     def spec(self):
@@ -170,7 +170,7 @@ def test_what_cannot_be_taught_changes_nothing(
         "deaf": ["--missed", picture],
     }[case]
     if case == "deaf":
-        monkeypatch.delattr(Pupil, "teach")
+        monkeypatch.delattr(Pupil, "update")
     assert feedback(taught_run, *tokens) == 2
     words = {"none": "nothing to learn", "gone": "gone.png", "both": "once", "deaf": "be taught"}
     lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error")]
@@ -187,7 +187,7 @@ def test_the_real_detector_learns_a_missed_defect(run, shop, tmp_path, monkeypat
     monkeypatch.setattr("lineside.parts.models.feature_head.incremental.STEPS_ON", 80)
     made = [_item(shop.picture(tmp_path / "t" / f"g{i}.png", 0, 400 + i)) for i in range(11)]
     spots = [shop.picture(tmp_path / "t" / f"s{i}.png", 60, 450 + i) for i in range(3)]
-    examples = [load_example(i) for i in [*made[:7], *(_item(path, "spot") for path in spots)]]
+    examples = [training_image(i) for i in [*made[:7], *(_item(path, "spot") for path in spots)]]
     detector = fit_detector(
         examples, [], rng=np.random.default_rng(0), log=lambda row: None,
         hidden=16, least_steps=30, most_steps=30,
@@ -196,8 +196,8 @@ def test_the_real_detector_learns_a_missed_defect(run, shop, tmp_path, monkeypat
     model = calibrate(model, outcomes(model, made[7:]), recipes.Config())
     model_store.save_model(run / "models" / "gaussian", "parts", model)
     stored = load_model(run)
-    again = [stored.read(example.image()).score for example in examples[-4:]]
-    assert again == [model.read(example.image()).score for example in examples[-4:]]
+    again = [stored.predict_image(example.image()).score for example in examples[-4:]]
+    assert again == [model.predict_image(example.image()).score for example in examples[-4:]]
     missed = [shop.picture(tmp_path / "m" / f"m{i}.png", 25, 500 + i) for i in range(4)]
     assert feedback(run, "--missed", *missed, "--kind", "faint") == 0
     child = load_model(run)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from lineside.parts.models.detector import Example
+from lineside.parts.models.detector import TrainingImage
 from lineside.parts.simulation import degradations as robustness
 from lineside.parts.simulation.degradations import SEVERITIES, SUITE, degrade
 
@@ -78,9 +78,9 @@ def test_offset_has_its_length_and_moves_the_mask_along():
     np.testing.assert_array_equal(robustness.displace_mask(mask, 4, stream()), moved[..., 0] > 0)
 
 
-def example() -> Example:
+def example() -> TrainingImage:
     image = picture()
-    return Example(
+    return TrainingImage(
         id="a.png",
         label="crack",
         part="1",

@@ -25,7 +25,7 @@ from PIL import ImageOps, UnidentifiedImageError
 from lineside.core.errors import UserError
 from lineside.core.run.files import sha256_of_file
 from lineside.parts.data.items import Box, PartImage
-from lineside.parts.models.detector import Example, Image, Mask
+from lineside.parts.models.detector import Image, Mask, TrainingImage
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
@@ -163,13 +163,13 @@ def mask_of(item: PartImage, shape: tuple[int, int]) -> Mask | None:
     return mask if mask.any() else None
 
 
-def load_example(item: PartImage) -> Example:
+def training_image(item: PartImage) -> TrainingImage:
     """Return a labelled item as what detectors are fitted on; pixels are decoded when asked for.
 
     Raises:
         UserError: if the file cannot be read.
     """
-    return Example(
+    return TrainingImage(
         id=item.id,
         label=item.label,
         part=item.group,

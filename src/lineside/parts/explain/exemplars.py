@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lineside.parts.models.detector import Example, Image
+from lineside.parts.models.detector import Image, TrainingImage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,7 +96,7 @@ def load_library(spec: Mapping[str, Sequence[str]], tensors: Mapping[str, Tensor
     )
 
 
-def build_library(examples: Sequence[Example], rng: np.random.Generator) -> Library:
+def build_library(examples: Sequence[TrainingImage], rng: np.random.Generator) -> Library:
     """Cut one patch per image: at the defect where its place is known, anywhere in good images."""
     good = _some([e for e in examples if not e.faulty], GOOD_PATCHES, rng)
     bad = _some([e for e in examples if e.faulty and e.mask() is not None], BAD_PATCHES, rng)
@@ -136,7 +136,7 @@ def as_bytes(image: Image) -> NDArray[np.uint8]:
     return (np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _centre(example: Example, rng: np.random.Generator) -> tuple[float, float]:
+def _centre(example: TrainingImage, rng: np.random.Generator) -> tuple[float, float]:
     mask = example.mask() if example.faulty else None
     if mask is not None and mask.any():
         rows, columns = np.nonzero(mask)
@@ -146,7 +146,9 @@ def _centre(example: Example, rng: np.random.Generator) -> tuple[float, float]:
     return float(rng.uniform(0, height)), float(rng.uniform(0, width))
 
 
-def _some(examples: list[Example], count: int, rng: np.random.Generator) -> list[Example]:
+def _some(
+    examples: list[TrainingImage], count: int, rng: np.random.Generator
+) -> list[TrainingImage]:
     if len(examples) <= count:
         return examples
     return [examples[i] for i in sorted(rng.choice(len(examples), count, replace=False))]

@@ -24,7 +24,7 @@ from lineside.parts.explain.overlays import (
     thumbnail,
 )
 from lineside.parts.model import PartsModel, Source, part_of
-from lineside.parts.models.detector import Image, Reading
+from lineside.parts.models.detector import Image, Prediction
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
 
 
@@ -50,21 +50,21 @@ def explain_with_cnn(model: PartsModel, source: Source, cnn: PartsModel | None) 
     """
     path = source.path if isinstance(source, PartImage) else Path(source)
     image = decode(path)
-    reading = model.read(image)
-    found = spots(model, image, reading)
+    prediction = model.predict_image(image)
+    found = spots(model, image, prediction)
     unusual = model.health.check(image).findings if model.health else ()
-    score, verdict = model.decide([reading.score], usual=not unusual)
+    score, verdict = model.decide([prediction.score], usual=not unusual)
     shown = thumbnail(image, DISPLAY_PX)
     figures = [
         Figure(
             title="Where",
-            image=encode_jpeg(side_by_side([shown, overlay_pixels(model, image, reading.map)])),
+            image=encode_jpeg(side_by_side([shown, overlay_pixels(model, image, prediction.map)])),
             mime="image/jpeg",
             caption="Left the picture, right the anomaly map on the scale of all pictures; "
             "contours are drawn where good pictures stay below.",
             wide=True,
         ),
-        *neighbours(model, image, reading),
+        *neighbours(model, image, prediction),
     ]
     if cnn is not None and isinstance(cnn.detector, PatchCNN):
         figures.append(responses(cnn.detector, image))
@@ -74,9 +74,9 @@ def explain_with_cnn(model: PartsModel, source: Source, cnn: PartsModel | None) 
         figures=tuple(figures),
         facts={
             "part": part_of(source, model.settings.part_pattern),
-            "score": f"{reading.score:.3f}",
+            "score": f"{prediction.score:.3f}",
             "threshold": f"{model.threshold:.3f}",
-            **{share: f"{value:.3f}" for share, value in reading.parts.items()},
+            **{share: f"{value:.3f}" for share, value in prediction.contributions.items()},
             **({"picture": "; ".join(unusual)} if unusual else {}),
         },
     )
@@ -98,11 +98,11 @@ def sentence(name: str, verdict: str, score: float, threshold: float, found: lis
     )
 
 
-def spots(model: PartsModel, image: Image, reading: Reading) -> list[Finding]:
+def spots(model: PartsModel, image: Image, prediction: Prediction) -> list[Finding]:
     """Return regions of an image above the map threshold, strongest first."""
     shape = (image.shape[0], image.shape[1])
     scale = model.settings.px_per_mm or None
-    return list(findings(reading.map, shape, model.scale.threshold, scale))
+    return list(findings(prediction.map, shape, model.scale.threshold, scale))
 
 
 def overlay_pixels(
@@ -121,10 +121,10 @@ def overlay_of(model: PartsModel, image: Image, local: NDArray[np.float32]) -> b
     return encode_png(overlay_pixels(model, image, local))
 
 
-def neighbours(model: PartsModel, image: Image, reading: Reading) -> list[Figure]:
+def neighbours(model: PartsModel, image: Image, prediction: Prediction) -> list[Figure]:
     """Return the strongest patch beside the known good and bad patches that are most like it."""
-    rows, columns = reading.map.shape
-    row, column = np.unravel_index(int(reading.map.argmax()), reading.map.shape)
+    rows, columns = prediction.map.shape
+    row, column = np.unravel_index(int(prediction.map.argmax()), prediction.map.shape)
     height, width = image.shape[:2]
     patch = crop_at(image, (row + 0.5) * height / rows, (column + 0.5) * width / columns)
     figures = []

@@ -1,8 +1,8 @@
 """Pictures for people: anomaly maps over photographs, findings with sizes, sheets of thumbnails.
 
 Pure functions from arrays to arrays. A picture to show is uint8 RGB, shape (height, width, 3).
-A map covers its picture exactly, see `Reading.map`, and is drawn bilinear between cell centres on
-a scale that the caller passes in: one for all pictures of a model, never one per picture, which
+A map covers its picture exactly, see `Prediction.map`, and is drawn bilinear between cell centres
+on a scale that the caller passes in: one for all pictures of a model, never one per picture, which
 would paint good parts red.
 """
 

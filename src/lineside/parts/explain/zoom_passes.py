@@ -114,7 +114,7 @@ def read_again(detector: Detector, image: Image, trail: Trail) -> Trail:
     its score: a crop's own is on no calibrated scale.
     """
     window = trail.final
-    local = evidence_of_map(detector.read(window.of(image)).map, window.of(image))
+    local = evidence_of_map(detector.predict(window.of(image)).map, window.of(image))
     row, column = np.unravel_index(int(local.values.argmax()), local.values.shape)
     peak = (window.left + float(local.x[column]), window.top + float(local.y[row]))
     return dataclasses.replace(trail, peak=peak)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lineside.parts.models.detector import Example, Image, Mask
+from lineside.parts.models.detector import Image, Mask, TrainingImage
 
 Pixels = TypeVar("Pixels", np.float32, np.bool_)
 
@@ -150,7 +150,7 @@ def random_corners(
 
 
 def crop_pool(
-    examples: Sequence[Example],
+    examples: Sequence[TrainingImage],
     *,
     crop_px: int,
     rng: np.random.Generator,
@@ -281,7 +281,7 @@ def varied(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
 
 
 def _corners(
-    example: Example,
+    example: TrainingImage,
     shape: tuple[int, ...],
     crop_px: int,
     count: int,

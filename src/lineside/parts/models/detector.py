@@ -1,4 +1,4 @@
-"""What every detector of `parts` takes and gives: examples to fit on, readings of an image."""
+"""What every detector of `parts` takes and gives: training images in, predictions out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example:
+class TrainingImage:
     """One labelled training image, decoded on demand so that a data set need not fit in memory.
 
     Attributes:
@@ -48,34 +48,34 @@ class Example:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
-    """What a detector sees in one image.
+class Prediction:
+    """Score and anomaly map of one image.
 
     Attributes:
         score: Evidence for a defect, higher is more faulty; comparable between images.
         map: Local evidence, shape (rows, columns), float32, in the units of the score where the
             method allows it. The grid covers the picture exactly: cell (r, c) stands for
             the pixels [r*height/rows, (r+1)*height/rows) x [c*width/columns, (c+1)*width/columns).
-        parts: Named shares of the score, for the explanation (e.g. ``{"memory": 1.2}``).
+        contributions: Named terms of the score, for the explanation (``{"goodness": 1.2}``).
     """
 
     score: float
     map: NDArray[np.float32]
-    parts: Mapping[str, float] = field(default_factory=dict)
+    contributions: Mapping[str, float] = field(default_factory=dict)
 
 
 class Detector(Protocol):
-    """A fitted detector: immutable, it reads one image at a time with fixed-size batches inside."""
+    """A fitted detector. Immutable; it takes one image at a time, in fixed-size batches inside."""
 
-    def read(self, image: Image) -> Reading: ...
+    def predict(self, image: Image) -> Prediction: ...
     def spec(self) -> dict[str, Any]: ...
     def tensors(self) -> dict[str, Tensor]: ...
 
 
 Fit = Callable[..., Detector]
-"""fit(train: Sequence[Example], validation: Sequence[Example], rng, log) -> Detector."""
+"""fit(train, validation, *, rng, log) -> Detector; both sets are sequences of `TrainingImage`."""
 
 
-def good_of(examples: Sequence[Example]) -> list[Example]:
+def good_of(examples: Sequence[TrainingImage]) -> list[TrainingImage]:
     """Return the good examples."""
     return [example for example in examples if not example.faulty]

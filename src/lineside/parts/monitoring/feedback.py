@@ -28,7 +28,7 @@ from lineside.core.run.tables import (
 )
 from lineside.parts.application import APPLICATION
 from lineside.parts.config import Config
-from lineside.parts.data.images import digest, load_example
+from lineside.parts.data.images import digest, training_image
 from lineside.parts.data.items import GOOD, PartImage
 from lineside.parts.data.reading import read_items
 from lineside.parts.model import PartsModel, as_stored, part_of
@@ -62,17 +62,17 @@ def teach(
     folder = model_folder(model)
     loaded: PartsModel = load_model(folder, APPLICATION)
     parent = loaded.with_pattern(part_pattern)
-    if not hasattr(parent.detector, "teach"):
+    if not hasattr(parent.detector, "update"):
         raise UserError(f"{parent.method} cannot be taught", "train with the detector method")
     items = _items(missed, kind, parent) + _items(false_rejects, GOOD, parent)
     _check_apart(items)
-    examples = [load_example(item) for item in items]
-    before = [parent.read(example.image()).score for example in examples]
+    examples = [training_image(item) for item in items]
+    before = [parent.predict_image(example.image()).score for example in examples]
     detector: Any = parent.detector
-    learned = detector.teach(examples, rng=rng_of(0, parent.identity))
+    learned = detector.update(examples, rng=rng_of(0, parent.identity))
     stored = as_stored(parent.method, learned)
     child = dataclasses.replace(loaded, detector=stored).suspend(REASON)
-    after = [child.read(example.image()).score for example in examples]
+    after = [child.predict_image(example.image()).score for example in examples]
     home, identity = _save(folder, parent, child, items)
     lines = [
         f"{item.path}: score {old:.3f} ({parent.decide([old])[1]}) -> "

@@ -18,7 +18,7 @@ from lineside.core.explain import adversarial_trace as trace
 from lineside.core.report import plots
 from lineside.core.statistics import auroc, roc_curve
 from lineside.core.study import Study
-from lineside.parts.data.images import load_example
+from lineside.parts.data.images import training_image
 from lineside.parts.data.items import PartImage
 from lineside.parts.models.crops import crop_pool, fixed_batch
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, last_maps
@@ -110,7 +110,7 @@ def cut(
         pool = [i for i in items if i.faulty == faulty and (not faulty or i.mask or i.boxes)]
         picked = rng.permutation(len(pool))[:MOST_IMAGES]
         chosen += [pool[place] for place in sorted(picked)]
-    examples = [load_example(item) for item in chosen]
+    examples = [training_image(item) for item in chosen]
     if not any(e.faulty for e in examples) or all(e.faulty for e in examples):
         return None
     crops = crop_pool(

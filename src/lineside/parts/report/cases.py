@@ -77,7 +77,7 @@ def _sheet(
     for item in items:
         image = decode(item.path)
         mask = mask_of(item, (image.shape[0], image.shape[1])) if item.faulty else None
-        tiles.append(overlay_pixels(model, image, model.read(image).map, mask))
+        tiles.append(overlay_pixels(model, image, model.predict_image(image).map, mask))
     names = "; ".join(
         f"{Path(o.item).name} ({o.slices.get('kind', '')}, {o.value['score']:.2f})"
         for o in outcomes

@@ -8,7 +8,7 @@ from lineside.core.contract import Section, Table
 from lineside.core.report import plots
 from lineside.core.statistics import auroc
 from lineside.core.study import Study
-from lineside.parts.data.images import load_example
+from lineside.parts.data.images import training_image
 from lineside.parts.data.items import PartImage
 from lineside.parts.report.adversarial_row import adversarial_row
 from lineside.parts.simulation.degradations import SEVERITIES, SUITE, degrade
@@ -27,14 +27,14 @@ def robustness(study: Study) -> Section:
     labels = np.array([float(item.faulty) for item in items])
     if len(np.unique(labels)) < 2:
         return Section(title="Robustness")
-    examples = [load_example(item) for item in items]
-    clean = auroc([model.read(e.image()).score for e in examples], labels)
+    examples = [training_image(item) for item in items]
+    clean = auroc([model.predict_image(e.image()).score for e in examples], labels)
     rows, curves = [], {}
     for degradation in SUITE:
         values = [clean]
         for grade in SEVERITIES:
             worse = [degrade(e, degradation, grade, study.config.seed) for e in examples]
-            values.append(auroc([model.read(e.image()).score for e in worse], labels))
+            values.append(auroc([model.predict_image(e.image()).score for e in worse], labels))
         rows.append((degradation.name, *(f"{value:.3f}" for value in values), degradation.help))
         curves[degradation.name] = (np.arange(6, dtype=float), np.array(values))
     return Section(

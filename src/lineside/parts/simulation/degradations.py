@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image as Picture
 from scipy import ndimage
 
-from lineside.parts.models.detector import Example, Image, Mask
+from lineside.parts.models.detector import Image, Mask, TrainingImage
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -183,7 +183,9 @@ SUITE: tuple[Degradation, ...] = (
 )
 
 
-def degrade(example: Example, degradation: Degradation, severity: int, seed: int = 0) -> Example:
+def degrade(
+    example: TrainingImage, degradation: Degradation, severity: int, seed: int = 0
+) -> TrainingImage:
     """Return the example with its picture degraded, decoded on demand like the original.
 
     The random stream depends on `seed`, the example, the degradation and the grade, never on the

@@ -25,7 +25,7 @@ from lineside.parts.models.anogan.encoder import train_encoder
 from lineside.parts.models.anogan.networks import Critic, Encoder, Generator, freeze, initialise
 from lineside.parts.models.anogan.schedule import Clock, Schedule
 from lineside.parts.models.anogan.warnings import under_trained
-from lineside.parts.models.detector import Example, Image, Reading
+from lineside.parts.models.detector import Image, Prediction, TrainingImage
 from lineside.parts.models.patch_cnn.patch_cnn import channels_last
 from lineside.parts.models.patch_cnn.training import Surroundings
 from lineside.parts.models.reconstruction.reconstruction import (
@@ -67,9 +67,9 @@ class AnoGAN:
         """A sentence if training was far below the published schedule, else empty."""
         return under_trained(self.gan_patches, self.encoder_patches)
 
-    def read(self, image: Image) -> Reading:
+    def predict(self, image: Image) -> Prediction:
         """Score one picture in robust deviations; the map is the pixel residual."""
-        return self.frame.read(image, self.judge)
+        return self.frame.predict(image, self.judge)
 
     def judge(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return score A(x), shape (patch,), and x - G(E(x)), shape (patch, side, side)."""
@@ -121,8 +121,8 @@ def judge_patches(
 
 
 def fit_anogan(
-    train: Sequence[Example],
-    validation: Sequence[Example],
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
     *,
     rng: np.random.Generator,
     log: Callable[[dict[str, Any]], None] = lambda row: None,
@@ -208,8 +208,8 @@ def _assembled(
     networks: tuple[Generator, Critic, Encoder],
     schedule: Schedule,
     seen: tuple[int, int],
-    train: Sequence[Example],
-    validation: Sequence[Example],
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
     patches: Patches,
     rng: np.random.Generator,
 ) -> AnoGAN:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lineside.core.contract import Figure
 from lineside.parts.explain.overlays import Rgb, contact_sheet, encode_png, signed_map
 from lineside.parts.models.anogan.anogan import AnoGAN
-from lineside.parts.models.detector import Example, Image
+from lineside.parts.models.detector import Image, TrainingImage
 from lineside.parts.models.reconstruction.reconstruction import example_patches
 
 _SHOWN_PX = 96
@@ -20,7 +20,7 @@ _COLUMNS = 8
 
 
 def sample_figures(
-    detector: AnoGAN, examples: Sequence[Example], rng: np.random.Generator
+    detector: AnoGAN, examples: Sequence[TrainingImage], rng: np.random.Generator
 ) -> list[Figure]:
     """Return reconstructions of good patches, random samples, and residuals of good and faulty.
 
@@ -73,7 +73,10 @@ def _samples(detector: AnoGAN, rng: np.random.Generator) -> Figure:
 
 
 def _residuals(
-    detector: AnoGAN, good: Sequence[Example], faulty: Sequence[Example], rng: np.random.Generator
+    detector: AnoGAN,
+    good: Sequence[TrainingImage],
+    faulty: Sequence[TrainingImage],
+    rng: np.random.Generator,
 ) -> Figure:
     """Rows: patch, reconstruction, signed residual; columns: good, then faulty pictures."""
     groups = [

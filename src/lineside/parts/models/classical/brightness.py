@@ -13,7 +13,7 @@ from torch import Tensor
 from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.parts.models.classical.descriptors import cell_mean, grey_of, grid_of
-from lineside.parts.models.detector import Example, Image, Reading, good_of
+from lineside.parts.models.detector import Image, Prediction, TrainingImage, good_of
 
 MEASURES = ("mean", "contrast", "darkest", "brightest")
 
@@ -25,15 +25,15 @@ class Brightness:
     center: NDArray[np.float32]
     deviation: NDArray[np.float32]
 
-    def read(self, image: Image) -> Reading:
+    def predict(self, image: Image) -> Prediction:
         """Score the mean of the absolute robust deviations; the map shows brightness only."""
         z = np.abs(_measures(image) - self.center) / self.deviation
         grey = grey_of(image)
         local = cell_mean(grey, grid_of(grey.shape[0], grey.shape[1], 16))
-        return Reading(
+        return Prediction(
             score=float(z.mean()),
             map=(np.abs(local - self.center[0]) / self.deviation[0]).astype(np.float32),
-            parts={name: float(value) for name, value in zip(MEASURES, z, strict=True)},
+            contributions={name: float(value) for name, value in zip(MEASURES, z, strict=True)},
         )
 
     def spec(self) -> dict[str, Any]:
@@ -52,8 +52,8 @@ def _measures(image: Image) -> NDArray[np.float32]:
 
 
 def fit_brightness(
-    train: Sequence[Example],
-    validation: Sequence[Example],
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
     *,
     rng: np.random.Generator,
     log: Callable[[dict[str, Any]], None],

@@ -24,7 +24,7 @@ from lineside.parts.models.classical.position_statistics import (
     standard_of,
     top_mean,
 )
-from lineside.parts.models.detector import Example, Image, Reading, good_of
+from lineside.parts.models.detector import Image, Prediction, TrainingImage, good_of
 
 TOP_CELLS = 5
 
@@ -43,7 +43,7 @@ class Gaussian:
     standard: Standard
     top_cells: int = TOP_CELLS
 
-    def read(self, image: Image) -> Reading:
+    def predict(self, image: Image) -> Prediction:
         """Score one picture; the map holds robust deviations and the parts name the filters."""
         z = self.normal.z(filter_features(grey_of(image)))
         excess = z.max(axis=-1)
@@ -52,10 +52,10 @@ class Gaussian:
         expected = self.standard.expected(height, width)
         strongest = z.reshape(-1, z.shape[-1])[int(excess.argmax())]
         order = np.argsort(-strongest)[:3]
-        return Reading(
+        return Prediction(
             score=score,
             map=((excess - expected) / self.standard.scale).astype(np.float32),
-            parts={NAMES[int(i)]: float(strongest[i]) for i in order},
+            contributions={NAMES[int(i)]: float(strongest[i]) for i in order},
         )
 
     def spec(self) -> dict[str, Any]:
@@ -68,8 +68,8 @@ class Gaussian:
 
 
 def fit_gaussian(
-    train: Sequence[Example],
-    validation: Sequence[Example],
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
     *,
     rng: np.random.Generator,
     log: Callable[[dict[str, Any]], None],
@@ -92,7 +92,7 @@ def fit_gaussian(
     return Gaussian(normal=normal, standard=standard, top_cells=top_cells)
 
 
-def fit_normal(good: Sequence[Example], features: Callable[[Image], Array]) -> Normal:
+def fit_normal(good: Sequence[TrainingImage], features: Callable[[Image], Array]) -> Normal:
     """Return the statistics by place of the features of good pictures, read one at a time."""
     if not good:
         raise UserError("there is no good picture to learn from", "label some pictures as good")
@@ -102,7 +102,9 @@ def fit_normal(good: Sequence[Example], features: Callable[[Image], Array]) -> N
     return gathered.done()
 
 
-def scale_examples(train: Sequence[Example], validation: Sequence[Example]) -> list[Example]:
+def scale_examples(
+    train: Sequence[TrainingImage], validation: Sequence[TrainingImage]
+) -> list[TrainingImage]:
     """Good pictures that set the scale of scores: unseen ones if there are at least 20."""
     unseen = good_of(validation)
     return unseen if len(unseen) >= 20 else good_of(train)

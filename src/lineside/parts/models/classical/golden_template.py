@@ -19,7 +19,7 @@ from lineside.parts.models.classical.descriptors import DARK, Array, cell_max, g
 from lineside.parts.models.classical.gaussian import scale_examples
 from lineside.parts.models.classical.position_statistics import Standard, standard_of, top_mean
 from lineside.parts.models.classical.registration import Shift, aligned_to, phase_shift, resized
-from lineside.parts.models.detector import Example, Image, Reading, good_of
+from lineside.parts.models.detector import Image, Prediction, TrainingImage, good_of
 
 SIDE_PX = 256
 """Longer side of the template at most."""
@@ -48,7 +48,7 @@ class GoldenTemplate:
     aligned: bool
     standard: Standard
 
-    def read(self, image: Image) -> Reading:
+    def predict(self, image: Image) -> Prediction:
         """Score one picture in robust deviations; the map has the same unit."""
         picture = _contrast(image, self.mean.shape)
         shift = _usable(phase_shift(self.mean, picture)) if self.aligned else None
@@ -57,10 +57,10 @@ class GoldenTemplate:
         cells = cell_max(deviations, grid)
         height, width = image.shape[:2]
         expected = self.standard.expected(height, width)
-        return Reading(
+        return Prediction(
             score=self.standard.score(top_mean(cells, TOP_CELLS), height, width),
             map=((cells - expected) / self.standard.scale).astype(np.float32),
-            parts={
+            contributions={
                 "aligned": float(self.aligned),
                 "offset_px": 0.0 if shift is None else shift.length_px,
             },
@@ -114,8 +114,8 @@ def _deviations(mean: Array, deviation: Array, picture: Array, shift: Shift | No
 
 
 def fit_golden_template(
-    train: Sequence[Example],
-    validation: Sequence[Example],
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
     *,
     rng: np.random.Generator,
     log: Callable[[dict[str, Any]], None],
@@ -150,7 +150,7 @@ def fit_golden_template(
     return GoldenTemplate(mean=mean, deviation=deviation, aligned=aligned, standard=standard)
 
 
-def _template_shape(good: Sequence[Example], rng: np.random.Generator) -> tuple[int, int]:
+def _template_shape(good: Sequence[TrainingImage], rng: np.random.Generator) -> tuple[int, int]:
     """Return the median size of some good pictures, at most `SIDE_PX` on the longer side."""
     chosen = rng.permutation(len(good))[:25]
     sizes = np.median([good[int(i)].image().shape[:2] for i in chosen], axis=0)
@@ -159,7 +159,7 @@ def _template_shape(good: Sequence[Example], rng: np.random.Generator) -> tuple[
 
 
 def _registered(
-    good: Sequence[Example], shape: tuple[int, int], template: Array | None
+    good: Sequence[TrainingImage], shape: tuple[int, int], template: Array | None
 ) -> tuple[Array, Array, float]:
     """Return mean, deviation and share of matching pictures after registration to a template."""
     total, square = np.zeros(shape), np.zeros(shape)

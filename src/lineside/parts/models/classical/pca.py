@@ -34,7 +34,7 @@ from lineside.parts.models.classical.position_statistics import (
     standard_of,
     top_mean,
 )
-from lineside.parts.models.detector import Example, Image, Reading, good_of
+from lineside.parts.models.detector import Image, Prediction, TrainingImage, good_of
 
 CELL_PX = 8
 PATCH_PX = 9
@@ -59,12 +59,12 @@ class Pca:
     normal: Normal
     standard: Standard
 
-    def read(self, image: Image) -> Reading:
+    def predict(self, image: Image) -> Prediction:
         """Score one picture in robust deviations; the map has the same unit."""
         excess = self.normal.z(energies(image, self.components)).max(axis=-1)
         height, width = image.shape[:2]
         expected = self.standard.expected(height, width)
-        return Reading(
+        return Prediction(
             score=self.standard.score(top_mean(excess, TOP_CELLS), height, width),
             map=((excess - expected) / self.standard.scale).astype(np.float32),
         )
@@ -124,8 +124,8 @@ def _responses(picture: Array, bank: Array) -> Array:
 
 
 def fit_pca(
-    train: Sequence[Example],
-    validation: Sequence[Example],
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
     *,
     rng: np.random.Generator,
     log: Callable[[dict[str, Any]], None],
@@ -152,7 +152,7 @@ def fit_pca(
 
 
 def _components(
-    good: Sequence[Example], count: int, patch_px: int, rng: np.random.Generator
+    good: Sequence[TrainingImage], count: int, patch_px: int, rng: np.random.Generator
 ) -> Array:
     """Return the main components of random patches of good pictures, one set per scale."""
     size = patch_px * patch_px

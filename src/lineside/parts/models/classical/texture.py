@@ -29,7 +29,7 @@ from lineside.parts.models.classical.position_statistics import (
     places_of,
     top_mean,
 )
-from lineside.parts.models.detector import Example, Image, Mask, Reading, good_of
+from lineside.parts.models.detector import Image, Mask, Prediction, TrainingImage, good_of
 
 TOP_CELLS = 5
 FILTERS = len(NAMES)
@@ -62,7 +62,7 @@ class TexturePatches:
     novelty: Standard
     linear: Standard | None
 
-    def read(self, image: Image) -> Reading:
+    def predict(self, image: Image) -> Prediction:
         """Score one picture in robust deviations; the parts are the two summands."""
         excess, evidence = _maps(self.normal, self.weights, image)
         height, width = image.shape[:2]
@@ -75,7 +75,9 @@ class TexturePatches:
                 continue
             parts[name] = standard.score(top_mean(values, TOP_CELLS), height, width)
             total += (values - standard.expected(height, width)) / standard.scale
-        return Reading(score=float(sum(parts.values())), map=total.astype(np.float32), parts=parts)
+        return Prediction(
+            score=float(sum(parts.values())), map=total.astype(np.float32), contributions=parts
+        )
 
     def spec(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -101,8 +103,8 @@ def load_texture_patches(spec: dict[str, Any], tensors: dict[str, torch.Tensor])
 
 
 def fit_texture_patches(
-    train: Sequence[Example],
-    validation: Sequence[Example],
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
     *,
     rng: np.random.Generator,
     log: Callable[[dict[str, Any]], None],
@@ -157,7 +159,7 @@ def _halves(z: Array) -> Array:
     return np.concatenate([np.maximum(z, 0), np.minimum(z, 0)], axis=-1)
 
 
-def _marked(example: Example) -> bool:
+def _marked(example: TrainingImage) -> bool:
     mask = example.mask()
     return mask is not None and bool(mask.any())
 
@@ -172,7 +174,7 @@ class _Samples:
     weight: NDArray[np.float64]
 
 
-def _gather(train: Sequence[Example], rng: np.random.Generator) -> tuple[Normal, _Samples]:
+def _gather(train: Sequence[TrainingImage], rng: np.random.Generator) -> tuple[Normal, _Samples]:
     """Read every picture once: statistics of the good ones and patches of all marked ones."""
     labelled = any(example.faulty for example in train)
     fit = NormalFit()
@@ -250,7 +252,7 @@ def _picked(bag: Array, weights: Array) -> Array:
 def _standards(
     normal: Normal,
     weights: Array | None,
-    good: Sequence[Example],
+    good: Sequence[TrainingImage],
     rng: np.random.Generator,
 ) -> tuple[Standard, Standard | None]:
     """Score good pictures and return the scales of novelty and linear evidence."""

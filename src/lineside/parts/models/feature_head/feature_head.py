@@ -23,7 +23,7 @@ from torch import Tensor
 from lineside.core.errors import UserError
 from lineside.core.training.checkpoint import under
 from lineside.parts.models import backbone as trunk
-from lineside.parts.models.detector import Example, Image, Reading
+from lineside.parts.models.detector import Image, Prediction, TrainingImage
 from lineside.parts.models.feature_head.cell_sampling import Cells
 from lineside.parts.models.feature_head.features import View, bands, head_inputs, on_grid, view_of
 from lineside.parts.models.feature_head.fusion import (
@@ -83,7 +83,7 @@ class GoodAndHead:
     memory: CellMemory
     kinds: Mapping[str, int]
 
-    def read(self, image: Image) -> Reading:
+    def predict(self, image: Image) -> Prediction:
         """Judge one image of any size.
 
         Returns:
@@ -98,9 +98,11 @@ class GoodAndHead:
             logits = logits_of(self.head, seen).mean(1)
             shares["known defects"] = float(self.combination.raised(np.array(pooled(logits))))
             local += self.combination.local(logits.double().numpy().reshape(seen.grid))
-        return Reading(score=sum(shares.values()), map=local.astype(np.float32), parts=shares)
+        return Prediction(
+            score=sum(shares.values()), map=local.astype(np.float32), contributions=shares
+        )
 
-    def teach(self, examples: Sequence[Example], *, rng: np.random.Generator) -> GoodAndHead:
+    def update(self, examples: Sequence[TrainingImage], *, rng: np.random.Generator) -> GoodAndHead:
         """Return a child that has learned from wrongly judged images; see `teaching.taught`."""
         from lineside.parts.models.feature_head.incremental import taught
 
@@ -159,8 +161,8 @@ def pooled(logits: Tensor) -> float:
 
 
 def fit_detector(
-    train: Sequence[Example],
-    validation: Sequence[Example],
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
     *,
     rng: np.random.Generator,
     log: Log,
@@ -216,7 +218,7 @@ def fit_detector(
 
 
 def _looks(
-    examples: Sequence[Example],
+    examples: Sequence[TrainingImage],
     folds: Sequence[int],
     reference: set[int],
     shelf: Shelf,
@@ -253,12 +255,12 @@ def _on_reference(
     return np.array(tops), hard
 
 
-def parts_by_kind(examples: Sequence[Example]) -> dict[str, int]:
+def parts_by_kind(examples: Sequence[TrainingImage]) -> dict[str, int]:
     """Return the number of parts of each kind of defect."""
     pairs = {(e.label, e.part) for e in examples if e.faulty}
     return dict(sorted(Counter(label for label, _ in pairs).items()))
 
 
-def defective_parts(examples: Sequence[Example]) -> int:
+def defective_parts(examples: Sequence[TrainingImage]) -> int:
     """Return the number of parts with a defective image."""
     return len({e.part for e in examples if e.faulty})

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lineside.parts.models.detector import Example
+from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.feature_head.cell_sampling import (
     BAG_CELLS,
     UNKNOWN,
@@ -55,7 +55,7 @@ STEPS_FRESH = 600
 
 
 def taught(
-    parent: GoodAndHead, examples: Sequence[Example], rng: np.random.Generator
+    parent: GoodAndHead, examples: Sequence[TrainingImage], rng: np.random.Generator
 ) -> GoodAndHead:
     """Return a child that has learned from wrongly judged images.
 
@@ -68,7 +68,7 @@ def taught(
     views = [view_of(image) for image in images]
     seen_as = [describe(i, v.native, v.half) for i, v in zip(images, views, strict=True)]
     accepted = [d for d, e in zip(seen_as, examples, strict=True) if not e.faulty]
-    good = parent.good.teach(accepted) if accepted else parent.good
+    good = parent.good.update(accepted) if accepted else parent.good
     faulty = {(e.label, e.part) for e in examples if e.faulty}
     kinds = dict(parent.kinds)
     for label, _ in faulty:
@@ -99,7 +99,7 @@ def _new_cells(
     parent: GoodAndHead,
     seen: View,
     suspicion: NDArray[np.float32],
-    example: Example,
+    example: TrainingImage,
     number: int,
     rng: np.random.Generator,
 ) -> TrainingCells:

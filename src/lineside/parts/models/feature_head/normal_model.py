@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from lineside.core.errors import UserError
 from lineside.core.run.cache import FeatureCache
 from lineside.core.training.checkpoint import under
-from lineside.parts.models.detector import Example, Image, Reading, good_of
+from lineside.parts.models.detector import Image, Prediction, TrainingImage, good_of
 from lineside.parts.models.feature_head.description import (
     Description,
     describe,
@@ -91,7 +91,7 @@ class Goodness:
         score, local, _ = self._judge(description)
         return score, local
 
-    def read(self, image: Image) -> Reading:
+    def predict(self, image: Image) -> Prediction:
         """Judge one image of any size.
 
         Returns:
@@ -100,7 +100,7 @@ class Goodness:
             own standardised score as parts.
         """
         score, local, views = self._judge(describe(image))
-        return Reading(score=score, map=local, parts=views)
+        return Prediction(score=score, map=local, contributions=views)
 
     def tail(self, score: float) -> float:
         """Return the share of unseen good images that score at least this high, never zero.
@@ -110,7 +110,7 @@ class Goodness:
         at_least = len(self.held_out) - int(torch.searchsorted(self.held_out, score))
         return (1 + at_least) / (1 + len(self.held_out))
 
-    def teach(self, descriptions: Sequence[Description]) -> Goodness:
+    def update(self, descriptions: Sequence[Description]) -> Goodness:
         """Return a child that accepts what these good images show where they show it.
 
         A place whose features are closer to those of an accepted image than to the mean of the
@@ -227,8 +227,8 @@ def fit_goodness(
 
 
 def fit_good_only(
-    train: Sequence[Example],
-    validation: Sequence[Example],
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
     *,
     rng: np.random.Generator,
     log: Log,
@@ -255,7 +255,7 @@ def fit_good_only(
     return fit_goodness(descriptions, [example.part for example in goods])
 
 
-def _cached(example: Example, cache: FeatureCache) -> Description:
+def _cached(example: TrainingImage, cache: FeatureCache) -> Description:
     """Return an example's description, from the disk if it is there."""
     arrays = cache.fetch(example.digest, extractor(), lambda: describe(example.image()).arrays())
     return description_of(arrays)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lineside.parts.data.items import GOOD
-from lineside.parts.models.detector import Example
+from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.feature_head.cell_sampling import Cells, choose_cells, overlap_of
 from lineside.parts.models.feature_head.features import View, head_inputs, on_grid, view_of
 from lineside.parts.models.feature_head.normal_model import Description, Goodness, describe
@@ -72,7 +72,9 @@ class Look:
     place: Place | None
 
 
-def inner_folds(examples: Sequence[Example], count: int, rng: np.random.Generator) -> list[int]:
+def inner_folds(
+    examples: Sequence[TrainingImage], count: int, rng: np.random.Generator
+) -> list[int]:
     """Return each example's inner fold: a part is in one fold, every kind is dealt out evenly."""
     kind_of: dict[str, str] = {}
     for example in examples:
@@ -86,7 +88,7 @@ def inner_folds(examples: Sequence[Example], count: int, rng: np.random.Generato
 
 
 def look_at(
-    example: Example, fold: int, shelf: Shelf, keep: bool, rng: np.random.Generator
+    example: TrainingImage, fold: int, shelf: Shelf, keep: bool, rng: np.random.Generator
 ) -> Look:
     """Pass one training image through the trunk and keep what is learned from.
 

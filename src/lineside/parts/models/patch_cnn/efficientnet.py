@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lineside.core.training.loop import Progress
 from lineside.parts.models.backbone import weight_file
-from lineside.parts.models.detector import Example
+from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.patch_cnn import vgg as networks
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, build_network, with_tile_slope
 from lineside.parts.models.patch_cnn.training import Recipe, Surroundings, crop_data, train_on_crops
@@ -51,8 +51,8 @@ class LiteLogit(nn.Module):
 
 
 def fit_lite_patches(
-    train: Sequence[Example],
-    validation: Sequence[Example],
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
     *,
     pretrained: bool,
     rng: np.random.Generator,

@@ -29,7 +29,7 @@ from lineside.parts.models.crops import (
     padded,
     with_channels,
 )
-from lineside.parts.models.detector import Example, Image, Reading
+from lineside.parts.models.detector import Image, Prediction, TrainingImage
 from lineside.parts.models.patch_cnn import vgg as networks
 from lineside.parts.models.patch_cnn.training import (
     CropData,
@@ -100,7 +100,7 @@ class PatchCNN:
     top_tiles: int = 2
     tile_slope: float = 0.0
 
-    def read(self, image: Image) -> Reading:
+    def predict(self, image: Image) -> Prediction:
         """Score the picture by tiles at half a crop's stride, at its native size.
 
         The map holds, per cell of a quarter crop, the mean logit of the tiles over it, with the
@@ -109,10 +109,10 @@ class PatchCNN:
         _, corners, logits = self._tiles(image)
         strongest = np.sort(logits)[::-1][: self.top_tiles]
         size = self.tile_slope * math.log(len(corners))
-        return Reading(
+        return Prediction(
             score=float(strongest.mean()) - size,
             map=tile_map(logits, corners, image.shape[:2], self.crop_px) - np.float32(size),
-            parts={"strongest tile": float(strongest[0]), "size": -size},
+            contributions={"strongest tile": float(strongest[0]), "size": -size},
         )
 
     def explain_crop(self, image: Image) -> CropExplanation:
@@ -171,8 +171,8 @@ class PatchCNN:
 
 
 def fit_patch_cnn(
-    train: Sequence[Example],
-    validation: Sequence[Example],
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
     *,
     rng: np.random.Generator,
     log: Callable[[dict[str, Any]], None] = lambda row: None,
@@ -268,7 +268,7 @@ def channels_last(network: nn.Module) -> nn.Module:
 
 def evaluation_crops(
     detector: PatchCNN,
-    examples: Sequence[Example],
+    examples: Sequence[TrainingImage],
     rng: np.random.Generator,
     *,
     per_image: int = 4,
@@ -283,7 +283,7 @@ def evaluation_crops(
 
 
 def crop_scores(
-    detector: PatchCNN, examples: Sequence[Example], rng: np.random.Generator
+    detector: PatchCNN, examples: Sequence[TrainingImage], rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return logits and labels (0 good, 1 defect) of crops, about nine good ones per defect."""
     batch = evaluation_crops(detector, examples, rng)
@@ -293,7 +293,7 @@ def crop_scores(
     return detector.logits(pixels), batch.labels
 
 
-def with_tile_slope(detector: PatchCNN, examples: Sequence[Example]) -> PatchCNN:
+def with_tile_slope(detector: PatchCNN, examples: Sequence[TrainingImage]) -> PatchCNN:
     """Return the detector with the growth of good scores by the number of tiles taken off.
 
     A least-squares line over at most 120 good pictures and 6,000 tiles; nothing is done if all
@@ -308,7 +308,7 @@ def with_tile_slope(detector: PatchCNN, examples: Sequence[Example]) -> PatchCNN
         counts.append(len(tile_corners(tuple(shape), detector.crop_px)))
         if sum(counts) > _SLOPE_TILES:
             break
-        scores.append(detector.read(image).score)
+        scores.append(detector.predict(image).score)
     x = np.log(counts[: len(scores)])
     if len(scores) < 8 or x.std() < 0.05:
         return detector

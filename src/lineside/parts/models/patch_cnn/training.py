@@ -26,7 +26,7 @@ from lineside.parts.models.crops import (
     fixed_batch,
     varied,
 )
-from lineside.parts.models.detector import Example
+from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.patch_cnn.crop_descriptors import look_at_crop
 from lineside.parts.models.patch_cnn.losses import balanced_bce, positive_weight
 
@@ -99,8 +99,8 @@ class CropData:
 
 
 def crop_data(
-    train_set: Sequence[Example],
-    validation_set: Sequence[Example],
+    train_set: Sequence[TrainingImage],
+    validation_set: Sequence[TrainingImage],
     *,
     crop_px: int,
     recipe: Recipe,
@@ -122,7 +122,7 @@ def crop_data(
     train_rng, validation_rng, fixed_rng = rng.spawn(3)
 
     def cut(
-        examples: Sequence[Example], rng: np.random.Generator, channels: int | None
+        examples: Sequence[TrainingImage], rng: np.random.Generator, channels: int | None
     ) -> CropPool:
         return crop_pool(
             examples,

@@ -25,7 +25,7 @@ from lineside.core.errors import UserError
 from lineside.core.run.cache import FeatureCache
 from lineside.core.training.checkpoint import under
 from lineside.parts.models import backbone as trunk
-from lineside.parts.models.detector import Example, Image, Reading, good_of
+from lineside.parts.models.detector import Image, Prediction, TrainingImage, good_of
 from lineside.parts.models.patchcore.coreset import (
     GRID,
     block_spread,
@@ -100,7 +100,7 @@ class Memory:
     fitted: int
 
     @torch.inference_mode()
-    def read(self, image: Image) -> Reading:
+    def predict(self, image: Image) -> Prediction:
         """Judge one image of any size.
 
         Returns:
@@ -111,7 +111,7 @@ class Memory:
         score = self.sizes.standardised(_score(local)[None, None], _size(image))
         mean, spread = self.hottest
         heat = (local.reshape(GRID, GRID).log() - mean) / spread
-        return Reading(score=float(score), map=heat.numpy())
+        return Prediction(score=float(score), map=heat.numpy())
 
     @torch.inference_mode()
     def neighbours(self, image: Image, count: int = 1) -> list[Neighbour]:
@@ -172,7 +172,7 @@ class Memory:
             local = local.minimum(other)
         return local, index
 
-    def teach(self, examples: Sequence[Example], *, rng: np.random.Generator) -> Memory:
+    def update(self, examples: Sequence[TrainingImage], *, rng: np.random.Generator) -> Memory:
         """Return a child that knows the good ones among wrongly judged images; no labels used."""
         child = self
         for example in good_of(examples):
@@ -220,8 +220,8 @@ def load_memory(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Memor
 
 @torch.inference_mode()
 def fit_memory(
-    train: Sequence[Example],
-    validation: Sequence[Example],
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
     *,
     rng: np.random.Generator,
     log: Log,
@@ -276,12 +276,12 @@ class _Drawn:
     cell: Tensor
 
 
-Kept = list[tuple[Example, Tensor, Tensor]]
+Kept = list[tuple[TrainingImage, Tensor, Tensor]]
 """Reference images with all their patches, float16 (1024, 152), and log width and height."""
 
 
 def _candidates(
-    goods: Sequence[Example],
+    goods: Sequence[TrainingImage],
     count: int,
     reference: set[str],
     rng: np.random.Generator,
@@ -307,7 +307,7 @@ def _candidates(
 
 
 def _scale(
-    vectors: Tensor, owners: Sequence[Example], kept: Kept, spread: Tensor
+    vectors: Tensor, owners: Sequence[TrainingImage], kept: Kept, spread: Tensor
 ) -> tuple[SizeScale, tuple[float, float]]:
     """Return the scale of scores and of hottest cells, every image judged without its own part.
 
@@ -331,7 +331,7 @@ def _scale(
     return scale, (float(peak.mean()), max(float(peak.std(unbiased=False)), 1e-6))
 
 
-def _by_turns(goods: Sequence[Example], count: int) -> list[Example]:
+def _by_turns(goods: Sequence[TrainingImage], count: int) -> list[TrainingImage]:
     """Return up to `count` images, the first of every part, then the second ..."""
     seen: dict[str, int] = {}
     keyed = []
@@ -342,7 +342,7 @@ def _by_turns(goods: Sequence[Example], count: int) -> list[Example]:
     return [example for _, example in sorted(keyed, key=lambda pair: pair[0])[:count]]
 
 
-def _cached(example: Example, cache: FeatureCache) -> tuple[Tensor, Tensor]:
+def _cached(example: TrainingImage, cache: FeatureCache) -> tuple[Tensor, Tensor]:
     """Return an example's patches (1024, 152) and log width and height (2,)."""
     arrays = cache.fetch(example.digest, extractor(), lambda: _arrays(example.image()))
     return torch.from_numpy(arrays["patches"]), torch.from_numpy(arrays["size"])

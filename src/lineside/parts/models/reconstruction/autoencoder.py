@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lineside.core.errors import UserError
 from lineside.core.training.loop import Progress, Training
 from lineside.core.training.loop import train as train_network
-from lineside.parts.models.detector import Example, Image, Reading
+from lineside.parts.models.detector import Image, Prediction, TrainingImage
 from lineside.parts.models.patch_cnn.patch_cnn import channels_last
 from lineside.parts.models.reconstruction.reconstruction import (
     Frame,
@@ -76,9 +76,9 @@ class Autoencoder:
     latent: int
     frame: Frame
 
-    def read(self, image: Image) -> Reading:
+    def predict(self, image: Image) -> Prediction:
         """Score one picture in robust deviations; the map is the pixel residual."""
-        return self.frame.read(image, self.judge)
+        return self.frame.predict(image, self.judge)
 
     def judge(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean squared residual (patch,) and residual (patch, side, side)."""
@@ -106,8 +106,8 @@ def judge_patches(network: nn.Module, patches: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fit_autoencoder(
-    train: Sequence[Example],
-    validation: Sequence[Example],
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
     *,
     rng: np.random.Generator,
     log: Callable[[dict[str, Any]], None] = lambda row: None,
@@ -186,7 +186,7 @@ def _network(patch_px: int, width: int, latent: int, seed: int = 0) -> ConvAutoe
 
 def _validation(
     network: nn.Module,
-    examples: Sequence[Example],
+    examples: Sequence[TrainingImage],
     patches: Patches,
     rng: np.random.Generator,
 ) -> Callable[[], Mapping[str, float]] | None:

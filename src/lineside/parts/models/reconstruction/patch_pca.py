@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lineside.parts.models.detector import Example, Image, Reading
+from lineside.parts.models.detector import Image, Prediction, TrainingImage
 from lineside.parts.models.reconstruction.reconstruction import (
     Frame,
     Patches,
@@ -38,9 +38,9 @@ class PatchPca:
     components: Tensor
     frame: Frame
 
-    def read(self, image: Image) -> Reading:
+    def predict(self, image: Image) -> Prediction:
         """Score one picture in robust deviations; the map is the pixel residual."""
-        return self.frame.read(image, self.judge)
+        return self.frame.predict(image, self.judge)
 
     def judge(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean squared residual (patch,) and residual (patch, side, side)."""
@@ -63,8 +63,8 @@ def judge_patches(mean: Tensor, components: Tensor, patches: Tensor) -> tuple[Te
 
 
 def fit_patch_pca(
-    train: Sequence[Example],
-    validation: Sequence[Example],
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
     *,
     rng: np.random.Generator,
     log: Callable[[dict[str, Any]], None] = lambda row: None,

@@ -23,7 +23,7 @@ from lineside.parts.models.classical.descriptors import Array, cell_mean, grey_o
 from lineside.parts.models.classical.gaussian import scale_examples
 from lineside.parts.models.classical.position_statistics import Standard, standard_of, top_mean
 from lineside.parts.models.crops import Corner, padded, random_corners
-from lineside.parts.models.detector import Example, Image, Reading, good_of
+from lineside.parts.models.detector import Image, Prediction, TrainingImage, good_of
 from lineside.parts.models.tiles import tile_batches, tile_corners
 
 Judge = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -61,7 +61,7 @@ class Patches:
 
 
 def good_patches(
-    examples: Sequence[Example],
+    examples: Sequence[TrainingImage],
     patches: Patches,
     rng: np.random.Generator,
     *,
@@ -121,7 +121,7 @@ class Frame:
     patches: Patches
     standard: Standard
 
-    def read(self, image: Image, judge: Judge) -> Reading:
+    def predict(self, image: Image, judge: Judge) -> Prediction:
         """Score a picture in robust deviations of good ones; the map is the pixel residual.
 
         The residual is that of the reduced picture: one cell stands for `reduce` x `reduce`
@@ -129,10 +129,10 @@ class Frame:
         """
         scores, residual = judged(self.patches.ground(image), judge, self.patches.patch_px)
         raw = _raw(scores, self.patches.top_tiles)
-        return Reading(
+        return Prediction(
             score=self.standard.score(raw, image.shape[0], image.shape[1]),
             map=residual,
-            parts={"worst tile": float(scores.max())},
+            contributions={"worst tile": float(scores.max())},
         )
 
     def spec(self) -> dict[str, Any]:
@@ -153,8 +153,8 @@ class Frame:
 
 
 def fit_frame(
-    train: Sequence[Example],
-    validation: Sequence[Example],
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
     patches: Patches,
     judge: Judge,
     rng: np.random.Generator,
@@ -169,7 +169,7 @@ def fit_frame(
 
 
 def example_patches(
-    examples: Sequence[Example], patches: Patches, rng: np.random.Generator, count: int
+    examples: Sequence[TrainingImage], patches: Patches, rng: np.random.Generator, count: int
 ) -> tuple[Tensor, list[str]]:
     """Return one patch each of up to `count` pictures, and their labels.
 
@@ -187,7 +187,7 @@ def example_patches(
 
 
 def _corner(
-    example: Example, shape: tuple[int, ...], side: int, rng: np.random.Generator
+    example: TrainingImage, shape: tuple[int, ...], side: int, rng: np.random.Generator
 ) -> Corner:
     free = tuple(max(size, side) for size in shape)
     mask = example.mask() if example.faulty else None
