@@ -35,10 +35,10 @@ from lineside.core.contract import Estimate
 from lineside.core.errors import UserError
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.machines import models as detectors
+from lineside.machines import models
 from lineside.machines.data.histories import find_snapshots
 from lineside.machines.data.items import Snapshot
-from lineside.machines.methods import choose_columns
+from lineside.machines.methods import DETECTORS, choose_columns
 from lineside.machines.models.detector import Rows
 from lineside.machines.monitoring.operating_states import IDLE_LEVEL
 from lineside.machines.monitoring.sensors import is_well
@@ -137,12 +137,10 @@ def trace_of(run: str, name: str, seed: int, protocol: Protocol) -> Trace:
             fit, options = "trend", {"columns": [SIMPLE.index(name)], "relative": True}
             rows = own.level[own.well]
         else:
-            options = dict(detectors.preset("beyond-imagenet").detectors[name])
+            options = dict(models.preset("beyond-imagenet").detectors[name])
             fit, rows = str(options.pop("fit")), own.bands[own.well]
             options.pop("features")
-        detector = getattr(detectors, f"fit_{fit}")(
-            rows[:fitted], rng=rng_of(seed, "bands"), **options
-        )
+        detector = DETECTORS[fit].fit(rows[:fitted], rng=rng_of(seed, "bands"), **options)
         scores = np.full(len(rows), np.nan)
         scores[detector.history :] = detector.score(rows)
         told = [None if np.isnan(s) else float(s) for s in scores]

@@ -27,18 +27,18 @@ from lineside.machines.signals import (
     Engine,
     Layout,
     Spectrum,
-    bearing_of,
+    bearing_from_geometry,
     diagnose,
     estimate_speed,
+    find_sensor_faults,
     learn_norms,
     make_layout,
-    sensor_faults,
     speed_contradiction,
 )
-from lineside.machines.signals.families import heights_of, strongest_family
+from lineside.machines.signals.harmonics import line_heights_of, strongest_family
 from lineside.machines.signals.layout import Group, fast_length, mel_edges_hz
 from lineside.machines.signals.spectra import spectrum_of
-from lineside.machines.simulation import Condition, Rig, vibration
+from lineside.machines.simulation import Condition, Rig, simulate_vibration
 
 DATA = ROOT.parent / "shared" / "data" / "machines"
 CHANNELS, SAMPLES, RATE_HZ = 4, 20_000, 20_000.0
@@ -49,7 +49,7 @@ BAND_HZ = (2000.0, 10_000.0)
 SEGMENT_SECONDS = 0.25
 HITSM_RATE_HZ = 51_200.0
 RANDOM_GEOMETRIES = 300
-MFPT = bearing_of(balls=8, ball_mm=5.969, pitch_mm=31.623)
+MFPT = bearing_from_geometry(balls=8, ball_mm=5.969, pitch_mm=31.623)
 WRONG = (
     (6, 5.969, 31.623, 0), (7, 5.969, 31.623, 0), (9, 5.969, 31.623, 0), (10, 5.969, 31.623, 0),
     (12, 5.969, 31.623, 0), (8, 5.969, 31.623, 40), (8, 3.0, 30.0, 0), (8, 9.0, 30.0, 0),
@@ -97,7 +97,10 @@ def engine(say: Say) -> None:
         (lambda s: judges[0].push(ours.features(s)), OURS_PER_BLOCK),
         (lambda s: judges[1].push(naive(s)), NAIVE_PER_BLOCK),
         (lambda s: judges[1].push(library(s)), NAIVE_PER_BLOCK),
-        (lambda s: (sensor_faults(s, norms), judges[0].push(ours.features(s))), OURS_PER_BLOCK),
+        (
+            lambda s: (find_sensor_faults(s, norms), judges[0].push(ours.features(s))),
+            OURS_PER_BLOCK,
+        ),
     ]
     with threadpool_limits(1):
         times = block_times(paths, snapshots)
@@ -125,7 +128,7 @@ def make_snapshots() -> list[Measurement]:
     rng = np.random.default_rng(0)
     found = []
     for place in range(SNAPSHOTS):
-        wave = vibration(rig, Condition(speed_hz=25.0, severity=0.2), rng)
+        wave = simulate_vibration(rig, Condition(speed_hz=25.0, severity=0.2), rng)
         channels = {
             name: Channel(samples=samples, rate_hz=RATE_HZ)
             for name, samples in zip(rig.channels, wave, strict=True)
@@ -307,7 +310,10 @@ def _mfpt(say: Say) -> None:
 
 def _geometries(say: Say, files: Sequence[tuple[Spectrum, float, str]]) -> None:
     """Wrong, missing and random geometries: how many are refused."""
-    wrong = [bearing_of(balls=b, ball_mm=d, pitch_mm=p, contact_degrees=a) for b, d, p, a in WRONG]
+    wrong = [
+        bearing_from_geometry(balls=b, ball_mm=d, pitch_mm=p, contact_degrees=a)
+        for b, d, p, a in WRONG
+    ]
     kept = [diagnose([s], bearing, hz).fault == "" for s, hz, _ in files for bearing in wrong]
     kept += [diagnose([s], None, hz).status == "refused" for s, hz, _ in files]
     kept += [diagnose([s], MFPT, None).status == "refused" for s, _, _ in files]
@@ -329,7 +335,7 @@ def random_bearings(count: int, rng: np.random.Generator) -> list[Bearing]:
     found: list[Bearing] = []
     while len(found) < count:
         try:
-            bearing = bearing_of(
+            bearing = bearing_from_geometry(
                 balls=int(rng.integers(6, 21)), ball_mm=rng.uniform(0.1, 0.35), pitch_mm=1.0,
                 contact_degrees=float(rng.choice([0, 0, 15, 25, 40])),
             )  # fmt: skip
@@ -357,7 +363,8 @@ def _hitsm(say: Say) -> None:
     healthy: list[bool] = []
     speeds: list[float] = []
     bearings = [
-        bearing_of(balls=b, ball_mm=d, pitch_mm=p, contact_degrees=a) for b, d, p, a in WRONG
+        bearing_from_geometry(balls=b, ball_mm=d, pitch_mm=p, contact_degrees=a)
+        for b, d, p, a in WRONG
     ]
     for path in _files("hitsm"):
         samples, rate_hz, _ = _load(path)
@@ -368,7 +375,7 @@ def _hitsm(say: Say) -> None:
         )
         doubt = speed_contradiction(snapshot, stated) != ""
         if path.stem.startswith("IR5"):
-            family = strongest_family(heights_of([spectrum]), 0.5 * stated, 600.0)
+            family = strongest_family(line_heights_of([spectrum]), 0.5 * stated, 600.0)
             orders.append(family.hz / stated if family else np.nan)
             silent.append(not doubt)
         else:

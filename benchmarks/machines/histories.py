@@ -21,7 +21,7 @@ from lineside.core.errors import UserError
 from lineside.machines.alarms import Alarm, Calibration, Rules, calibrate
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.models.detector import Detector, Rows
-from lineside.machines.signals.quality import learn_norms, sensor_faults
+from lineside.machines.signals.quality import find_sensor_faults, learn_norms
 
 DATA = ROOT.parent / "shared" / "data" / "machines"
 STORE = Path.home() / "lineside-checkpoints" / "machines"
@@ -77,7 +77,7 @@ def dead_rows(times: Floats, levels: Floats, healthy: int) -> list[int]:
         for t, row in zip(times, levels, strict=True)
     ]
     norms = learn_norms(stories[:healthy])
-    return [i for i, story in enumerate(stories) if sensor_faults(story, norms)]
+    return [i for i, story in enumerate(stories) if find_sensor_faults(story, norms)]
 
 
 @dataclass(frozen=True)

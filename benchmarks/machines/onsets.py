@@ -44,7 +44,7 @@ from benchmarks.results import Say, plain
 from lineside.core.contract import Estimate
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.machines import models as detectors
+from lineside.machines import models
 from lineside.machines.alarms import Rules, calibrate
 from lineside.machines.models.detector import Detector, Rows
 
@@ -52,22 +52,22 @@ Fit = Callable[..., Detector]
 
 IMS2_RULES = Rules(limit=6.0, k=5, n=6)
 DEEP: dict[str, Fit] = {
-    "fc_ae": detectors.fit_fc_ae,
-    "denoising_ae": detectors.fit_denoising_ae,
-    "vae": detectors.fit_vae,
-    "lstm_ae": detectors.fit_lstm_ae,
+    "fc_ae": models.fit_fc_ae,
+    "denoising_ae": models.fit_denoising_ae,
+    "vae": models.fit_vae,
+    "lstm_ae": models.fit_lstm_ae,
 }
 CLASSICAL: dict[str, tuple[Fit, dict[str, Any]]] = {
-    "rms": (detectors.fit_trend, {"columns": [0], "relative": True}),
-    "kurtosis": (detectors.fit_trend, {"columns": [2]}),
-    "pca": (detectors.fit_pca, {"components": 10}),
-    "pca_t2": (detectors.fit_pca, {"components": 10, "statistic": "t2"}),
-    "pca_spe": (detectors.fit_pca, {"components": 10, "statistic": "spe"}),
-    "mahalanobis": (detectors.fit_mahalanobis, {}),
-    "gmm": (detectors.fit_gmm, {}),
-    "knn": (detectors.fit_knn, {}),
-    "ocsvm": (detectors.fit_ocsvm, {}),
-    "iforest": (detectors.fit_iforest, {}),
+    "rms": (models.fit_trend, {"columns": [0], "relative": True}),
+    "kurtosis": (models.fit_trend, {"columns": [2]}),
+    "pca": (models.fit_pca, {"components": 10}),
+    "pca_t2": (models.fit_pca, {"components": 10, "statistic": "t2"}),
+    "pca_spe": (models.fit_pca, {"components": 10, "statistic": "spe"}),
+    "mahalanobis": (models.fit_mahalanobis, {}),
+    "gmm": (models.fit_gmm, {}),
+    "knn": (models.fit_knn, {}),
+    "ocsvm": (models.fit_ocsvm, {}),
+    "iforest": (models.fit_iforest, {}),
 }
 
 
@@ -210,7 +210,7 @@ def skab(say: Say) -> None:
     begins = [int(np.flatnonzero(labels)[0]) for _, labels in skab_files()]
     ends = [int(np.flatnonzero(labels)[-1]) for _, labels in skab_files()]
     for i, (rows, labels) in enumerate(skab_files()):
-        detector = detectors.fit_pca(rows[:300])
+        detector = models.fit_pca(rows[:300])
         z = z_series(detector, rows, Span(0, 300, 400), Rules(), 0.2)
         place = np.arange(400, len(rows))
         said.append(z > 6.0)

@@ -33,14 +33,14 @@ from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots, load_measurement
 from lineside.machines.data.dataset import split
 from lineside.machines.data.items import Snapshot
-from lineside.machines.methods import RECIPES
+from lineside.machines.methods import DETECTORS
 from lineside.machines.model import MachinesModel
 from lineside.machines.models.detector import Detector
 from lineside.machines.models.machine import Machine
 from lineside.machines.outcomes import calibrate as calibrate_model
 from lineside.machines.outcomes import outcomes
 from lineside.machines.signals import Engine
-from lineside.machines.simulation import Rig, Story, save_history, tell
+from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
 from lineside.machines.training.fitting import learn_machine
 from lineside.machines.training.relearning import Consent, learn_anew
 
@@ -50,7 +50,7 @@ METHOD = "pca"
 LEARNED, FITTED = 200, 133
 WEEK_ROWS = 42
 ONSET_DAY, DAYS = 45.0, 210.0
-FAULTY = Story(
+FAULTY = Scenario(
     name="slow", rig=Rig(seconds=0.25), days=DAYS, interval_hours=4.0, onset_day=ONSET_DAY,
     growth_days=300.0, run_in=0.0,
 )  # fmt: skip
@@ -73,7 +73,7 @@ class Record:
 def slow_fault(say: Say) -> None:
     """Catch a fault that grows over half a year, beside a self-updating baseline; 5 min."""
     faulty, healthy, strong = (
-        [record(story, seed) for seed in SEEDS] for story in (FAULTY, HEALTHY, STRONG)
+        [record(scenario, seed) for seed in SEEDS] for scenario in (FAULTY, HEALTHY, STRONG)
     )
     for name, who in (("", "ours"), ("_self_updating", "rival")):
         caught = [any(day >= ONSET_DAY for day in getattr(r, who)) for r in faulty]
@@ -88,35 +88,35 @@ def slow_fault(say: Say) -> None:
     say("relearn_without_consent_refused", proportion(sum(r.refused for r in faulty), len(faulty)))
 
 
-def record(story: Story, seed: int) -> Record:
+def record(scenario: Scenario, seed: int) -> Record:
     """Return what both baselines made of a machine; kept on disk."""
-    path = STORE / f"poison_{story.name}_{seed}.json"
-    key = repr(story)
+    path = STORE / f"poison_{scenario.name}_{seed}.json"
+    key = repr(scenario)
     if path.exists():
         known = json.loads(path.read_text(encoding="utf-8"))
-        if known["story"] == key:
+        if known["scenario"] == key:
             return Record(known["ours"], known["rival"], known["refused"])
-    found = compare(story, seed)
+    found = compare(scenario, seed)
     STORE.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"story": key, **dataclasses.asdict(found)})
+    write_json(path, {"scenario": key, **dataclasses.asdict(found)})
     return found
 
 
-def compare(story: Story, seed: int) -> Record:
+def compare(scenario: Scenario, seed: int) -> Record:
     """Return what ours, the rival and a relearning without a consent make of a machine."""
     with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder) / "data" / story.name
-        save_history(tell(story, rng_of(seed, story.name)), home)
+        home = Path(folder) / "data" / scenario.name
+        save_history(simulate_history(scenario, rng_of(seed, scenario.name)), home)
         _forget_labels(home)
         items = [s for s in find_snapshots(home.parent) if isinstance(s, Snapshot)]
         model = _learned(items, seed)
         verdicts = model.predict(items[LEARNED:])
         ours = [v.time for v in verdicts if isinstance(v, Verdict) and _alerts(v)]
-        machine = model.machines[story.name]
+        machine = model.machines[scenario.name]
         rows = Engine(machine.layout).features_of([load_measurement(s) for s in items])
         times = np.array([s.time for s in items])
         rival = self_updating(machine, rows, times)
-        refused = _refused(model, story.name, items[-LEARNED].time, Path(folder))
+        refused = _refused(model, scenario.name, items[-LEARNED].time, Path(folder))
     return Record(_days(ours, times[0]), _days(rival, times[0]), refused)
 
 
@@ -140,7 +140,7 @@ def self_updating(machine: Machine, rows: NDArray[np.float32], times: Any) -> li
             detector, calibration = _fitted_anew(machine, rows, times, place)
             alarm = Alarm(machine.rules, alarm.state(), limit=calibration.limit)
             smoothed = None
-        score = float(detector.score(machine.main.of(rows[place : place + 1]))[-1])
+        score = float(detector.score(machine.main.select(rows[place : place + 1]))[-1])
         smoothed = calibration.smooth(score, smoothed)
         event = alarm.push(calibration.z(smoothed), float(times[place]))[1]
         if event is not None and event.evidence.get("first"):
@@ -152,11 +152,9 @@ def _fitted_anew(
     machine: Machine, rows: NDArray[np.float32], times: Any, place: int
 ) -> tuple[Detector, Calibration]:
     """The detector and its calibration on the snapshots before a place."""
-    own = machine.main.of(rows[place - LEARNED : place])
+    own = machine.main.select(rows[place - LEARNED : place])
     held = times[place - LEARNED + FITTED : place]
-    detector = RECIPES[METHOD].fit(METHOD)(
-        own[:FITTED], rng=rng_of(0, METHOD), log=lambda row: None
-    )
+    detector = DETECTORS[METHOD].fit(own[:FITTED], rng=rng_of(0, METHOD), log=lambda row: None)
     return detector, calibrate(detector.score(own[FITTED:]), held, rules=machine.rules)
 
 

@@ -27,7 +27,7 @@ from lineside.core.run.folder import rng_of
 from lineside.core.statistics import proportion
 from lineside.machines.monitoring import prognosis
 from lineside.machines.monitoring.session import Session
-from lineside.machines.simulation import Story, tell
+from lineside.machines.simulation import Scenario, simulate_history
 from lineside.machines.simulation.rig import Fault
 
 STORE = Path.home() / "lineside-checkpoints" / "machines" / "prognosis"
@@ -76,11 +76,11 @@ def history(seed: int) -> Told:
     rng = rng_of(seed, "prognosis")
     fault = cast(Fault, FAULTS[seed % len(FAULTS)])
     growth_days = float(rng.uniform(6.0, 25.0))
-    story = Story(
+    scenario = Scenario(
         name="machine", rig=machine_rig(rng, SNAPSHOT_SECONDS), fault=fault, onset_day=ONSET_DAY,
         growth_days=growth_days, days=ONSET_DAY + growth_days + 1.0,
     )  # fmt: skip
-    told = tell(story, rng)
+    told = simulate_history(scenario, rng)
     machine = learned(told, (METHOD,), seed)[METHOD]
     session = Session(machine)
     found = {

@@ -37,7 +37,15 @@ from lineside.machines.data.measurement import Channel, Measurement
 from lineside.machines.model import MachinesModel
 from lineside.machines.models.machine import Machine
 from lineside.machines.monitoring.session import Session
-from lineside.machines.simulation import Episode, History, Rig, Sensor, Story, save_history, tell
+from lineside.machines.simulation import (
+    History,
+    Rig,
+    Scenario,
+    Sensor,
+    SensorEpisode,
+    save_history,
+    simulate_history,
+)
 from lineside.machines.simulation.sensors import STEP_G
 from lineside.machines.training.fitting import learn_machine
 
@@ -64,7 +72,7 @@ def measurements(
     history: History, first: int = 0, *, speeds: bool = True
 ) -> Iterator[tuple[Measurement, float]]:
     """Yield the snapshots of a history from one on as a stream gives them, and their severity."""
-    rig = history.story.rig
+    rig = history.scenario.rig
     for i in range(first, len(history.times)):
         waves = history.counts[i].astype(np.float32) * np.float32(STEP_G)
         channels = {
@@ -72,7 +80,7 @@ def measurements(
             for name, wave in zip(rig.channels, waves, strict=True)
         }
         yield Measurement(
-            machine=history.story.name, time=float(history.times[i]), channels=channels,
+            machine=history.scenario.name, time=float(history.times[i]), channels=channels,
             values={"temperature": float(history.temperature[i])},
             speed_hz=float(history.speed_hz[i]) if speeds else None,
             load=float(history.load[i]) if speeds else None,
@@ -84,7 +92,7 @@ def beginning(history: History, count: int) -> History:
     cut = {
         f.name: getattr(history, f.name)[:count]
         for f in dataclasses.fields(history)
-        if f.name != "story"
+        if f.name != "scenario"
     }
     return dataclasses.replace(history, **cut)
 
@@ -92,7 +100,7 @@ def beginning(history: History, count: int) -> History:
 def learned(history: History, methods: Sequence[str], seed: int) -> dict[str, Machine]:
     """Learn and calibrate a machine from the beginning of its history, as a training does."""
     with tempfile.TemporaryDirectory() as folder:
-        save_history(beginning(history, CONFIG.learn), Path(folder) / history.story.name)
+        save_history(beginning(history, CONFIG.learn), Path(folder) / history.scenario.name)
         found = find_snapshots(Path(folder))
         return calibrated([s for s in found if isinstance(s, Snapshot)], methods, seed)
 
@@ -140,8 +148,8 @@ def kept(name: str, make: Callable[[], Report]) -> Report:
     return found
 
 
-def fleet_story(seed: int) -> Story:
-    """Return the story of one machine of the fleet: half of them break at the end."""
+def fleet_scenario(seed: int) -> Scenario:
+    """Return the scenario of one machine of the fleet: half of them break at the end."""
     rng = rng_of(seed, "fleet")
     rig = machine_rig(rng, 0.25)
     days = float(rng.uniform(120, 150))
@@ -158,16 +166,18 @@ def fleet_story(seed: int) -> Story:
         sensor = Sensor(kind=kind, size=0.1 if kind == "clipped" else 1.0)  # type: ignore[arg-type]
         until = begin + float(rng.uniform(0.2, 2))
         episodes.append(
-            Episode(channel=int(rng.integers(2)), from_day=begin, until_day=until, sensor=sensor)
+            SensorEpisode(
+                channel=int(rng.integers(2)), from_day=begin, until_day=until, sensor=sensor
+            )
         )
-    paces = ((1.0,), (1.0,), (0.8, 1.0), (0.7, 0.85, 1.0, 1.15))[rng.integers(4)]
+    relative_speeds = ((1.0,), (1.0,), (0.8, 1.0), (0.7, 0.85, 1.0, 1.15))[rng.integers(4)]
     loads = ((1.0,), (1.0,), (0.5, 1.0), (0.3, 0.6, 1.0))[rng.integers(4)]
-    return Story(
+    return Scenario(
         name=f"machine {seed}", rig=rig, days=days, interval_hours=(2.0, 3.0, 4.0)[seed % 3],
         fault=FAULTS[rng.integers(len(FAULTS))],  # type: ignore[arg-type]
         onset_day=days - growth if breaks else None, growth_days=growth,
         run_in_days=float(rng.uniform(0.3, 2)), run_in=float(rng.uniform(0.1, 0.6)),
-        swing=float(rng.uniform(0, 0.1)), paces=paces, loads=loads,
+        swing=float(rng.uniform(0, 0.1)), relative_speeds=relative_speeds, loads=loads,
         idle_share=(0.0, 0.0, 0.05, 0.15)[rng.integers(4)], gaps=tuple(gaps),
         episodes=tuple(episodes), drift=(0.0, 0.05, 0.1, 0.2)[rng.integers(4)],
     )  # fmt: skip
@@ -175,10 +185,10 @@ def fleet_story(seed: int) -> Story:
 
 def _years_piece(seed: int) -> Report:
     """One machine under every method: false episodes, healthy months, and its fault."""
-    story = fleet_story(seed)
-    history = tell(story, rng_of(seed, "history"))
+    scenario = fleet_scenario(seed)
+    history = simulate_history(scenario, rng_of(seed, "history"))
     onset, end = history.fault_from or np.inf, history.failed_at or np.inf
-    found: Report = {"fault": story.fault if history.fault_from else ""}
+    found: Report = {"fault": scenario.fault if history.fault_from else ""}
     for method, machine in learned(history, METHODS, seed).items():
         said = judged(machine, measurements(history, CONFIG.learn))
         times = np.array([v.time for v in said])
@@ -261,7 +271,7 @@ def _say_years(say: Say, method: str, suffix: str, pieces: Sequence[Mapping[str,
 
 def _print_drifts(counts: Sequence[int], months: Sequence[float]) -> None:
     """Print what slow harmless change does: the limit does not follow it, nobody consented."""
-    drifts = np.array([fleet_story(seed).drift for seed in YEARS_SEEDS])
+    drifts = np.array([fleet_scenario(seed).drift for seed in YEARS_SEEDS])
     for drift in np.unique(drifts):
         own = drifts == drift
         rate = np.array(counts)[own].sum() / np.array(months)[own].sum()

@@ -33,7 +33,7 @@ from lineside.machines.models import fit_pca, fit_trend
 from lineside.machines.models.detector import Detector, Rows
 from lineside.machines.models.machine import Machine
 from lineside.machines.signals import Engine
-from lineside.machines.simulation import History, Story, tell
+from lineside.machines.simulation import History, Scenario, simulate_history
 
 SPEED_SEEDS = tuple(range(12))
 CASES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -82,15 +82,17 @@ def _speed_piece(seed: int) -> Report:
     """One machine: shares of healthy snapshots that count, and faults found, by case."""
     rng = rng_of(seed, "speed")
     rig = machine_rig(rng, 0.5)
-    story = Story(name="rig", rig=rig, days=17.0, onset_day=None, run_in=0.2, run_in_days=1.0)
-    history = tell(story, rng)
+    scenario = Scenario(name="rig", rig=rig, days=17.0, onset_day=None, run_in=0.2, run_in_days=1.0)
+    history = simulate_history(scenario, rng)
     machine = learned(history, ["pca"], seed)["pca"]
     blind = learned(_without_speed(history), ["pca"], seed)["pca"]
     plain = _bands(history, machine)
     found: Report = {"healthy": {}, "lead": {}}
-    for case, (paces, loads) in CASES.items():
-        run = partial(dataclasses.replace, story, paces=paces, loads=loads, run_in=0.0)
-        healthy = _later(tell(run(days=HEALTHY_DAYS), rng))
+    for case, (relative_speeds, loads) in CASES.items():
+        run = partial(
+            dataclasses.replace, scenario, relative_speeds=relative_speeds, loads=loads, run_in=0.0
+        )
+        healthy = _later(simulate_history(run(days=HEALTHY_DAYS), rng))
         said = judged(machine, measurements(healthy))
         unknowing = judged(blind, measurements(healthy, speeds=False))
         rows = Engine(machine.layout).features_of([m for m, _ in measurements(healthy)])
@@ -101,7 +103,9 @@ def _speed_piece(seed: int) -> Report:
             **{name: float(counting(rows).mean()) for name, counting in plain.items()},
         }
         for fault in FAULTS:
-            broken = _later(tell(run(days=GROWTH_DAYS, onset_day=0.0, fault=fault), rng))
+            broken = _later(
+                simulate_history(run(days=GROWTH_DAYS, onset_day=0.0, fault=fault), rng)
+            )
             failed = LATER + float(broken.failed_at or 0.0)
             alarms = [v.time for v in judged(machine, measurements(broken)) if begins(v)]
             lead = (failed - alarms[0]) / 3600 if alarms else None

@@ -39,7 +39,7 @@ from lineside.machines.data.items import Snapshot
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.model import MachinesModel
 from lineside.machines.outcomes import calibrate, outcomes
-from lineside.machines.simulation import Rig, Story, save_history, tell
+from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
 from lineside.machines.store import open_store
 from lineside.machines.store.queries import events, features, fleet, refusals, verdicts
 from lineside.machines.store.tables import LEVELS, SPECTRA
@@ -75,11 +75,11 @@ def make_plant(folder: Path, names: Sequence[str], count: int, rig: Rig, method:
     learned, judged = {}, []
     config = Config(methods=(method,), learn=LEARNED)
     for seed, name in enumerate(names):
-        story = Story(
+        scenario = Scenario(
             name=name, rig=rig, days=days, interval_hours=2.0, run_in=0.0, gaps=((20.0, 0.6),),
             onset_day=LEARNED / 12 + 10 + seed, growth_days=2 * days,
         )  # fmt: skip
-        save_history(tell(story, np.random.default_rng(seed)), folder / name)
+        save_history(simulate_history(scenario, np.random.default_rng(seed)), folder / name)
         found = [s for s in find_snapshots(folder / name) if not isinstance(s, Refusal)]
         parts = split(found[: LEARNED * 2], config)
         learned[name] = learn_machine(

@@ -26,8 +26,9 @@ from benchmarks.machines.histories import (
 )
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.machines import models as detectors
+from lineside.machines import models
 from lineside.machines.alarms import Calibration, Rules, calibrate
+from lineside.machines.methods import DETECTORS
 from lineside.machines.models.detector import Rows
 
 Protocol = Literal["in_sample", "held_out"]
@@ -146,7 +147,7 @@ def columns_of(kind: Columns) -> Rows:
 
 def constants_of(name: str, columns: int) -> tuple[str, dict[str, Any]]:
     """Return fit and keywords of a detector of the study for so many time features."""
-    options = dict(detectors.preset("beyond-imagenet").detectors[name])
+    options = dict(models.preset("beyond-imagenet").detectors[name])
     fit = str(options.pop("fit"))
     options.pop("features")
     if name.startswith("pca_"):  # 50 of the study's 100 columns
@@ -173,9 +174,7 @@ def trace_of(name: str, seed: int, protocol: Protocol, kind: Columns = "tame") -
         fit, options = "trend", {"columns": [place], "relative": True}
     else:
         fit, options = constants_of(name, rows.shape[1])
-    detector = getattr(detectors, f"fit_{fit}")(
-        rows[:fitted], rng=rng_of(seed, "figure"), **options
-    )
+    detector = DETECTORS[fit].fit(rows[:fitted], rng=rng_of(seed, "figure"), **options)
     scores = np.full(len(rows), np.nan)
     scores[detector.history :] = detector.score(rows)
     ceiling = getattr(detector, "ceiling", None)

@@ -27,18 +27,18 @@ from lineside.machines.config import METHOD_NAMES, Config
 from lineside.machines.data import find_snapshots
 from lineside.machines.data.dataset import split as split_items
 from lineside.machines.data.items import Snapshot
-from lineside.machines.methods import RECIPES
+from lineside.machines.methods import DETECTORS
 from lineside.machines.model import MachinesModel
-from lineside.machines.models.baselines import same_inputs
 from lineside.machines.outcomes import calibrate, outcomes
-from lineside.machines.report.method_choice import Record, decide, record_of, verdict
-from lineside.machines.simulation import FLEET, Story, save_history, tell
+from lineside.machines.report.baselines import fit_same_inputs
+from lineside.machines.report.method_choice import Record, decide, make_record, verdict
+from lineside.machines.simulation import FLEET, Scenario, save_history, simulate_history
 from lineside.machines.training.fitting import learn_machine
 
 STORE = Path.home() / "lineside-checkpoints" / "machines" / "worth"
 SEEDS = (0, 1, 2, 3, 4)
-DEEP_STORY = "reactor"
-SIMPLE_STORIES = ("pump", "gearbox")
+DEEP_SCENARIO = "reactor"
+SIMPLE_SCENARIOS = ("pump", "gearbox")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +50,16 @@ class Told:
     rivals: tuple[Record, ...]
 
 
-def judge_history(story: Story, seed: int, folder: Path, methods: Sequence[str]) -> Told:
+def judge_history(scenario: Scenario, seed: int, folder: Path, methods: Sequence[str]) -> Told:
     """Tell a history, let every method learn it and judge it, and give the winner its rivals.
 
     Args:
-        story: The machine.
+        scenario: The machine.
         seed: Of the history and of the networks.
         folder: Where the history is written.
-        methods: Names of recipes.
+        methods: Names of detectors.
     """
-    save_history(tell(story, rng_of(seed, story.name)), folder / story.name)
+    save_history(simulate_history(scenario, rng_of(seed, scenario.name)), folder / scenario.name)
     config = Config(seed=seed, methods=tuple(methods), robustness=False)
     items = [s for s in find_snapshots(folder) if isinstance(s, Snapshot)]
     split = split_items(items, config)
@@ -71,11 +71,11 @@ def judge_history(story: Story, seed: int, folder: Path, methods: Sequence[str])
         seconds = time.perf_counter() - start
         models[method] = model = calibrate(model, outcomes(model, split.calibration), config)
         tested = outcomes(model, split.test)
-        found.append(record_of(method, RECIPES[method].kind, tested, seconds))
+        found.append(make_record(method, DETECTORS[method].kind, tested, seconds))
     made = decide(found)
     rivals: Sequence[Record] = ()
     if made.choice == "deep":
-        rivals = same_inputs(models[made.use.method], story.name, split, config)
+        rivals = fit_same_inputs(models[made.use.method], scenario.name, split, config)
     return Told(records=tuple(sorted(found, key=lambda r: r.order)), rivals=tuple(rivals))
 
 
@@ -98,9 +98,9 @@ def _history(name: str, seed: int) -> Told:
                 records=tuple(_record(r) for r in known["records"]),
                 rivals=tuple(_record(r) for r in known["rivals"]),
             )
-    story = next(s for s in FLEET if s.name == name)
+    scenario = next(s for s in FLEET if s.name == name)
     with tempfile.TemporaryDirectory() as folder:
-        told = judge_history(story, seed, Path(folder), METHOD_NAMES)
+        told = judge_history(scenario, seed, Path(folder), METHOD_NAMES)
     content = {
         "commit": commit(),
         "records": [finite(asdict(r)) for r in told.records],
@@ -146,13 +146,13 @@ def worth(say: Say) -> None:
     """
     right: dict[str, list[bool]] = {"deep": [], "simple": []}
     as_good = []
-    for name in (DEEP_STORY, *SIMPLE_STORIES):
+    for name in (DEEP_SCENARIO, *SIMPLE_SCENARIOS):
         told = [_history(name, seed) for seed in SEEDS]
         print_table(name, told)
         for own in told:
             made = decide(own.records, own.rivals)
             print(f"{name}: {verdict(own.records, own.rivals)}")
-            if name == DEEP_STORY:
+            if name == DEEP_SCENARIO:
                 right["deep"].append(made.use.kind == "deep")
                 as_good.append(made.choice == "inputs")
             else:

@@ -18,7 +18,7 @@ from lineside.machines.data.dataset import split
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.model import MachinesModel
 from lineside.machines.outcomes import calibrate, outcomes
-from lineside.machines.simulation import Rig, Story, save_history, tell
+from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
 from lineside.machines.store.queries import verdicts
 from lineside.machines.streams.telling import Teller
 from lineside.machines.streams.watching import Ending, Options, watch
@@ -26,7 +26,7 @@ from lineside.machines.training.fitting import learn_machine
 
 __all__ = ["put"]
 NAMES = ("pump", "fan")
-STORY = {
+SCENARIO = {
     "rig": Rig(seconds=0.05), "days": 16.0, "interval_hours": 2.0, "onset_day": 10.0,
     "growth_days": 6.0, "run_in": 0.0,
 }  # fmt: skip
@@ -36,7 +36,10 @@ FAST = Options(interval_seconds=0.05, patience_seconds=0.3)
 def learn_fleet(folder):
     """A model of two machines, and the snapshots that it was not learned from."""
     for seed, name in enumerate(NAMES):
-        save_history(tell(Story(name=name, **STORY), np.random.default_rng(seed)), folder / name)
+        save_history(
+            simulate_history(Scenario(name=name, **SCENARIO), np.random.default_rng(seed)),
+            folder / name,
+        )
     items = [s for s in find_snapshots(folder) if not isinstance(s, Refusal)]
     config = Config(methods=("trend",), learn=84)
     parts = split(items, config)

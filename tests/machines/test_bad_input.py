@@ -16,7 +16,7 @@ from lineside.machines.audit.data_audit import audit
 from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots, load_measurement
 from lineside.machines.serving import judge
-from lineside.machines.simulation import Condition, Rig, vibration
+from lineside.machines.simulation import Condition, Rig, simulate_vibration
 
 RIG = Rig(rate_hz=12800.0, seconds=0.08, gains=(1.0, 0.7), channels=("x", "y"))
 MACHINE = "Pumpe Nr. 1 (süd) & \"b'"
@@ -25,7 +25,7 @@ RNG = np.random.default_rng(0)
 
 
 def wave():
-    return vibration(RIG, Condition(speed_hz=25.0), RNG)[:, :1024].astype(np.float32)
+    return simulate_vibration(RIG, Condition(speed_hz=25.0), RNG)[:, :1024].astype(np.float32)
 
 
 def name_of(hour):

@@ -10,7 +10,7 @@ HOUR = 3600.0
 OF = {metric.name: metric.of for metric in METRICS}
 
 
-def story(episodes, scores=None, labels=None, failed_at=None, times=None, machine="m"):
+def scenario(episodes, scores=None, labels=None, failed_at=None, times=None, machine="m"):
     count = len(episodes)
     times = np.arange(count) * HOUR if times is None else np.array(times, float)
     rows = timeline(
@@ -25,24 +25,24 @@ def story(episodes, scores=None, labels=None, failed_at=None, times=None, machin
 
 
 def test_false_episodes_are_counted_over_healthy_time_only():
-    found = story([0, 1, 0, 1, 0, 1], labels=[0, 0, 0, 0, 1, 1])
+    found = scenario([0, 1, 0, 1, 0, 1], labels=[0, 0, 0, 0, 1, 1])
     assert OF["false_episodes"](found) == pytest.approx(2 / (4 * HOUR / MONTH_SECONDS))
 
 
 def test_a_gap_counts_as_three_intervals_at_most():
-    found = story([0, 0, 0, 0], times=[0, HOUR, 2 * HOUR, 100 * HOUR])
+    found = scenario([0, 0, 0, 0], times=[0, HOUR, 2 * HOUR, 100 * HOUR])
     assert sum(o.value["seconds"] for o in found) == 6 * HOUR
 
 
 def test_delay_and_lead_are_counted_from_the_first_episode_after_the_onset():
-    found = story([0, 1, 0, 0, 1, 1], labels=[0, 0, 1, 1, 1, 1], failed_at=10 * HOUR)
+    found = scenario([0, 1, 0, 0, 1, 1], labels=[0, 0, 1, 1, 1, 1], failed_at=10 * HOUR)
     assert OF["faults_found"](found) == 1.0
     assert OF["delay"](found) == 2.0
     assert OF["lead_time"](found) == 6.0
 
 
 def test_an_alarm_after_the_failure_or_before_the_onset_finds_nothing():
-    late = story([0, 1, 0, 0, 1], labels=[0, 0, 1, 1, 1], failed_at=4 * HOUR)
+    late = scenario([0, 1, 0, 0, 1], labels=[0, 0, 1, 1, 1], failed_at=4 * HOUR)
     assert OF["faults_found"](late) == 0.0 and np.isnan(OF["lead_time"](late))
 
 
@@ -57,33 +57,33 @@ def test_an_alarm_that_becomes_dangerous_after_the_onset_finds_the_fault():
 
 
 def test_risk_weighs_a_missed_fault_like_many_false_alarms():
-    missed = story([0, 1, 0, 0], labels=[0, 0, 1, 1])
+    missed = scenario([0, 1, 0, 0], labels=[0, 0, 1, 1])
     months = 4 * HOUR / MONTH_SECONDS
     assert OF["risk"](missed) == pytest.approx((1 + MISSED_COST) / months)
-    assert OF["risk"](story([0, 0, 1, 0], labels=[0, 0, 1, 1])) == 0.0
+    assert OF["risk"](scenario([0, 0, 1, 0], labels=[0, 0, 1, 1])) == 0.0
 
 
 def test_of_two_that_find_the_fault_the_earlier_one_has_less_risk():
     months = 4 * HOUR / MONTH_SECONDS
-    late = story([0, 0, 0, 1], labels=[0, 0, 1, 1], failed_at=4 * HOUR)
+    late = scenario([0, 0, 0, 1], labels=[0, 0, 1, 1], failed_at=4 * HOUR)
     assert OF["risk"](late) == pytest.approx(0.5 * LATE_COST / months)
-    at_onset = story([0, 0, 1, 0], labels=[0, 0, 1, 1], failed_at=4 * HOUR)
+    at_onset = scenario([0, 0, 1, 0], labels=[0, 0, 1, 1], failed_at=4 * HOUR)
     assert OF["risk"](at_onset) == 0.0
 
 
 def test_exceedances_and_auroc_leave_out_what_was_not_judged():
     scores, labels = [1, 4, np.nan, 2, 9, 8], [0, 0, 0, np.nan, 1, 1]
-    found = story([0] * 6, scores=scores, labels=labels)
+    found = scenario([0] * 6, scores=scores, labels=labels)
     assert OF["false_exceedances"](found) == 0.5
     assert OF["auroc"](found) == 1.0
 
 
 def test_sums_of_two_machines_are_those_of_both():
-    one = story([0, 1, 0], machine="a")
-    two = story([0, 0, 0], machine="b")
+    one = scenario([0, 1, 0], machine="a")
+    two = scenario([0, 0, 0], machine="b")
     assert OF["false_episodes"]([*one, *two]) == pytest.approx(OF["false_episodes"](one) / 2)
 
 
 def test_nothing_known_gives_nothing():
-    unknown = story([0, 1], labels=[np.nan, np.nan])
+    unknown = scenario([0, 1], labels=[np.nan, np.nan])
     assert all(np.isnan(of(unknown)) for of in OF.values())

@@ -13,10 +13,10 @@ from lineside.machines.data import find_snapshots, load_measurement
 from lineside.machines.data.measurement import Channel
 from lineside.machines.model import MachinesModel
 from lineside.machines.monitoring.session import Session
-from lineside.machines.simulation import Rig, Story, save_history, tell
+from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
 from lineside.machines.training.fitting import learn_machine
 
-STORY = Story(
+SCENARIO = Scenario(
     name="pump", rig=Rig(seconds=0.1), days=8.0, interval_hours=2.0, onset_day=None, run_in=0.0
 )
 
@@ -24,7 +24,7 @@ STORY = Story(
 @pytest.fixture(scope="module")
 def snapshots(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fleet")
-    save_history(tell(STORY, np.random.default_rng(0)), folder / "pump")
+    save_history(simulate_history(SCENARIO, np.random.default_rng(0)), folder / "pump")
     return [s for s in find_snapshots(folder) if not isinstance(s, Refusal)]
 
 
@@ -67,7 +67,7 @@ def test_three_times_as_loud_is_danger_whatever_the_detector_says(
 
 
 def test_at_an_unlearned_speed_only_what_speed_cannot_explain_is_loud(machine, snapshots):
-    faster = 1.6 * STORY.rig.speed_hz
+    faster = 1.6 * SCENARIO.rig.speed_hz
     for factor, level in ((2.4, "normal"), (9.0, "danger")):
         session = Session(machine)
         for snapshot in snapshots[66:76]:

@@ -1,18 +1,24 @@
-"""Every detector of `machines`: where its fit is, which features it looks at, what it is."""
+"""Every detector that a user can choose: fit, class, features, and the line of help."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from lineside.core.contract import MethodKind
-
-if TYPE_CHECKING:
-    from lineside.machines.models.detector import Detector
+from lineside.machines.models import autoencoders
+from lineside.machines.models.gmm import Gmm, fit_gmm
+from lineside.machines.models.isolation_forest import IsolationForest, fit_iforest
+from lineside.machines.models.knn import Knn, fit_knn
+from lineside.machines.models.mahalanobis import Mahalanobis, fit_mahalanobis
+from lineside.machines.models.ocsvm import Ocsvm, fit_ocsvm
+from lineside.machines.models.pca import Pca, fit_pca
+from lineside.machines.models.reconstruction import Reconstruction
+from lineside.machines.models.trend import Trend, fit_trend
 
 Columns = Literal["compact", "levels", "bands", "mel"]
+"""Features of a detector: a compact set per channel, levels only, all sub-bands, log-mel."""
 
 LEVELS = ("rms", "kurtosis")
 COMPACT = (
@@ -23,103 +29,91 @@ COMPACT = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """One way to judge rows of features.
+class DetectorSpec:
+    """One detector.
 
     Attributes:
         kind: ``deep``, ``classical`` or ``trivial``.
+        fit: ``fit(rows, *, rng, log, **constants)`` returns the fitted detector.
+        detector: Its class.
         help: One line.
-        columns: Which features: a compact set per channel, levels only, all sub-bands, log-mel.
-        detector_name: Class of the fitted detector.
-        options: Constants of our own preset.
+        columns: Features that it gets.
     """
 
     kind: MethodKind
+    fit: Callable[..., Any]
+    detector: type
     help: str
-    detector_name: str
     columns: Columns = "compact"
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def fit(self, name: str) -> Callable[..., Detector]:
-        """Return the function that fits the detector."""
-        found: Callable[..., Detector] = getattr(_detectors(), f"fit_{name}")
-        return found
-
-    def detector(self) -> type[Detector]:
-        """Return the class of the fitted detector."""
-        found: type[Detector] = getattr(_detectors(), self.detector_name)
-        return found
 
 
-def _detectors() -> Any:
-    return importlib.import_module("lineside.machines.models")
-
-
-RECIPES: dict[str, Recipe] = {
-    "pca": Recipe(
-        kind="classical", detector_name="Pca", help="principal components, T2 and SPE",
+DETECTORS: dict[str, DetectorSpec] = {
+    "pca": DetectorSpec(
+        kind="classical", fit=fit_pca, detector=Pca, help="principal components, T2 and SPE"
     ),
-    "trend": Recipe(
-        kind="trivial", detector_name="Trend", columns="levels",
+    "trend": DetectorSpec(
+        kind="trivial", fit=fit_trend, detector=Trend, columns="levels",
         help="RMS and kurtosis above normal",
     ),
-    "mahalanobis": Recipe(
-        kind="classical", detector_name="Mahalanobis", help="whitened distance, shrunk covariance",
+    "mahalanobis": DetectorSpec(
+        kind="classical", fit=fit_mahalanobis, detector=Mahalanobis,
+        help="Mahalanobis distance, shrunk covariance",
     ),
-    "gmm": Recipe(kind="classical", detector_name="Mixture", help="Gaussian mixture"),
-    "knn": Recipe(
-        kind="classical", detector_name="Neighbours", help="distance to the nearest neighbours"
+    "gmm": DetectorSpec(kind="classical", fit=fit_gmm, detector=Gmm, help="Gaussian mixture"),
+    "knn": DetectorSpec(
+        kind="classical", fit=fit_knn, detector=Knn, help="distance to the nearest neighbours"
     ),
-    "ocsvm": Recipe(kind="classical", detector_name="SupportVectors", help="one-class SVM"),
-    "iforest": Recipe(kind="classical", detector_name="Forest", help="isolation forest"),
-    "fc_ae": Recipe(
-        kind="deep", detector_name="Reconstruction", columns="bands",
+    "ocsvm": DetectorSpec(kind="classical", fit=fit_ocsvm, detector=Ocsvm, help="one-class SVM"),
+    "iforest": DetectorSpec(
+        kind="classical", fit=fit_iforest, detector=IsolationForest, help="isolation forest"
+    ),
+    "fc_ae": DetectorSpec(
+        kind="deep", fit=autoencoders.fit_fc_ae, detector=Reconstruction, columns="bands",
         help="autoencoder with five hidden layers on sub-bands",
     ),
-    "denoising_ae": Recipe(
-        kind="deep", detector_name="Reconstruction", columns="bands",
+    "denoising_ae": DetectorSpec(
+        kind="deep", fit=autoencoders.fit_denoising_ae, detector=Reconstruction, columns="bands",
         help="denoising autoencoder on sub-bands",
     ),
-    "vae": Recipe(
-        kind="deep", detector_name="Reconstruction", columns="bands",
+    "vae": DetectorSpec(
+        kind="deep", fit=autoencoders.fit_vae, detector=Reconstruction, columns="bands",
         help="variational autoencoder on sub-bands",
     ),
-    "lstm_ae": Recipe(
-        kind="deep", detector_name="Reconstruction", columns="bands",
+    "lstm_ae": DetectorSpec(
+        kind="deep", fit=autoencoders.fit_lstm_ae, detector=Reconstruction, columns="bands",
         help="LSTM autoencoder on sub-bands of successive snapshots",
     ),
-    "conv_ae": Recipe(
-        kind="deep", detector_name="Reconstruction", columns="mel",
+    "conv_ae": DetectorSpec(
+        kind="deep", fit=autoencoders.fit_conv_ae, detector=Reconstruction, columns="mel",
         help="convolutional autoencoder on log-mel spectra",
     ),
 }  # fmt: skip
 
 
-def choose_columns(wish: Columns, names: Sequence[str]) -> list[int]:
-    """Return the places of the features that a recipe looks at.
+def choose_columns(columns: Columns, names: Sequence[str]) -> list[int]:
+    """Return the indices of the features of a set.
 
-    Slow values belong to every set but log-mel; where a machine has nothing else, they are all.
+    Slow values belong to the compact set; a machine without waveforms has them in every set.
     """
-    waves = [name for name in names if not name.startswith("value.")]
-    if not waves:
+    if all(name.startswith("value.") for name in names):
         return list(range(len(names)))
-    wanted = {"compact": COMPACT, "levels": LEVELS}
-    found = []
-    for place, name in enumerate(names):
+    fixed = {"compact": COMPACT, "levels": LEVELS}
+    chosen = []
+    for index, name in enumerate(names):
+        slow = name.startswith("value.")
         kind = name.rpartition(".")[2]
-        if wish in wanted:
-            fits = kind in wanted[wish] or (wish == "compact" and name.startswith("value."))
+        if columns in fixed:
+            fits = kind in fixed[columns] or (columns == "compact" and slow)
         else:
-            start = "band_" if wish == "bands" else "mel_"
-            fits = kind.startswith(start) and not name.startswith("value.")
+            fits = kind.startswith("band_" if columns == "bands" else "mel_") and not slow
         if fits:
-            found.append(place)
-    return found
+            chosen.append(index)
+    return chosen
 
 
-def channel_columns(places: Sequence[int], names: Sequence[str]) -> list[list[int]]:
-    """Return, for each channel, where in the chosen columns its features stand."""
+def channel_columns(columns: Sequence[int], names: Sequence[str]) -> list[list[int]]:
+    """Return, for each channel, the positions of its features among chosen columns."""
     channels: dict[str, list[int]] = {}
-    for position, place in enumerate(places):
-        channels.setdefault(names[place].rpartition(".")[0], []).append(position)
+    for position, index in enumerate(columns):
+        channels.setdefault(names[index].rpartition(".")[0], []).append(position)
     return list(channels.values())

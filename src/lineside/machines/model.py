@@ -24,7 +24,7 @@ class MachinesModel:
     """What one method learned of every machine.
 
     Attributes:
-        method: Name of its recipe.
+        method: Name of its detector.
         machines: By name.
         identity: Hash of its content, empty before it was stored.
     """

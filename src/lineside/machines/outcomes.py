@@ -110,7 +110,7 @@ def _scores(branch: Branch, rows: np.ndarray) -> NDArray[np.float64]:
     history = branch.detector.history
     found = np.full(len(rows), np.nan)
     if len(rows) > history:
-        found[history:] = branch.detector.score(branch.of(rows))
+        found[history:] = branch.detector.score(branch.select(rows))
     return found
 
 

@@ -11,17 +11,17 @@ from lineside.machines.data.measurement import Measurement
 from lineside.machines.explain.evidence import alarm_evidence
 from lineside.machines.models.detector import Rows
 from lineside.machines.signals import Engine
-from lineside.machines.simulation import Rig, Story, save_history, tell
+from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
 from lineside.machines.training.fitting import learn_machine
 
-STORY = Story(name="pump", rig=Rig(seconds=0.8), days=5.0, onset_day=3.5, growth_days=1.5)
+SCENARIO = Scenario(name="pump", rig=Rig(seconds=0.8), days=5.0, onset_day=3.5, growth_days=1.5)
 HEALTHY = 40
 
 
 @pytest.fixture(scope="module")
 def pump(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fleet") / "pump"
-    save_history(tell(STORY, np.random.default_rng(0)), folder)
+    save_history(simulate_history(SCENARIO, np.random.default_rng(0)), folder)
     items = list(find_snapshots(folder))
     machine = learn_machine(
         items[:HEALTHY], "trend", rng=np.random.default_rng(0), log=lambda row: None,
@@ -33,7 +33,7 @@ def pump(tmp_path_factory):
 def said(machine, measurement: Measurement):
     engine = Engine(machine.layout)
     row: Rows = engine.features(measurement)
-    window = machine.main.of(machine.operation.residual(measurement, row)[None])
+    window = machine.main.select(machine.operation.residual(measurement, row)[None])
     return alarm_evidence(machine, machine.main, window, measurement, row, engine)
 
 
@@ -41,13 +41,13 @@ def test_an_alarm_names_channel_band_order_and_the_worn_part(pump):
     machine, worn = pump
     found = said(machine, worn)
     loudest = next(iter(found["features"]))
-    assert found["channel"] in STORY.rig.channels
+    assert found["channel"] in SCENARIO.rig.channels
     assert found["values"][loudest]["now"] > 1.5 * found["values"][loudest]["usually"]
     assert found["values"][loudest]["closest"] < found["values"][loudest]["now"]
     assert len(found["closest"]) == 5 and set(found["closest"]) <= set(machine.reference_times)
     told = found["diagnosis"]
     assert (told["status"], told["fault"]) == ("fault", "outer race")
-    order = STORY.rig.order("outer race")
+    order = SCENARIO.rig.order("outer race")
     matched = [line for line in told["lines"] if "BPFO" in line["meaning"]]
     assert any(abs(line["order"] / order - round(line["order"] / order)) < 0.03 for line in matched)
     assert json.dumps(found, allow_nan=False)

@@ -9,7 +9,7 @@ from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.core.run.folder import Stopped
-from lineside.machines import models as detectors
+from lineside.machines import models
 from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots
 from lineside.machines.models.scaling import Scaling, fit_scaling
@@ -41,7 +41,7 @@ def learn(snapshots, method, stop=lambda: False):
 
 
 def test_the_study_of_2019_is_one_preset():
-    study = detectors.preset("beyond-imagenet")
+    study = models.preset("beyond-imagenet")
     assert (study.bands, study.learn, study.held_out) == (100, 200, False)
     assert list(study.detectors) == [
         "ocsvm", "gmm", "pca_maha", "pca_auto", "fc_ae", "lstm_ae", "denoising_ae", "vae",
@@ -59,7 +59,7 @@ def test_the_study_of_2019_is_one_preset():
         assert options.get("scaling", fitting and fitting.scaling) == "energies"
         assert fitting is None or (fitting.epochs, fitting.batch) == (50, 20)
     with pytest.raises(UserError, match="unknown preset"):
-        detectors.preset("imagenet")
+        models.preset("imagenet")
 
 
 def test_energies_are_scaled_by_their_median_and_mad():
@@ -69,8 +69,8 @@ def test_energies_are_scaled_by_their_median_and_mad():
     assert scaling.spread == pytest.approx([1.0, 1e-12], rel=1e-5)
     assert scaling(rows[:3])[:, 1] == pytest.approx([-1.0, 0.0, 4.0], abs=1e-4)
     again = decode(Scaling, *encode(scaling))
-    assert again.natural and np.array_equal(again(rows), scaling(rows))
-    assert not decode(Scaling, *encode(fit_scaling(rows, "robust"))).natural
+    assert again.undo_log and np.array_equal(again(rows), scaling(rows))
+    assert not decode(Scaling, *encode(fit_scaling(rows, "robust"))).undo_log
     with pytest.raises(UserError, match="infinity"):
         fit_scaling(rows + 800.0, "energies")
 
@@ -79,7 +79,7 @@ def test_energies_are_scaled_by_their_median_and_mad():
 def test_the_constants_reach_a_machine_through_the_configuration(snapshots, method):
     main = learn(snapshots, method).main
     assert len(main.columns) == 200  # 100 sub-bands of either channel, nothing else
-    assert main.detector.scaling.natural
+    assert main.detector.scaling.undo_log
     spec, tensors = encode(main.detector)
     constants = json.dumps(spec)
     expected = {

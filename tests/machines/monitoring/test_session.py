@@ -16,20 +16,27 @@ from lineside.machines.config import METHOD_NAMES, Config
 from lineside.machines.data import find_snapshots, load_measurement
 from lineside.machines.data.measurement import Channel
 from lineside.machines.monitoring.session import Session
-from lineside.machines.simulation import Episode, Rig, Sensor, Story, save_history, tell
+from lineside.machines.simulation import (
+    Rig,
+    Scenario,
+    Sensor,
+    SensorEpisode,
+    save_history,
+    simulate_history,
+)
 
 RIG = Rig(seconds=0.15)
-STORY = Story(
+SCENARIO = Scenario(
     name="pump", rig=RIG, days=16.0, interval_hours=2.0, onset_day=10.0, growth_days=6.0,
     run_in=0.0, gaps=((9.0, 0.6),),
-    episodes=(Episode(channel=1, from_day=8.0, until_day=8.5, sensor=Sensor(kind="dead")),),
+    episodes=(SensorEpisode(channel=1, from_day=8.0, until_day=8.5, sensor=Sensor(kind="dead")),),
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fleet")
-    save_history(tell(STORY, np.random.default_rng(0)), folder / "pump")
+    save_history(simulate_history(SCENARIO, np.random.default_rng(0)), folder / "pump")
     return folder
 
 
@@ -54,7 +61,7 @@ def later(fleet):
 def test_the_fault_is_found_the_sensor_is_told_apart_and_the_report_says_so(run, model, later):
     verdicts = model.predict(later)
     events = [(e.kind, v.time) for v in verdicts for e in v.events]
-    onset = later[0].time + (STORY.onset_day - 7.0) * 86400
+    onset = later[0].time + (SCENARIO.onset_day - 7.0) * 86400
     assert [t > onset for kind, t in events if kind == "alert"] == [True]
     dead = [v for v in verdicts if v.state == "sensor fault"]
     assert len(dead) == 6 and all(v.novelty is None for v in dead)
@@ -169,7 +176,9 @@ def test_every_method_is_learned_stored_and_read_back(fleet, later, method, tmp_
     again = load(json.loads(json.dumps(model.spec())), model.tensors())
     rows = machine.reference[:8]
     one, two = (m.machines["pump"].main for m in (model, again))
-    assert np.array_equal(one.detector.score(one.of(rows)), two.detector.score(two.of(rows)))
+    assert np.array_equal(
+        one.detector.score(one.select(rows)), two.detector.score(two.select(rows))
+    )
 
 
 def test_a_running_alarm_is_followed_to_danger(model, later):

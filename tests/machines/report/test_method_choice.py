@@ -12,14 +12,20 @@ from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots
 from lineside.machines.data.dataset import split as split_items
 from lineside.machines.data.items import Snapshot
-from lineside.machines.methods import RECIPES
+from lineside.machines.methods import DETECTORS
 from lineside.machines.model import MachinesModel
 from lineside.machines.models import fit_knn, fit_pca
-from lineside.machines.models.baselines import Stacked, same_inputs, windows
 from lineside.machines.outcomes import calibrate, outcomes
 from lineside.machines.report import verdicts
-from lineside.machines.report.method_choice import Record, chance_of, decide, record_of, verdict
-from lineside.machines.simulation import FLEET, save_history, tell
+from lineside.machines.report.baselines import Stacked, fit_same_inputs, windows
+from lineside.machines.report.method_choice import (
+    Record,
+    decide,
+    make_record,
+    poisson_p_value,
+    verdict,
+)
+from lineside.machines.simulation import FLEET, save_history, simulate_history
 from lineside.machines.training.fitting import learn_machine
 
 
@@ -99,8 +105,8 @@ def test_one_kind_only_is_said():
 
 
 def test_two_counts_are_compared_by_the_binomial_test():
-    assert chance_of(0, 0) == 1.0
-    assert chance_of(0, 6) == pytest.approx(2 * 0.5**6)
+    assert poisson_p_value(0, 0) == 1.0
+    assert poisson_p_value(0, 6) == pytest.approx(2 * 0.5**6)
 
 
 def test_a_record_is_made_of_outcomes():
@@ -111,7 +117,7 @@ def test_a_record_is_made_of_outcomes():
          "delay_hours": 4.0, "lead_hours": 40.0},
     ]  # fmt: skip
     own = [Outcome(item=str(i), group="m", value=v) for i, v in enumerate(values)]
-    made = record_of("pca", "classical", own, 0.5)
+    made = make_record("pca", "classical", own, 0.5)
     assert (made.false, made.faults, made.found, made.missed) == (1.0, 1, 1, 0)
     assert (made.delay_hours, made.lead_hours, made.ms, made.fit_seconds) == (4.0, 40.0, 2.0, 0.5)
     assert made.months == pytest.approx(2 / 30.4375)
@@ -141,9 +147,9 @@ def test_a_detector_on_windows_sees_what_a_single_row_does_not_show():
     assert shares.shape == (4,) and shares.sum() == pytest.approx(1.0)
 
 
-def judged(story, methods, folder, seed=0):
+def judged(scenario, methods, folder, seed=0):
     """Records of methods on one history, models, and the split, as a run makes them."""
-    save_history(tell(story, rng_of(seed, story.name)), folder / story.name)
+    save_history(simulate_history(scenario, rng_of(seed, scenario.name)), folder / scenario.name)
     config = Config(seed=seed, methods=methods)
     split = split_items([s for s in find_snapshots(folder) if isinstance(s, Snapshot)], config)
     models, found = {}, []
@@ -151,29 +157,29 @@ def judged(story, methods, folder, seed=0):
         machine = learn_machine(
             split.train, name, rng=rng_of(seed, name), log=lambda row: None, stop=lambda: False
         )
-        model = MachinesModel(method=name, machines={story.name: machine})
+        model = MachinesModel(method=name, machines={scenario.name: machine})
         models[name] = calibrate(model, outcomes(model, split.calibration), config)
         tested = outcomes(models[name], split.test)
-        found.append(record_of(name, RECIPES[name].kind, tested))
+        found.append(make_record(name, DETECTORS[name].kind, tested))
     return found, models, split, config
 
 
 def test_the_simulator_has_a_history_where_deep_learning_is_worth_it(tmp_path):
-    story = next(s for s in FLEET if s.name == "reactor")
-    story = dataclasses.replace(story, onset_day=19.0, days=26.0, growth_days=10.0)
-    found, models, split, config = judged(story, ("pca", "lstm_ae"), tmp_path)
+    scenario = next(s for s in FLEET if s.name == "reactor")
+    scenario = dataclasses.replace(scenario, onset_day=19.0, days=26.0, growth_days=10.0)
+    found, models, split, config = judged(scenario, ("pca", "lstm_ae"), tmp_path)
     made = decide(found)
     assert (made.choice, made.use.method, made.use.false) == ("deep", "lstm_ae", 0)
     assert made.simple.found == 0
     # With the rows of its window laid side by side simple detectors see the order as well.
-    rivals = same_inputs(models["lstm_ae"], "reactor", split, config, names=("knn",))
+    rivals = fit_same_inputs(models["lstm_ae"], "reactor", split, config, names=("knn",))
     assert [r.found for r in rivals] == [1]
     assert decide(found, rivals).choice == "inputs"
 
 
 def test_and_one_where_it_is_not(tmp_path):
-    story = next(s for s in FLEET if s.name == "pump")
-    found, *_ = judged(story, ("pca", "vae"), tmp_path)
+    scenario = next(s for s in FLEET if s.name == "pump")
+    found, *_ = judged(scenario, ("pca", "vae"), tmp_path)
     made = decide(found)
     assert made.use.kind == "classical" and made.use.found == 1 and made.use.false == 0
     assert "not worth it here" in verdict(found)
@@ -207,7 +213,7 @@ def test_the_page_shows_rivals_only_where_a_deep_detector_won():
     asked = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "lineside.machines.models.baselines.same_inputs",
+            "lineside.machines.report.baselines.fit_same_inputs",
             lambda model, machine, *rest: asked.append(machine) or [record("knn", "classical")],
         )
         page = verdicts.detectors(study(fault, blind))

@@ -5,21 +5,21 @@ import pytest
 
 from lineside.core.errors import UserError
 from lineside.machines.data.measurement import Channel, Measurement
-from lineside.machines.signals import Bearing, Engine, bearing_of, diagnose, make_layout
-from lineside.machines.signals.families import fit_family, heights_of, strongest_family
-from lineside.machines.simulation import Condition, Rig, vibration
+from lineside.machines.signals import Bearing, Engine, bearing_from_geometry, diagnose, make_layout
+from lineside.machines.signals.harmonics import fit_harmonics, line_heights_of, strongest_family
+from lineside.machines.simulation import Condition, Rig, simulate_vibration
 
 RIG = Rig(seconds=2.0)
-BEARING = bearing_of(balls=RIG.balls, ball_mm=RIG.ball_mm, pitch_mm=RIG.pitch_mm)
+BEARING = bearing_from_geometry(balls=RIG.balls, ball_mm=RIG.ball_mm, pitch_mm=RIG.pitch_mm)
 OTHERS = (
-    bearing_of(balls=13, ball_mm=3.5, pitch_mm=25.6),
-    bearing_of(balls=8, ball_mm=0.235, pitch_mm=1.245),
-    bearing_of(balls=16, ball_mm=8.4, pitch_mm=71.5, contact_degrees=15.17),
+    bearing_from_geometry(balls=13, ball_mm=3.5, pitch_mm=25.6),
+    bearing_from_geometry(balls=8, ball_mm=0.235, pitch_mm=1.245),
+    bearing_from_geometry(balls=16, ball_mm=8.4, pitch_mm=71.5, contact_degrees=15.17),
 )
 
 
 def spectra(fault, severity, seed=0, rig=RIG, speed_hz=25.0):
-    wave = vibration(
+    wave = simulate_vibration(
         rig,
         Condition(speed_hz=speed_hz, fault=fault, severity=severity),
         np.random.default_rng(seed),
@@ -34,7 +34,7 @@ def spectra(fault, severity, seed=0, rig=RIG, speed_hz=25.0):
 
 def test_orders_of_a_published_bearing():
     """SKF 6205-2RS as printed by the Case Western Reserve bearing data centre."""
-    bearing = bearing_of(balls=9, ball_mm=7.94, pitch_mm=39.04)
+    bearing = bearing_from_geometry(balls=9, ball_mm=7.94, pitch_mm=39.04)
     assert bearing.outer_race == pytest.approx(3.5848, abs=0.01)
     assert bearing.inner_race == pytest.approx(5.4152, abs=0.01)
     assert 2 * bearing.ball == pytest.approx(4.7135, abs=0.01)
@@ -55,7 +55,7 @@ def test_faults_are_named(fault, seed):
 @pytest.mark.parametrize("speed_hz", [14.0, 25.0, 36.0])
 def test_the_line_keeps_its_order_at_every_speed(speed_hz):
     family = strongest_family(
-        heights_of(spectra("outer race", 8.0, speed_hz=speed_hz)), 0.5 * speed_hz, 500.0
+        line_heights_of(spectra("outer race", 8.0, speed_hz=speed_hz)), 0.5 * speed_hz, 500.0
     )
     assert family.hz / speed_hz == pytest.approx(RIG.order("outer race"), rel=0.01)
 
@@ -110,8 +110,8 @@ def pulses(order, *, slip=0.0, shaft_depth=0.0, speed_hz=25.0, seconds=2.0, rate
 def test_slip_up_to_two_percent_is_tolerated_and_measured(slip):
     found = diagnose(pulses(BEARING.outer_race, slip=slip), BEARING, 25.0)
     assert found.fault == "outer race", found.reason
-    family = fit_family(
-        heights_of(pulses(BEARING.outer_race, slip=slip)), BEARING.outer_race * 25, 0.02
+    family = fit_harmonics(
+        line_heights_of(pulses(BEARING.outer_race, slip=slip)), BEARING.outer_race * 25, 0.02
     )
     assert family.hz == pytest.approx(BEARING.outer_race * 25 * (1 - slip), rel=0.002)
 
@@ -137,9 +137,9 @@ def test_impulses_once_per_turn_are_the_shafts():
 
 def test_impossible_bearings_are_refused():
     with pytest.raises(UserError):
-        bearing_of(balls=20, ball_mm=10, pitch_mm=30)
+        bearing_from_geometry(balls=20, ball_mm=10, pitch_mm=30)
     with pytest.raises(UserError):
-        bearing_of(balls=8, ball_mm=40, pitch_mm=30)
+        bearing_from_geometry(balls=8, ball_mm=40, pitch_mm=30)
     with pytest.raises(UserError):
         Bearing(outer_race=5.4, inner_race=3.6, ball=2.3, cage=0.4)
     with pytest.raises(UserError):

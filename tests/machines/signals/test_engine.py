@@ -9,7 +9,7 @@ from scipy import signal, stats
 from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.machines.data.measurement import Channel, Measurement
-from lineside.machines.signals import Engine, Layout, bearing_of, make_layout
+from lineside.machines.signals import Engine, Layout, bearing_from_geometry, make_layout
 from lineside.machines.signals.kurtogram import choose_band, kurtogram
 from lineside.machines.signals.layout import Group, fast_length, mel_edges_hz
 from lineside.machines.signals.spectra import envelope_in_band, envelope_spectrum, power_density
@@ -194,7 +194,7 @@ def test_features_do_not_depend_on_where_in_memory_anything_lies():
 
 
 def test_layout_survives_json():
-    bearing = bearing_of(balls=9, ball_mm=7.9, pitch_mm=38.5)
+    bearing = bearing_from_geometry(balls=9, ball_mm=7.9, pitch_mm=38.5)
     snapshot = measured(noise(), speed_hz=25.0, values={"Temperature": 40.0})
     layout = make_layout([snapshot], bearing=bearing, order_bands=10)
     again = decode(Layout, json.loads(json.dumps(encode(layout)[0])), {})
@@ -250,7 +250,7 @@ def test_order_bands_follow_the_speed():
         )
 
     layout = make_layout([tone(20.0)], order_bands=20, orders=20.0)
-    places = [layout.place(f"c0.order_band_{place:03d}") for place in range(20)]
+    places = [layout.index(f"c0.order_band_{place:03d}") for place in range(20)]
     engine = Engine(layout)
     for speed in (15.0, 20.0, 33.3):
         bands = engine.features(tone(speed))[places]
@@ -265,11 +265,11 @@ def test_names_tell_their_band_and_scale():
     assert layout.frequencies_hz("c0.band_017") == (1700.0, 1800.0)
     assert layout.frequencies_hz("c0.velocity") == (10.0, 1000.0)
     assert layout.frequencies_hz("c0.rms") is None
-    assert layout.natural("c0.rms", float(np.log(2))) == pytest.approx(2)
-    assert layout.natural("c0.kurtosis", float(np.arcsinh(5))) == pytest.approx(5)
-    assert layout.natural("value.flow", 12.5) == 12.5
+    assert layout.to_physical("c0.rms", float(np.log(2))) == pytest.approx(2)
+    assert layout.to_physical("c0.kurtosis", float(np.arcsinh(5))) == pytest.approx(5)
+    assert layout.to_physical("value.flow", 12.5) == 12.5
     with pytest.raises(UserError):
-        layout.place("c9.rms")
+        layout.index("c9.rms")
 
 
 def test_kurtogram_finds_the_band_of_the_impulses():

@@ -7,8 +7,8 @@ import pytest
 
 from lineside.core.run.codec import decode, encode
 from lineside.machines.data.measurement import Channel, Measurement
-from lineside.machines.signals import Norms, learn_norms, sensor_faults
-from lineside.machines.simulation import Condition, Rig, Sensor, sensed, vibration
+from lineside.machines.signals import Norms, find_sensor_faults, learn_norms
+from lineside.machines.simulation import Condition, Rig, Sensor, measure, simulate_vibration
 
 RIG = Rig()
 
@@ -16,7 +16,7 @@ RIG = Rig()
 def wave_of(seed=0, severity=0.0, sensor=Sensor(), speed_hz=25.0):
     rng = np.random.default_rng(seed)
     condition = Condition(speed_hz=speed_hz, severity=severity)
-    return sensed(vibration(RIG, condition, rng)[0], sensor, rng)
+    return measure(simulate_vibration(RIG, condition, rng)[0], sensor, rng)
 
 
 def snapshot(wave, *, rate=RIG.rate_hz, unit="g", values=None, speed_hz=25.0, name="a"):
@@ -30,7 +30,7 @@ NORMS = learn_norms([snapshot(wave_of(seed)) for seed in range(8)])
 
 
 def kinds(measurement, norms=NORMS):
-    return [fault.kind for fault in sensor_faults(measurement, norms)]
+    return [fault.kind for fault in find_sensor_faults(measurement, norms)]
 
 
 @pytest.mark.parametrize("severity", [0.0, 1.0, 5.0, 10.0])
@@ -50,9 +50,9 @@ def test_a_failing_machine_has_sound_sensors(severity):
     ],
 )
 def test_each_sensor_fault_is_named_in_one_sentence(sensor, kind):
-    found = sensor_faults(snapshot(wave_of(3, sensor=sensor)), NORMS)
+    found = find_sensor_faults(snapshot(wave_of(3, sensor=sensor)), NORMS)
     assert kind in [fault.kind for fault in found]
-    assert all(f.sentence.startswith("sensor a ") and "\n" not in f.sentence for f in found)
+    assert all(f.message.startswith("sensor a ") and "\n" not in f.message for f in found)
     if kind != "loud":
         assert len(found) == 1
 

@@ -15,7 +15,7 @@ from lineside.machines.model import MachinesModel
 from lineside.machines.outcomes import calibrate, outcomes
 from lineside.machines.report import robustness as chapter
 from lineside.machines.report.robustness import _sentence
-from lineside.machines.simulation import Rig, Story, save_history, tell
+from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
 from lineside.machines.simulation.degradations import (
     FASTER,
     GAIN_LOST,
@@ -25,7 +25,7 @@ from lineside.machines.simulation.degradations import (
     NOISE_SHARE,
     SUITE,
     Answer,
-    degraded,
+    degrade,
 )
 from lineside.machines.training.fitting import learn_machine
 
@@ -56,7 +56,7 @@ def plain(series):
 
 
 def worse(name, grade, series):
-    return degraded(series, OF[name], grade, seed=0)
+    return degrade(series, OF[name], grade, seed=0)
 
 
 def level(measurement, name="a"):
@@ -70,11 +70,11 @@ def test_it_repeats_and_leaves_the_original_alone(each, make):
         pytest.skip("slow values have no speed")
     series = [make(place) for place in range(8)]
     for grade in GRADES:
-        first, second = (degraded(series, each, grade, seed=1) for _ in range(2))
+        first, second = (degrade(series, each, grade, seed=1) for _ in range(2))
         assert plain(first) == plain(second)
         assert all(m.time in range(8) for m in first)
     assert plain(series) == plain([make(place) for place in range(8)])
-    strongest = degraded(series, each, GRADES[-1], seed=1)
+    strongest = degrade(series, each, GRADES[-1], seed=1)
     assert plain(strongest) != plain(series)
 
 
@@ -143,10 +143,10 @@ def test_answers_add_up_and_are_told_in_words():
 @pytest.fixture(scope="module")
 def pump(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fleet")
-    story = Story(
+    scenario = Scenario(
         name="pump", rig=Rig(seconds=0.1), days=14.0, onset_day=9.0, growth_days=5.0, run_in=0.0
     )
-    save_history(tell(story, np.random.default_rng(0)), folder / "pump")
+    save_history(simulate_history(scenario, np.random.default_rng(0)), folder / "pump")
     items = [s for s in find_snapshots(folder) if isinstance(s, Snapshot)]
     machine = learn_machine(
         items[:56], "pca", rng=np.random.default_rng(0), log=lambda row: None, stop=lambda: False

@@ -1,4 +1,4 @@
-"""The simulator: its physics against formulas, its stories against what was told."""
+"""The simulator: its physics against formulas, its scenarios against what was told."""
 
 import dataclasses
 import json
@@ -11,15 +11,15 @@ from lineside.core.errors import UserError
 from lineside.machines.data import find_snapshots, load_measurement
 from lineside.machines.simulation import (
     Condition,
-    Episode,
     Rig,
+    Scenario,
     Sensor,
-    Story,
+    SensorEpisode,
+    measure,
     save_history,
-    sensed,
-    severity,
-    tell,
-    vibration,
+    severity_on,
+    simulate_history,
+    simulate_vibration,
 )  # fmt: skip
 
 RIG = Rig(seconds=4.0, slip=0.0, noise_g=0.002)
@@ -39,13 +39,13 @@ def line(wave, hz, rate):
 
 @pytest.mark.parametrize("fault", ["outer race", "inner race", "ball"])
 def test_bearing_faults_stand_at_their_order_in_the_envelope(fault):
-    wave = vibration(RIG, Condition(speed_hz=25.0, severity=5.0, fault=fault), rng())[0]
+    wave = simulate_vibration(RIG, Condition(speed_hz=25.0, severity=5.0, fault=fault), rng())[0]
     spectrum = np.fft.rfft(wave)
     hz = np.fft.rfftfreq(len(wave), 1 / RIG.rate_hz)
     spectrum[(hz < 2200) | (hz > 4600)] = 0
     envelope = np.abs(hilbert(np.fft.irfft(spectrum, len(wave))))
     assert line(envelope, 25.0 * RIG.order(fault), RIG.rate_hz) > 10
-    healthy = vibration(RIG, Condition(speed_hz=25.0), rng())[0]
+    healthy = simulate_vibration(RIG, Condition(speed_hz=25.0), rng())[0]
     assert line(healthy, 25.0 * RIG.order(fault), RIG.rate_hz) < 10
 
 
@@ -58,37 +58,41 @@ def test_orders_are_those_of_the_published_geometry():
 
 def test_shaft_and_gear_lines_follow_the_speed():
     for speed in (15.0, 25.0):
-        wave = vibration(RIG, Condition(speed_hz=speed), rng())[0]
+        wave = simulate_vibration(RIG, Condition(speed_hz=speed), rng())[0]
         assert line(wave, speed, RIG.rate_hz) > 10
         assert line(wave, speed * RIG.teeth, RIG.rate_hz) > 10
 
 
 def test_a_machine_that_stands_still_is_quiet_and_a_fast_one_is_loud():
     still, slow, fast = (
-        vibration(Rig(), Condition(speed_hz=hz), rng()).std() for hz in (0.0, 15.0, 35.0)
+        simulate_vibration(Rig(), Condition(speed_hz=hz), rng()).std() for hz in (0.0, 15.0, 35.0)
     )
     assert still < 0.2 * slow < 0.2 * fast / 2
 
 
 def test_severity_starts_at_the_onset_and_ends_at_ten():
-    story = Story(name="m", onset_day=10.0, growth_days=5.0)
-    assert severity(story, 9.99) == 0.0
-    assert severity(story, 10.0) == pytest.approx(0.3)
-    assert severity(story, 15.0) == pytest.approx(10.0)
+    scenario = Scenario(name="m", onset_day=10.0, growth_days=5.0)
+    assert severity_on(scenario, 9.99) == 0.0
+    assert severity_on(scenario, 10.0) == pytest.approx(0.3)
+    assert severity_on(scenario, 15.0) == pytest.approx(10.0)
 
 
 def test_the_same_stream_tells_the_same_story():
-    story = Story(name="m", days=1.0, onset_day=None)
-    assert np.array_equal(tell(story, rng()).counts, tell(story, rng()).counts)
-    assert not np.array_equal(tell(story, rng()).counts, tell(story, rng(1)).counts)
+    scenario = Scenario(name="m", days=1.0, onset_day=None)
+    assert np.array_equal(
+        simulate_history(scenario, rng()).counts, simulate_history(scenario, rng()).counts
+    )
+    assert not np.array_equal(
+        simulate_history(scenario, rng()).counts, simulate_history(scenario, rng(1)).counts
+    )
 
 
 def test_a_history_is_read_back_with_labels_speed_and_load(tmp_path):
-    story = Story(
-        name="m", days=3.0, onset_day=2.0, growth_days=0.5, interval_hours=6, paces=(0.5, 1.0),
-        gaps=((0.5, 0.5),),
+    scenario = Scenario(
+        name="m", days=3.0, onset_day=2.0, growth_days=0.5, interval_hours=6,
+        relative_speeds=(0.5, 1.0), gaps=((0.5, 0.5),),
     )  # fmt: skip
-    history = tell(story, rng())
+    history = simulate_history(scenario, rng())
     save_history(history, tmp_path / "m")
     found = find_snapshots(tmp_path)
     days = [(s.time - history.times[0]) / 86400 for s in found]
@@ -104,9 +108,9 @@ def test_a_history_is_read_back_with_labels_speed_and_load(tmp_path):
 
 
 def test_sensor_faults_are_what_they_say():
-    wave = vibration(Rig(), Condition(speed_hz=25.0), rng())[0]
+    wave = simulate_vibration(Rig(), Condition(speed_hz=25.0), rng())[0]
     dead, stuck, clipped, offset, gain = (
-        sensed(wave, Sensor(kind=kind, size=size), rng())
+        measure(wave, Sensor(kind=kind, size=size), rng())
         for kind, size in (
             ("dead", 1), ("stuck", 1), ("clipped", 0.05), ("offset", 2.0), ("gain", 0.5),
         )
@@ -118,21 +122,23 @@ def test_sensor_faults_are_what_they_say():
 
 
 def test_an_episode_touches_its_channel_and_days_only():
-    quiet = Story(name="m", days=2.0, interval_hours=12, onset_day=None)
-    dead = Episode(channel=1, from_day=1.0, until_day=1.5, sensor=Sensor(kind="stuck"))
-    spread = tell(dataclasses.replace(quiet, episodes=(dead,)), rng()).counts.std(axis=2)
+    quiet = Scenario(name="m", days=2.0, interval_hours=12, onset_day=None)
+    dead = SensorEpisode(channel=1, from_day=1.0, until_day=1.5, sensor=Sensor(kind="stuck"))
+    spread = simulate_history(dataclasses.replace(quiet, episodes=(dead,)), rng()).counts.std(
+        axis=2
+    )
     assert (spread[:, 0] > 10).all()
     assert (spread[:, 1] > 10).tolist() == [True, True, False, True]
 
 
-BATCH = Story(
+BATCH = Scenario(
     name="m", fault="sequence", onset_day=10.0, growth_days=10.0, days=30.0,
     rig=Rig(steps_hz=(800.0, 1800.0, 4400.0, 5400.0), seconds=0.1),
 )  # fmt: skip
 
 
 def test_steps_follow_each_other_until_the_sequence_is_lost():
-    history = tell(BATCH, rng())
+    history = simulate_history(BATCH, rng())
     following = np.diff(history.steps) % 4 == 1
     begun = history.severity[1:] > 0
     assert following[~begun].all() and set(history.steps[:4]) == {0, 1, 2, 3}
@@ -146,7 +152,9 @@ def test_steps_follow_each_other_until_the_sequence_is_lost():
 
 def test_every_step_rings_its_own_resonance_as_loudly_as_the_others():
     spectra = [
-        np.abs(np.fft.rfft(vibration(BATCH.rig, Condition(speed_hz=25.0, step=s), rng())[0]))
+        np.abs(
+            np.fft.rfft(simulate_vibration(BATCH.rig, Condition(speed_hz=25.0, step=s), rng())[0])
+        )
         for s in range(4)
     ]
     hz = np.fft.rfftfreq(1280, 1 / BATCH.rig.rate_hz)
@@ -162,21 +170,23 @@ def test_a_lost_sequence_sounds_like_nothing():
     well, lost = (
         Condition(speed_hz=25.0, step=2, fault="sequence", severity=size) for size in (0.0, 10.0)
     )
-    assert np.array_equal(vibration(BATCH.rig, well, rng()), vibration(BATCH.rig, lost, rng()))
+    assert np.array_equal(
+        simulate_vibration(BATCH.rig, well, rng()), simulate_vibration(BATCH.rig, lost, rng())
+    )
 
 
 def test_a_sequence_cannot_break_where_there_is_none():
     with pytest.raises(UserError, match="no steps"):
-        Story(name="m", fault="sequence")
+        Scenario(name="m", fault="sequence")
 
 
 def test_a_machine_without_steps_draws_nothing_for_them():
     stream = rng()
-    wave = vibration(Rig(), Condition(speed_hz=25.0), stream)
+    wave = simulate_vibration(Rig(), Condition(speed_hz=25.0), stream)
     assert wave.shape == (2, 6400)
     # 3 phases and one start of the shaft are uniform; noise: body, own, standstill.
     other = rng()
     other.standard_normal((2, 6400)), other.uniform(), other.uniform(size=3)
     other.standard_normal(6400 + 512), other.standard_normal((2, 6400))
     assert stream.bit_generator.state == other.bit_generator.state
-    assert (tell(Story(name="m", days=1.0, onset_day=None), rng()).steps == 0).all()
+    assert (simulate_history(Scenario(name="m", days=1.0, onset_day=None), rng()).steps == 0).all()

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from tests.machines.streaming import (
-    STORY,
+    SCENARIO,
     Said,
     batch_of,
     get,
@@ -138,7 +138,7 @@ def test_what_is_said_of_a_machine_mends_its_refused_files(model, snapshots, sto
     with watching(model, store, [folder.parent], said=said):
         until(lambda: said.results)
         assert "sample rate" in said.results[0]
-        facts = {"rate_hz": STORY["rig"].rate_hz, "channels": ["horizontal", "vertical"]}
+        facts = {"rate_hz": SCENARIO["rig"].rate_hz, "channels": ["horizontal", "vertical"]}
         (folder / "machine.json").write_text(json.dumps(facts))
         until(lambda: judged(store) == 1)
         (folder / "machine.json").write_text("{")

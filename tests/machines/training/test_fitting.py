@@ -7,18 +7,18 @@ import pytest
 
 from lineside.core.errors import UserError
 from lineside.machines.data import find_snapshots
-from lineside.machines.simulation import Rig, Story, save_history, tell
+from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
 from lineside.machines.training.fitting import SETTLE, learn_machine
 
 
 def items_of(folder, **facts):
-    story = Story(
+    scenario = Scenario(
         **{
             "name": "pump", "rig": Rig(seconds=0.1), "days": 14.0, "interval_hours": 2.0,
             "onset_day": None, "run_in": 0.0, **facts,
         }
     )  # fmt: skip
-    save_history(tell(story, np.random.default_rng(3)), folder / "pump")
+    save_history(simulate_history(scenario, np.random.default_rng(3)), folder / "pump")
     return find_snapshots(folder)
 
 

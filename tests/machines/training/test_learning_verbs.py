@@ -8,17 +8,17 @@ from lineside.core.run.progress import Progress
 from lineside.core.workflow import train
 from lineside.machines.application import APPLICATION
 from lineside.machines.config import Config
-from lineside.machines.simulation import Rig, Story, save_history, tell
+from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fleet")
     for name, drift in (("fan", 0.0), ("mill", 1.5)):
-        one = Story(
+        one = Scenario(
             name=name, rig=Rig(seconds=0.1), days=15.0, onset_day=None, run_in=0.0, drift=drift
         )
-        save_history(tell(one, np.random.default_rng(1)), folder / name)
+        save_history(simulate_history(one, np.random.default_rng(1)), folder / name)
     return folder
 
 

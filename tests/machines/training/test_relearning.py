@@ -17,7 +17,7 @@ from lineside.machines.audit.data_audit import audit
 from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots
 from lineside.machines.model import load
-from lineside.machines.simulation import Rig, Story, save_history, tell
+from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
 from lineside.machines.training.learning_record import learned_table, ledger_lines, notes
 from lineside.machines.training.relearning import Consent, give_consent, learn_anew, moment
 
@@ -25,23 +25,23 @@ RIG = Rig(seconds=0.15)
 KIM = Consent(by="Kim", why="bearing replaced")
 
 
-def story(name, **facts):
+def scenario(name, **facts):
     usual = {"days": 16.0, "interval_hours": 2.0, "onset_day": None, "run_in": 0.0}
-    return Story(name=name, rig=RIG, **{**usual, **facts})
+    return Scenario(name=name, rig=RIG, **{**usual, **facts})
 
 
 FLEET = (
-    story("fan"),
-    story("mill", drift=1.5),  # 35 % louder in the course of the learning
-    story("pump", onset_day=10.0, growth_days=12.0),
+    scenario("fan"),
+    scenario("mill", drift=1.5),  # 35 % louder in the course of the learning
+    scenario("pump", onset_day=10.0, growth_days=12.0),
 )
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fleet")
-    for one in (*FLEET, story("new")):
-        save_history(tell(one, np.random.default_rng(1)), folder / one.name)
+    for one in (*FLEET, scenario("new")):
+        save_history(simulate_history(one, np.random.default_rng(1)), folder / one.name)
     return folder
 
 

@@ -14,7 +14,7 @@ from lineside.machines.data import load_measurement
 from lineside.machines.data.items import Snapshot
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.monitoring.operating_states import learn_operation
-from lineside.machines.signals import spoken
+from lineside.machines.signals import feature_label
 
 LOOKED_AT = 60
 """Snapshots of a machine, spread over the time it is learned from."""
@@ -64,7 +64,7 @@ def _words(values: NDArray[np.float64], names: Sequence[str]) -> str:
     if abs(moves[worst]) <= steady_drift(len(values)):
         return ""
     way = "rises" if moves[worst] > 0 else "falls"
-    return f"{spoken(names[worst])} {way} by {abs(moves[worst]):.1f} robust spreads"
+    return f"{feature_label(names[worst])} {way} by {abs(moves[worst]):.1f} robust spreads"
 
 
 def _loaded(snapshot: Snapshot) -> Measurement | None:

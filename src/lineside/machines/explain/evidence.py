@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.models.detector import Rows
 from lineside.machines.models.machine import Branch, Machine
-from lineside.machines.signals import Diagnosis, Engine, diagnose, speed_contradiction, spoken
+from lineside.machines.signals import (
+    Diagnosis,
+    Engine,
+    diagnose,
+    feature_label,
+    speed_contradiction,
+)
 
 NAMED = 6
 LINES = 5
@@ -23,13 +29,13 @@ def contributions(
 ) -> dict[str, float]:
     """Return the largest shares of the features in the novelty of a row, largest first."""
     branch = machine.main if running == "learned" or machine.free is None else machine.free
-    x = branch.of(machine.operation.residual(measurement, row)[None])
+    x = branch.select(machine.operation.residual(measurement, row)[None])
     if not np.isfinite(x).all():
         return {}
-    return loudest(machine, branch, np.repeat(x, branch.detector.history + 1, axis=0))
+    return top_features(machine, branch, np.repeat(x, branch.detector.history + 1, axis=0))
 
 
-def loudest(machine: Machine, branch: Branch, window: Rows) -> dict[str, float]:
+def top_features(machine: Machine, branch: Branch, window: Rows) -> dict[str, float]:
     """Return the features that speak most for the novelty of a window's last row.
 
     Args:
@@ -59,7 +65,7 @@ def alarm_evidence(
     Args:
         machine: Whose.
         branch: What judged the snapshot.
-        window: See `loudest`.
+        window: See `top_features`.
         measurement: The snapshot; its speed is believed.
         row: Its features, shape (feature,).
         engine: Of the machine.
@@ -69,7 +75,7 @@ def alarm_evidence(
         feature now, usually and in the closest healthy snapshots, with its band; ``closest``: the
         times of these; ``diagnosis``: what the envelope says, with matched lines and orders.
     """
-    shares = loudest(machine, branch, window)
+    shares = top_features(machine, branch, window)
     by_channel: dict[str, float] = {}
     for name, share in shares.items():
         channel = name if name.startswith("value.") else name.rpartition(".")[0]
@@ -85,7 +91,7 @@ def alarm_evidence(
 
 
 def _compared(machine: Machine, name: str, row: Rows, near: NDArray[np.intp]) -> dict[str, Any]:
-    layout, place = machine.layout, machine.layout.place(name)
+    layout, place = machine.layout, machine.layout.index(name)
     healthy = machine.reference[:, place]
     band = layout.frequencies_hz(name)
     levels = {
@@ -93,7 +99,7 @@ def _compared(machine: Machine, name: str, row: Rows, near: NDArray[np.intp]) ->
     }  # fmt: skip
     return {
         **{
-            when: layout.natural(name, float(level)) if np.isfinite(level) else None
+            when: layout.to_physical(name, float(level)) if np.isfinite(level) else None
             for when, level in levels.items()
         },
         "band_hz": None if band is None else [float(edge) for edge in band],
@@ -138,8 +144,8 @@ def closest(machine: Machine, row: Rows) -> NDArray[np.intp]:
     return np.argsort(distance, kind="stable")[:CLOSEST]
 
 
-def words_for(machine: Machine, name: str) -> str:
+def describe_feature(machine: Machine, name: str) -> str:
     """Return a feature's name for people, with the band it listens to."""
     band = machine.layout.frequencies_hz(name)
     where = f" ({band[0]:.0f} to {band[1]:.0f} Hz)" if band else ""
-    return f"{spoken(name)}{where}"
+    return f"{feature_label(name)}{where}"

@@ -11,17 +11,22 @@ from lineside.core.contract import Explanation, Figure
 from lineside.core.report import plots
 from lineside.machines.alarms.verdict import date
 from lineside.machines.data.measurement import Measurement
-from lineside.machines.explain.evidence import closest, contributions, diagnosis_of, words_for
+from lineside.machines.explain.evidence import (
+    closest,
+    contributions,
+    describe_feature,
+    diagnosis_of,
+)
 from lineside.machines.models.detector import Rows
 from lineside.machines.models.machine import Machine
-from lineside.machines.signals import Diagnosis, Engine, SensorFault, sensor_faults
+from lineside.machines.signals import Diagnosis, Engine, SensorFault, find_sensor_faults
 
 
 def explain_snapshot(machine: Machine, measurement: Measurement) -> Explanation:
     """Explain one snapshot by itself: features, closest healthy snapshots, diagnosis."""
     engine = Engine(machine.layout)
     row = engine.features(measurement)
-    faults = sensor_faults(measurement, machine.norms)
+    faults = find_sensor_faults(measurement, machine.norms)
     running = machine.operation.running(measurement, row, machine.layout.names)
     shares = contributions(machine, measurement, row, running)
     told = diagnosis_of(machine, measurement, engine)
@@ -30,7 +35,7 @@ def explain_snapshot(machine: Machine, measurement: Measurement) -> Explanation:
         "operation": running,
         "speed": "unknown" if measurement.speed_hz is None else f"{measurement.speed_hz:.2f} Hz",
         "load": "unknown" if measurement.load is None else f"{measurement.load:g}",
-        "sensors": "; ".join(f.sentence for f in faults) or "well",
+        "sensors": "; ".join(f.message for f in faults) or "well",
         "diagnosis": f"{told.status}: {told.reason}",
     }
     return Explanation(
@@ -49,17 +54,17 @@ def _sentence(
     faults: list[SensorFault],
 ) -> str:
     if faults:
-        return f"{machine.name}: {faults[0].sentence}."
+        return f"{machine.name}: {faults[0].message}."
     if not shares:
         return f"{machine.name}: this snapshot has no usable features."
     first = next(iter(shares))
-    place = machine.layout.place(first)
+    place = machine.layout.index(first)
     usual = float(np.median(machine.reference[:, place]))
-    now, then = (machine.layout.natural(first, value) for value in (float(row[place]), usual))
+    now, then = (machine.layout.to_physical(first, value) for value in (float(row[place]), usual))
     reason = told.reason[:1].upper() + told.reason[1:]
     found = f" Diagnosis: {told.fault}." if told.status == "fault" else f" {reason}."
     return (
-        f"{machine.name}: the {words_for(machine, first)} speaks loudest, {now:.3g} against "
+        f"{machine.name}: the {describe_feature(machine, first)} speaks loudest, {now:.3g} against "
         f"{then:.3g} usually.{found}"
     )
 
@@ -91,14 +96,14 @@ def _against_healthy(machine: Machine, row: Rows, shares: Mapping[str, float]) -
     """The loudest features of a snapshot beside its closest healthy ones."""
     near = machine.reference[closest(machine, row)]
     everything = machine.reference
-    places = [machine.layout.place(name) for name in shares]
+    places = [machine.layout.index(name) for name in shares]
     centre = np.median(everything[:, places], axis=0)
     spread = np.maximum(1.4826 * np.median(np.abs(everything[:, places] - centre), axis=0), 1e-6)
     series = {
         "this snapshot": (row[places] - centre) / spread,
         "closest healthy ones": (near[:, places].mean(axis=0) - centre) / spread,
     }
-    names = [words_for(machine, name) for name in shares]
+    names = [describe_feature(machine, name) for name in shares]
 
     def paint(axes: Axes) -> None:
         at = np.arange(len(names), dtype=float)

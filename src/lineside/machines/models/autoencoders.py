@@ -1,4 +1,4 @@
-"""The deep detectors by name: which network, which loss, which sizes.
+"""The five deep detectors: network, loss and sizes of each.
 
 Sizes follow Stadelmann et al., "Beyond ImageNet", 2019, section 5, where it publishes them; the
 others are our choice and stand as keyword defaults.
@@ -13,11 +13,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from lineside.core.errors import UserError
-from lineside.machines.models.detector import Rows
+from lineside.machines.models.detector import Log, Rows, no_log
 from lineside.machines.models.networks import LstmAutoencoder, VariationalAutoencoder
 from lineside.machines.models.reconstruction import (
     Fitting,
-    Log,
     Reconstruction,
     fit_reconstruction,
 )
@@ -27,7 +26,7 @@ def fit_fc_ae(
     rows: Rows,
     *,
     rng: np.random.Generator,
-    log: Log = lambda row: None,
+    log: Log = no_log,
     hidden: Sequence[int] = (64, 32, 8, 32, 64),
     fitting: Fitting | None = None,
 ) -> Reconstruction:
@@ -42,7 +41,7 @@ def fit_fc_ae(
 
     Raises:
         UserError: too few rows, or NaN.
-        Stopped: `fitting.stop` answered True.
+        Stopped: `fitting.stop` returned True.
     """
     sizes = {"features": rows.shape[1], "hidden": list(hidden)}
     return fit_reconstruction("dense", sizes, rows, rng, log, fitting or Fitting())
@@ -52,7 +51,7 @@ def fit_denoising_ae(
     rows: Rows,
     *,
     rng: np.random.Generator,
-    log: Log = lambda row: None,
+    log: Log = no_log,
     hidden: int = 10,
     noise: float = 0.3,
     fitting: Fitting | None = None,
@@ -75,7 +74,7 @@ def fit_vae(
     rows: Rows,
     *,
     rng: np.random.Generator,
-    log: Log = lambda row: None,
+    log: Log = no_log,
     hidden: int = 32,
     latent: int = 4,
     divergence: float = 1.0,
@@ -106,7 +105,7 @@ def fit_lstm_ae(
     rows: Rows,
     *,
     rng: np.random.Generator,
-    log: Log = lambda row: None,
+    log: Log = no_log,
     outer: int = 10,
     inner: int = 4,
     window: int = 5,
@@ -120,7 +119,7 @@ def fit_lstm_ae(
         log: Receives the recorder's rows.
         outer: Units of the first and last layer.
         inner: Units of the middle layer.
-        window: Rows of a window; the last one is judged.
+        window: Rows of a window; the last one is scored.
         fitting: See `Fitting`.
     """
     sizes = {"features": rows.shape[1], "outer": outer, "inner": inner}
@@ -138,7 +137,7 @@ def fit_conv_ae(
     rows: Rows,
     *,
     rng: np.random.Generator,
-    log: Log = lambda row: None,
+    log: Log = no_log,
     columns: Sequence[Sequence[int]],
     width: int = 8,
     latent: int = 8,
@@ -150,7 +149,7 @@ def fit_conv_ae(
         rows: Healthy rows, shape (snapshot, feature).
         rng: Random stream.
         log: Receives the recorder's rows.
-        columns: Places of the log-mel features, one sequence of equal length per channel.
+        columns: Indices of the log-mel features, one sequence of equal length per channel.
         width: Feature maps of the first convolution.
         latent: Length of the code.
         fitting: See `Fitting`.
@@ -165,5 +164,5 @@ def fit_conv_ae(
             "leave the method out for slow values without waveforms",
         )
     sizes = {"channels": len(columns), "mels": min(lengths), "width": width, "latent": latent}
-    flat = tuple(int(place) for channel in columns for place in channel)
+    flat = tuple(int(column) for channel in columns for column in channel)
     return fit_reconstruction("mel", sizes, rows, rng, log, fitting or Fitting(), columns=flat)

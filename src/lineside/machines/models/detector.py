@@ -1,17 +1,24 @@
-"""What every detector of `machines` takes and gives: rows of features in, novelty out."""
+"""The interface of every detector: rows of features in, one novelty score per row out."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    pass
-
 Rows = NDArray[np.float32]
 """Features of snapshots in order of time, shape (snapshot, feature)."""
+Floats = NDArray[np.float64]
+Log = Callable[[dict[str, Any]], None]
+"""Receives the recorder's rows of a fit."""
+TINY = 1e-12
+"""Keeps scores positive and divisors above zero."""
+
+
+def no_log(row: dict[str, Any]) -> None:
+    """Discard a row of the recorder: the default of every fit."""
 
 
 class Detector(Protocol):
@@ -24,16 +31,16 @@ class Detector(Protocol):
 
     @property
     def history(self) -> int:
-        """How many rows before the judged one it looks at; 0 for all but sequence models."""
+        """Rows before the scored one that it needs; 0 for all but sequence models."""
         ...
 
-    def score(self, rows: Rows) -> NDArray[np.float64]:
+    def score(self, rows: Rows) -> Floats:
         """Return the novelty of every row that has its history, shape (snapshot - history,).
 
         Larger is more unusual. Scores are positive, on whatever scale; they may saturate.
         """
         ...
 
-    def contributions(self, rows: Rows) -> NDArray[np.float64]:
+    def contributions(self, rows: Rows) -> Floats:
         """Return each feature's share of the last row's novelty, shape (feature,); sum 1."""
         ...

@@ -1,43 +1,43 @@
-"""Isolation forest (Liu, Ting and Zhou 2008), kept as plain arrays."""
+"""Isolation forest (Liu, Ting and Zhou, "Isolation forest", ICDM 2008), stored as flat arrays.
+
+score(x) = 2^(-E[h(x)] / c(n)), between 0 and 1: h is the path length of x in a tree that splits at
+random, c(n) the mean path length of an unsuccessful search in a binary search tree of n rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import IsolationForest
+from sklearn import ensemble
 
-from lineside.machines.models.detector import Rows
+from lineside.machines.models.detector import TINY, Floats, Log, Rows, no_log
 from lineside.machines.models.scaling import (
-    Floats,
     Scaling,
     ScalingKind,
-    by_occlusion,
     fit_scaling,
-    row_by_row,
+    occlusion_shares,
+    score_each,
 )
 
-TINY = 1e-12
 Indices = NDArray[np.int64]
-FOREST_ARRAYS = ("roots", "left", "right", "feature", "threshold", "length")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forest:
-    """Isolation forest (Liu, Ting and Zhou 2008): all trees in flat arrays.
+class IsolationForest:
+    """All trees in flat arrays over their nodes.
 
     Attributes:
         scaling: Of the rows.
-        roots: First node of each tree.
-        left: Left child of each node; itself at a leaf.
+        roots: First node of each tree, shape (tree,).
+        left: Left child of each node, itself at a leaf, shape (node,).
         right: Right child, likewise.
-        feature: Which feature is asked.
-        threshold: Rows up to here go left.
-        length: Path length at a leaf.
-        normal: Path length to divide by.
+        feature: Feature that a node splits on, shape (node,).
+        threshold: Rows up to here go left, shape (node,).
+        length: Path length at a leaf, shape (node,).
+        normal: c(n), the path length to divide by.
     """
 
     scaling: Scaling
@@ -52,75 +52,74 @@ class Forest:
 
     @property
     def ceiling(self) -> float:
-        """The largest score that there is."""
+        """The largest possible score."""
         return 1.0
 
     def _score(self, row: Floats) -> float:
-        row = row.astype(np.float32).astype(np.float64)
-        nodes = self.roots
+        row = row.astype(np.float32).astype(np.float64)  # scikit-learn compares float32
+        nodes = self.roots  # one node per tree: all trees are walked down together
         while True:
             goes_left = row[self.feature[nodes]] <= self.threshold[nodes]
-            following = np.where(goes_left, self.left[nodes], self.right[nodes])
-            if np.array_equal(following, nodes):
+            children = np.where(goes_left, self.left[nodes], self.right[nodes])
+            if np.array_equal(children, nodes):  # every tree is at a leaf
                 return float(2.0 ** (-self.length[nodes].mean() / self.normal))
-            nodes = following
+            nodes = children
 
     def score(self, rows: Rows) -> Floats:
         """Return the anomaly score of the paper, between 0 and 1, shape (snapshot,)."""
-        return row_by_row(self.scaling(rows), self._score)
+        return score_each(self.scaling(rows), self._score)
 
     def contributions(self, rows: Rows) -> Floats:
-        """Return how far the score falls without each feature."""
-        return by_occlusion(self.scaling(rows[-1:])[0], self._score)
+        """Return shares by occlusion."""
+        return occlusion_shares(self.scaling(rows[-1:])[0], self._score)
 
 
 def fit_iforest(
     rows: Rows,
     *,
     rng: np.random.Generator,
-    log: Callable[[dict[str, Any]], None] = lambda row: None,
+    log: Log = no_log,
     trees: int = 200,
     scaling: ScalingKind = "standard",
-) -> Forest:
+) -> IsolationForest:
     """Fit an isolation forest.
 
     Args:
         rows: Healthy rows, shape (snapshot, feature).
         rng: Seeds the trees.
         log: Receives one row with the number of nodes.
-        trees: How many.
+        trees: Number of trees.
         scaling: Of the rows; it does not change the trees but keeps float32 exact enough.
 
     Raises:
         UserError: too few rows, or NaN.
     """
     scale = fit_scaling(rows, scaling)
-    forest = IsolationForest(n_estimators=trees, random_state=int(rng.integers(2**31))).fit(
-        scale(rows)
-    )
-    flat: dict[str, list[NDArray[Any]]] = {name: [] for name in FOREST_ARRAYS}
-    offset = 0
-    for grown in forest.estimators_:
-        for name, values in _flat_tree(grown.tree_, offset).items():
-            flat[name].append(values)
-        offset += grown.tree_.node_count
-    log({"detector": "iforest", "nodes": offset, "snapshots": len(rows)})
-    arrays: dict[str, Any] = {name: np.concatenate(parts) for name, parts in flat.items()}
+    forest = ensemble.IsolationForest(
+        n_estimators=trees, random_state=int(rng.integers(2**31))
+    ).fit(scale(rows))
+    offsets = np.cumsum([0, *(tree.tree_.node_count for tree in forest.estimators_)])
+    flat = [
+        _flatten(tree.tree_, int(offset))
+        for tree, offset in zip(forest.estimators_, offsets[:-1], strict=True)
+    ]
+    log({"detector": "iforest", "nodes": int(offsets[-1]), "snapshots": len(rows)})
+    arrays: dict[str, Any] = {name: np.concatenate([t[name] for t in flat]) for name in flat[0]}
     normal = float(_average_path(np.array([forest.max_samples_]))[0])
-    return Forest(scaling=scale, normal=max(normal, TINY), **arrays)
+    return IsolationForest(scaling=scale, normal=max(normal, TINY), **arrays)
 
 
-def _flat_tree(tree: Any, offset: int) -> dict[str, NDArray[Any]]:
-    """One tree with its nodes counted from `offset`; leaves point at themselves."""
-    own = np.arange(tree.node_count)
+def _flatten(tree: Any, offset: int) -> dict[str, NDArray[Any]]:
+    """Return one tree with its nodes counted from `offset`; leaves point at themselves."""
+    nodes = np.arange(tree.node_count)
     leaf = tree.children_left < 0
     depth = np.zeros(tree.node_count)
-    for node in own[~leaf]:
+    for node in nodes[~leaf]:  # parents come before their children
         depth[[tree.children_left[node], tree.children_right[node]]] = depth[node] + 1
     return {
         "roots": np.array([offset]),
-        "left": np.where(leaf, own, tree.children_left) + offset,
-        "right": np.where(leaf, own, tree.children_right) + offset,
+        "left": np.where(leaf, nodes, tree.children_left) + offset,
+        "right": np.where(leaf, nodes, tree.children_right) + offset,
         "feature": np.where(leaf, 0, tree.feature).astype(np.int64),
         "threshold": np.where(leaf, 0.0, tree.threshold),
         "length": depth + _average_path(tree.n_node_samples),
@@ -128,7 +127,7 @@ def _flat_tree(tree: Any, offset: int) -> dict[str, NDArray[Any]]:
 
 
 def _average_path(samples: NDArray[Any]) -> Floats:
-    """Mean path length of an unsuccessful search in a binary search tree (equation 1)."""
+    """c(n) = 2 H(n - 1) - 2 (n - 1) / n, equation 1 of the paper, shape of `samples`."""
     n = np.asarray(samples, dtype=np.float64)
     big = np.maximum(n, 3.0)
     length = 2.0 * (np.log(big - 1.0) + np.euler_gamma) - 2.0 * (big - 1.0) / big

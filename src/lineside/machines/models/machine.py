@@ -1,4 +1,4 @@
-"""What was learned of one machine: layout, sensors, operation, and calibrated branches."""
+"""The learned model of one machine: feature layout, sensor norms, operation, two detectors."""
 
 from __future__ import annotations
 
@@ -12,58 +12,58 @@ import numpy as np
 from lineside.core.run.codec import TRANSIENT, chosen_by, decode, encode
 from lineside.machines.alarms import Calibration, Learned, Rules
 from lineside.machines.alarms.verdict import FIRST_DATED
-from lineside.machines.methods import RECIPES
+from lineside.machines.methods import DETECTORS
 from lineside.machines.models.detector import Detector, Rows
 from lineside.machines.monitoring.operating_states import Operation
 from lineside.machines.signals import Layout, Norms
 
 FREE = "trend"
-"""Detector of the branch that judges unlearned speeds and loads."""
+"""Detector of the branch for speeds and loads outside of the learned ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Branch:
-    """A detector on some of the features, with what its scores mean.
+    """A detector on some of the features, and the calibration of its scores.
 
     Attributes:
-        method: Name of its recipe.
+        method: Name of its detector.
         detector: Fitted on healthy rows of these columns.
-        columns: Places of the features it looks at.
+        columns: Indices of its features.
         calibration: From held-out healthy rows; None before it was calibrated.
     """
 
     method: str
-    detector: Detector = field(metadata=chosen_by(lambda own: RECIPES[own.method].detector()))
+    detector: Detector = field(metadata=chosen_by(lambda fields: DETECTORS[fields.method].detector))
     columns: tuple[int, ...]
     calibration: Calibration | None = field(default=None, metadata=TRANSIENT)
 
-    def of(self, rows: Rows) -> Rows:
-        """Return the features it looks at, shape (snapshot, column)."""
+    def select(self, rows: Rows) -> Rows:
+        """Return its features: (snapshot, feature) -> (snapshot, column)."""
         return np.ascontiguousarray(rows[:, list(self.columns)])
 
     @property
     def ceiling(self) -> float | None:
-        """Largest score that there is, None without a bound."""
+        """Largest possible score, None without a bound."""
         bound = getattr(self.detector, "ceiling", None)
         return None if bound is None else float(bound)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """One machine as it was learned; immutable, plain JSON and tensors.
+    """One learned machine; immutable, stored as plain JSON and tensors.
 
     Attributes:
         name: The machine.
-        layout: Names and places of its features.
-        norms: What its sensors give while they are well.
-        operation: Speeds, loads and levels that were learned.
-        main: Judges snapshots at learned speeds and loads.
-        free: Judges snapshots at others, None if there is no feature for it.
+        layout: Names and order of its features.
+        norms: Usual level and rate of its sensors.
+        operation: Learned speeds, loads and levels.
+        main: For snapshots at learned speeds and loads.
+        free: For snapshots at others, None if there is no feature for it.
         rules: The alarm logic.
         reference: Rows of the healthy snapshots that were fitted, shape (snapshot, feature).
         reference_times: Their times in seconds.
         gap_seconds: A longer silence is a restart.
-        settle: Snapshots after a restart that are not judged.
+        warm_up: Snapshots after a restart that are not judged.
         ledger: What was learned when, oldest first; the last row is this normal.
     """
 
@@ -77,7 +77,7 @@ class Machine:
     reference: Rows
     reference_times: tuple[float, ...]
     gap_seconds: float
-    settle: int = 3
+    warm_up: int = 3
     ledger: tuple[Learned, ...] = ()
 
     def learned_from(self, time: float) -> bool:

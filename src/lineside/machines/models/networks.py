@@ -1,20 +1,29 @@
-"""The networks of the deep detectors. Batches of windows of scaled rows in, last rows out.
+"""Networks of the deep detectors: windows of scaled rows in, the reconstructed last row out.
 
-Shapes: B batch, T rows of a window (1 but for the LSTM), F features, C channels, M mel bands.
+Shapes: B batch, T rows of a window (1 but for the LSTM), F features, C channels, M mel bands, W
+feature maps, H hidden units, Z length of the code. Sizes that Stadelmann et al., "Beyond ImageNet",
+2019, section 5, publish are the defaults of the fits in `autoencoders`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lineside.core.errors import UserError
+
 
 class DenseAutoencoder(nn.Module):
-    """Fully connected sigmoid autoencoder with a linear output; noise on its input in training."""
+    """Fully connected sigmoid autoencoder with a linear output.
+
+    With `noise`, Gaussian noise on the input in training: a denoising autoencoder (Vincent et al.,
+    ICML 2008).
+    """
 
     def __init__(self, features: int, hidden: Sequence[int], noise: float = 0.0) -> None:
         super().__init__()
@@ -35,7 +44,7 @@ class DenseAutoencoder(nn.Module):
 
 
 class VariationalAutoencoder(nn.Module):
-    """Kingma and Welling 2014; judged at the mean of the code."""
+    """Variational autoencoder (Kingma and Welling, ICLR 2014); reconstructs from the mean code."""
 
     def __init__(self, features: int, hidden: int, latent: int) -> None:
         super().__init__()
@@ -46,7 +55,7 @@ class VariationalAutoencoder(nn.Module):
         )
 
     def encode(self, window: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 1, F) -> mean and log variance of the code, (B, latent) each."""
+        """(B, 1, F) -> mean and log variance of the code, (B, Z) each."""
         mean, log_variance = self.code(self.encoder(window[:, -1])).chunk(2, dim=1)
         return mean, log_variance.clamp(-10.0, 10.0)
 
@@ -56,7 +65,11 @@ class VariationalAutoencoder(nn.Module):
         return out
 
     def loss(self, window: Tensor, weight: float) -> Tensor:
-        """Return squared error plus the weighted divergence from the normal prior, per row."""
+        """Return the negative evidence lower bound per feature: |x - x'|^2 + weight KL.
+
+        KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2, summed over the code; one sample
+        of the code per row (reparametrisation, equation 10 of the paper).
+        """
         mean, log_variance = self.encode(window)
         code = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
         error = (self.decoder(code) - window[:, -1]).square().sum(1)
@@ -65,7 +78,7 @@ class VariationalAutoencoder(nn.Module):
 
 
 class LstmAutoencoder(nn.Module):
-    """LSTM layers of 10, 4 and 10 units that give a window of rows back."""
+    """Three LSTM layers (outer, inner, outer units) that reconstruct a window of rows."""
 
     def __init__(self, features: int, outer: int, inner: int) -> None:
         super().__init__()
@@ -76,7 +89,7 @@ class LstmAutoencoder(nn.Module):
 
     def window(self, window: Tensor) -> Tensor:
         """(B, T, F) -> (B, T, F)."""
-        code, _ = self.code(self.encoder(window)[0])
+        code, _ = self.code(self.encoder(window)[0])  # (B, T, inner): a code per row
         out: Tensor = self.head(self.decoder(code)[0])
         return out
 
@@ -86,7 +99,7 @@ class LstmAutoencoder(nn.Module):
 
 
 class MelAutoencoder(nn.Module):
-    """Convolutions along the mel bands of each channel, with a dense code between."""
+    """Convolutions along the mel bands, one input map per channel, and a dense code."""
 
     def __init__(self, channels: int, mels: int, width: int, latent: int) -> None:
         super().__init__()
@@ -97,7 +110,7 @@ class MelAutoencoder(nn.Module):
             nn.Conv1d(width, 2 * width, 5, stride=2, padding=2),
             nn.ReLU(),
         )
-        self.short = math.ceil(mels / 4)
+        self.short = math.ceil(mels / 4)  # bands after two strides of 2
         self.width = 2 * width
         self.code = nn.Linear(self.width * self.short, latent)
         self.spread = nn.Linear(latent, self.width * self.short)
@@ -111,7 +124,24 @@ class MelAutoencoder(nn.Module):
 
     def forward(self, window: Tensor) -> Tensor:
         """(B, 1, C*M) -> (B, C*M)."""
+        # features of a row are sorted by channel: (B, C*M) -> (B, C, M)
         bands = window[:, -1].reshape(-1, self.channels, self.mels)
-        code = self.code(self.encoder(bands).flatten(1))
+        code = self.code(self.encoder(bands).flatten(1))  # (B, 2W, M/4) -> (B, Z)
         spread = torch.relu(self.spread(code)).reshape(-1, self.width, self.short)
+        # upsampling rounds M up to a multiple of 4: cut, (B, C, M) -> (B, C*M)
         return self.decoder(spread)[:, :, : self.mels].flatten(1)
+
+
+def build_network(kind: str, sizes: Mapping[str, Any], seed: int) -> nn.Module:
+    """Return an untrained network; the same seed gives the same weights."""
+    builders: dict[str, Callable[..., nn.Module]] = {
+        "dense": DenseAutoencoder,
+        "vae": VariationalAutoencoder,
+        "lstm": LstmAutoencoder,
+        "mel": MelAutoencoder,
+    }
+    if kind not in builders:
+        raise UserError(f"unknown network {kind!r}", f"networks are {', '.join(builders)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return builders[kind](**sizes)

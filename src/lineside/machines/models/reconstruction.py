@@ -1,7 +1,8 @@
-"""The deep detectors: networks that learn to give healthy rows back; novelty is what they miss.
+"""Reconstruction detectors: a network reconstructs healthy rows; novelty is the squared error.
 
-Sizes, 50 epochs and batches of 20 rows follow Stadelmann et al., "Beyond ImageNet", 2019,
-section 5; sizes that it does not publish are our choice and stand as keyword defaults.
+For the last row x of a window and its reconstruction x', both scaled, the score is the mean of
+(x - x')^2 over the features; each feature's share of the sum is its contribution. 50 epochs and
+batches of 20 rows follow Stadelmann et al., "Beyond ImageNet", 2019, section 5.
 """
 
 from __future__ import annotations
@@ -15,32 +16,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lineside.core.errors import UserError
 from lineside.core.run.codec import built_by
 from lineside.core.training.loop import Training, train
-from lineside.machines.models.detector import Rows
-from lineside.machines.models.networks import (
-    DenseAutoencoder,
-    LstmAutoencoder,
-    MelAutoencoder,
-    VariationalAutoencoder,
-)
-from lineside.machines.models.scaling import Floats, Scaling, ScalingKind, fit_scaling, shares
-
-Log = Callable[[dict[str, Any]], None]
-TINY = 1e-12
+from lineside.machines.models.detector import TINY, Floats, Log, Rows
+from lineside.machines.models.networks import build_network
+from lineside.machines.models.scaling import Scaling, ScalingKind, as_shares, fit_scaling
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitting:
-    """How a network is fitted, and who is told.
+    """Settings of the training of a network.
 
     Attributes:
-        epochs: Times that every row is seen.
+        epochs: Passes over the rows.
         batch: Rows (or windows) per update.
         learning_rate: Of Adam.
         scaling: Of the rows.
-        stop: Ends the training resumably when it answers True.
+        stop: Ends the training resumably when it returns True.
         checkpoint: Folder for exact resuming, or None.
     """
 
@@ -57,29 +49,31 @@ class Reconstruction:
     """A fitted network with its scaling.
 
     Attributes:
-        kind: Which network, see `build_network`.
-        sizes: Its numbers.
+        kind: Of the network, see `build_network`.
+        sizes: Its keyword arguments.
         scaling: Of the rows, chosen columns only.
         network: In evaluation mode.
-        columns: Which features it sees, None for all.
+        columns: Indices of its features, None for all.
         total: Features of a row.
-        history: Rows that it sees before the judged one.
+        history: Rows of a window before the scored one.
     """
 
     kind: str
     sizes: Mapping[str, Any]
     scaling: Scaling
     network: nn.Module = field(
-        metadata=built_by(lambda own: build_network(own.kind, own.sizes, seed=0))
+        metadata=built_by(lambda fields: build_network(fields.kind, fields.sizes, seed=0))
     )
     columns: tuple[int, ...] | None
     total: int
     history: int = 0
 
     def _residual(self, window: Floats) -> Floats:
-        seen = torch.from_numpy(np.ascontiguousarray(window, dtype=np.float32))[None]
+        """Return x - x' of the last row: (row, feature) -> (feature,)."""
+        # one window at a time, as a batch of 1: larger batches may round differently
+        batch = torch.from_numpy(np.ascontiguousarray(window, dtype=np.float32))[None]
         with torch.inference_mode():
-            out = self.network(seen)[0].numpy().astype(np.float64)
+            out = self.network(batch)[0].numpy().astype(np.float64)
         return window[-1] - out
 
     def _scaled(self, rows: Rows) -> Floats:
@@ -99,27 +93,12 @@ class Reconstruction:
     def contributions(self, rows: Rows) -> Floats:
         """Return shares of the squared residual of the last row."""
         scaled = self._scaled(rows[-self.history - 1 :])
-        parts = shares(np.square(self._residual(scaled)))
+        parts = as_shares(np.square(self._residual(scaled)))
         if self.columns is None:
             return parts
-        whole = np.zeros(self.total)
-        whole[list(self.columns)] = parts
-        return whole
-
-
-def build_network(kind: str, sizes: Mapping[str, Any], seed: int) -> nn.Module:
-    """Return an untrained network; the same seed gives the same weights."""
-    builders: dict[str, Callable[..., nn.Module]] = {
-        "dense": DenseAutoencoder,
-        "vae": VariationalAutoencoder,
-        "lstm": LstmAutoencoder,
-        "mel": MelAutoencoder,
-    }
-    if kind not in builders:
-        raise UserError(f"unknown network {kind!r}", f"networks are {', '.join(builders)}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return builders[kind](**sizes)
+        shares = np.zeros(self.total)
+        shares[list(self.columns)] = parts
+        return shares
 
 
 def squared_error(network: nn.Module, window: Tensor) -> Tensor:
@@ -144,18 +123,19 @@ def fit_reconstruction(
 
     Args:
         kind: See `build_network`.
-        sizes: Its numbers.
+        sizes: Its keyword arguments.
         rows: Shape (snapshot, feature), in order of time.
         rng: Random stream.
         log: Receives the recorder's rows.
         fitting: See `Fitting`.
         loss: Takes the network and windows, shape (batch, row, feature), to a loss.
         window: Rows of a window.
-        columns: Which features the network sees, None for all.
+        columns: Indices of the network's features, None for all.
     """
-    seen = rows if columns is None else rows[:, list(columns)]
-    scaling = fit_scaling(seen, fitting.scaling)
-    scaled = torch.from_numpy(scaling(seen).astype(np.float32))
+    chosen = rows if columns is None else rows[:, list(columns)]
+    scaling = fit_scaling(chosen, fitting.scaling)
+    scaled = torch.from_numpy(scaling(chosen).astype(np.float32))
+    # (snapshot, feature) -> overlapping windows (snapshot - window + 1, window, feature)
     windows = scaled.unfold(0, window, 1).transpose(1, 2).contiguous()
     weights_rng, batches_rng = rng.spawn(2)
     network = build_network(kind, sizes, seed=int(weights_rng.integers(2**31)))
@@ -163,7 +143,7 @@ def fit_reconstruction(
     training = Training(
         network=network,
         optimizer=torch.optim.Adam(network.parameters(), lr=fitting.learning_rate),
-        draw=_epochs(windows, fitting.batch),
+        draw=_batch_sampler(windows, fitting.batch),
         loss=lambda model, batch: loss(model, batch[0]),
         steps=fitting.epochs * per_epoch,
         rng=batches_rng,
@@ -176,8 +156,13 @@ def fit_reconstruction(
     )  # fmt: skip
 
 
-def _epochs(windows: Tensor, batch: int) -> Callable[[np.random.Generator], tuple[Tensor, ...]]:
-    """Draw batches afresh: an order over an epoch would be state beside the random stream."""
+def _batch_sampler(
+    windows: Tensor, batch: int
+) -> Callable[[np.random.Generator], tuple[Tensor, ...]]:
+    """Return a function that draws a batch without replacement.
+
+    Batches are independent: a permutation of an epoch would be state beside the random stream.
+    """
 
     def draw(rng: np.random.Generator) -> tuple[Tensor, ...]:
         size = min(batch, len(windows))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from lineside.machines.data.measurement import Channel, Measurement
-from lineside.machines.signals import Norms, SensorFault, sensor_faults
+from lineside.machines.signals import Norms, SensorFault, find_sensor_faults
 
 ABOVE = 1.5
 """A channel this far above its healthy level clips because the machine is loud."""
@@ -35,12 +35,12 @@ def live_channels(healthy: Sequence[Measurement]) -> tuple[list[Measurement], li
 
 def commonest_fault(measurements: Sequence[Measurement], norms: Norms) -> str:
     """Return the sentence of the sensor fault that most snapshots have, empty without any."""
-    found = [sensor_faults(m, norms) for m in measurements]
+    found = [find_sensor_faults(m, norms) for m in measurements]
     kinds = Counter((f.sensor, f.kind) for faults in found for f in faults)
     if not kinds:
         return ""
     kind = kinds.most_common(1)[0][0]
-    return next(f.sentence for faults in found for f in faults if (f.sensor, f.kind) == kind)
+    return next(f.message for faults in found for f in faults if (f.sensor, f.kind) == kind)
 
 
 def _is_silent(channel: Channel) -> bool:
@@ -64,4 +64,6 @@ def is_blinding(fault: SensorFault, measurement: Measurement, norms: Norms) -> b
 
 def is_well(measurement: Measurement, norms: Norms) -> bool:
     """Return whether the sensors of a snapshot tell of the machine."""
-    return not any(is_blinding(f, measurement, norms) for f in sensor_faults(measurement, norms))
+    return not any(
+        is_blinding(f, measurement, norms) for f in find_sensor_faults(measurement, norms)
+    )

@@ -24,7 +24,7 @@ from lineside.machines.models.machine import Branch, Machine
 from lineside.machines.monitoring import prognosis, stated_speed
 from lineside.machines.monitoring import stuck_sensors as repeats
 from lineside.machines.monitoring.sensors import is_blinding
-from lineside.machines.signals import Engine, SensorFault, sensor_faults
+from lineside.machines.signals import Engine, SensorFault, find_sensor_faults
 
 FRESH: dict[str, Any] = {
     "last": None, "main": None, "free": None, "rise": None, "rows": [], "sensors": [],
@@ -75,7 +75,7 @@ class Session:
         events = self._sensor_events(faults)
         blocking = [f for f in faults if self._blinds(f, measurement)]
         if blocking:
-            note = "; ".join(fault.sentence for fault in blocking)
+            note = "; ".join(fault.message for fault in blocking)
             return self._verdict(measurement, "sensor fault", events, note=note)
         self._s["speed"], told = stated_speed.look(self._s["speed"], measurement)
         events += tuple(told)
@@ -122,11 +122,11 @@ class Session:
         last = self._s["last"]
         self._s["last"] = float(time)
         if last is not None and time - last > self.machine.gap_seconds:
-            self._s.update(settling=self.machine.settle, main=None, free=None, rise=None, rows=[])
+            self._s.update(settling=self.machine.warm_up, main=None, free=None, rise=None, rows=[])
             self._alarm.forget()
 
     def _sensor_faults(self, measurement: Measurement) -> list[SensorFault]:
-        faults = sensor_faults(measurement, self.machine.norms)
+        faults = find_sensor_faults(measurement, self.machine.norms)
         self._s["repeats"], stuck = repeats.repeated(self._s["repeats"], measurement)
         known = {(fault.sensor, fault.kind) for fault in faults}
         return faults + [f for f in stuck if (f.sensor, f.kind) not in known]
@@ -150,7 +150,7 @@ class Session:
         before = self._s["sensors"]
         self._s["sensors"] = now
         begun = [f for f in faults if f"{f.sensor}: {f.kind}" not in before]
-        events = [Event(kind="sensor fault", text=f.sentence) for f in begun]
+        events = [Event(kind="sensor fault", text=f.message) for f in begun]
         ended = [name for name in before if name not in now]
         if ended:
             told = [
@@ -166,7 +166,7 @@ class Session:
         """Judge at a learned speed and load."""
         branch = self.machine.main
         left = self.machine.operation.residual(measurement, row)
-        x = branch.of(left[None])
+        x = branch.select(left[None])
         if not np.isfinite(x).all():
             return self._verdict(measurement, "unknown state", events, note="features are missing")
         history = branch.detector.history
@@ -185,7 +185,7 @@ class Session:
         note = "this speed or load was never learned"
         branch = self.machine.free
         left = self.machine.operation.residual(measurement, row)
-        x = None if branch is None else branch.of(left[None])
+        x = None if branch is None else branch.select(left[None])
         if branch is None or branch.calibration is None or x is None or not np.isfinite(x).all():
             return self._verdict(measurement, "unknown state", events, note=note)
         self._s["rows"] = []

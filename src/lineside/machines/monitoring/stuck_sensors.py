@@ -35,7 +35,7 @@ def repeated(
     stuck = [name for name, digest in names.items() if memory["channels"].get(name) == digest]
     says = "gave the same samples a second time"
     found = [
-        SensorFault(sensor=name, kind="stuck", sentence=f"sensor {name} {says}") for name in stuck
+        SensorFault(sensor=name, kind="stuck", message=f"sensor {name} {says}") for name in stuck
     ]
     values = ""
     if len(measurement.values) > 1:
@@ -44,7 +44,7 @@ def repeated(
     count = memory["count"] + 1 if values and values == memory["values"] else 1
     if count >= ROWS:
         sentence = f"no value did change in {ROWS} snapshots"
-        found.append(SensorFault(sensor="all values", kind="stuck", sentence=sentence))
+        found.append(SensorFault(sensor="all values", kind="stuck", message=sentence))
     return {"channels": names, "values": values, "count": min(count, ROWS)}, found
 
 

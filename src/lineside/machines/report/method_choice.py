@@ -95,11 +95,11 @@ def records(studies: Sequence[MethodStudy], machine: str) -> list[Record]:
     found = []
     for study in studies:
         own = [o for o in study.outcomes["test"] if o.group == machine]
-        found.append(record_of(study.name, study.kind, own, study.fit_seconds))
+        found.append(make_record(study.name, study.kind, own, study.fit_seconds))
     return sorted(found, key=lambda record: record.order)
 
 
-def record_of(
+def make_record(
     method: str, kind: str, own: Sequence[Outcome], fit_seconds: float = float("nan")
 ) -> Record:
     """Return the record of one detector from its test outcomes on one machine."""
@@ -199,12 +199,12 @@ def _why(better: Record, worse: Record) -> str:
     if worse.false - better.false >= WORTH_FALSE:
         return (
             f"which raised {better.false:.0f} false alarms instead of {worse.false:.0f} (p = "
-            f"{chance_of(better.false, worse.false):.2g} if both had one rate)"
+            f"{poisson_p_value(better.false, worse.false):.2g} if both had one rate)"
         )
     return f"which warned {worse.delay_hours - better.delay_hours:.0f} h earlier"
 
 
-def chance_of(few: float, many: float) -> float:
+def poisson_p_value(few: float, many: float) -> float:
     """Return how likely two counts of one rate, over the same time, are at least so far apart.
 
     Two-sided conditional test of two Poisson counts (Przyborowski and Wilenski 1940).

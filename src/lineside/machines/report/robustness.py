@@ -20,7 +20,7 @@ from lineside.machines.data import load_measurement
 from lineside.machines.data.dataset import by_machine
 from lineside.machines.data.items import FAULTY, HEALTHY, Snapshot
 from lineside.machines.data.measurement import Measurement
-from lineside.machines.simulation.degradations import GRADES, SUITE, Answer, answer, degraded
+from lineside.machines.simulation.degradations import GRADES, SUITE, Answer, answer, degrade
 
 BUDGET_SECONDS = 20.0
 DEGRADING_SECONDS = 0.002
@@ -165,7 +165,7 @@ def _judged(
         grades = [clean]
         for grade in GRADES:
             worse = {
-                name: degraded(own, degradation, grade, study.config.seed)
+                name: degrade(own, degradation, grade, study.config.seed)
                 for name, (own, _) in series.items()
             }
             grades.append(judge(worse))

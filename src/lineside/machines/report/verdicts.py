@@ -8,7 +8,7 @@ import numpy as np
 
 from lineside.core.contract import Section, Table
 from lineside.core.study import Study
-from lineside.machines.models.baselines import rivals_of
+from lineside.machines.report.baselines import baseline_records
 from lineside.machines.report.method_choice import Record, answer, decide, records, verdict
 
 COLUMNS = (
@@ -20,7 +20,9 @@ COLUMNS = (
 def answers(study: Study) -> list[str]:
     """Return a sentence or two per machine: which detector, and is deep learning worth it?"""
     found = ((name, records(study.methods, name)) for name in _machines(study))
-    return [f"{name}: {answer(decide(own, rivals_of(study, name, own)))}" for name, own in found]
+    return [
+        f"{name}: {answer(decide(own, baseline_records(study, name, own)))}" for name, own in found
+    ]
 
 
 def detectors(study: Study) -> Section:
@@ -51,7 +53,7 @@ def detectors(study: Study) -> Section:
 def _answer(study: Study, machine: str) -> tuple[str, list[Record], list[Record]]:
     """The verdict on one machine, and the records that it rests on."""
     found = records(study.methods, machine)
-    rivals = rivals_of(study, machine, found)
+    rivals = baseline_records(study, machine, found)
     return verdict(found, rivals), found, rivals
 
 

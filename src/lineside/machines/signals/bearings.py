@@ -51,7 +51,7 @@ class Bearing:
         }  # fmt: skip
 
 
-def bearing_of(
+def bearing_from_geometry(
     *, balls: int, ball_mm: float, pitch_mm: float, contact_degrees: float = 0.0, name: str = ""
 ) -> Bearing:
     """Return the fault orders of a bearing from its geometry.

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lineside.machines.signals.bearings import BALL, CAGE, INNER, OUTER, SHORT, Bearing
-from lineside.machines.signals.families import (
+from lineside.machines.signals.harmonics import (
     HARMONICS,
     SUPPORT,
-    Family,
-    Heights,
-    fit_family,
-    heights_of,
+    HarmonicSeries,
+    LineHeights,
+    fit_harmonics,
+    line_heights_of,
     refine_shaft,
 )
 from lineside.machines.signals.spectra import Spectrum
@@ -104,7 +104,7 @@ def diagnose(
         return _refused("the shaft speed is not known, so no line can be matched to a fault")
     if bearing is None:
         return _refused("no geometry of the bearing is given, so no line can be matched to a fault")
-    heights = heights_of(spectra)
+    heights = line_heights_of(spectra)
     closest = (bearing.inner_race - bearing.outer_race) * speed_hz
     if heights.resolution_hz > closest / 4 or heights.resolution_hz > speed_hz / TURNS:
         return _refused(
@@ -119,9 +119,9 @@ def _refused(reason: str) -> Diagnosis:
     return Diagnosis(status="refused", fault="", reason=reason)
 
 
-def _judge(heights: Heights, bearing: Bearing, shaft_hz: float, slip: float) -> Diagnosis:
+def _judge(heights: LineHeights, bearing: Bearing, shaft_hz: float, slip: float) -> Diagnosis:
     families = {
-        fault: fit_family(
+        fault: fit_harmonics(
             heights, _hits_per_turn(fault, bearing) * shaft_hz, slip, shaft_hz=shaft_hz
         )
         for fault in bearing.orders
@@ -153,8 +153,8 @@ def _judge(heights: Heights, bearing: Bearing, shaft_hz: float, slip: float) -> 
 
 
 def _verdict(
-    heights: Heights,
-    families: dict[str, Family],
+    heights: LineHeights,
+    families: dict[str, HarmonicSeries],
     own: list[tuple[float, float]],
     bearing: Bearing,
     shaft_hz: float,
@@ -198,7 +198,7 @@ def _verdict(
 
 
 def _belongs(
-    hz: float, height: float, family: Family, apart_hz: float | None, heights: Heights
+    hz: float, height: float, family: HarmonicSeries, apart_hz: float | None, heights: LineHeights
 ) -> bool:
     """Whether a line is a harmonic, or the first sideband of one that itself stands."""
     reach = 0.75 * heights.resolution_hz
@@ -213,7 +213,7 @@ def _belongs(
 
 
 def _objection(
-    fault: str, family: Family, heights: Heights, bearing: Bearing, shaft_hz: float
+    fault: str, family: HarmonicSeries, heights: LineHeights, bearing: Bearing, shaft_hz: float
 ) -> str:
     """Return why other lines speak against a fault, empty if none does."""
     carrier = max(family.heights)
@@ -232,7 +232,7 @@ def _objection(
     return ""
 
 
-def sideband(heights: Heights, carrier_hz: float, apart_hz: float) -> tuple[float, float]:
+def sideband(heights: LineHeights, carrier_hz: float, apart_hz: float) -> tuple[float, float]:
     """Return the heights below and above the first two harmonics of a carrier, mean over both."""
     reach = 0.5 * heights.resolution_hz
     low = [heights.near(h * carrier_hz - apart_hz, reach) for h in (1, 2)]
@@ -251,7 +251,7 @@ def _hits_per_turn(fault: str, bearing: Bearing) -> float:
 
 
 def _meaning(
-    hz: float, fault: str, fault_hz: float, shaft_hz: float, bearing: Bearing, heights: Heights
+    hz: float, fault: str, fault_hz: float, shaft_hz: float, bearing: Bearing, heights: LineHeights
 ) -> str:
     reach = 0.75 * heights.resolution_hz
     short = f"2 x {SHORT[BALL]}" if fault == BALL else SHORT[fault]

@@ -105,7 +105,7 @@ class _GroupEngine:
         self.steps = self.wave[:, : 2 * bins + 2].view(np.complex64)
         self.power = np.zeros((channels, bins), dtype=np.float32)
         self.weighted = self.wave[:, :bins]
-        names = layout.names_of(group)
+        names = layout.feature_names(group)
         self.out = np.zeros((channels, len(names)), dtype=np.float32)
         self.scales = _scales(names)
         self.hz = np.linspace(1, bins, bins, dtype=np.float64) * np.float64(group.resolution_hz)

@@ -1,4 +1,9 @@
-"""What the feature vector of one machine looks like: fixed once, stored in the model."""
+"""Layout of the feature vector of one machine: fixed at learning, stored in the model.
+
+Per channel: time-domain statistics, velocity (ISO 20816), energies of equal sub-bands and of mel
+filters, statistics and sub-bands of the envelope spectrum, and where speeds are known order bands
+and the bearing's fault lines (BPFO, BPFI, BSF, FTF) in the envelope. Then the slow values.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +33,7 @@ ACCELERATION = {"g": 9806.65, "m/s2": 1000.0, "mm/s2": 1.0}
 """Factors from a unit of acceleration to mm/s2."""
 VELOCITY = {"mm/s": 1.0, "m/s": 1000.0, "in/s": 25.4}
 """Factors from a unit of velocity to mm/s."""
-SHORTEST = 64
+MIN_SAMPLES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +44,11 @@ class Group:
         channels: Their names.
         unit: Their unit.
         rate_hz: Samples per second.
-        samples: How many a healthy snapshot holds.
-        length: How many of them are transformed: the longest fast length that is not longer.
+        samples: Number in a healthy snapshot.
+        length: Number that is transformed: the longest fast FFT length up to `samples`.
         mels: Mel filters; fewer than asked for where their spacing would be below one bin.
-        envelope_hz: Lower and upper edge of the band whose envelope is taken.
-        impulsiveness: Kurtosis that chose the band, 0 for the default band.
+        envelope_hz: Lower and upper edge of the demodulation band.
+        impulsiveness: Spectral kurtosis that chose the band, 0 for the default band.
     """
 
     channels: tuple[str, ...]
@@ -62,7 +67,7 @@ class Group:
 
     @property
     def envelope_bins(self) -> tuple[int, int]:
-        """First bin of the envelope's band and the bin after its last; their number is fast."""
+        """First bin of the demodulation band and the bin after its last; a fast FFT length."""
         first = max(1, round(self.envelope_hz[0] / self.resolution_hz))
         last = min(self.length // 2, round(self.envelope_hz[1] / self.resolution_hz))
         return first, first + fast_length(max(last - first, 8))
@@ -75,24 +80,24 @@ class Group:
 
     @property
     def has_velocity(self) -> bool:
-        """Whether the unit tells how to come to mm/s."""
+        """Whether the unit can be converted to mm/s."""
         return self.unit in ACCELERATION or self.unit in VELOCITY
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Names, places and constants of the features of one machine.
+    """Names, order and constants of the features of one machine.
 
     Energies, levels and positive ratios are natural logarithms, kurtosis and skewness asinh of
-    the (excess) value: all are of order one and tame enough for linear models. `natural` undoes
-    it. Slow values stay as they are.
+    the (excess) value: all are of order one with short tails, as linear models need.
+    `to_physical` undoes it. Slow values stay as they are.
 
     Attributes:
         groups: Channels that are transformed together.
         values: Names of slow values.
-        bands: Equal parts of the spectrum between 0 and half the sample rate.
-        envelope_bands: Equal parts of the envelope spectrum.
-        order_bands: Equal parts of the spectrum between 0 and `orders` times the shaft speed;
+        bands: Equal sub-bands of the spectrum between 0 and half the sample rate.
+        envelope_bands: Equal sub-bands of the envelope spectrum.
+        order_bands: Equal sub-bands of the spectrum between 0 and `orders` times the shaft speed;
             0: none. They and the bearing's lines are NaN in a snapshot whose speed is unknown.
         orders: Highest order of `order_bands`.
         bearing: Its lines become features where it is given together with speeds.
@@ -109,27 +114,27 @@ class Layout:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Feature names in their order, e.g. ``horizontal.band_017``, ``value.Temperature``."""
-        found = [
+        waveform_features = [
             f"{channel}.{name}"
             for group in self.groups
             for channel in group.channels
-            for name in self.names_of(group)
+            for name in self.feature_names(group)
         ]
-        return (*found, *(f"value.{name}" for name in self.values))
+        return (*waveform_features, *(f"value.{name}" for name in self.values))
 
-    def names_of(self, group: Group) -> list[str]:
+    def feature_names(self, group: Group) -> list[str]:
         """Return the names of the features of one channel of a group."""
         names = [*TIME_NAMES, *(["velocity"] if group.has_velocity else [])]
-        names += [f"band_{place:03d}" for place in range(self.bands)]
-        names += [f"mel_{place:02d}" for place in range(group.mels)]
+        names += [f"band_{band:03d}" for band in range(self.bands)]
+        names += [f"mel_{band:02d}" for band in range(group.mels)]
         names += [*ENVELOPE_NAMES]
-        names += [f"envelope_band_{place:02d}" for place in range(self.envelope_bands)]
-        names += [f"order_band_{place:03d}" for place in range(self.order_bands)]
+        names += [f"envelope_band_{band:02d}" for band in range(self.envelope_bands)]
+        names += [f"order_band_{band:03d}" for band in range(self.order_bands)]
         lines = self.bearing.orders if self.bearing else {}
         return names + [f"envelope_{fault.replace(' ', '_')}" for fault in lines]
 
-    def place(self, name: str) -> int:
-        """Return where a feature stands.
+    def index(self, name: str) -> int:
+        """Return the index of a feature.
 
         Raises:
             UserError: if there is no such feature.
@@ -138,15 +143,15 @@ class Layout:
             raise UserError(f"there is no feature {name!r}", "names are CHANNEL.rms and the like")
         return self.names.index(name)
 
-    def natural(self, name: str, value: float) -> float:
-        """Undo the scale of a feature: ``rms`` in the channel's unit, bands in its square."""
+    def to_physical(self, name: str, value: float) -> float:
+        """Undo the logarithm or asinh: ``rms`` in the channel's unit, bands in its square."""
         kind = name.rpartition(".")[2]
         if name.startswith("value."):
             return value
         return float(np.sinh(value) if kind in ASINH_NAMES else np.exp(value))
 
     def frequencies_hz(self, name: str) -> tuple[float, float] | None:
-        """Return the band a feature listens to in Hz, None if it has no fixed one."""
+        """Return the frequency band of a feature in Hz, None if it has no fixed one."""
         channel, _, kind = name.rpartition(".")
         group = next((g for g in self.groups if channel in g.channels), None)
         if group is None:
@@ -176,37 +181,37 @@ def make_layout(
 
     Args:
         healthy: At least one; channels and values that any of them has are part of the layout.
-        bearing: Its lines in the envelope become features if every snapshot tells its speed.
-        order_bands: How many order bands, see `Layout`.
+        bearing: Its lines in the envelope become features if every snapshot has a speed.
+        order_bands: See `Layout`.
         orders: Highest order of them.
-        bands: How many equal parts of the spectrum.
-        mels: How many mel filters.
+        bands: See `Layout`.
+        mels: Mel filters.
 
     Raises:
         UserError: if there is nothing to make features of, or speeds are needed and unknown.
     """
     if not healthy or not any(m.channels or m.values for m in healthy):
         raise UserError("there is no healthy snapshot with samples or values", "give at least one")
-    known = all(measurement.speed_hz is not None for measurement in healthy)
-    if order_bands and not known:
+    speeds_known = all(measurement.speed_hz is not None for measurement in healthy)
+    if order_bands and not speeds_known:
         raise UserError(
             "order bands need the shaft speed of every snapshot", "give speeds, or no order bands"
         )
-    found: dict[tuple[float, int, str], list[str]] = {}
+    by_format: dict[tuple[float, int, str], list[str]] = {}
     for name in dict.fromkeys(name for m in healthy for name in m.channels):
-        found.setdefault(_kind(healthy, name), []).append(name)
+        by_format.setdefault(_usual_format(healthy, name), []).append(name)
     return Layout(
-        groups=tuple(_group(healthy, kind, names, mels) for kind, names in found.items()),
+        groups=tuple(_make_group(healthy, form, names, mels) for form, names in by_format.items()),
         values=tuple(dict.fromkeys(name for m in healthy for name in m.values)),
         bands=bands,
         order_bands=order_bands,
         orders=orders,
-        bearing=bearing if known else None,
+        bearing=bearing if speeds_known else None,
     )
 
 
-def spoken(name: str) -> str:
-    """Return a feature's name for people: ``envelope level of x``, or the name of a slow value."""
+def feature_label(name: str) -> str:
+    """Return the label of a feature: ``envelope level of x``, or the name of a slow value."""
     if name.startswith("value."):
         return name.removeprefix("value.")
     channel, _, kind = name.rpartition(".")
@@ -214,10 +219,10 @@ def spoken(name: str) -> str:
 
 
 def fast_length(samples: int) -> int:
-    """Return the longest length up to `samples` whose transform is fast.
+    """Return the longest fast FFT length up to `samples`.
 
-    A length with a large prime factor costs up to twenty times as much; at most about one sample
-    in a hundred is left out.
+    A length with a large prime factor takes up to twenty times as long; at most about one sample in
+    a hundred is left out.
     """
     while next_fast_len(samples, real=True) != samples:
         samples -= 1
@@ -225,7 +230,10 @@ def fast_length(samples: int) -> int:
 
 
 def mel_edges_hz(group: Group) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the corners of the triangular mel filters, shape (mels + 2,), O'Shaughnessy 1987."""
+    """Return the corners of the triangular mel filters in Hz, shape (mels + 2,).
+
+    mel = 2595 log10(1 + hz / 700) at equal distances (O'Shaughnessy, Speech Communication, 1987).
+    """
     low, high = (2595 * np.log10(1 + hz / 700) for hz in (_lowest_hz(group), group.rate_hz / 2))
     return np.asarray(700 * (10 ** (np.linspace(low, high, group.mels + 2) / 2595) - 1))
 
@@ -234,23 +242,23 @@ def _lowest_hz(group: Group) -> float:
     return min(max(20.0, 2 * group.resolution_hz), group.rate_hz / 8)
 
 
-def _kind(healthy: Sequence[Measurement], name: str) -> tuple[float, int, str]:
-    """What most healthy snapshots say of a channel: rate, samples, unit."""
+def _usual_format(healthy: Sequence[Measurement], name: str) -> tuple[float, int, str]:
+    """Return rate, samples and unit of a channel in most healthy snapshots."""
     channels = [m.channels[name] for m in healthy if name in m.channels]
-    seen = Counter((float(c.rate_hz), len(c.samples), c.unit) for c in channels)
-    rate, samples, unit = seen.most_common(1)[0][0]
-    if samples < SHORTEST or rate <= 0:
+    formats = Counter((float(c.rate_hz), len(c.samples), c.unit) for c in channels)
+    rate, samples, unit = formats.most_common(1)[0][0]
+    if samples < MIN_SAMPLES or rate <= 0:
         raise UserError(
             f"channel {name} has {samples} samples at {rate:g} Hz",
-            f"at least {SHORTEST} and a positive rate are needed",
+            f"at least {MIN_SAMPLES} and a positive rate are needed",
         )
     return rate, samples, unit
 
 
-def _group(
-    healthy: Sequence[Measurement], kind: tuple[float, int, str], names: Sequence[str], mels: int
+def _make_group(
+    healthy: Sequence[Measurement], form: tuple[float, int, str], names: Sequence[str], mels: int
 ) -> Group:
-    rate, samples, unit = kind
+    rate, samples, unit = form
     length = fast_length(samples)
     waves = [
         np.asarray(m.channels[name].samples[:length], dtype=np.float32)

@@ -54,12 +54,12 @@ class SensorFault:
     Attributes:
         sensor: Channel, ``value.NAME``, or ``all values``.
         kind: What is wrong.
-        sentence: For people, with the numbers.
+        message: One sentence with the numbers.
     """
 
     sensor: str
     kind: Kind
-    sentence: str
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def learn_norms(healthy: Sequence[Measurement]) -> Norms:
     )
 
 
-def sensor_faults(measurement: Measurement, norms: Norms | None = None) -> list[SensorFault]:
+def find_sensor_faults(measurement: Measurement, norms: Norms | None = None) -> list[SensorFault]:
     """Return the faults of all sensors in one snapshot, none if all are sound.
 
     A machine that is said to stand still (speed 0) has no dead sensors.
@@ -164,7 +164,7 @@ def _any(channel: Channel) -> bool:
 
 def _fault(sensor: str, kind: Kind, says: str) -> SensorFault:
     return SensorFault(
-        sensor=sensor, kind=kind, sentence=f"sensor {sensor.removeprefix('value.')} {says}"
+        sensor=sensor, kind=kind, message=f"sensor {sensor.removeprefix('value.')} {says}"
     )
 
 
@@ -293,7 +293,7 @@ def _value_faults(measurement: Measurement, norms: Norms | None, idle: bool) -> 
     gone = [name for name in present if _is_gone(measurement.values[name], norms.values[name])]
     if not idle and len(gone) >= 2 and 2 * len(gone) >= len(present):
         says = f"nothing is felt: {', '.join(gone)} fell below {DEAD_VALUE_SHARE:.0%} of healthy"
-        found.append(SensorFault(sensor="all values", kind="dead", sentence=says))
+        found.append(SensorFault(sensor="all values", kind="dead", message=says))
     return found
 
 

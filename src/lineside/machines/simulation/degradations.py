@@ -229,7 +229,7 @@ SUITE: tuple[Degradation, ...] = (
 )  # fmt: skip
 
 
-def degraded(
+def degrade(
     series: Sequence[Measurement], degradation: Degradation, grade: int, seed: int
 ) -> list[Measurement]:
     """Return what arrives of a series; the random stream depends on nothing but the arguments."""

@@ -12,29 +12,34 @@ from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.machines.data.sidecar import NAME
 from lineside.machines.simulation.rig import Rig
+from lineside.machines.simulation.scenarios import (
+    History,
+    Scenario,
+    SensorEpisode,
+    simulate_history,
+)
 from lineside.machines.simulation.sensors import STEP_G, Sensor
-from lineside.machines.simulation.stories import Episode, History, Story, tell
 
 FLEET = (
-    Story(name="pump", gaps=((17.0, 2.0),), drift=0.05),
-    Story(
+    Scenario(name="pump", gaps=((17.0, 2.0),), drift=0.05),
+    Scenario(
         name="gearbox", rig=Rig(speed_hz=20.0, teeth=31, noise_g=0.06), fault="inner race",
-        paces=(0.7, 0.85, 1.0, 1.15), loads=(0.5, 1.0), idle_share=0.05, onset_day=27.0,
+        relative_speeds=(0.7, 0.85, 1.0, 1.15), loads=(0.5, 1.0), idle_share=0.05, onset_day=27.0,
         growth_days=12.0,
     ),
-    Story(
+    Scenario(
         name="fan", rig=Rig(speed_hz=16.0, teeth=17, resonance_hz=2600.0), onset_day=None,
         days=36.0,
         episodes=(
-            Episode(channel=1, from_day=22.0, until_day=23.5, sensor=Sensor(kind="dead")),
-            Episode(
+            SensorEpisode(channel=1, from_day=22.0, until_day=23.5, sensor=Sensor(kind="dead")),
+            SensorEpisode(
                 channel=0, from_day=29.0, until_day=30.0, sensor=Sensor(kind="clipped", size=0.1)
             ),
         ),
     ),
     # One snapshot a step, each as ever: only the order shows this fault, so only a detector that
     # sees several snapshots can find it. A lost snapshot looks like a skipped step to it.
-    Story(
+    Scenario(
         name="reactor", fault="sequence", growth_days=12.0,
         rig=Rig(steps_hz=(600.0, 1100.0, 1600.0, 2100.0, 2600.0, 4300.0, 4900.0, 5500.0)),
     ),
@@ -45,9 +50,9 @@ def make_demo(
     folder: Path, seed: int, progress: Callable[[int, int], None] = lambda done, of: None
 ) -> Path:
     """Write the fleet's histories into a folder, one folder per machine, and return it."""
-    for place, story in enumerate(FLEET):
-        history = tell(story, rng_of(seed, story.name))
-        save_history(history, folder / story.name)
+    for place, scenario in enumerate(FLEET):
+        history = simulate_history(scenario, rng_of(seed, scenario.name))
+        save_history(history, folder / scenario.name)
         progress(place + 1, len(FLEET))
     return folder
 
@@ -58,7 +63,7 @@ def save_history(history: History, folder: Path) -> None:
     The truth that no user has (how bad the fault is) lies in ``truth.json``, which nothing reads.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rig = history.story.rig
+    rig = history.scenario.rig
     np.savez_compressed(
         folder / "history.npz", acc=history.counts, scale=STEP_G, fs=rig.rate_hz, t=history.times,
         speed_hz=history.speed_hz, load=history.load, temperature=history.temperature,
@@ -72,5 +77,5 @@ def save_history(history: History, folder: Path) -> None:
         "failed_at": history.failed_at,
     }
     write_json(folder / NAME, {key: value for key, value in facts.items() if value is not None})
-    truth = {"fault": history.story.fault, "severity": np.round(history.severity, 3).tolist()}
+    truth = {"fault": history.scenario.fault, "severity": np.round(history.severity, 3).tolist()}
     (folder / "truth.json").write_text(json.dumps(truth), encoding="utf-8")

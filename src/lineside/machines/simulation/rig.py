@@ -105,7 +105,7 @@ class Condition:
     step: int = 0
 
 
-def vibration(rig: Rig, condition: Condition, rng: np.random.Generator) -> Samples:
+def simulate_vibration(rig: Rig, condition: Condition, rng: np.random.Generator) -> Samples:
     """Return one snapshot, shape (channel, sample), in g."""
     count = rig.samples
     standstill = 0.004 * rng.standard_normal((len(rig.gains), count))

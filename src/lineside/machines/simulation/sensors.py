@@ -27,7 +27,7 @@ class Sensor:
     size: float = 1.0
 
 
-def sensed(
+def measure(
     wave: NDArray[np.float32], sensor: Sensor, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Return a waveform as the sensor gives it, shape (sample,), rounded to its resolution."""

@@ -15,7 +15,7 @@ from lineside.machines.alarms import Learned, Rules, drift_along, run_in_rows, s
 from lineside.machines.data import load_measurement, read_sidecar
 from lineside.machines.data.items import Snapshot
 from lineside.machines.data.measurement import Measurement
-from lineside.machines.methods import RECIPES, Columns, channel_columns, choose_columns
+from lineside.machines.methods import DETECTORS, Columns, channel_columns, choose_columns
 from lineside.machines.models.detector import Rows
 from lineside.machines.models.machine import FREE, Branch, Machine
 from lineside.machines.models.reconstruction import Fitting
@@ -26,7 +26,7 @@ from lineside.machines.signals import (
     Engine,
     Layout,
     Norms,
-    bearing_of,
+    bearing_from_geometry,
     learn_norms,
     make_layout,
 )
@@ -72,11 +72,11 @@ def learn_machine(
     Args:
         snapshots: Its healthy snapshots; those that cannot be read, whose sensors are faulty or
             that were taken at rest are left out.
-        method: Name of the recipe of its detector.
+        method: Name of its detector.
         rng: Random stream.
         log: Receives the recorder's rows.
         stop: Ends a training resumably when it answers True.
-        options: Constants of the detector that replace those of the recipe.
+        options: Constants of the detector that replace its defaults.
         held_out: The later ones that will calibrate it: nothing is fitted to them, but whether a
             run-in levels off and whether it drifts is looked for in both together.
 
@@ -112,7 +112,7 @@ def learn_machine(
         reference=own[begun:].astype(np.float32),
         reference_times=tuple(m.time for m in moving[begun:]),
         gap_seconds=gap,
-        settle=SETTLE,
+        warm_up=SETTLE,
         ledger=(learned,),
     )
 
@@ -216,7 +216,7 @@ def bearing_near(snapshot: Snapshot) -> Bearing | None:
     if "outer_race" in facts:
         return Bearing(**facts)
     try:
-        return bearing_of(
+        return bearing_from_geometry(
             balls=int(facts["balls"]),
             ball_mm=facts["ball_mm"],
             pitch_mm=facts["pitch_mm"],
@@ -231,7 +231,7 @@ def bearing_near(snapshot: Snapshot) -> Bearing | None:
 
 def _columns(rows: Rows, layout: Layout, method: str, wish: Columns | None) -> list[int]:
     """The features that a method or its preset looks at, as far as every row has them."""
-    columns = choose_columns(wish or RECIPES[method].columns, layout.names)
+    columns = choose_columns(wish or DETECTORS[method].columns, layout.names)
     if not columns or (wish and not layout.groups):
         raise UserError(
             f"{method} needs waveforms, there are only slow values", "leave this method out"
@@ -254,17 +254,17 @@ def _main(
     log: Log,
     stop: Callable[[], bool],
 ) -> Branch:
-    recipe = RECIPES[method]
-    settings = {**recipe.options, **options}
+    spec = DETECTORS[method]
+    settings = dict(options)
     settings.pop("features", None)
-    if recipe.kind == "deep":
+    if spec.kind == "deep":
         settings["fitting"] = replace(settings.get("fitting", Fitting()), stop=stop)
     if method == "trend":
         settings.setdefault("both_ways", not layout.groups)  # there are only slow values
-    if recipe.columns == "mel":
+    if spec.columns == "mel":
         settings["columns"] = channel_columns(columns, layout.names)
     chosen = np.ascontiguousarray(rows[:, list(columns)])
-    detector = recipe.fit(method)(chosen, rng=rng, log=log, **settings)
+    detector = spec.fit(chosen, rng=rng, log=log, **settings)
     return Branch(method=method, detector=detector, columns=tuple(columns))
 
 
@@ -274,5 +274,5 @@ def _free(rows: Rows, layout: Layout, operation: Operation, log: Log) -> Branch 
     columns = [c for c in wanted if np.isfinite(rows[:, c]).all()]
     if not columns or (operation.speed_hz is None and operation.load is None):
         return None
-    detector = RECIPES[FREE].fit(FREE)(np.ascontiguousarray(rows[:, columns]), log=log)
+    detector = DETECTORS[FREE].fit(np.ascontiguousarray(rows[:, columns]), log=log)
     return Branch(method=FREE, detector=detector, columns=tuple(columns))

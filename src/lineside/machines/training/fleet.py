@@ -11,7 +11,7 @@ from lineside.core.errors import UserError
 from lineside.core.run.folder import Run
 from lineside.machines.config import Config
 from lineside.machines.data.dataset import by_machine
-from lineside.machines.methods import RECIPES
+from lineside.machines.methods import DETECTORS
 
 if TYPE_CHECKING:
     from lineside.machines.model import MachinesModel
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def methods(config: Config) -> Sequence[Method]:
     """Return the methods of a configuration in its order."""
     return [
-        Method(name=name, kind=RECIPES[name].kind, help=RECIPES[name].help, fit=partial(_fit, name))
+        Method(
+            name=name, kind=DETECTORS[name].kind, help=DETECTORS[name].help, fit=partial(_fit, name)
+        )
         for name in config.methods
     ]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lineside.core.contract import Section, Table
 from lineside.machines.alarms import Learned
 from lineside.machines.alarms.verdict import date
-from lineside.machines.explain.evidence import words_for
+from lineside.machines.explain.evidence import describe_feature
 from lineside.machines.model import MachinesModel
 from lineside.machines.models.machine import Machine
 
@@ -73,16 +73,17 @@ def needs_words(machine: Machine) -> str:
     """Say what moved while a machine was learned, and what a person can do."""
     row = machine.ledger[-1]
     return (
-        f"the {words_for(machine, row.drifting)} moved by {row.drift:.1f} robust spreads while "
-        f"normal was learned ({row.steady:.1f} pass as steady): a fault, a run-in or a warm-up "
-        "may have been learned as normal; look at the machine, then `lineside machines consent`, "
+        f"the {describe_feature(machine, row.drifting)} moved by {row.drift:.1f} robust spreads "
+        f"while normal was learned ({row.steady:.1f} pass as steady): a fault, a run-in or a "
+        "warm-up may have been learned as normal; look at the machine, then "
+        "`lineside machines consent`, "
         "or learn a steadier time with `lineside machines learn`"
     )
 
 
 def _cells(machine: Machine, row: Learned) -> tuple[str, ...]:
-    moved = f"{row.shift:.1f}: {words_for(machine, row.shifting)}" if row.shifting else "-"
-    drift = f"{row.drift:.1f} ({row.steady:.1f}): {words_for(machine, row.drifting)}"
+    moved = f"{row.shift:.1f}: {describe_feature(machine, row.shifting)}" if row.shifting else "-"
+    drift = f"{row.drift:.1f} ({row.steady:.1f}): {describe_feature(machine, row.drifting)}"
     return (
         machine.name, date(row.first), date(row.last), str(row.rows), str(row.run_in),
         drift if row.drifting else "not known", moved, _consent(row),
@@ -96,9 +97,9 @@ def _sentence(machine: Machine, row: Learned) -> str:
         text += f" after a run-in of {row.run_in}"
     if row.drifting:
         kept = "drifted" if row.drift > row.steady else "steady"
-        text += f", {kept} ({row.drift:.1f}: {words_for(machine, row.drifting)})"
+        text += f", {kept} ({row.drift:.1f}: {describe_feature(machine, row.drifting)})"
     if row.shifting:
-        text += f", moved normal by {row.shift:.1f} ({words_for(machine, row.shifting)})"
+        text += f", moved normal by {row.shift:.1f} ({describe_feature(machine, row.shifting)})"
     when = "" if row.decided is None else f", decided {date(row.decided)}"
     return f"{text}; {_consent(row)}{when}"
 

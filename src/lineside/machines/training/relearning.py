@@ -22,7 +22,7 @@ from lineside.machines.alarms.verdict import Verdict, date
 from lineside.machines.data import find_snapshots
 from lineside.machines.data.dataset import FITTED_SHARE, by_machine
 from lineside.machines.data.items import FAULTY, Snapshot
-from lineside.machines.explain.evidence import words_for
+from lineside.machines.explain.evidence import describe_feature
 from lineside.machines.model import MachinesModel
 from lineside.machines.models.machine import Machine
 from lineside.machines.monitoring.sensors import is_well
@@ -227,7 +227,7 @@ def _check(
     if old is not None:
         change = (
             f"would move its normal by up to {move.shift:.1f} robust spreads "
-            f"({words_for(old, move.feature)})"
+            f"({describe_feature(old, move.feature)})"
             if move.feature
             else "cannot be compared with its normal: none of them runs as it was learned"
         )

@@ -23,7 +23,7 @@ HARMONICS = (1, 2, 3)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heights:
+class LineHeights:
     """How high an envelope spectrum stands over its background.
 
     Attributes:
@@ -65,7 +65,7 @@ class Heights:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Family:
+class HarmonicSeries:
     """Harmonics of one frequency.
 
     Attributes:
@@ -81,7 +81,7 @@ class Family:
     hits: int
 
 
-def heights_of(spectra: Sequence[Spectrum]) -> Heights:
+def line_heights_of(spectra: Sequence[Spectrum]) -> LineHeights:
     """Return the mean height of envelope spectra of the same length (channels or snapshots)."""
     first = spectra[0]
     alike = [s for s in spectra if len(s.envelope) == len(first.envelope)]
@@ -95,15 +95,15 @@ def heights_of(spectra: Sequence[Spectrum]) -> Heights:
         depth += envelope / max(spectrum.envelope_level, 1e-30) / len(alike)
     # Noise has Rayleigh heights: P(height > t medians) = 2^-t2; an average is no wilder.
     threshold = float(np.sqrt(np.log2(len(power) / FINENESS / FALSE_LINES)))
-    return Heights(
+    return LineHeights(
         hz=first.envelope_hz, height=np.sqrt(power / len(alike)), depth=depth,
         resolution_hz=1 / first.seconds, threshold=threshold,
     )  # fmt: skip
 
 
-def fit_family(
-    heights: Heights, hz: float, slip: float, *, shaft_hz: float | None = None
-) -> Family:
+def fit_harmonics(
+    heights: LineHeights, hz: float, slip: float, *, shaft_hz: float | None = None
+) -> HarmonicSeries:
     """Return the harmonics of the frequency near `hz` that stand highest together.
 
     Args:
@@ -122,7 +122,7 @@ def fit_family(
     stack = np.maximum(stack, 1.0)
     scores = np.log(stack).mean(axis=0)
     best = int(np.argmax(scores))
-    return Family(
+    return HarmonicSeries(
         hz=float(grid[best]),
         heights=tuple(float(height) for height in stack[:, best]),
         score=float(scores[best]),
@@ -130,19 +130,19 @@ def fit_family(
     )
 
 
-def refine_shaft(heights: Heights, speed_hz: float, tolerance: float) -> tuple[float, float]:
+def refine_shaft(heights: LineHeights, speed_hz: float, tolerance: float) -> tuple[float, float]:
     """Return the shaft's speed and how far it may be off, relative.
 
     Its own lines tell it to a quarter of a bin; without any the stated one may be off by all of
     the tolerance.
     """
-    family = fit_family(heights, speed_hz, tolerance)
+    family = fit_harmonics(heights, speed_hz, tolerance)
     if family.hits < 2 or max(family.heights) < heights.threshold:
         return speed_hz, tolerance
     return family.hz, min(tolerance, heights.resolution_hz / (8 * speed_hz))
 
 
-def strongest_family(heights: Heights, low_hz: float, high_hz: float) -> Family | None:
+def strongest_family(heights: LineHeights, low_hz: float, high_hz: float) -> HarmonicSeries | None:
     """Return the family of the strongest line, at its fundamental; None if there is no line.
 
     The strongest line may itself be the second or third harmonic: the lowest divisor whose own
@@ -152,9 +152,9 @@ def strongest_family(heights: Heights, low_hz: float, high_hz: float) -> Family 
     if not found:
         return None
     slip = 0.5 * heights.resolution_hz / found[0][0]
-    best = fit_family(heights, found[0][0], slip)
+    best = fit_harmonics(heights, found[0][0], slip)
     for divisor in (3, 2):
-        family = fit_family(heights, found[0][0] / divisor, slip)
+        family = fit_harmonics(heights, found[0][0] / divisor, slip)
         enough = max(heights.threshold, found[0][1] / 3)
         if found[0][0] / divisor >= low_hz and family.heights[0] >= enough:
             return family

@@ -20,13 +20,13 @@ from lineside.core.errors import UserError
 from lineside.core.run.folder import rng_of
 from lineside.machines.config import Config
 from lineside.machines.data.items import Snapshot
-from lineside.machines.methods import RECIPES
+from lineside.machines.methods import DETECTORS
 from lineside.machines.model import MachinesModel
 from lineside.machines.models.detector import Detector, Rows
 from lineside.machines.models.machine import Branch, Machine
 from lineside.machines.models.scaling import Floats
 from lineside.machines.outcomes import calibrate, outcomes
-from lineside.machines.report.method_choice import Record, decide, record_of
+from lineside.machines.report.method_choice import Record, decide, make_record
 from lineside.machines.training.fitting import load_all
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def windows(rows: Rows, history: int) -> Rows:
     return np.concatenate([rows[i : i + count] for i in range(history + 1)], axis=1)
 
 
-def rivals_of(study: Study, machine: str, found: Sequence[Record]) -> list[Record]:
+def baseline_records(study: Study, machine: str, found: Sequence[Record]) -> list[Record]:
     """Return the records of simple detectors with the inputs of a deep one that won on a machine.
 
     Args:
@@ -81,10 +81,10 @@ def rivals_of(study: Study, machine: str, found: Sequence[Record]) -> list[Recor
     if made.choice != "deep":
         return []
     winner = next(method for method in study.methods if method.name == made.use.method)
-    return same_inputs(winner.model, machine, study.split, study.config)
+    return fit_same_inputs(winner.model, machine, study.split, study.config)
 
 
-def same_inputs(
+def fit_same_inputs(
     model: MachinesModel,
     machine: str,
     split: Split,
@@ -103,13 +103,13 @@ def same_inputs(
     learned = model.machines[machine]
     branch = learned.main
     history = branch.detector.history
-    rows = windows(branch.of(_fitted_rows(learned, split.train)), history)
+    rows = windows(branch.select(_fitted_rows(learned, split.train)), history)
     what = f"windows of {history + 1} snapshots" if history else "features"
     found = []
     for name in names:
         rng = rng_of(config.seed, f"rival {name} {machine}")
         try:
-            fitted = RECIPES[name].fit(name)(rows, rng=rng)
+            fitted = DETECTORS[name].fit(rows, rng=rng)
             rival = Branch(
                 method=name,
                 detector=Stacked(detector=fitted, history=history),
@@ -136,4 +136,4 @@ def _record(name: str, machine: Machine, split: Split, config: Config) -> Record
     held = [s for s in split.calibration if s.machine == machine.name]
     tested = [s for s in split.test if s.machine == machine.name]
     model = calibrate(model, outcomes(model, held), config)
-    return record_of(name, "classical", outcomes(model, tested))
+    return make_record(name, "classical", outcomes(model, tested))

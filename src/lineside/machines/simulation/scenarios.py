@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineside.core.errors import UserError
-from lineside.machines.simulation.rig import Condition, Fault, Rig, vibration
-from lineside.machines.simulation.sensors import STEP_G, Sensor, sensed
+from lineside.machines.simulation.rig import Condition, Fault, Rig, simulate_vibration
+from lineside.machines.simulation.sensors import STEP_G, Sensor, measure
 
 DAY = 86400.0
 START = 1767225600.0
@@ -24,7 +24,7 @@ LOST_SEVERITY = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Episode:
+class SensorEpisode:
     """A sensor fault: which channel, from and until which day, and what."""
 
     channel: int
@@ -34,7 +34,7 @@ class Episode:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Story:
+class Scenario:
     """What happens to one machine.
 
     Attributes:
@@ -48,7 +48,7 @@ class Story:
         run_in_days: Time constant of the noise of a new machine.
         run_in: Extra noise at the very start, relative.
         swing: Relative daily swing of the noise with temperature.
-        paces: Speeds it runs at, relative to nominal; it stays at one for some hours.
+        relative_speeds: Speeds it runs at, relative to nominal; it stays at one for some hours.
         loads: Loads it runs at.
         idle_share: Share of the snapshots while it stands still.
         gaps: (day, length in days) without snapshots; it is started anew after each.
@@ -69,11 +69,11 @@ class Story:
     run_in_days: float = 1.5
     run_in: float = 0.5
     swing: float = 0.04
-    paces: Sequence[float] = (1.0,)
+    relative_speeds: Sequence[float] = (1.0,)
     loads: Sequence[float] = (1.0,)
     idle_share: float = 0.0
     gaps: Sequence[tuple[float, float]] = ()
-    episodes: Sequence[Episode] = ()
+    episodes: Sequence[SensorEpisode] = ()
     drift: float = 0.0
 
     def __post_init__(self) -> None:
@@ -90,10 +90,10 @@ class Story:
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """A told story.
+    """A told scenario.
 
     Attributes:
-        story: What was told.
+        scenario: What was told.
         times: Seconds since 1970, shape (snapshot,).
         counts: Samples in steps of the sensor, int16, shape (snapshot, channel, sample).
         speed_hz: Turns per second, shape (snapshot,).
@@ -103,7 +103,7 @@ class History:
         steps: Step of the batch, shape (snapshot,); 0 for a machine without steps.
     """
 
-    story: Story
+    scenario: Scenario
     times: NDArray[np.float64]
     counts: NDArray[np.int16]
     speed_hz: NDArray[np.float64]
@@ -115,107 +115,117 @@ class History:
     @property
     def fault_from(self) -> float | None:
         """Second at which the fault begins."""
-        day = self.story.onset_day
+        day = self.scenario.onset_day
         return None if day is None else START + day * DAY
 
     @property
     def failed_at(self) -> float | None:
         """Second of the failure, None if the watch ends before it."""
-        story = self.story
-        if story.onset_day is None or story.onset_day + story.growth_days > story.days:
+        scenario = self.scenario
+        if scenario.onset_day is None or scenario.onset_day + scenario.growth_days > scenario.days:
             return None
-        return START + story.end_day * DAY
+        return START + scenario.end_day * DAY
 
 
-def tell(
-    story: Story, rng: np.random.Generator, progress: Callable[[int, int], None] = lambda a, b: None
+def simulate_history(
+    scenario: Scenario,
+    rng: np.random.Generator,
+    progress: Callable[[int, int], None] = lambda a, b: None,
 ) -> History:
-    """Return the history of a story: all randomness from `rng`."""
-    days = _calendar(story)
-    paces, loads = _operation(story, len(days), rng)
-    steps = _steps(story, days, rng)
+    """Return the history of a scenario: all randomness from `rng`."""
+    days = _calendar(scenario)
+    relative_speeds, loads = _operation(scenario, len(days), rng)
+    steps = _steps(scenario, days, rng)
     rows = []
     for place, day in enumerate(days):
-        condition = _condition(story, day, paces[place], loads[place], int(steps[place]))
-        wave = vibration(story.rig, condition, rng)
+        condition = _condition(
+            scenario, day, relative_speeds[place], loads[place], int(steps[place])
+        )
+        wave = simulate_vibration(scenario.rig, condition, rng)
         heard = [
-            sensed(wave[channel], _sensor(story, channel, day), rng) for channel in range(len(wave))
+            measure(wave[channel], _sensor(scenario, channel, day), rng)
+            for channel in range(len(wave))
         ]
         rows.append(np.round(np.stack(heard) / STEP_G).astype(np.int16))
         progress(place + 1, len(days))
     swing = np.cos(2 * np.pi * (days - 0.6))
     return History(
-        story=story,
+        scenario=scenario,
         times=START + days * DAY,
         counts=np.stack(rows),
-        speed_hz=story.rig.speed_hz * paces,
+        speed_hz=scenario.rig.speed_hz * relative_speeds,
         load=loads,
-        temperature=45 + 6 * swing + 4 * loads * (paces > 0) + rng.normal(0, 0.5, len(days)),
-        severity=np.array([severity(story, day) for day in days]),
+        temperature=45
+        + 6 * swing
+        + 4 * loads * (relative_speeds > 0)
+        + rng.normal(0, 0.5, len(days)),
+        severity=np.array([severity_on(scenario, day) for day in days]),
         steps=steps,
     )
 
 
-def severity(story: Story, day: float) -> float:
+def severity_on(scenario: Scenario, day: float) -> float:
     """Return how bad the fault is: 0 before it begins, then exponential from 0.3 to 10."""
-    if story.onset_day is None or day < story.onset_day:
+    if scenario.onset_day is None or day < scenario.onset_day:
         return 0.0
-    share = (day - story.onset_day) / story.growth_days
+    share = (day - scenario.onset_day) / scenario.growth_days
     return float(0.3 * (10 / 0.3) ** min(share, 1.0))
 
 
-def _calendar(story: Story) -> NDArray[np.float64]:
-    days = np.arange(0.0, story.end_day, story.interval_hours / 24)
-    for start, length in story.gaps:
+def _calendar(scenario: Scenario) -> NDArray[np.float64]:
+    days = np.arange(0.0, scenario.end_day, scenario.interval_hours / 24)
+    for start, length in scenario.gaps:
         days = days[(days < start) | (days >= start + length)]
     return days
 
 
 def _operation(
-    story: Story, count: int, rng: np.random.Generator
+    scenario: Scenario, count: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Speed and load of every snapshot: blocks of about a shift, standstill in between."""
-    block = max(1, round(8 / story.interval_hours))
+    block = max(1, round(8 / scenario.interval_hours))
     blocks = count // block + 1
-    paces = np.repeat(rng.choice(story.paces, blocks), block)[:count]
-    loads = np.repeat(rng.choice(story.loads, blocks), block)[:count]
-    paces = paces * (1 + 0.002 * rng.standard_normal(count))
-    paces[rng.random(count) < story.idle_share] = 0.0
-    return paces, loads.astype(np.float64)
+    relative_speeds = np.repeat(rng.choice(scenario.relative_speeds, blocks), block)[:count]
+    loads = np.repeat(rng.choice(scenario.loads, blocks), block)[:count]
+    relative_speeds = relative_speeds * (1 + 0.002 * rng.standard_normal(count))
+    relative_speeds[rng.random(count) < scenario.idle_share] = 0.0
+    return relative_speeds, loads.astype(np.float64)
 
 
-def _steps(story: Story, days: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+def _steps(
+    scenario: Scenario, days: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.int64]:
     """Steps of the batches, one snapshot each; a lost controller jumps to any step."""
-    count = len(story.rig.steps_hz)
+    count = len(scenario.rig.steps_hz)
     steps = np.zeros(len(days), dtype=np.int64)
     if not count:
         return steps  # draws nothing: histories without steps stay as they were
     for place in range(1, len(days)):
-        bad = severity(story, days[place]) if story.fault == "sequence" else 0.0
+        bad = severity_on(scenario, days[place]) if scenario.fault == "sequence" else 0.0
         jumps = rng.random() < bad / LOST_SEVERITY
         steps[place] = rng.integers(count) if jumps else (steps[place - 1] + 1) % count
     return steps
 
 
-def _condition(story: Story, day: float, pace: float, load: float, step: int) -> Condition:
-    since = day - max([0.0, *(start + length for start, length in story.gaps if start < day)])
-    fresh = story.run_in * np.exp(-day / story.run_in_days)
+def _condition(scenario: Scenario, day: float, pace: float, load: float, step: int) -> Condition:
+    since = day - max([0.0, *(start + length for start, length in scenario.gaps if start < day)])
+    fresh = scenario.run_in * np.exp(-day / scenario.run_in_days)
     # Grease and temperature settle for a few hours after every start.
     restarted = 0.15 * np.exp(-since / 0.15) if since < day else 0.0
-    swing = story.swing * np.cos(2 * np.pi * (day - 0.6))
-    drift = story.drift * day / story.days
+    swing = scenario.swing * np.cos(2 * np.pi * (day - 0.6))
+    drift = scenario.drift * day / scenario.days
     return Condition(
-        speed_hz=story.rig.speed_hz * pace,
+        speed_hz=scenario.rig.speed_hz * pace,
         load=load,
-        fault=story.fault,
-        severity=severity(story, day),
+        fault=scenario.fault,
+        severity=severity_on(scenario, day),
         roughness=float((1 + fresh + restarted + drift) * (1 + swing)),
         step=step,
     )
 
 
-def _sensor(story: Story, channel: int, day: float) -> Sensor:
-    for episode in story.episodes:
+def _sensor(scenario: Scenario, channel: int, day: float) -> Sensor:
+    for episode in scenario.episodes:
         if episode.channel == channel and episode.from_day <= day < episode.until_day:
             return episode.sensor
     return Sensor()
