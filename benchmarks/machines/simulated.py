@@ -46,7 +46,7 @@ from lineside.machines.simulation import (
     save_history,
     simulate_history,
 )
-from lineside.machines.simulation.sensors import STEP_G
+from lineside.machines.simulation.rig import STEP_G
 from lineside.machines.training.fitting import learn_machine
 
 STORE = Path.home() / "lineside-checkpoints" / "machines" / "simulated"

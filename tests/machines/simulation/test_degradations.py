@@ -1,21 +1,9 @@
-"""Graded degradations: what each does, that it repeats, and how answers are counted."""
-
-import dataclasses
-from types import SimpleNamespace
+"""Graded degradations: what each does, and that it repeats."""
 
 import numpy as np
 import pytest
 
-from lineside.core.contract import Split
-from lineside.machines.config import Config
-from lineside.machines.data import find_snapshots
-from lineside.machines.data.items import Snapshot
 from lineside.machines.data.measurement import Channel, Measurement
-from lineside.machines.model import MachinesModel
-from lineside.machines.outcomes import calibrate, outcomes
-from lineside.machines.report import robustness as chapter
-from lineside.machines.report.robustness import _sentence
-from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
 from lineside.machines.simulation.degradations import (
     FASTER,
     GAIN_LOST,
@@ -24,10 +12,8 @@ from lineside.machines.simulation.degradations import (
     MISSING_SHARE,
     NOISE_SHARE,
     SUITE,
-    Answer,
     degrade,
 )
-from lineside.machines.training.fitting import learn_machine
 
 RATE_HZ, HZ = 5000.0, 100.0
 OF = {each.name: each for each in SUITE}
@@ -124,67 +110,3 @@ def test_slow_values_get_worse_too():
     assert worse("load", 4, series)[0].values["heat"] == pytest.approx(40 * LOUDER[-1])
     assert worse("gain drift", 4, series)[2].values == pytest.approx({"flow": 12 * 0.4, "heat": 40})
     assert list(worse("missing sensor", 4, series)[0].values) == ["heat"]
-
-
-def test_answers_add_up_and_are_told_in_words():
-    clean = Answer(healthy=10, faults=1, found=1, snapshots=20)
-    fooled = dataclasses.replace(clean, fooled=8, episodes=1, found=0)
-    blind = Answer(faults=1, told=20, snapshots=20)
-    assert (clean + fooled).fooled == 8 and (clean + fooled).snapshots == 40
-    rows = {"noise": [clean, clean, fooled, fooled, fooled], "gaps": [clean] * 4 + [blind]}
-    told = _sentence("pca", rows)
-    assert told == (
-        "pca raises false alarms under noise from grade 2; cannot find the fault, and says why, "
-        "under gaps from grade 4; misses a fault without a word under noise from grade 2."
-    )
-    assert _sentence("pca", {"noise": [clean] * 5}) == "pca raises no false alarm."
-
-
-@pytest.fixture(scope="module")
-def pump(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fleet")
-    scenario = Scenario(
-        name="pump", rig=Rig(seconds=0.1), days=14.0, onset_day=9.0, growth_days=5.0, run_in=0.0
-    )
-    save_history(simulate_history(scenario, np.random.default_rng(0)), folder / "pump")
-    items = [s for s in find_snapshots(folder) if isinstance(s, Snapshot)]
-    machine = learn_machine(
-        items[:56], "pca", rng=np.random.default_rng(0), log=lambda row: None, stop=lambda: False
-    )
-    model = MachinesModel(method="pca", machines={"pump": machine}, identity="abc")
-    config = Config(methods=("pca",))
-    return calibrate(model, outcomes(model, items[56:84]), config), items[84:], config
-
-
-def study_of(pump, folder):
-    model, items, config = pump
-    method = SimpleNamespace(
-        name="pca", kind="classical", model=model, outcomes={"test": outcomes(model, items)}
-    )
-    run = SimpleNamespace(folder=folder, check_stop=lambda: None, beat=lambda **facts: None)
-    return SimpleNamespace(
-        run=run, methods=[method], chosen="pca", best=method, config=config,
-        split=Split(test=tuple(items)),
-    )  # fmt: skip
-
-
-def test_the_suite_runs_once_and_being_told_is_not_being_fooled(pump, tmp_path, monkeypatch):
-    monkeypatch.setattr(chapter, "BUDGET_SECONDS", 0.1)
-    study = study_of(pump, tmp_path)
-    found = chapter.numbers(study)
-    assert found["snapshots"] == 2 * chapter.FEWEST and found["machines"] == ["pump"]
-    own = found["methods"]["pca"]
-    clean = own["load"][0]
-    assert clean["faults"] == 1 and clean["found"] == 1 and clean["episodes"] == 0
-    assert own["missing sensor"][4]["told"] == found["snapshots"]
-    assert own["missing sensor"][4]["fooled"] == 0
-    assert own["load"][4]["fooled"] > own["load"][4]["healthy"] / 2
-    before = (tmp_path / chapter.NAME).stat().st_mtime_ns
-    section = chapter.robustness(study)
-    assert (tmp_path / chapter.NAME).stat().st_mtime_ns == before
-    assert section.blocks[0].startswith("pca ") and b"lost snapshots" in section.blocks[1].image
-
-
-def test_without_healthy_snapshots_there_is_no_chapter(pump, tmp_path):
-    study = study_of((pump[0], [s for s in pump[1] if s.label == "faulty"], pump[2]), tmp_path)
-    assert chapter.robustness(study).blocks == ()

@@ -1,260 +1,344 @@
-"""The robustness chapter: what becomes of alarms when speed, load or sensors get worse."""
+"""The robustness chapter: detector performance while speed, load or sensors get worse."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from lineside.core.contract import Figure, Section, Table
+from lineside.core.contract import Figure, Refusal, Section, Table
 from lineside.core.errors import UserError
 from lineside.core.report import plots
 from lineside.core.run.files import write_json
 from lineside.core.study import MethodStudy, Study
+from lineside.machines.alarms.verdict import Verdict
 from lineside.machines.data import load_measurement
 from lineside.machines.data.dataset import by_machine
 from lineside.machines.data.items import FAULTY, HEALTHY, Snapshot
 from lineside.machines.data.measurement import Measurement
-from lineside.machines.simulation.degradations import GRADES, SUITE, Answer, answer, degrade
+from lineside.machines.models.machine import Machine
+from lineside.machines.monitoring.session import Session
+from lineside.machines.simulation.degradations import GRADES, SUITE, degrade
 
 BUDGET_SECONDS = 20.0
 DEGRADING_SECONDS = 0.002
-FEWEST, MOST = 12, 40
+MIN_SNAPSHOTS, MAX_SNAPSHOTS = 12, 40
 """Healthy snapshots of a machine, and as many faulty ones."""
-MOST_MACHINES = 4
+MAX_MACHINES = 4
 NAME = "robustness.json"
-READ = (
-    "Fooled: share of the judged healthy snapshots beyond the limit. Told: share of all snapshots "
-    "answered with a sensor fault or an unknown speed or load. Few snapshots: read the trend."
+FORMAT = 2
+CAPTION = (
+    "False exceedances: share of the judged healthy snapshots beyond the limit. Flagged: share of "
+    "all snapshots with a sensor fault or an unknown speed or load. There are few snapshots: "
+    "compare the grades, not single numbers."
 )
 
-Series = tuple[list[Measurement], float | None]
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Counts over a series of judged snapshots.
+
+    Attributes:
+        healthy: Healthy snapshots that were judged.
+        exceedances: Those of them beyond the limit.
+        false_alarms: Alarm episodes that began before the fault.
+        faults: 1 if there is a fault in the series, 0 if not.
+        detected: 1 if an alarm began after the onset; one that was running before does not count.
+        flagged: Snapshots with a sensor fault or an unknown state, or whose speed or load is
+            outside of the learned ones.
+        snapshots: Snapshots that arrived and were not refused.
+    """
+
+    healthy: int = 0
+    exceedances: int = 0
+    false_alarms: int = 0
+    faults: int = 0
+    detected: int = 0
+    flagged: int = 0
+    snapshots: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        return Counts(**{key: value + theirs[key] for key, value in mine.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Healthy and then faulty test snapshots of one machine, at even distances of time."""
+
+    measurements: list[Measurement]
+    onset: float | None
 
 
 def robustness(study: Study) -> Section:
-    """Degrade test snapshots by grade 1 to 4 and judge them anew with up to four detectors.
+    """Degrade test snapshots by grade 1 to 4 and judge them with up to four detectors.
 
     The number of snapshots is chosen so that the suite takes about 20 s.
     """
-    found = numbers(study)
-    if not found["methods"]:
+    results = numbers(study)
+    if not results["methods"]:
         return Section(title="Robustness")
-    answers = {
-        method: {name: [Answer(**row) for row in rows] for name, rows in own.items()}
-        for method, own in found["methods"].items()
+    counts = {
+        method: {name: [Counts(**row) for row in rows] for name, rows in by_degradation.items()}
+        for method, by_degradation in results["methods"].items()
     }
-    first = next(iter(answers))
+    first = next(iter(counts))
     return Section(
         title="Robustness",
         lead=(
-            f"The same {found['snapshots']} test snapshots of {', '.join(found['machines'])}, made "
-            "worse in four grades. Being told of a faulty sensor or an unknown speed is better "
-            "than being fooled."
+            f"The same {results['snapshots']} test snapshots of {', '.join(results['machines'])}, "
+            "degraded in four grades. A snapshot flagged with a faulty sensor or an unknown speed "
+            "is better than a false alarm."
         ),
         blocks=(
-            _sentence(first, answers[first]),
-            _figure(answers),
-            *(_table(name, own, READ if name == first else "") for name, own in answers.items()),
-            _helps(),
-            "What this cannot show: a waveform played faster takes the resonances of the structure "
-            "along, which stay where they are on a real machine, and does not get louder as a "
-            "faster machine does. It shows whether an unlearned speed is noticed, not what the "
-            "machine would do at it. A louder waveform imitates load only as far as load is "
-            "loudness.",
+            _summary(first, counts[first]),
+            _figure(counts),
+            *(
+                _table(name, rows, CAPTION if name == first else "")
+                for name, rows in counts.items()
+            ),
+            _descriptions(),
+            "Limits of this simulation: a waveform played faster shifts the structural resonances "
+            "too, which stay where they are on a real machine, and it does not get louder as a "
+            "faster machine does. It shows whether an unlearned speed is noticed, not how the "
+            "machine would behave at it. A larger amplitude simulates load only as far as load "
+            "changes the amplitude.",
         ),
     )
 
 
 def numbers(study: Study) -> dict[str, Any]:
-    """Return what the suite found as plain JSON: judged once, then taken from the run folder."""
+    """Return the results as plain JSON; computed once, then read from the run folder."""
     path = study.run.folder / NAME
-    methods = _methods(study)
-    models = {method.name: method.model.identity for method in methods}
+    methods = _choose_methods(study)
+    identities = {method.name: method.model.identity for method in methods}
     if path.exists():
-        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if known["models"] == models:
-            return known
-    series = _series(study, len(methods))
-    found = {
-        "models": models,
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if stored["models"] == identities and stored.get("format") == FORMAT:
+            return stored
+    series = _choose_series(study, len(methods))
+    results = {
+        "format": FORMAT,
+        "models": identities,
         "machines": list(series),
-        "snapshots": sum(len(own) for own, _ in series.values()),
+        "snapshots": sum(len(one.measurements) for one in series.values()),
         "grades": list(GRADES),
         "suite": {each.name: each.help for each in SUITE},
-        "methods": _judged(study, methods, series) if series else {},
+        "methods": _run_suite(study, methods, series) if series else {},
     }
-    write_json(path, found)
-    return found
+    write_json(path, results)
+    return results
 
 
-def _methods(study: Study) -> list[MethodStudy]:
-    """The method that predicts, the simple ones, and the first deep one."""
+def count_verdicts(machine: Machine, series: Sequence[Measurement], onset: float | None) -> Counts:
+    """Judge a series that starts healthy, snapshot by snapshot, as a stream would.
+
+    Args:
+        machine: Learned and calibrated.
+        series: In order of time.
+        onset: Second at which the fault begins, None for a series without one.
+    """
+    session = Session(machine)
+    total = Counts(faults=int(onset is not None))
+    for measurement in series:
+        verdict = session.push(measurement)
+        if not isinstance(verdict, Refusal):
+            total += _count(verdict, onset is None or measurement.time < onset)
+    return dataclasses.replace(total, detected=min(total.detected, 1))
+
+
+def _count(verdict: Verdict, healthy: bool) -> Counts:
+    judged = verdict.novelty is not None
+    exceeds = judged and (verdict.novelty or 0.0) >= (verdict.limit or np.inf)
+    begins = any(event.evidence.get("first") for event in verdict.events)
+    unsure = verdict.state in ("sensor fault", "unknown state") or "never learned" in verdict.note
+    return Counts(
+        healthy=int(healthy and judged),
+        exceedances=int(healthy and exceeds),
+        false_alarms=int(healthy and begins),
+        detected=int(not healthy and begins),
+        flagged=int(unsure),
+        snapshots=1,
+    )
+
+
+def _choose_methods(study: Study) -> list[MethodStudy]:
+    """Return the method that predicts, the simple ones, and the first deep one."""
     deep = [method.name for method in study.methods if method.kind == "deep"][:1]
-    wanted = list(dict.fromkeys([study.chosen, "pca", "trend", *deep]))
-    known = {method.name: method for method in study.methods}
-    return [known[name] for name in wanted if name in known]
+    names = dict.fromkeys([study.chosen, "pca", "trend", *deep])
+    by_name = {method.name: method for method in study.methods}
+    return [by_name[name] for name in names if name in by_name]
 
 
-def _series(study: Study, methods: int) -> dict[str, Series]:
-    """A series of each machine, those with a fault first."""
+def _choose_series(study: Study, methods: int) -> dict[str, Series]:
+    """Return a series of each machine, those with a fault first."""
     machines = {
-        name: own for name, own in by_machine(study.split.test).items()
-        if sum(item.label == HEALTHY for item in own) >= FEWEST
+        name: items for name, items in by_machine(study.split.test).items()
+        if sum(item.label == HEALTHY for item in items) >= MIN_SNAPSHOTS
     }  # fmt: skip
     order = sorted(machines, key=lambda name: all(i.label != FAULTY for i in machines[name]))
-    chosen = order[:MOST_MACHINES]
+    chosen = order[:MAX_MACHINES]
     times = [o.value["ms"] for o in study.best.outcomes["test"] if "ms" in o.value]
     seconds = methods * (float(np.median(times)) / 1000 if times else 0.01) + DEGRADING_SECONDS
     judged = 2 * max(1, len(chosen)) * (1 + len(SUITE) * len(GRADES))
-    count = int(np.clip(BUDGET_SECONDS / seconds / judged, FEWEST, MOST))
-    found = {name: _chosen(machines[name], count) for name in chosen}
-    return {name: series for name, series in found.items() if series[0]}
+    count = int(np.clip(BUDGET_SECONDS / seconds / judged, MIN_SNAPSHOTS, MAX_SNAPSHOTS))
+    series = {name: _make_series(machines[name], count) for name in chosen}
+    return {name: one for name, one in series.items() if one.measurements}
 
 
-def _chosen(items: Sequence[Snapshot], count: int) -> Series:
-    """The last healthy snapshots and as many of the whole fault, at even distances of time."""
+def _make_series(items: Sequence[Snapshot], count: int) -> Series:
+    """Return the last healthy snapshots and as many spread over the whole fault."""
     faulty = [item for item in items if item.label == FAULTY]
     healthy = [
         item for item in items
         if item.label == HEALTHY and (not faulty or item.time < faulty[0].time)
     ]  # fmt: skip
-    places = np.linspace(0, len(faulty) - 1, min(count, len(faulty))).round().astype(int)
-    shown = [*healthy[-count:], *(faulty[i] for i in places)]
+    spread = np.linspace(0, len(faulty) - 1, min(count, len(faulty))).round().astype(int)
+    chosen = [*healthy[-count:], *(faulty[i] for i in spread)]
     step = float(np.median(np.diff([item.time for item in items])))
-    series = []
-    for place, item in enumerate(shown):
+    measurements = []
+    for i, item in enumerate(chosen):
         try:
             measurement = load_measurement(item)
         except UserError:
             continue
-        series.append(dataclasses.replace(measurement, time=healthy[0].time + place * step))
-    begins = healthy[0].time + min(count, len(healthy)) * step
-    return series, begins if faulty else None
+        measurements.append(dataclasses.replace(measurement, time=healthy[0].time + i * step))
+    onset = healthy[0].time + min(count, len(healthy)) * step
+    return Series(measurements=measurements, onset=onset if faulty else None)
 
 
-def _judged(
+def _run_suite(
     study: Study, methods: Sequence[MethodStudy], series: Mapping[str, Series]
 ) -> dict[str, dict[str, list[dict[str, int]]]]:
-    """Answers by method, degradation and grade, grade 0 being the snapshots as they are."""
-    found: dict[str, dict[str, list[dict[str, int]]]] = {m.name: {} for m in methods}
+    """Return counts by method, degradation and grade, grade 0 being the snapshots as they are."""
+    results: dict[str, dict[str, list[dict[str, int]]]] = {m.name: {} for m in methods}
 
-    def judge(worse: Mapping[str, list[Measurement]]) -> dict[str, dict[str, int]]:
+    def judge(degraded: Mapping[str, list[Measurement]]) -> dict[str, dict[str, int]]:
         study.run.check_stop()
         study.run.beat(step="robustness")
         return {
             m.name: dataclasses.asdict(
                 sum(
-                    (answer(m.model.machines[name], own, series[name][1])
-                     for name, own in worse.items()),
-                    Answer(),
+                    (count_verdicts(m.model.machines[name], measurements, series[name].onset)
+                     for name, measurements in degraded.items()),
+                    Counts(),
                 )
             )
             for m in methods
         }  # fmt: skip
 
-    clean = judge({name: own for name, (own, _) in series.items()})
-    slow = [name for name, (own, _) in series.items() if not own[0].channels]
+    clean = judge({name: one.measurements for name, one in series.items()})
+    slow_only = any(not one.measurements[0].channels for one in series.values())
     for degradation in SUITE:
-        if degradation.waves_only and slow:
+        if degradation.waves_only and slow_only:
             continue
         grades = [clean]
         for grade in GRADES:
-            worse = {
-                name: degrade(own, degradation, grade, study.config.seed)
-                for name, (own, _) in series.items()
+            degraded = {
+                name: degrade(one.measurements, degradation, grade, study.config.seed)
+                for name, one in series.items()
             }
-            grades.append(judge(worse))
-        for method in found:
-            found[method][degradation.name] = [each[method] for each in grades]
-    return found
+            grades.append(judge(degraded))
+        for method in results:
+            results[method][degradation.name] = [each[method] for each in grades]
+    return results
 
 
-def _sentence(method: str, own: Mapping[str, Sequence[Answer]]) -> str:
-    """What the method that predicts stands, in words."""
-    false = _from_grade(own, lambda now, clean: now.episodes > clean.episodes)
-    blind = _from_grade(own, lambda now, clean: now.found < clean.found and _says_so(now))
-    missed = _from_grade(own, lambda now, clean: now.found < clean.found and not _says_so(now))
-    told = [
-        f"raises false alarms under {false}" if false else "raises no false alarm",
-        f"cannot find the fault, and says why, under {blind}" if blind else "",
-        f"misses a fault without a word under {missed}" if missed else "",
+def _summary(method: str, counts: Mapping[str, Sequence[Counts]]) -> str:
+    """Return one sentence on the method that predicts."""
+    alarms = _first_grades(counts, lambda now, clean: now.false_alarms > clean.false_alarms)
+    flagged = _first_grades(counts, lambda now, clean: _misses(now, clean) and _is_flagged(now))
+    silent = _first_grades(counts, lambda now, clean: _misses(now, clean) and not _is_flagged(now))
+    parts = [
+        f"raises false alarms under {alarms}" if alarms else "raises no false alarm",
+        f"misses a fault but flags the snapshots under {flagged}" if flagged else "",
+        f"misses a fault without a flag under {silent}" if silent else "",
     ]
-    return f"{method} {'; '.join(part for part in told if part)}."
+    return f"{method} {'; '.join(part for part in parts if part)}."
 
 
-def _says_so(found: Answer) -> bool:
-    return found.told > found.snapshots / 2
+def _misses(now: Counts, clean: Counts) -> bool:
+    return now.detected < clean.detected
 
 
-def _from_grade(
-    own: Mapping[str, Sequence[Answer]], worse: Callable[[Answer, Answer], bool]
+def _is_flagged(counts: Counts) -> bool:
+    return counts.flagged > counts.snapshots / 2
+
+
+def _first_grades(
+    counts: Mapping[str, Sequence[Counts]], is_worse: Callable[[Counts, Counts], bool]
 ) -> str:
-    """Name the degradations under which something gets worse, with the first grade."""
-    found = []
-    for name, rows in own.items():
-        grades = [grade for grade in GRADES if worse(rows[grade], rows[0])]
-        found += [f"{name} from grade {grades[0]}"] if grades else []
-    return ", ".join(found)
+    """Return the degradations under which something gets worse, with the first such grade."""
+    names = []
+    for name, rows in counts.items():
+        grades = [grade for grade in GRADES if is_worse(rows[grade], rows[0])]
+        names += [f"{name} from grade {grades[0]}"] if grades else []
+    return ", ".join(names)
 
 
-def _cell(found: Answer) -> str:
-    fooled = found.fooled / found.healthy if found.healthy else np.nan
-    beyond = "-" if np.isnan(fooled) else f"{fooled:.0%}"
-    told = found.told / found.snapshots if found.snapshots else 0.0
-    return f"{beyond} | {found.episodes} | {found.found}/{found.faults} | {told:.0%}"
+def _cell(counts: Counts) -> str:
+    exceedances = f"{counts.exceedances / counts.healthy:.0%}" if counts.healthy else "-"
+    flagged = counts.flagged / counts.snapshots if counts.snapshots else 0.0
+    detected = f"{counts.detected}/{counts.faults}"
+    return f"{exceedances} | {counts.false_alarms} | {detected} | {flagged:.0%}"
 
 
-def _table(method: str, own: Mapping[str, Sequence[Answer]], caption: str) -> Table:
+def _table(method: str, counts: Mapping[str, Sequence[Counts]], caption: str) -> Table:
     return Table(
-        title=f"{method}: fooled | false alarms | faults found | told",
+        title=f"{method}: false exceedances | false alarms | faults found | flagged",
         columns=("degradation", "as is", *(f"grade {g}" for g in GRADES)),
-        rows=tuple((name, *(_cell(row) for row in rows)) for name, rows in own.items()),
+        rows=tuple((name, *(_cell(row) for row in rows)) for name, rows in counts.items()),
         caption=caption,
     )
 
 
-def _helps() -> Table:
+def _descriptions() -> Table:
     return Table(
-        title="What was done to the snapshots",
-        columns=("degradation", "what it is"),
+        title="Degradations and their grades",
+        columns=("degradation", "description"),
         rows=tuple((each.name, each.help) for each in SUITE),
     )
 
 
-def _figure(answers: Mapping[str, Mapping[str, Sequence[Answer]]]) -> Figure:
-    """One panel per method with the share that is fooled, and one with the share that is told."""
-    first = next(iter(answers))
-    shares = [
+def _figure(counts: Mapping[str, Mapping[str, Sequence[Counts]]]) -> Figure:
+    """One panel per method with the false exceedances, and one with the flagged share."""
+    first = next(iter(counts))
+    panels = [
         (
-            f"{method}: fooled",
-            {n: [_share(r.fooled, r.healthy) for r in rows] for n, rows in own.items()},
+            f"{method}: exceedances",
+            {n: [_share(r.exceedances, r.healthy) for r in rows] for n, rows in own.items()},
         )
-        for method, own in answers.items()
+        for method, own in counts.items()
     ]
-    told = {n: [_share(r.told, r.snapshots) for r in rows] for n, rows in answers[first].items()}
-    shares.append((f"{first}: told", told))
+    flagged = {
+        n: [_share(r.flagged, r.snapshots) for r in rows] for n, rows in counts[first].items()
+    }
+    panels.append((f"{first}: flagged", flagged))
     return plots.panels(
         "Robustness",
         "Share of healthy snapshots beyond each detector's limit by grade, 0 being the snapshots "
-        "as they are; right: share of all snapshots that are answered with a sensor fault or an "
-        "unknown speed or load.",
+        "as they are; right: share of all snapshots flagged with a sensor fault or an unknown "
+        "speed or load.",
         [
-            partial(_panel, title=title, curves=curves, legend=place == len(shares) - 1)
-            for place, (title, curves) in enumerate(shares)
+            partial(_draw_panel, title=title, curves=curves, legend=i == len(panels) - 1)
+            for i, (title, curves) in enumerate(panels)
         ],
-        size_inches=(2.1 * len(shares) + 1.6, 2.7),
+        size_inches=(2.1 * len(panels) + 1.6, 2.7),
     )
 
 
-def _panel(axes: Axes, *, title: str, curves: Mapping[str, Sequence[float]], legend: bool) -> None:
-    for place, (name, values) in enumerate(curves.items()):
+def _draw_panel(
+    axes: Axes, *, title: str, curves: Mapping[str, Sequence[float]], legend: bool
+) -> None:
+    for i, (name, values) in enumerate(curves.items()):
         axes.plot(
-            range(len(values)), values, plots.STYLES[place], color=plots.SERIES[place], label=name,
+            range(len(values)), values, plots.STYLES[i], color=plots.SERIES[i], label=name,
             alpha=0.9,
         )  # fmt: skip
     axes.set(title=title, xlabel="grade", ylim=(-0.03, 1.03))

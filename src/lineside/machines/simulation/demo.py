@@ -1,4 +1,4 @@
-"""A small fleet for the demo: known onsets, and the traps that make condition monitoring hard."""
+"""A small fleet for the demo: known onsets, and what makes condition monitoring hard."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import numpy as np
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.machines.data.sidecar import NAME
-from lineside.machines.simulation.rig import Rig
+from lineside.machines.simulation.rig import STEP_G, Rig, Sensor
 from lineside.machines.simulation.scenarios import (
     History,
     Scenario,
     SensorEpisode,
     simulate_history,
 )
-from lineside.machines.simulation.sensors import STEP_G, Sensor
 
 FLEET = (
     Scenario(name="pump", gaps=((17.0, 2.0),), drift=0.05),
@@ -37,8 +36,8 @@ FLEET = (
             ),
         ),
     ),
-    # One snapshot a step, each as ever: only the order shows this fault, so only a detector that
-    # sees several snapshots can find it. A lost snapshot looks like a skipped step to it.
+    # One snapshot per step, each healthy: only the order shows this fault, so only a detector on
+    # several snapshots can find it. A lost snapshot looks like a skipped step to it.
     Scenario(
         name="reactor", fault="sequence", growth_days=12.0,
         rig=Rig(steps_hz=(600.0, 1100.0, 1600.0, 2100.0, 2600.0, 4300.0, 4900.0, 5500.0)),
@@ -50,17 +49,17 @@ def make_demo(
     folder: Path, seed: int, progress: Callable[[int, int], None] = lambda done, of: None
 ) -> Path:
     """Write the fleet's histories into a folder, one folder per machine, and return it."""
-    for place, scenario in enumerate(FLEET):
+    for done, scenario in enumerate(FLEET, start=1):
         history = simulate_history(scenario, rng_of(seed, scenario.name))
         save_history(history, folder / scenario.name)
-        progress(place + 1, len(FLEET))
+        progress(done, len(FLEET))
     return folder
 
 
 def save_history(history: History, folder: Path) -> None:
-    """Write a history as ``history.npz``, what is known of it as ``machine.json``.
+    """Write a history as ``history.npz``, what a user knows of it as ``machine.json``.
 
-    The truth that no user has (how bad the fault is) lies in ``truth.json``, which nothing reads.
+    The true severity of the fault, which no user has, is in ``truth.json``; nothing reads it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rig = history.scenario.rig
@@ -69,7 +68,7 @@ def save_history(history: History, folder: Path) -> None:
         speed_hz=history.speed_hz, load=history.load, temperature=history.temperature,
         channels=np.array(rig.channels),
     )  # fmt: skip
-    healthy_until = float(history.times[-1]) + 1.0  # where nothing ever breaks
+    healthy_until = float(history.times[-1]) + 1.0  # without a fault
     facts = {
         "unit": "g",
         "bearing": {"balls": rig.balls, "ball_mm": rig.ball_mm, "pitch_mm": rig.pitch_mm},

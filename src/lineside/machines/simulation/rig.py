@@ -1,13 +1,13 @@
-"""Vibration of a simulated machine, one snapshot at a time: shaft, gears, bearing, structure.
+"""Vibration of a simulated machine, one snapshot at a time, and what a faulty sensor makes of it.
 
 The usual phenomenological model of machine diagnostics (McFadden and Smith 1984 for the bearing's
 impulses and their load zone, Randall and Antoni 2011, section 2, for the slip of rolling
-elements): harmonics of the shaft, gear mesh with sidebands, impulses that ring a resonance of the
+elements): shaft harmonics, gear mesh with sidebands, impulses that excite a resonance of the
 structure, and noise. Amplitudes grow with speed and load. All units are g, hertz and seconds.
 
-A machine that works through the steps of a batch (fill, heat, stir, cool ...: ordered phases in the
-sense of IEC 61512-1) sounds different in each: its process rings another resonance. That the wave
-of a step is narrow-band noise of a fixed level is our choice, not taken from a measurement.
+A batch process (fill, heat, stir, cool ...: ordered phases in the sense of IEC 61512-1) excites
+another resonance in each step. That the vibration of a step is narrow-band noise of a fixed level
+is our choice, not taken from a measurement.
 """
 
 from __future__ import annotations
@@ -20,34 +20,39 @@ from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 
 Fault = Literal["outer race", "inner race", "ball", "gear", "imbalance", "sequence"]
-"""What breaks; ``sequence``: steps of a batch come in a wrong order, each as healthy as ever."""
+"""``sequence``: the steps of a batch come in a wrong order, each one healthy by itself."""
+
+SensorFaultKind = Literal["none", "dead", "stuck", "clipped", "offset", "gain"]
 
 STEP_DAMPING = 0.05
+FULL_SCALE_G = 16.0
+STEP_G = 0.0005
+"""Resolution of a sensor."""
 
 Samples = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rig:
-    """What a machine is made of.
+    """Construction of a machine and its sensors.
 
     Attributes:
-        speed_hz: Nominal turns of the shaft per second.
+        speed_hz: Nominal shaft speed, turns per second.
         teeth: Teeth of the pinion on the shaft.
         balls: Rolling elements of the bearing.
         ball_mm: Their diameter.
         pitch_mm: Pitch diameter of the bearing.
-        resonance_hz: Resonance that impulses ring.
-        damping: Damping ratio of it.
-        noise_g: Spread of the broadband noise at nominal speed and load.
+        resonance_hz: Resonance that impulses excite.
+        damping: Its damping ratio.
+        noise_g: Standard deviation of the broadband noise at nominal speed and load.
         rate_hz: Samples per second.
         seconds: Length of a snapshot.
-        gains: How strongly each channel feels the machine.
+        gains: Sensitivity of each channel.
         channels: Their names.
-        slip: Relative spread of the time between two impulses.
-        steps_hz: Resonance that each step of a batch rings, in the order of a healthy batch;
+        slip: Relative standard deviation of the time between two impulses.
+        steps_hz: Resonance that each step of a batch excites, in the order of a healthy batch;
             empty for a machine without steps.
-        process_g: Spread of the noise of a step.
+        process_g: Standard deviation of the noise of a step.
     """
 
     speed_hz: float = 25.0
@@ -72,7 +77,7 @@ class Rig:
         return round(self.rate_hz * self.seconds)
 
     def order(self, fault: Fault) -> float:
-        """Return the impulses per turn of a fault of the bearing, whose outer ring is fixed."""
+        """Return the impulses per turn of a bearing fault (BPFO, BPFI, 2 BSF), fixed outer ring."""
         ratio = self.ball_mm / self.pitch_mm
         orders = {
             "outer race": self.balls / 2 * (1 - ratio),
@@ -84,16 +89,16 @@ class Rig:
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """How the machine runs and how it is worn, at the time of one snapshot.
+    """Operation and wear at the time of one snapshot.
 
     Attributes:
-        speed_hz: Turns of the shaft per second; 0 stands still.
+        speed_hz: Shaft speed, turns per second; 0: standstill.
         load: Relative load, 1 is nominal.
-        fault: What is wrong.
-        severity: 0 healthy; 1 is heard by a good ear, 10 is the end.
-        roughness: Factor on the noise, above 1 while a machine runs in.
+        fault: Kind of the fault.
+        severity: 0 healthy, 1 just noticeable, 10 failure.
+        roughness: Factor on the noise, above 1 during the run-in.
         sweep: Relative change of speed within the snapshot.
-        step: Which step of a batch it is at, if the machine has steps.
+        step: Step of the batch, for a machine with steps.
     """
 
     speed_hz: float
@@ -105,6 +110,19 @@ class Condition:
     step: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sensor:
+    """Condition of one sensor at the time of a snapshot.
+
+    Attributes:
+        kind: Its fault.
+        size: Gain for ``gain``, g for ``offset``, full scale in g for ``clipped``.
+    """
+
+    kind: SensorFaultKind = "none"
+    size: float = 1.0
+
+
 def simulate_vibration(rig: Rig, condition: Condition, rng: np.random.Generator) -> Samples:
     """Return one snapshot, shape (channel, sample), in g."""
     count = rig.samples
@@ -114,31 +132,54 @@ def simulate_vibration(rig: Rig, condition: Condition, rng: np.random.Generator)
     time = np.arange(count) / rig.rate_hz
     phase0 = rng.uniform()
     ramp = condition.sweep * (time / rig.seconds - 0.5)
+    # shaft angle in turns at every sample: the integral of a linear speed ramp
     turns = phase0 + condition.speed_hz * (time + ramp * time / 2)
-    pace = condition.speed_hz / rig.speed_hz
-    smooth = _shaft(rig, condition, turns, pace, rng) + _gears(rig, condition, turns, pace)
-    rough = _impulses(rig, condition, turns, pace, rng) if condition.severity > 0 else 0.0
-    noise = rig.noise_g * condition.roughness * pace * (0.7 + 0.3 * condition.load)
-    body = 0.6 * _rung(count, rig.resonance_hz, rig.damping, rig, rng)
+    relative_speed = condition.speed_hz / rig.speed_hz
+    tones = _shaft(rig, condition, turns, relative_speed, rng) + _gears(
+        rig, condition, turns, relative_speed
+    )
+    impulses = (
+        _impulses(rig, condition, turns, relative_speed, rng) if condition.severity > 0 else 0.0
+    )
+    noise = rig.noise_g * condition.roughness * relative_speed * (0.7 + 0.3 * condition.load)
+    body = 0.6 * _resonant_noise(count, rig.resonance_hz, rig.damping, rig, rng)
+    # (channel, 1) * (sample,) -> (channel, sample)
     gains = np.array(rig.gains)[:, None]
-    own = rng.standard_normal((len(rig.gains), count))
-    heard = gains * (smooth + rough + noise * body) + gains * noise * 0.8 * own + standstill
+    white = rng.standard_normal((len(rig.gains), count))
+    wave = gains * (tones + impulses + noise * body) + gains * noise * 0.8 * white + standstill
     if rig.steps_hz:
         resonance_hz = rig.steps_hz[condition.step]
-        heard += gains * rig.process_g * _rung(count, resonance_hz, STEP_DAMPING, rig, rng)
-    return heard.astype(np.float32)
+        wave += gains * rig.process_g * _resonant_noise(count, resonance_hz, STEP_DAMPING, rig, rng)
+    return wave.astype(np.float32)
+
+
+def measure(wave: Samples, sensor: Sensor, rng: np.random.Generator) -> Samples:
+    """Return a waveform as the sensor records it, shape (sample,), rounded to its resolution."""
+    values = wave.astype(np.float64)
+    if sensor.kind == "dead":
+        values = 0.0005 * rng.standard_normal(len(wave))
+    elif sensor.kind == "stuck":
+        values = np.full(len(wave), float(values[0]))
+    elif sensor.kind == "offset":
+        values = values + sensor.size
+    elif sensor.kind == "gain":
+        values = values * sensor.size
+    limit = sensor.size if sensor.kind == "clipped" else FULL_SCALE_G
+    clipped = np.clip(values, -limit, limit)
+    rounded: Samples = (np.round(clipped / STEP_G) * STEP_G).astype(np.float32)
+    return rounded
 
 
 def _shaft(
     rig: Rig,
     condition: Condition,
     turns: NDArray[np.float64],
-    pace: float,
+    relative_speed: float,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Harmonics of the shaft; imbalance grows with the square of the speed."""
+    """Three shaft harmonics; imbalance grows with the square of the speed."""
     unbalance = 1.0 + (condition.severity if condition.fault == "imbalance" else 0.0)
-    sizes = np.array([0.04 * unbalance, 0.02, 0.01]) * pace**2
+    sizes = np.array([0.04 * unbalance, 0.02, 0.01]) * relative_speed**2
     phases = rng.uniform(size=3)
     wave = np.zeros_like(turns)
     for harmonic, (size, phase) in enumerate(zip(sizes, phases, strict=True), start=1):
@@ -147,15 +188,15 @@ def _shaft(
 
 
 def _gears(
-    rig: Rig, condition: Condition, turns: NDArray[np.float64], pace: float
+    rig: Rig, condition: Condition, turns: NDArray[np.float64], relative_speed: float
 ) -> NDArray[np.float64]:
-    """Gear mesh and its double, modulated once per turn; a broken tooth modulates more."""
+    """Gear mesh and its second harmonic, modulated once per turn; a broken tooth modulates more."""
     depth = 0.1 + (0.25 * condition.severity if condition.fault == "gear" else 0.0)
-    swing = 1.0 + depth * np.cos(2 * np.pi * turns)
-    size = 0.05 * pace * (0.5 + 0.5 * condition.load)
+    modulation = 1.0 + depth * np.cos(2 * np.pi * turns)
+    size = 0.05 * relative_speed * (0.5 + 0.5 * condition.load)
     mesh = rig.teeth * turns
     tones = np.sin(2 * np.pi * mesh) + 0.4 * np.sin(4 * np.pi * mesh)
-    wave: NDArray[np.float64] = size * swing * tones
+    wave: NDArray[np.float64] = size * modulation * tones
     return wave
 
 
@@ -163,47 +204,48 @@ def _impulses(
     rig: Rig,
     condition: Condition,
     turns: NDArray[np.float64],
-    pace: float,
+    relative_speed: float,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Impulses of a bearing fault that ring the resonance; other faults make none."""
+    """Impulses of a bearing fault through the resonance; other faults make none."""
     if condition.fault not in ("outer race", "inner race", "ball"):
         return np.zeros_like(turns)
     spacing = 1.0 / rig.order(condition.fault)
     number = int((turns[-1] - turns[0]) / spacing) + 3
     gaps = spacing * (1.0 + rig.slip * rng.standard_normal(number))
-    places = turns[0] - spacing * rng.uniform() + np.cumsum(gaps)
-    places = places[(places >= turns[0]) & (places < turns[-1])]
-    sizes = 1.0 + 0.15 * rng.standard_normal(len(places))
+    angles = turns[0] - spacing * rng.uniform() + np.cumsum(gaps)  # in turns, with slip
+    angles = angles[(angles >= turns[0]) & (angles < turns[-1])]
+    sizes = 1.0 + 0.15 * rng.standard_normal(len(angles))
     if condition.fault == "inner race":  # passes the load zone once per turn
-        sizes *= np.clip(0.3 + 0.7 * np.cos(2 * np.pi * places), 0.05, None)
+        sizes *= np.clip(0.3 + 0.7 * np.cos(2 * np.pi * angles), 0.05, None)
     elif condition.fault == "ball":  # passes it with the cage
         cage = 0.5 * (1 - rig.ball_mm / rig.pitch_mm)
-        sizes *= np.clip(0.3 + 0.7 * np.cos(2 * np.pi * cage * places), 0.05, None)
+        sizes *= np.clip(0.3 + 0.7 * np.cos(2 * np.pi * cage * angles), 0.05, None)
+    # each impulse is shared between the two samples around its time
     train = np.zeros(len(turns))
-    at = np.interp(places, turns, np.arange(len(turns)))
-    low = np.floor(at).astype(int)
-    share = at - low
+    position = np.interp(angles, turns, np.arange(len(turns)))
+    low = np.floor(position).astype(int)
+    share = position - low
     np.add.at(train, low, sizes * (1 - share))
     np.add.at(train, np.minimum(low + 1, len(turns) - 1), sizes * share)
-    size = 0.1 * condition.severity * pace * (0.5 + 0.5 * condition.load)
-    ring = _ring(rig.resonance_hz, rig.damping, rig.rate_hz)
-    ringing: NDArray[np.float64] = size * fftconvolve(train, ring)[: len(turns)]
-    return ringing
+    size = 0.1 * condition.severity * relative_speed * (0.5 + 0.5 * condition.load)
+    response = _impulse_response(rig.resonance_hz, rig.damping, rig.rate_hz)
+    wave: NDArray[np.float64] = size * fftconvolve(train, response)[: len(turns)]
+    return wave
 
 
-def _rung(
+def _resonant_noise(
     count: int, resonance_hz: float, damping: float, rig: Rig, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """White noise through a resonance, standard deviation 1, shape (sample,)."""
-    ring = _ring(resonance_hz, damping, rig.rate_hz)
-    wave = fftconvolve(rng.standard_normal(count + 512), ring, mode="valid")[:count]
+    response = _impulse_response(resonance_hz, damping, rig.rate_hz)
+    wave = fftconvolve(rng.standard_normal(count + 512), response, mode="valid")[:count]
     scaled: NDArray[np.float64] = wave / max(float(np.std(wave)), 1e-12)
     return scaled
 
 
-def _ring(resonance_hz: float, damping: float, rate_hz: float) -> NDArray[np.float64]:
-    """Response of the structure to an impulse, peak about 1."""
+def _impulse_response(resonance_hz: float, damping: float, rate_hz: float) -> NDArray[np.float64]:
+    """exp(-2 pi d f t) sin(2 pi f t) of a resonance f with damping d, peak about 1, 512 samples."""
     time = np.arange(512) / rate_hz
     decay = np.exp(-2 * np.pi * damping * resonance_hz * time)
     wave: NDArray[np.float64] = decay * np.sin(2 * np.pi * resonance_hz * time)

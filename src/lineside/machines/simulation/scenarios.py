@@ -1,6 +1,6 @@
-"""Histories of simulated machines: run-in, daily swing, changing speed, a fault that grows.
+"""Histories of simulated machines: run-in, daily cycle, changing speed, a growing fault.
 
-A fault of the kind ``sequence`` sounds like nothing: every snapshot is one of a healthy step. Only
+A fault of the kind ``sequence`` shows in no single snapshot: each is one of a healthy step. Only
 the order of the steps is lost, more and more often as the fault grows.
 """
 
@@ -13,19 +13,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineside.core.errors import UserError
-from lineside.machines.simulation.rig import Condition, Fault, Rig, simulate_vibration
-from lineside.machines.simulation.sensors import STEP_G, Sensor, measure
+from lineside.machines.simulation.rig import (
+    STEP_G,
+    Condition,
+    Fault,
+    Rig,
+    Sensor,
+    measure,
+    simulate_vibration,
+)
 
 DAY = 86400.0
 START = 1767225600.0
 """2026-01-01 00:00 UTC."""
 LOST_SEVERITY = 3.0
-"""Severity of a sequence fault from which on no step follows from the one before."""
+"""Severity of a sequence fault from which on every step is random."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SensorEpisode:
-    """A sensor fault: which channel, from and until which day, and what."""
+    """A sensor fault of one channel over some days."""
 
     channel: int
     from_day: float
@@ -35,28 +42,28 @@ class SensorEpisode:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """What happens to one machine.
+    """The life of one machine.
 
     Attributes:
         name: Name of the machine.
-        rig: What it is made of.
-        days: How long it is watched; it ends earlier if it fails.
+        rig: Its construction.
+        days: Length of the history; it ends earlier if the machine fails.
         interval_hours: Time between snapshots.
-        fault: What breaks; a ``sequence`` needs a rig with steps.
-        onset_day: When it begins; None: nothing breaks.
+        fault: Kind of the fault; a ``sequence`` needs a rig with steps.
+        onset_day: Day of its onset; None: no fault.
         growth_days: From onset to failure.
-        run_in_days: Time constant of the noise of a new machine.
+        run_in_days: Time constant of the run-in.
         run_in: Extra noise at the very start, relative.
-        swing: Relative daily swing of the noise with temperature.
-        relative_speeds: Speeds it runs at, relative to nominal; it stays at one for some hours.
+        swing: Relative daily amplitude of the noise, with the temperature.
+        relative_speeds: Speeds it runs at, relative to nominal; each lasts some hours.
         loads: Loads it runs at.
-        idle_share: Share of the snapshots while it stands still.
-        gaps: (day, length in days) without snapshots; it is started anew after each.
+        idle_share: Share of the snapshots at standstill.
+        gaps: (day, length in days) without snapshots; each is followed by a restart.
         episodes: Sensor faults.
-        drift: Relative growth of the noise over the whole time that is no fault.
+        drift: Relative growth of the noise over the whole time, without a fault.
 
     Raises:
-        UserError: a sequence is to break that the rig does not have.
+        UserError: a sequence fault of a rig without steps.
     """
 
     name: str
@@ -78,11 +85,11 @@ class Scenario:
 
     def __post_init__(self) -> None:
         if self.fault == "sequence" and len(self.rig.steps_hz) < 2:
-            raise UserError(f"{self.name} has no steps whose order could break", "give steps_hz")
+            raise UserError(f"{self.name} has no steps whose order could be lost", "give steps_hz")
 
     @property
     def end_day(self) -> float:
-        """When the watch ends: at failure, or after `days`."""
+        """Last day of the history: the failure, or `days`."""
         if self.onset_day is None:
             return self.days
         return min(self.days, self.onset_day + self.growth_days)
@@ -90,16 +97,16 @@ class Scenario:
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """A told scenario.
+    """The simulated history of a scenario.
 
     Attributes:
-        scenario: What was told.
+        scenario: Its scenario.
         times: Seconds since 1970, shape (snapshot,).
         counts: Samples in steps of the sensor, int16, shape (snapshot, channel, sample).
         speed_hz: Turns per second, shape (snapshot,).
         load: Shape (snapshot,).
         temperature: Degrees Celsius, shape (snapshot,).
-        severity: The truth, shape (snapshot,).
+        severity: True severity of the fault, shape (snapshot,).
         steps: Step of the batch, shape (snapshot,); 0 for a machine without steps.
     """
 
@@ -132,40 +139,35 @@ def simulate_history(
     rng: np.random.Generator,
     progress: Callable[[int, int], None] = lambda a, b: None,
 ) -> History:
-    """Return the history of a scenario: all randomness from `rng`."""
+    """Simulate the history of a scenario; all randomness comes from `rng`."""
     days = _calendar(scenario)
-    relative_speeds, loads = _operation(scenario, len(days), rng)
+    speeds, loads = _operation(scenario, len(days), rng)
     steps = _steps(scenario, days, rng)
-    rows = []
-    for place, day in enumerate(days):
-        condition = _condition(
-            scenario, day, relative_speeds[place], loads[place], int(steps[place])
-        )
+    counts = []
+    for i, day in enumerate(days):
+        condition = _condition(scenario, day, speeds[i], loads[i], int(steps[i]))
         wave = simulate_vibration(scenario.rig, condition, rng)
-        heard = [
-            measure(wave[channel], _sensor(scenario, channel, day), rng)
-            for channel in range(len(wave))
+        measured = [
+            measure(samples, _sensor(scenario, channel, day), rng)
+            for channel, samples in enumerate(wave)
         ]
-        rows.append(np.round(np.stack(heard) / STEP_G).astype(np.int16))
-        progress(place + 1, len(days))
+        counts.append(np.round(np.stack(measured) / STEP_G).astype(np.int16))
+        progress(i + 1, len(days))
     swing = np.cos(2 * np.pi * (days - 0.6))
     return History(
         scenario=scenario,
         times=START + days * DAY,
-        counts=np.stack(rows),
-        speed_hz=scenario.rig.speed_hz * relative_speeds,
+        counts=np.stack(counts),
+        speed_hz=scenario.rig.speed_hz * speeds,
         load=loads,
-        temperature=45
-        + 6 * swing
-        + 4 * loads * (relative_speeds > 0)
-        + rng.normal(0, 0.5, len(days)),
+        temperature=45 + 6 * swing + 4 * loads * (speeds > 0) + rng.normal(0, 0.5, len(days)),
         severity=np.array([severity_on(scenario, day) for day in days]),
         steps=steps,
     )
 
 
 def severity_on(scenario: Scenario, day: float) -> float:
-    """Return how bad the fault is: 0 before it begins, then exponential from 0.3 to 10."""
+    """Return the severity of the fault: 0 before the onset, then exponential from 0.3 to 10."""
     if scenario.onset_day is None or day < scenario.onset_day:
         return 0.0
     share = (day - scenario.onset_day) / scenario.growth_days
@@ -182,40 +184,42 @@ def _calendar(scenario: Scenario) -> NDArray[np.float64]:
 def _operation(
     scenario: Scenario, count: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Speed and load of every snapshot: blocks of about a shift, standstill in between."""
+    """Relative speed and load of every snapshot: blocks of about a shift, standstill in between."""
     block = max(1, round(8 / scenario.interval_hours))
     blocks = count // block + 1
-    relative_speeds = np.repeat(rng.choice(scenario.relative_speeds, blocks), block)[:count]
+    speeds = np.repeat(rng.choice(scenario.relative_speeds, blocks), block)[:count]
     loads = np.repeat(rng.choice(scenario.loads, blocks), block)[:count]
-    relative_speeds = relative_speeds * (1 + 0.002 * rng.standard_normal(count))
-    relative_speeds[rng.random(count) < scenario.idle_share] = 0.0
-    return relative_speeds, loads.astype(np.float64)
+    speeds = speeds * (1 + 0.002 * rng.standard_normal(count))
+    speeds[rng.random(count) < scenario.idle_share] = 0.0
+    return speeds, loads.astype(np.float64)
 
 
 def _steps(
     scenario: Scenario, days: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Steps of the batches, one snapshot each; a lost controller jumps to any step."""
+    """Steps of the batches, one snapshot each; a faulty controller jumps to a random step."""
     count = len(scenario.rig.steps_hz)
     steps = np.zeros(len(days), dtype=np.int64)
     if not count:
-        return steps  # draws nothing: histories without steps stay as they were
-    for place in range(1, len(days)):
-        bad = severity_on(scenario, days[place]) if scenario.fault == "sequence" else 0.0
-        jumps = rng.random() < bad / LOST_SEVERITY
-        steps[place] = rng.integers(count) if jumps else (steps[place - 1] + 1) % count
+        return steps  # draws nothing: histories without steps do not depend on this
+    for i in range(1, len(days)):
+        severity = severity_on(scenario, days[i]) if scenario.fault == "sequence" else 0.0
+        jumps = rng.random() < severity / LOST_SEVERITY
+        steps[i] = rng.integers(count) if jumps else (steps[i - 1] + 1) % count
     return steps
 
 
-def _condition(scenario: Scenario, day: float, pace: float, load: float, step: int) -> Condition:
+def _condition(
+    scenario: Scenario, day: float, relative_speed: float, load: float, step: int
+) -> Condition:
     since = day - max([0.0, *(start + length for start, length in scenario.gaps if start < day)])
     fresh = scenario.run_in * np.exp(-day / scenario.run_in_days)
-    # Grease and temperature settle for a few hours after every start.
+    # Grease and temperature take a few hours to settle after every start.
     restarted = 0.15 * np.exp(-since / 0.15) if since < day else 0.0
     swing = scenario.swing * np.cos(2 * np.pi * (day - 0.6))
     drift = scenario.drift * day / scenario.days
     return Condition(
-        speed_hz=scenario.rig.speed_hz * pace,
+        speed_hz=scenario.rig.speed_hz * relative_speed,
         load=load,
         fault=scenario.fault,
         severity=severity_on(scenario, day),
