@@ -31,7 +31,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.machines.senders import Mosquitto, MqttSender, free_port, post, write_file
 from benchmarks.results import Say, plain
 from lineside.core.contract import Refusal
-from lineside.core.database import reading, writing
+from lineside.core.database import read_transaction, write_transaction
 from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots, load_measurement
 from lineside.machines.data.dataset import split
@@ -40,13 +40,13 @@ from lineside.machines.data.measurement import Measurement
 from lineside.machines.model import MachinesModel
 from lineside.machines.outcomes import calibrate, outcomes
 from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
-from lineside.machines.store import open_store
+from lineside.machines.store import Journal, open_store
 from lineside.machines.store.queries import events, features, fleet, refusals, verdicts
-from lineside.machines.store.tables import LEVELS, SPECTRA
+from lineside.machines.store.schema import LEVELS, SPECTRA
 from lineside.machines.streams import encode
-from lineside.machines.streams.telling import Teller
-from lineside.machines.streams.upkeep import Upkeep
-from lineside.machines.streams.watching import Options, watch
+from lineside.machines.streams.console import ConsoleReporter
+from lineside.machines.streams.maintenance import Maintenance
+from lineside.machines.streams.watch import Options, watch
 from lineside.machines.training.fitting import learn_machine
 
 KILLS = 100
@@ -180,11 +180,11 @@ def _fork_watch(model: MachinesModel, where: str, place: Path, port: int, broker
         return child
     code = 3
     try:
-        quiet = Teller(say=lambda line: None, note=lambda line: None)
+        quiet = ConsoleReporter(print_result=lambda line: None, note=lambda line: None)
         with open_store(where) as store:
             code = watch(
                 [place / "data"], model, store, http=str(port),
-                mqtt=f"mqtt://127.0.0.1:{broker}/plant/#", teller=quiet,
+                mqtt=f"mqtt://127.0.0.1:{broker}/plant/#", console=quiet,
                 options=Options(interval_seconds=0.05, client_id="watch"),
             )  # fmt: skip
     except BaseException as error:
@@ -211,8 +211,8 @@ def _send_all(plant: Plant, place: Path, port: int, broker: int, stop: Any, resu
                     break
                 answer = post(port, body) if sender is None else sender.send(measurement)
                 if answer is not None:
-                    again[name] += answer["status"] == "known"
-                    assert answer["status"] in ("judged", "known"), answer
+                    again[name] += answer["status"] == "duplicate"
+                    assert answer["status"] in ("judged", "duplicate"), answer
                     break
                 time.sleep(PAUSE_SECONDS)
             sent[name] += 1
@@ -238,7 +238,7 @@ def _wait_for_folder(where: str, counts: dict[str, Any]) -> None:
     before, until = -1, time.monotonic() + 20
     with open_store(where) as store:
         while time.monotonic() < until:
-            with reading(store.engine) as connection:
+            with read_transaction(store.engine) as connection:
                 found = connection.exec_driver_sql(
                     "SELECT count(*) FROM snapshots JOIN machines ON snapshots.machine = "
                     "machines.id WHERE substr(name, 1, 6) = 'folder'"
@@ -255,10 +255,10 @@ def _compare(plant: Plant, where: str, sent: dict[str, int]) -> dict[str, int]:
     lost = doubled = differs = 0
     with open_store(where) as store:
         assert not refusals(store), refusals(store)[:3]
-        standing = {row.machine: row for row in fleet(store)}
+        known = {row.machine: row for row in fleet(store)}
         for name, count in sent.items():
             batch = plant.model.predict(plant.items[name][:count])
-            stored = verdicts(store, name) if name in standing else []
+            stored = verdicts(store, name) if name in known else []
             times = Counter(verdict.time for verdict in stored)
             wanted = [item.time for item in plant.items[name][:count]]
             lost += sum(time not in times for time in wanted)
@@ -267,7 +267,7 @@ def _compare(plant: Plant, where: str, sent: dict[str, int]) -> dict[str, int]:
             differs += sum(
                 isinstance(said, Refusal) or own.get(said.time) != said.as_json() for said in batch
             )
-        with reading(store.engine) as connection:
+        with read_transaction(store.engine) as connection:
             for table in ("levels", "spectra", "pending"):
                 rows = connection.exec_driver_sql(f"SELECT machine, time_us FROM {table}").all()
                 doubled += len(rows) - len(set(rows))
@@ -290,7 +290,7 @@ YEAR = 52_560
 def stored(say: Say) -> None:
     """Features, scores and alarms committed: machines per core, latency, memory, a year (2 min).
 
-    4 x 20,000 samples at 20 kHz, one thread, everything in `Journal.take`; SQLite, and PostgreSQL
+    4 x 20,000 samples at 20 kHz, one thread, everything in `Journal.ingest`; SQLite, and PostgreSQL
     beside it where a server can be started. Times are wall-clock: writing waits for the disk.
     """
     with tempfile.TemporaryDirectory() as place, threadpool_limits(1), postgres(place) as server:
@@ -328,9 +328,9 @@ def _throughput(
             for kept in (False, True):
                 where = url if suffix else f"{url}.{kept}"
                 store = stack.enter_context(open_store(where))
-                take = store.journal(model, keep_waveforms=kept).take
-                ways.append((f"{'_waveforms' if kept else ''}{suffix}", take))
-        wall, processor = _blocks([take for _, take in ways], model, measurements)
+                ingest = Journal(store, model, keep_waveforms=kept).ingest
+                ways.append((f"{'_waveforms' if kept else ''}{suffix}", ingest))
+        wall, processor = _blocks([ingest for _, ingest in ways], model, measurements)
     for (name, _), own, cpu in zip(ways, wall, processor, strict=True):
         reason = (
             f"one snapshot of 1 s and 4 x 20,000 samples a machine and second; wall-clock, median "
@@ -342,7 +342,7 @@ def _throughput(
 
 
 def _blocks(
-    takes: Sequence[Callable[[Measurement], object]],
+    ingests: Sequence[Callable[[Measurement], object]],
     model: MachinesModel,
     measurements: Sequence[Measurement],
 ) -> tuple[Floats, Floats]:
@@ -350,7 +350,7 @@ def _blocks(
     names = list(model.machines)[:MACHINES]
     start = measurements[-1].time
     count = 0
-    wall = np.zeros((len(takes), BLOCKS))
+    wall = np.zeros((len(ingests), BLOCKS))
     processor = np.zeros_like(wall)
     for block in range(-1, BLOCKS):
         size = WARM_UP if block < 0 else PER_BLOCK
@@ -360,10 +360,10 @@ def _blocks(
             for k in range(size)
         ]  # fmt: skip
         count += size
-        for way, take in enumerate(takes):
+        for way, ingest in enumerate(ingests):
             began, used = time.perf_counter(), time.process_time()
             for measurement in order:
-                take(measurement)
+                ingest(measurement)
             if block >= 0:
                 wall[way, block] = (time.perf_counter() - began) / size
                 processor[way, block] = (time.process_time() - used) / size
@@ -381,14 +381,14 @@ def _latency(
     for suffix, url in urls.items():
         where = url if suffix else f"{url}.alarms"
         with open_store(where) as store, open_store(where) as reader:
-            journal = store.journal(model)
-            upkeep = Upkeep(store=store, waveforms=True, note=print)  # as a watch has it beside
-            upkeep.start()
+            journal = Journal(store, model)
+            maintenance = Maintenance(store=store, waveforms=True, note=print)  # as in a watch
+            maintenance.start()
             took = np.array([
                 _alarm_times(journal, reader, name, healthy, faulty)
                 for name in list(model.machines)[:ALARMED]
             ])  # fmt: skip
-            upkeep.stop()
+            maintenance.stop()
         p99, processor = (1000 * np.quantile(took, 0.99, axis=0)).tolist()
         reason = (
             f"first alarms of {len(took)} machines, 4 x 20,000 samples with waveforms kept; median "
@@ -411,8 +411,8 @@ def _alarm_times(
             faulty, machine=name, time=start + 600 * place, channels=samples
         )
         began, used = time.perf_counter(), time.process_time()
-        taken = journal.take(measurement)
-        kinds = {event.kind for event in taken.verdict.events} & {"alert", "danger"}
+        result = journal.ingest(measurement)
+        kinds = {event.kind for event in result.verdict.events} & {"alert", "danger"}
         if kinds:
             told = events(reader, name, since=measurement.time)
             took = time.perf_counter() - began, time.process_time() - used
@@ -427,18 +427,18 @@ def _memory(
     """Memory per machine: what a session stores, and what the process grows by."""
     start = measurements[-1].time + 1e7
     with open_store(folder / "memory.db") as store:
-        journal = store.journal(model, keep_waveforms=False)
+        journal = Journal(store, model, keep_waveforms=False)
         names = list(model.machines)[:MACHINES]
         for place in range(10):  # what is needed once, whatever the number of machines
-            journal.take(_again(measurements[place], names[0], start + place))
+            journal.ingest(_again(measurements[place], names[0], start + place))
         gc.collect()
         before = _resident_mb()
         for name in names[1:]:
             for place in range(10):
-                journal.take(_again(measurements[place], name, start + place))
+                journal.ingest(_again(measurements[place], name, start + place))
         gc.collect()
         grown = (_resident_mb() - before) / (len(names) - 1)
-        with reading(store.engine) as connection:
+        with read_transaction(store.engine) as connection:
             sizes = connection.exec_driver_sql("SELECT length(memory) FROM machines").all()
     largest = max(size for (size,) in sizes) / 2**20
     say("state_mb", plain(
@@ -480,11 +480,11 @@ YEAR_START = 2e9
 
 
 def _fill_year(store: Any, model: MachinesModel, measurements: Sequence[Measurement]) -> None:
-    journal = store.journal(model, keep_waveforms=False)
+    journal = Journal(store, model, keep_waveforms=False)
     for name in model.machines:
-        journal.take(_again(measurements[0], name, YEAR_START - 600))
+        journal.ingest(_again(measurements[0], name, YEAR_START - 600))
     rng = np.random.default_rng(0)
-    with writing(store.engine) as connection:
+    with write_transaction(store.engine) as connection:
         for table in (LEVELS, SPECTRA):
             asked = table.select().where(table.c.time_us == round((YEAR_START - 600) * 1e6))
             rows = [dict(row) for row in connection.execute(asked).mappings()]

@@ -12,7 +12,13 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, Text, insert, select
 from tests.databases import new_database
 
-from lineside.core.database import checkpoint, insert_once, open_engine, reading, writing
+from lineside.core.database import (
+    checkpoint,
+    insert_once,
+    open_engine,
+    read_transaction,
+    write_transaction,
+)
 from lineside.core.errors import UserError
 
 METADATA = MetaData()
@@ -33,16 +39,16 @@ def where(request, tmp_path):
 
 
 def names(engine):
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         return list(connection.execute(select(THINGS.c.name).order_by(THINGS.c.id)).scalars())
 
 
 def test_what_is_committed_is_there_and_what_failed_is_not(where):
     engine = opened(where)
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         assert insert_once(connection, THINGS, {"id": 1, "name": "one"})
         assert not insert_once(connection, THINGS, {"id": 1, "name": "other"})
-    with pytest.raises(ZeroDivisionError), writing(engine) as connection:
+    with pytest.raises(ZeroDivisionError), write_transaction(engine) as connection:
         connection.execute(insert(THINGS), {"id": 2, "name": "two"})
         raise ZeroDivisionError
     engine.dispose()
@@ -53,14 +59,14 @@ def test_what_is_committed_is_there_and_what_failed_is_not(where):
 
 def test_a_checkpoint_moves_the_log_into_the_file(where, tmp_path):
     engine = opened(where)
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         insert_once(connection, THINGS, {"id": 1, "name": "one"})
     checkpoint(engine)  # on PostgreSQL: nothing to do
     assert names(engine) == ["one"]
     engine.dispose()
     if engine.dialect.name == "sqlite":
         engine = opened(where)
-        with writing(engine) as connection:
+        with write_transaction(engine) as connection:
             insert_once(connection, THINGS, {"id": 2, "name": "two"})
         alone = [_copied(where, tmp_path / "before.db")]
         checkpoint(engine)
@@ -91,7 +97,7 @@ def test_many_may_open_a_new_store_and_write_at_once(where):
         try:
             engine = opened(where)
             for place in range(20):
-                with writing(engine) as connection:
+                with write_transaction(engine) as connection:
                     connection.execute(insert(THINGS), {"id": 100 * number + place, "name": "x"})
             engine.dispose()
         except BaseException as error:
@@ -113,9 +119,9 @@ def test_a_killed_writer_loses_only_what_it_had_not_committed(tmp_path):
 
     def die():
         engine = opened(where)
-        with writing(engine) as connection:
+        with write_transaction(engine) as connection:
             connection.execute(insert(THINGS), {"id": 1, "name": "committed"})
-        with writing(engine) as connection:
+        with write_transaction(engine) as connection:
             connection.execute(insert(THINGS), {"id": 2, "name": "not"})
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -125,7 +131,7 @@ def test_a_killed_writer_loses_only_what_it_had_not_committed(tmp_path):
     assert child.exitcode == -signal.SIGKILL
     engine = opened(where)
     assert names(engine) == ["committed"]
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(insert(THINGS), {"id": 2, "name": "after"})
     engine.dispose()
 
@@ -136,25 +142,25 @@ def test_a_durable_transaction_flushes_the_disk_and_the_next_does_not(tmp_path):
     def level(connection):
         return connection.exec_driver_sql("PRAGMA synchronous").scalar()
 
-    with writing(engine, durable=True) as connection:
+    with write_transaction(engine, durable=True) as connection:
         assert level(connection) == 2
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         assert level(connection) == 1
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
     engine.dispose()
     engine = opened(tmp_path / "things.db", durable=True)
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         assert level(connection) == 2
     engine.dispose()
 
 
 def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path):
     engine = opened(tmp_path / "things.db")
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         connection.execute(insert(THINGS), {"id": 1, "name": "one"})
         connection.exec_driver_sql("PRAGMA max_page_count=10")
-    with pytest.raises(UserError, match="full"), writing(engine) as connection:
+    with pytest.raises(UserError, match="full"), write_transaction(engine) as connection:
         connection.execute(insert(THINGS), {"id": 2, "name": "x" * 100_000})
     assert names(engine) == ["one"]
     engine.dispose()
@@ -182,7 +188,7 @@ def test_files_that_are_no_store_are_told(tmp_path):
     with pytest.raises(UserError, match="not a database"):
         opened(tmp_path / "notes.txt")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot be created"):
         opened(tmp_path / "file" / "things.db")
 
 
@@ -191,7 +197,7 @@ def test_a_locked_store_is_told(tmp_path, monkeypatch):
     engine = opened(tmp_path / "things.db")
     other = sqlite3.connect(tmp_path / "things.db")
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(UserError, match="locked"), writing(engine):
+    with pytest.raises(UserError, match="locked"), write_transaction(engine):
         pass
     assert names(engine) == []  # readers do not wait
     other.close()

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.machines.senders import write_file as put
 
 from lineside.core.contract import Refusal
-from lineside.core.database import reading
+from lineside.core.database import read_transaction
 from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots
 from lineside.machines.data.dataset import split
@@ -20,8 +20,8 @@ from lineside.machines.model import MachinesModel
 from lineside.machines.outcomes import calibrate, outcomes
 from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
 from lineside.machines.store.queries import verdicts
-from lineside.machines.streams.telling import Teller
-from lineside.machines.streams.watching import Ending, Options, watch
+from lineside.machines.streams.console import ConsoleReporter
+from lineside.machines.streams.watch import Options, StopRequest, watch
 from lineside.machines.training.fitting import learn_machine
 
 __all__ = ["put"]
@@ -65,17 +65,19 @@ def batch_of(trained):
 
 
 class Said:
-    """A teller that remembers what it said."""
+    """A console that remembers what it said."""
 
     def __init__(self, **options):
         self.results, self.notes = [], []
-        self.teller = Teller(say=self.results.append, note=self.notes.append, **options)
+        self.console = ConsoleReporter(
+            print_result=self.results.append, note=self.notes.append, **options
+        )
 
 
 @contextmanager
 def watching(model, store, folders=(), options=FAST, said=None, **sources):
     """A watch in another thread, as the thread that a program gives it."""
-    ending, said = Ending(), said or Said()
+    stop_request, said = StopRequest(), said or Said()
     box: dict[str, object] = {}
     begun = threading.Event()
 
@@ -86,8 +88,8 @@ def watching(model, store, folders=(), options=FAST, said=None, **sources):
     def run():
         try:
             box["code"] = watch(
-                folders, model, store, options=options, teller=said.teller, ending=ending,
-                ready=ready, **sources,
+                folders, model, store, options=options, console=said.console,
+                stop_request=stop_request, on_ready=ready, **sources,
             )  # fmt: skip
         except BaseException as error:
             box["error"] = error
@@ -101,7 +103,7 @@ def watching(model, store, folders=(), options=FAST, said=None, **sources):
             raise box["error"]
         yield box["watching"]
     finally:
-        ending.ask()
+        stop_request.stop()
         thread.join(20)
     assert not thread.is_alive()
     if "error" in box:
@@ -124,7 +126,7 @@ def plain(verdict):
 
 
 def judged(store):
-    with reading(store.engine) as connection:
+    with read_transaction(store.engine) as connection:
         found = connection.exec_driver_sql("SELECT count(*) FROM snapshots WHERE status='judged'")
         return found.scalar_one()
 

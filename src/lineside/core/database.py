@@ -1,9 +1,9 @@
-"""The one door to SQL: a SQLite file by default, PostgreSQL by URL.
+"""Access to SQL databases: a SQLite file by default, PostgreSQL by URL.
 
-SQLite runs in WAL mode with ``synchronous=NORMAL``: a transaction that was committed survives the
-death of the process (SIGKILL, out of memory); a power cut may take back the last few
+Durability. SQLite runs in WAL mode with ``synchronous=NORMAL``: a committed transaction survives
+the death of the process (SIGKILL, out of memory); a power cut may take back the last few
 transactions, whole ones and newest first, and never damages the file. ``synchronous=FULL``
-(``durable=True``) also survives the power cut, for one flush of the disk per transaction.
+(``durable=True``) survives the power cut as well, for one flush of the disk per transaction.
 PostgreSQL keeps its own default, which survives both.
 
 There is one version of every schema so far, so nothing migrates; with the second one alembic
@@ -41,20 +41,21 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from lineside.core.errors import UserError
 
 __all__ = [
-    "Connection", "Engine", "checkpoint", "insert_once", "open_engine", "reading", "writing",
+    "Connection", "Engine", "checkpoint", "insert_once", "open_engine", "read_transaction",
+    "write_transaction",
 ]  # fmt: skip
 
 BUSY_SECONDS = 30.0
-"""So long a writer waits for another process to finish its transaction."""
+"""How long a writer waits for another process to finish its transaction."""
 WAL_LIMIT_BYTES = 64 * 2**20
-"""The write-ahead log is cut back to this after a checkpoint."""
+"""The write-ahead log is truncated to this after a checkpoint."""
 CHECKPOINT_PAGES = 16384
-"""A commit moves the log (64 MiB of it) into the file itself only if no `checkpoint` came by."""
+"""A commit moves the log (64 MiB of it) into the file itself only if no `checkpoint` has."""
 
-_OWN = MetaData()
+_VERSION_METADATA = MetaData()
 _VERSIONS = Table(
     "schema_versions",
-    _OWN,
+    _VERSION_METADATA,
     Column("application", Text, primary_key=True),
     Column("version", Integer, nullable=False),
 )
@@ -63,38 +64,38 @@ _VERSIONS = Table(
 def open_engine(
     where: str | Path, metadata: MetaData, *, application: str, version: int, durable: bool = False
 ) -> Engine:
-    """Open a store and make its tables where there are none.
+    """Open a database and create its tables where there are none.
 
     Args:
         where: A path (SQLite), or a URL: ``sqlite:///...``, ``postgresql://...``.
         metadata: The tables of the application.
-        application: Whose tables they are; several applications may share a store.
+        application: Whose tables they are; several applications may share a database.
         version: Of their schema.
         durable: SQLite only: flush the disk with every transaction, see above.
 
     Raises:
         UserError: if it cannot be opened, a driver is missing, or a newer program wrote it.
     """
-    url = _url(where)
-    engine = _engine(url, durable)
+    url = _parse_url(where)
+    engine = _create_engine(url, durable)
     try:
-        with store_errors(url), writing(engine) as connection:
-            if engine.dialect.name == "postgresql":  # two processes may open a new store at once
+        with _driver_errors(url), write_transaction(engine) as connection:
+            if engine.dialect.name == "postgresql":  # two processes may create the tables at once
                 connection.execute(text("SELECT pg_advisory_xact_lock(5141414)"))
-            _OWN.create_all(connection)
-            found = connection.execute(
+            _VERSION_METADATA.create_all(connection)
+            stored = connection.execute(
                 select(_VERSIONS.c.version).where(_VERSIONS.c.application == application)
             ).scalar()
-            if found is None:
+            if stored is None:
                 metadata.create_all(connection)
                 connection.execute(
                     insert(_VERSIONS).values(application=application, version=version)
                 )
-            elif found != version:
+            elif stored != version:
                 raise UserError(
-                    f"{_shown(url)} holds {application} in version {found} of its tables, "
+                    f"{_display(url)} holds {application} in version {stored} of its tables, "
                     f"this program knows version {version}",
-                    "use the program that wrote it" if found > version else "start a new store",
+                    "use the program that wrote it" if stored > version else "start a new store",
                 )
     except BaseException:
         engine.dispose()
@@ -103,25 +104,27 @@ def open_engine(
 
 
 @contextmanager
-def writing(engine: Engine, *, durable: bool = False) -> Iterator[Connection]:
-    """One transaction that writes: committed at the end, taken back on any exception.
+def write_transaction(engine: Engine, *, durable: bool = False) -> Iterator[Connection]:
+    """One transaction that writes: committed at the end, rolled back on any exception.
 
-    With `durable` it survives a power cut, see above; so does all that was committed before it.
+    It takes SQLite's write lock when it begins, so that it never fails half-way because another
+    process wrote meanwhile. With `durable` it survives a power cut, see above, and so does
+    everything that was committed before it.
     """
-    with store_errors(engine.url), engine.connect() as connection:
+    with _driver_errors(engine.url), engine.connect() as connection:
         connection = connection.execution_options(writes=True)
-        with _flushed(connection, durable), connection.begin():
+        with _flush_disk(connection, durable), connection.begin():
             yield connection
 
 
 @contextmanager
-def _flushed(connection: Connection, durable: bool) -> Iterator[None]:
+def _flush_disk(connection: Connection, durable: bool) -> Iterator[None]:
     if not durable or connection.dialect.name != "sqlite":
         yield
         return
     raw: Any = connection.connection.driver_connection
     before = raw.execute("PRAGMA synchronous").fetchone()[0]
-    raw.execute("PRAGMA synchronous=FULL")
+    raw.execute("PRAGMA synchronous=FULL")  # has no effect within a transaction: set before
     try:
         yield
     finally:
@@ -129,9 +132,9 @@ def _flushed(connection: Connection, durable: bool) -> Iterator[None]:
 
 
 @contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
+def read_transaction(engine: Engine) -> Iterator[Connection]:
     """One transaction that only reads: everything in it is of the same moment."""
-    with store_errors(engine.url), engine.connect() as connection, connection.begin():
+    with _driver_errors(engine.url), engine.connect() as connection, connection.begin():
         yield connection
 
 
@@ -142,43 +145,44 @@ def checkpoint(engine: Engine) -> None:
     long. PostgreSQL looks after itself.
     """
     if engine.dialect.name == "sqlite":
-        with store_errors(engine.url), engine.connect() as connection:
+        with _driver_errors(engine.url), engine.connect() as connection:
             raw: Any = connection.connection.driver_connection
             raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
 def insert_once(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
     """Insert a row unless one with the same key is there; return whether it was inserted."""
-    done = connection.execute(_insert_once(table, connection.dialect.name), dict(row))
-    return bool(done.rowcount == 1)
+    result = connection.execute(_insert_once(table, connection.dialect.name), dict(row))
+    return bool(result.rowcount == 1)
 
 
 @cache
 def _insert_once(table: Table, dialect: str) -> Executable:
-    """Making a statement takes longer than running it: each is made once."""
-    kind = postgresql if dialect == "postgresql" else sqlite
-    statement: Executable = kind.insert(table).on_conflict_do_nothing()
+    """Building a statement takes longer than running it: each is built once."""
+    module = postgresql if dialect == "postgresql" else sqlite
+    statement: Executable = module.insert(table).on_conflict_do_nothing()
     return statement.execution_options(preserve_rowcount=True)
 
 
 @contextmanager
-def store_errors(url: URL) -> Iterator[None]:
-    """Turn what a user can mend about a store into one line.
+def _driver_errors(url: URL) -> Iterator[None]:
+    """Turn what a user can fix about a database into one line.
 
     Raises:
-        UserError: instead of the driver's error, if the disk is full, the store is locked, cannot
-            be written or reached, or is no store at all.
+        UserError: instead of the driver's error, if the disk is full, the database is locked,
+            cannot be written or reached, or is not a database.
     """
     try:
         yield
     except DBAPIError as error:
-        told = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else str(error)
-        for sign, hint in _HINTS.items():
-            if sign in told.lower():
-                raise UserError(f"the store {_shown(url)}: {told}", hint) from error
+        lines = str(error.orig).strip().splitlines() or [str(error)]
+        reason = lines[0]
+        for words, hint in _HINTS.items():
+            if words in reason.lower():
+                raise UserError(f"the store {_display(url)}: {reason}", hint) from error
         if error.connection_invalidated or type(error).__name__ == "OperationalError":
             raise UserError(
-                f"the store {_shown(url)} cannot be used: {told}", "is its server running?"
+                f"the store {_display(url)} cannot be used: {reason}", "is its server running?"
             ) from error
         raise
 
@@ -186,7 +190,7 @@ def store_errors(url: URL) -> Iterator[None]:
 _HINTS = {
     "disk is full": "free some space; what was committed is safe",
     "is locked": "another process holds it for long; try again",
-    "readonly": "choose a place that may be written",
+    "readonly": "choose a path that may be written",
     "unable to open": "check the path and its permissions",
     "not a database": "the file is something else; choose another path",
     "malformed": "the file is damaged; restore a copy, or start a new store",
@@ -194,31 +198,31 @@ _HINTS = {
 }
 
 
-def _url(where: str | Path) -> URL:
-    """Return the URL of a path or a URL; the folder of a SQLite file is made."""
-    shown = str(where)
-    if isinstance(where, Path) or "://" not in shown:
-        url = URL.create("sqlite", database=str(Path(shown).expanduser()))
+def _parse_url(where: str | Path) -> URL:
+    """Return the URL of a path or a URL; the folder of a SQLite file is created."""
+    address = str(where)
+    if isinstance(where, Path) or "://" not in address:
+        url = URL.create("sqlite", database=str(Path(address).expanduser()))
     else:
         try:
-            url = make_url(shown)
+            url = make_url(address)
         except ArgumentError as error:
             raise UserError(
-                f"{shown!r} is no address of a store", "give a path or a URL"
+                f"{address!r} is not the address of a store", "give a path or a URL"
             ) from error
     if url.drivername in ("postgresql", "postgres"):
         url = url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise UserError(
-            f"a store in {url.get_backend_name()} is not known",
+            f"a store in {url.get_backend_name()} is not supported",
             "give a path (SQLite) or postgresql://...",
         )
     if url.get_backend_name() == "sqlite":
-        _make_place(url)
+        _create_folder(url)
     return url
 
 
-def _make_place(url: URL) -> None:
+def _create_folder(url: URL) -> None:
     if not url.database or url.database == ":memory:":
         raise UserError("a store needs a file", "give a path, e.g. machines.db")
     path = Path(url.database)
@@ -228,32 +232,36 @@ def _make_place(url: URL) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"{path.parent} cannot be made: {error.strerror}", "choose another"
+            f"{path.parent} cannot be created: {error.strerror}", "choose another path"
         ) from error
 
 
-def _engine(url: URL, durable: bool) -> Engine:
+def _create_engine(url: URL, durable: bool) -> Engine:
     try:
         if url.get_backend_name() == "postgresql":
             return create_engine(url, pool_pre_ping=True)
         engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise UserError(
-            f"{_shown(url)} needs a driver that is missing: {error}",
+            f"{_display(url)} needs a driver that is missing: {error}",
             "pip install 'lineside[postgres]'",
         ) from error
-    _prepare_sqlite(engine, durable)
+    _configure_sqlite(engine, durable)
     return engine
 
 
-def _prepare_sqlite(engine: Engine, durable: bool) -> None:
-    """Begin transactions ourselves: one that will write takes the lock at once and never fails."""
+def _configure_sqlite(engine: Engine, durable: bool) -> None:
+    """Set the pragmas of every connection, and begin transactions ourselves.
+
+    ``BEGIN IMMEDIATE`` takes the write lock at once, or waits for it. A plain ``BEGIN`` that reads
+    and then writes would fail with "database is locked" if another process wrote in between.
+    """
 
     @event.listens_for(engine, "connect")
     def connect(raw: Any, record: Any) -> None:
         raw.isolation_level = None  # the driver begins nothing on its own
         raw.execute(f"PRAGMA busy_timeout={round(1000 * BUSY_SECONDS)}")
-        _to_wal(raw)
+        _switch_to_wal(raw)
         raw.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         raw.execute("PRAGMA foreign_keys=ON")
         raw.execute("PRAGMA secure_delete=OFF")  # on, deleting costs as much as writing
@@ -266,20 +274,20 @@ def _prepare_sqlite(engine: Engine, durable: bool) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _to_wal(raw: Any) -> None:
-    """Switch to WAL; SQLite does not wait for others here, so we do."""
-    until = time.monotonic() + BUSY_SECONDS
+def _switch_to_wal(raw: Any) -> None:
+    """Switch to WAL; the busy timeout does not hold for this pragma, so it is repeated here."""
+    deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
             raw.execute("PRAGMA journal_mode=WAL")
             return
         except Exception as error:
-            if "locked" not in str(error) or time.monotonic() > until:
+            if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
 
 
-def _shown(url: URL) -> str:
+def _display(url: URL) -> str:
     """Return a URL for people: without its password, a plain path for SQLite."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)

@@ -107,15 +107,15 @@ def watch(
     json: bool
         One JSON object per line.
     """
-    from lineside.machines.streams.verbs import Options, Ring, run_watch
+    from lineside.machines.streams.commands import Options, RetentionPolicy, run_watch
 
     options = Options(
         once=once, interval_seconds=interval_seconds, keep_waveforms=waveforms, client_id=client_id,
     )  # fmt: skip
-    ring = Ring(days=keep_days, max_gb=max_gb)
+    retention = RetentionPolicy(days=keep_days, max_gb=max_gb)
     return run_watch(
-        data, model, store, mqtt=mqtt, http=http, options=options, ring=ring, durable=durable,
-        as_json=json, everything=everything,
+        data, model, store, mqtt=mqtt, http=http, options=options, retention=retention,
+        durable=durable, as_json=json, everything=everything,
     )  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def replay(machine: str, /, *, model: Path = RUN, store: str = STORE, json: bool
     json: bool
         One JSON object per line.
     """
-    from lineside.machines.streams.verbs import run_replay
+    from lineside.machines.streams.commands import run_replay
 
     return run_replay(machine, model, store, as_json=json)
 
@@ -150,7 +150,7 @@ def fleet(*, store: str = STORE, json: bool = False) -> int:
     json: bool
         One JSON object per line.
     """
-    from lineside.machines.streams.verbs import run_fleet
+    from lineside.machines.streams.commands import run_fleet
 
     return run_fleet(store, as_json=json)
 
@@ -170,7 +170,7 @@ def acknowledge(machine: str, /, *, store: str = STORE, by: str = "", why: str =
     why: str
         What is done about it.
     """
-    from lineside.machines.streams.verbs import run_action
+    from lineside.machines.streams.commands import run_action
 
     return run_action("acknowledge", machine, store, by=by, why=why)
 
@@ -192,7 +192,7 @@ def mute(machine: str, /, *, hours: float, store: str = STORE, by: str = "", why
     why: str
         The reason.
     """
-    from lineside.machines.streams.verbs import run_action
+    from lineside.machines.streams.commands import run_action
 
     return run_action("mute", machine, store, by=by, why=why, hours=hours)
 

@@ -26,9 +26,9 @@ from lineside.machines.data import load_measurement
 from lineside.machines.store import open_store
 from lineside.machines.store.queries import fleet, refusals
 from lineside.machines.streams import encode
-from lineside.machines.streams.desk import Desk
+from lineside.machines.streams.ingestor import Ingestor
 from lineside.machines.streams.mqtt import MqttSource, parse_broker
-from lineside.machines.streams.watching import Options, watch
+from lineside.machines.streams.watch import Options, watch
 
 needs_broker = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 
@@ -129,7 +129,7 @@ def test_messages_are_judged_once_and_bad_ones_do_not_come_back(
         sender.send(b"nonsense")
         sender.send(encode(snapshots[5]))
         until(lambda: len(sender.answers) == len(snapshots) + 2)
-    assert [a["status"] for a in sender.answers[-2:]] == ["refused", "known"]
+    assert [a["status"] for a in sender.answers[-2:]] == ["refused", "duplicate"]
     assert judged(store) == len(snapshots)
     batch = batch_of(trained)
     for name in NAMES:
@@ -140,7 +140,7 @@ def test_messages_are_judged_once_and_bad_ones_do_not_come_back(
     with watching(model, store, mqtt=address(broker), said=again) as found:
         until(lambda: found.mqtt.connected)
         time.sleep(0.3)
-        assert not found.desk.counts
+        assert not found.ingestor.counts
 
 
 @needs_broker
@@ -154,7 +154,7 @@ def test_what_comes_while_the_watch_is_down_is_taken_later(
     for measurement in snapshots:
         sender.send(encode(measurement))
     code = watch([], model, store, mqtt=address(broker), options=Options(once=True),
-                 teller=Said().teller)  # fmt: skip
+                 console=Said().console)  # fmt: skip
     assert code == 0 and judged(store) == len(snapshots)
 
 
@@ -175,7 +175,7 @@ def test_a_broker_that_goes_away_is_told_and_nothing_is_lost(
         broker.start()
         until(lambda: judged(store) == len(snapshots))
     assert any("is gone" in note for note in said.notes)
-    assert fleet(store)[0].late == 0
+    assert fleet(store)[0].out_of_order == 0
 
 
 @needs_broker
@@ -184,7 +184,7 @@ def test_a_store_that_does_not_answer_keeps_messages_with_the_broker(
 ):
     with watching(trained[0], store, mqtt=address(broker)) as found:
         until(lambda: found.mqtt.connected)
-        take, troubles = found.desk.journal.take, []
+        take, troubles = found.ingestor.journal.ingest, []
 
         def failing(measurement, *, source=""):
             if len(troubles) < 3:
@@ -192,7 +192,7 @@ def test_a_store_that_does_not_answer_keeps_messages_with_the_broker(
                 raise UserError("the disk is full", "free some space")
             return take(measurement, source=source)
 
-        monkeypatch.setattr(found.desk.journal, "take", failing)
+        monkeypatch.setattr(found.ingestor.journal, "ingest", failing)
         for measurement in snapshots[:20]:
             sender.send(encode(measurement))
         until(lambda: judged(store) == 20)
@@ -213,7 +213,7 @@ def test_two_watches_share_the_work(trained, snapshots, tmp_path, store, broker,
             sender.send(encode(measurement))
             count = len(sender.answers) + 1
             until(lambda count=count: len(sender.answers) == count)
-        assert one.desk.counts["judged"] and two.desk.counts["judged"]
+        assert one.ingestor.counts["judged"] and two.ingestor.counts["judged"]
     assert judged(store) == 40
 
 
@@ -234,7 +234,7 @@ def test_a_broker_that_is_not_there_is_no_end_but_once_it_is(trained, store):
 
 @pytest.mark.parametrize("topic", ["a/#/b", "#x", "a/b+", "+a/b", "a" * 65536])
 def test_topics_that_no_broker_takes_are_refused_at_once(topic):
-    with pytest.raises(UserError, match="no topic to subscribe to"):
+    with pytest.raises(UserError, match="not a topic to subscribe to"):
         parse_broker(f"mqtt://x/{topic}")
 
 
@@ -255,12 +255,12 @@ def test_a_sender_that_cannot_be_answered_is_told_and_its_message_does_not_come_
     notes: list[str] = []
     asked = SimpleNamespace(ResponseTopic=topic)
     message = SimpleNamespace(payload=b"x", topic="t", mid=7, qos=1, properties=asked)
-    desk = Desk(journal=SimpleNamespace(refuse=lambda *given, **named: None))
-    source = MqttSource(broker=parse_broker("mqtt://x/#"), desk=desk, note=notes.append)
+    ingestor = Ingestor(journal=SimpleNamespace(refuse=lambda *given, **named: None))
+    source = MqttSource(broker=parse_broker("mqtt://x/#"), ingestor=ingestor, note=notes.append)
     client = Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5, manual_ack=True)
     with ThreadPoolExecutor() as pool:
         taken = pool.submit(source._on_message, client, None, message)
-        until(lambda: desk.serve(0.05))
+        until(lambda: ingestor.run_next(0.05))
         taken.result()
-    assert acknowledged == [7] and desk.broken is None
+    assert acknowledged == [7] and ingestor.failure is None
     assert "cannot be answered" in notes[0]

@@ -33,9 +33,9 @@ from lineside.machines.data.measurement import Measurement
 from lineside.machines.store import Journal, open_store
 from lineside.machines.store.queries import fleet, refusals
 from lineside.machines.streams import MOST_BYTES, encode
-from lineside.machines.streams import desk as desks
-from lineside.machines.streams import watching as watching_module
-from lineside.machines.streams.watching import Options, watch
+from lineside.machines.streams import watch as watch_module
+from lineside.machines.streams.ingestor import Ingestor
+from lineside.machines.streams.watch import Options, watch
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +68,12 @@ def test_a_folder_taken_once_gives_what_the_batch_gives(trained, model, batch, s
     folder = trained[1][0].path.parent.parent
     said, again = Said(), Said()
     learned = ("pump", "fan")
-    code = watch([folder], model, store, options=Options(once=True), teller=said.teller)
+    code = watch([folder], model, store, options=Options(once=True), console=said.console)
     assert code == 1  # both machines fail
     assert any("danger" in line for line in said.results)
     for name in learned:  # the beginning, which was learned from, is judged as well
         assert len(stored(store, name)) > len(batch[name])
-    code = watch([folder], model, store, options=Options(once=True), teller=again.teller)
+    code = watch([folder], model, store, options=Options(once=True), console=again.console)
     assert code == 0 and not again.results
 
 
@@ -104,7 +104,7 @@ def test_a_file_that_is_still_written_holds_back_the_next(model, snapshots, stor
             assert judged(store) == 0
         slow.write_bytes(body)
         until(lambda: judged(store) == 2)
-    assert fleet(store)[0].late == 0
+    assert fleet(store)[0].out_of_order == 0
 
 
 def test_an_unreadable_file_is_told_once_and_tried_again_when_it_changes(
@@ -151,7 +151,7 @@ def test_a_table_that_grows_gives_each_line_once(model, store, tmp_path):
     table.parent.mkdir()
     table.write_text("time,temperature,flow\n0,1,2\n60,1.5,2\n120,1.4")  # the last line is cut
     with watching(model, store, [table.parent], Options(interval_seconds=0.05)) as found:
-        counts = found.desk.counts
+        counts = found.ingestor.counts
         time.sleep(0.3)
         with table.open("a") as stream:
             stream.write(",2.1\n180,1,2\n")
@@ -160,10 +160,10 @@ def test_a_table_that_grows_gives_each_line_once(model, store, tmp_path):
                 stream.write(f"{second},1,2\n")
                 stream.flush()
                 time.sleep(0.005)
-        until(lambda: counts["never learned"] >= 50)
+        until(lambda: counts["unknown_machine"] >= 50)
         time.sleep(0.2)
-    assert fleet(store)[0].never_learned == 50
-    assert counts["never learned"] == 50 and counts["known"] == 0
+    assert fleet(store)[0].unknown_machine == 50
+    assert counts["unknown_machine"] == 50 and counts["duplicate"] == 0
 
 
 def test_a_folder_that_goes_away_is_told_once_and_taken_up_again(model, snapshots, store, tmp_path):
@@ -178,8 +178,8 @@ def test_a_folder_that_goes_away_is_told_once_and_taken_up_again(model, snapshot
         away.rename(folder)
         put(folder, snapshots[1])
         until(lambda: judged(store) == 2)
-        assert found.desk.counts["known"] == 0  # the store knows the file as finished
-    assert len(said.notes) == 1 and "cannot be looked at" in said.notes[0]
+        assert found.ingestor.counts["duplicate"] == 0  # the store knows the file as finished
+    assert len(said.notes) == 1 and "cannot be read" in said.notes[0]
 
 
 def test_http_answers_after_the_commit_and_says_what_is_wrong(model, snapshots, batch, store):
@@ -194,12 +194,12 @@ def test_http_answers_after_the_commit_and_says_what_is_wrong(model, snapshots, 
             assert answer["state"] == batch["pump"][place]["state"]
             assert judged(store) == place + 1
         code, answer = post(port, encode(pump[3]))
-        assert (code, answer["status"]) == (200, "known")
+        assert (code, answer["status"]) == (200, "duplicate")
         code, answer = post(port, b"nonsense")
         assert code == 400 and "neither NPZ nor JSON" in answer["error"]
         for measurement in pump[:3]:
             code, answer = post(port, encode(stranger(measurement)))
-            assert code == 200 and answer["status"] == "never learned"
+            assert code == 200 and answer["status"] == "unknown_machine"
         assert json.loads(get(port, "/health"))["status"] == "ok"
         rows = {row["machine"]: row for row in json.loads(get(port, "/machines"))}
         assert rows["pump"]["state"] == "danger" and rows["pump"]["level"] == "danger"
@@ -207,15 +207,15 @@ def test_http_answers_after_the_commit_and_says_what_is_wrong(model, snapshots, 
         assert f'lineside_snapshots_total{{status="judged"}} {len(pump)}' in text
         assert 'lineside_machine_state{machine="pump",state="danger"} 1' in text
     assert stored(store, "pump") == batch["pump"]
-    assert len([line for line in said.results if "never learned" in line]) == 1
+    assert len([line for line in said.results if "unknown_machine" in line]) == 1
     with pytest.raises(urllib.error.URLError):
         get(port, "/health")
 
 
 def test_a_large_body_is_refused_and_a_stopping_watch_says_so(model, snapshots, store, monkeypatch):
     http = pytest.importorskip("lineside.machines.streams.http")
-    desk = desks.Desk(journal=store.journal(model))
-    source = http.HttpSource(desk=desk, fleet=list, most_bytes=3000)
+    ingestor = Ingestor(journal=Journal(store, model))
+    source = http.HttpSource(ingestor=ingestor, fleet=list, most_bytes=3000)
     source.start()
     try:
         code, answer = post(source.port, encode(snapshots[0]))
@@ -225,8 +225,8 @@ def test_a_large_body_is_refused_and_a_stopping_watch_says_so(model, snapshots, 
         )
         with ThreadPoolExecutor() as pool:
             answer = pool.submit(post, source.port, small)
-            until(lambda: desk.waiting == 1)
-            desk.close()
+            until(lambda: ingestor.waiting == 1)
+            ingestor.close()
             code, said = answer.result()
         assert code == 503 and "ends" in said["error"]
         assert not fleet(store)
@@ -238,7 +238,7 @@ def test_a_large_body_is_refused_and_a_stopping_watch_says_so(model, snapshots, 
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        taken = http.HttpSource(desk=desk, fleet=list, port=other.getsockname()[1])
+        taken = http.HttpSource(ingestor=ingestor, fleet=list, port=other.getsockname()[1])
         with pytest.raises(UserError, match="cannot be listened on"):
             taken.start()
 
@@ -264,41 +264,41 @@ def test_http_says_so_while_the_store_does_not_answer(store):
     def away():
         raise UserError("the store is away", "wait")
 
-    desk = desks.Desk(journal=None)
-    source = http.HttpSource(desk=desk, fleet=away)
+    ingestor = Ingestor(journal=None)
+    source = http.HttpSource(ingestor=ingestor, fleet=away)
     source.start()
     try:
         for path in ("/machines", "/metrics"):
             with ThreadPoolExecutor() as pool:
                 answer = pool.submit(get, source.port, path)
-                until(lambda: desk.serve(0.05))
+                until(lambda: ingestor.run_next(0.05))
                 with pytest.raises(urllib.error.HTTPError) as raised:
                     answer.result()
             assert raised.value.code == 503 and b"the store is away" in raised.value.read()
     finally:
-        desk.close()
+        ingestor.close()
         source.stop()
 
 
 def test_once_gives_up_on_a_file_that_changes_but_not_on_a_long_one(
     model, store, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(watching_module, "GIVE_UP_SECONDS", 0.6)
+    monkeypatch.setattr(watch_module, "GIVE_UP_SECONDS", 0.6)
     table = tmp_path / "data" / "slow.csv"
     table.parent.mkdir()
     table.write_text("time,a\n" + "".join(f"{1.7e9 + 60 * k:.0f},{k}\n" for k in range(40)))
     said = Said()
-    take = Journal.take
+    ingest = Journal.ingest
 
     def slowly(*given, **named):
         time.sleep(0.02)
-        return take(*given, **named)
+        return ingest(*given, **named)
 
-    monkeypatch.setattr(Journal, "take", slowly)
-    watch([table.parent], model, store, options=Options(once=True), teller=said.teller)
-    assert fleet(store)[0].never_learned == 40, "the last line comes with the second look"
+    monkeypatch.setattr(Journal, "ingest", slowly)
+    watch([table.parent], model, store, options=Options(once=True), console=said.console)
+    assert fleet(store)[0].unknown_machine == 40, "the last line comes with the second look"
     assert not said.notes
     changes = itertools.count()
     monkeypatch.setattr(folder_watcher, "stamp_of", lambda path: Stamp(next(changes), 0))
-    code = watch([table.parent], model, store, options=Options(once=True), teller=said.teller)
+    code = watch([table.parent], model, store, options=Options(once=True), console=said.console)
     assert code == 2 and "still being written" in said.notes[-1]

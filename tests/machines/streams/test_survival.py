@@ -25,12 +25,12 @@ from tests.machines.streaming import (
 from lineside.core.errors import UserError
 from lineside.machines.data import load_measurement
 from lineside.machines.data.measurement import Measurement
-from lineside.machines.store import open_store
+from lineside.machines.store import Journal, open_store
 from lineside.machines.store.queries import fleet, refusals
-from lineside.machines.streams import desk as desks
-from lineside.machines.streams import encode, telling
-from lineside.machines.streams.desk import Clock, Desk, NotTakenError
-from lineside.machines.streams.watching import Options, parse_address, watch
+from lineside.machines.streams import console, encode
+from lineside.machines.streams import ingestor as ingestor_module
+from lineside.machines.streams.ingestor import Clock, Ingestor, NotStoredError
+from lineside.machines.streams.watch import Options, parse_address, watch
 
 
 @pytest.fixture(scope="module")
@@ -70,34 +70,37 @@ def test_nothing_is_lost_or_doubled_when_it_is_killed(tmp_path):
 
 def test_a_clock_ahead_is_told_once_and_does_not_blind_the_machine(model, pump, store):
     now, said = time.time(), Said()
-    desk = Desk(journal=store.journal(model), tell=said.teller.tell)
+    ingestor = Ingestor(journal=Journal(store, model), report=said.console.report)
     for place in range(3):
-        receipt = desk.take(at(pump[place], now + 7200 + place), "http", live=True)
-        assert receipt.status == "refused" and receipt.ahead
-    assert desk.take(at(pump[3], now - 60), "http", live=True).status == "judged"
-    assert desk.take(at(pump[4], now + 600), "http", live=True).status == "judged"
+        result = ingestor.ingest(at(pump[place], now + 7200 + place), "http", live=True)
+        assert result.status == "refused" and result.in_future
+    assert ingestor.ingest(at(pump[3], now - 60), "http", live=True).status == "judged"
+    assert ingestor.ingest(at(pump[4], now + 600), "http", live=True).status == "judged"
     assert len([line for line in said.results if "still to come" in line]) == 1
     assert len(refusals(store)) == 3 and judged(store) == 2
 
 
 def test_a_clock_that_jumped_back_is_told_once_each_time(model, pump, store):
     said = Said()
-    desk = Desk(journal=store.journal(model), tell=said.teller.tell)
+    ingestor = Ingestor(journal=Journal(store, model), report=said.console.report)
     for jump in range(2):
         start = pump[10 * jump].time
         for place in range(3):
-            assert desk.take(at(pump[place], start + 10 + place), "http").status == "judged"
+            assert ingestor.ingest(at(pump[place], start + 10 + place), "http").status == "judged"
         for place in range(3):
-            assert desk.take(at(pump[5 + place], start - 90 + place), "http").status == "late"
-        assert desk.take(at(pump[8], start - 88), "http").status == "known"
-    assert len([line for line in said.results if line.startswith("late")]) == 2
-    assert fleet(store)[0].late == 6 and judged(store) == 6  # nothing is thrown away
+            assert (
+                ingestor.ingest(at(pump[5 + place], start - 90 + place), "http").status
+                == "out_of_order"
+            )
+        assert ingestor.ingest(at(pump[8], start - 88), "http").status == "duplicate"
+    assert len([line for line in said.results if line.startswith("out_of_order")]) == 2
+    assert fleet(store)[0].out_of_order == 6 and judged(store) == 6  # nothing is thrown away
 
 
 def test_the_own_clock_may_jump_and_may_be_unset(monkeypatch, model, store):
     wall, monotonic = [1.8e9], [100.0]
-    monkeypatch.setattr(desks.time, "time", lambda: wall[0])
-    monkeypatch.setattr(desks.time, "monotonic", lambda: monotonic[0])
+    monkeypatch.setattr(ingestor_module.time, "time", lambda: wall[0])
+    monkeypatch.setattr(ingestor_module.time, "monotonic", lambda: monotonic[0])
     clock = Clock()
     wall[0], monotonic[0] = 1.8e9 - 86400, 160.0  # a day back, a minute later
     assert clock.now() == pytest.approx(1.8e9 + 60)
@@ -105,8 +108,8 @@ def test_the_own_clock_may_jump_and_may_be_unset(monkeypatch, model, store):
     assert clock.now() == pytest.approx(1.8e9 + 86400)
     wall[0] = 1e6  # a computer without a battery
     assert Clock().now() == np.inf
-    desk = Desk(journal=store.journal(model))
-    assert not desk.is_ahead(2e9)
+    ingestor = Ingestor(journal=Journal(store, model))
+    assert not ingestor.is_in_future(2e9)
 
 
 def test_a_file_from_the_future_waits_for_its_time(monkeypatch, model, pump, store, tmp_path):
@@ -126,26 +129,28 @@ def test_a_file_from_the_future_waits_for_its_time(monkeypatch, model, pump, sto
 
 def test_memory_does_not_grow_with_snapshots(model, pump, store, tmp_path):
     said = Said(everything=True)
-    said.teller.say = lambda line: None
-    desk = Desk(journal=store.journal(model, keep_waveforms=False), tell=said.teller.tell)
+    said.console.print_result = lambda line: None
+    ingestor = Ingestor(
+        journal=Journal(store, model, keep_waveforms=False), report=said.console.report
+    )
     start, small = pump[0].time, pump[0]
 
     def take(first, count):
         for place in range(first, first + count):
             measurement = at(small, start + place)
-            desk.take(measurement, "http")
-            desk.take(at(small, start - 1 - place), "http")  # late
-            error = UserError(f"bad in its own way {place}", "mend it")
-            desk.refuse(f"from {place}", error, f"file {place}")
+            ingestor.ingest(measurement, "http")
+            ingestor.ingest(at(small, start - 1 - place), "http")  # late
+            error = UserError(f"bad in its own way {place}", "fix it")
+            ingestor.refuse(f"from {place}", error, f"file {place}")
         gc.collect()
         return len(gc.get_objects())
 
-    telling_size, telling.REMEMBERED = telling.REMEMBERED, 100
+    size, console.MAX_REMEMBERED = console.MAX_REMEMBERED, 100
     try:
         before = take(0, 200)
         after = take(200, 300)
     finally:
-        telling.REMEMBERED = telling_size
+        console.MAX_REMEMBERED = size
     assert after - before < 200
 
 
@@ -167,21 +172,21 @@ def folder_with(folder, measurements):
 
 
 def test_a_store_that_fails_for_a_while_loses_no_file(model, pump, store, tmp_path, monkeypatch):
-    from lineside.machines.streams import watching as loop
+    from lineside.machines.streams import watch as loop
 
     monkeypatch.setattr(loop, "STORE_PAUSE_SECONDS", 0.1)
     said = Said()
     folder = tmp_path / "data"
     folder.mkdir()
     with watching(model, store, [folder], said=said) as found:
-        take, failing = found.desk.journal.take, [True]
+        take, failing = found.ingestor.journal.ingest, [True]
 
         def sometimes(measurement, *, source=""):
             if failing:
                 raise UserError("the disk is full", "free some space")
             return take(measurement, source=source)
 
-        monkeypatch.setattr(found.desk.journal, "take", sometimes)
+        monkeypatch.setattr(found.ingestor.journal, "ingest", sometimes)
         folder_with(folder, pump[:5])
         until(lambda: said.notes)
         time.sleep(0.3)
@@ -194,24 +199,24 @@ def test_a_store_that_fails_for_a_while_loses_no_file(model, pump, store, tmp_pa
 def test_a_bug_in_judging_refuses_one_snapshot_and_the_watch_goes_on(
     model, pump, store, monkeypatch
 ):
-    desk = Desk(journal=store.journal(model))
-    take = desk.journal.take
+    ingestor = Ingestor(journal=Journal(store, model))
+    take = ingestor.journal.ingest
 
     def buggy(measurement, *, source=""):
         if measurement.time == pump[1].time:
             raise ZeroDivisionError("division by zero")
         return take(measurement, source=source)
 
-    monkeypatch.setattr(desk.journal, "take", buggy)
-    assert [desk.take(m, "http").status for m in pump[:3]] == ["judged", "refused", "judged"]
+    monkeypatch.setattr(ingestor.journal, "ingest", buggy)
+    assert [ingestor.ingest(m, "http").status for m in pump[:3]] == ["judged", "refused", "judged"]
     assert "ZeroDivisionError" in refusals(store)[0].message
 
 
 def test_a_closed_desk_answers_those_who_wait(model, store):
-    desk = Desk(journal=store.journal(model))
-    desk.close()
-    with pytest.raises(NotTakenError, match="ends"):
-        desk.ask(lambda: None)
+    ingestor = Ingestor(journal=Journal(store, model))
+    ingestor.close()
+    with pytest.raises(NotStoredError, match="ends"):
+        ingestor.run_on_writer(lambda: None)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
@@ -221,8 +226,8 @@ def test_signals_end_it_cleanly(model, pump, tmp_path, number, code):
     def run():
         with open_store(tmp_path / "machines.db") as store:
             ready = lambda found: (tmp_path / "ready").touch()  # noqa: E731
-            sys.exit(watch([folder], model, store, options=FAST, ready=ready,
-                           teller=Said().teller))  # fmt: skip
+            sys.exit(watch([folder], model, store, options=FAST, on_ready=ready,
+                           console=Said().console))  # fmt: skip
 
     child = multiprocessing.get_context("fork").Process(target=run)
     child.start()
@@ -237,7 +242,7 @@ def test_http_after_a_restart_knows_what_it_has(model, pump, store):
     for _ in range(2):
         with watching(model, store, http="127.0.0.1:0") as found:
             said = [post(found.http.port, encode(m))[1]["status"] for m in pump[:3]]
-    assert said == ["known"] * 3
+    assert said == ["duplicate"] * 3
     changed = Measurement(machine="pump", time=pump[0].time, values={"temperature": 1.0})
     with watching(model, store, http="127.0.0.1:0") as found:
         code, answer = post(found.http.port, encode(changed))
@@ -261,15 +266,15 @@ def test_what_cannot_be_watched_is_said_in_one_line(model, store, tmp_path):
 
 
 def test_who_waits_is_answered_when_the_judging_is_interrupted(store, model):
-    desk = Desk(journal=store.journal(model))
+    ingestor = Ingestor(journal=Journal(store, model))
 
     def interrupted():
         raise KeyboardInterrupt
 
     with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(desk.ask, interrupted)
-        until(lambda: desk.waiting)
+        waiting = pool.submit(ingestor.run_on_writer, interrupted)
+        until(lambda: ingestor.waiting)
         with pytest.raises(KeyboardInterrupt):
-            desk.serve()
-        with pytest.raises(NotTakenError, match="ends"):
+            ingestor.run_next()
+        with pytest.raises(NotStoredError, match="ends"):
             waiting.result(timeout=5)

@@ -1,11 +1,12 @@
 """The store: features, verdicts, events and operators' actions in SQL, waveforms in Parquet."""
 
 from lineside.machines.store import queries
-from lineside.machines.store.journal import Journal
-from lineside.machines.store.opening import Store, open_store
-from lineside.machines.store.replaying import replay
-from lineside.machines.store.ring import Ring
-from lineside.machines.store.taken import Taken
-from lineside.machines.store.waves import Tidied
+from lineside.machines.store.ingest_result import IngestResult
+from lineside.machines.store.journal import Journal, replay
+from lineside.machines.store.retention import RetentionPolicy, tidy
+from lineside.machines.store.store import Store, acknowledge, mute, open_store
 
-__all__ = ["Journal", "Ring", "Store", "Taken", "Tidied", "open_store", "queries", "replay"]
+__all__ = [
+    "IngestResult", "Journal", "RetentionPolicy", "Store", "acknowledge", "mute", "open_store",
+    "queries", "replay", "tidy",
+]  # fmt: skip

@@ -1,4 +1,13 @@
-"""Snapshots and feature rows as bytes: exact, little-endian, readable without this program."""
+"""Byte layouts of the store: exact, little-endian, readable without this program.
+
+waveform (`pending.content`)
+    one line of JSON (channels, values, speed, load), a line feed, then the samples of all channels
+    one after the other, float32, in the order in which the line lists the channels
+feature row (`levels.row`, `spectra.row`)
+    float32, in the order of the names of its layout (`layouts.levels`, `layouts.spectrum`)
+
+Verdicts and events are columns, with JSON for what only some of them have.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +22,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineside.core.errors import UserError
+from lineside.machines.alarms.actions import Action
 from lineside.machines.alarms.verdict import Event, Verdict
 from lineside.machines.data.measurement import Channel, Measurement
 
+Row = Mapping[str, Any]
 MICROSECONDS = 1_000_000
 LATEST_SECONDS = 9e12
 """Beyond it microseconds no longer fit into 64 bits."""
-_COLUMNS = ("machine", "time", "state", "novelty", "limit", "note", "events")
-WIDE = ("band_", "mel_")
+SPECTRUM_WORDS = ("band_", "mel_")
 """Features with these words in their names come by the dozen: they are the spectrum."""
+_VERDICT_COLUMNS = ("machine", "time", "state", "novelty", "limit", "note", "events")
 
 
-def key_of(time: float) -> int | None:
+def time_key(seconds: float) -> int | None:
     """Return the time of a snapshot in whole microseconds, None if it has no usable time."""
-    if not math.isfinite(time) or abs(time) > LATEST_SECONDS:
+    if not math.isfinite(seconds) or abs(seconds) > LATEST_SECONDS:
         return None
-    return round(time * MICROSECONDS)
+    return round(seconds * MICROSECONDS)
 
 
 def storable(text: str) -> str:
-    """Return a text as every database takes it: file names may hold any byte."""
+    """Return a text that every database accepts: file names may hold any byte.
+
+    Lone surrogates and NUL become their escapes, as in ``\\udcff`` and ``\\0``.
+    """
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
-def exact(measurement: Measurement) -> Measurement:
-    """Return the snapshot with samples as they are stored, float32: so they are judged, too."""
+def with_stored_samples(measurement: Measurement) -> Measurement:
+    """Return a snapshot with its samples as they are stored, float32.
+
+    It is judged in this form, so that a replay of the stored samples gives the same verdict.
+    """
     channels = {
         name: dataclasses.replace(
             channel, samples=np.ascontiguousarray(channel.samples, dtype="<f4").ravel()
@@ -48,8 +65,8 @@ def exact(measurement: Measurement) -> Measurement:
 
 
 def pack(measurement: Measurement) -> bytes:
-    """Return everything but name and time: a line of JSON, then the samples of its channels."""
-    head = {
+    """Return everything of a snapshot but its machine and time, see the module's layout."""
+    header = {
         "channels": [
             [name, len(channel.samples), float(channel.rate_hz), channel.unit]
             for name, channel in measurement.channels.items()
@@ -59,44 +76,36 @@ def pack(measurement: Measurement) -> bytes:
         "load": measurement.load,
     }
     samples = [channel.samples.tobytes() for channel in measurement.channels.values()]
-    return b"".join([json.dumps(head).encode(), b"\n", *samples])
+    return b"".join([json.dumps(header).encode(), b"\n", *samples])
 
 
 def unpack(content: bytes, machine: str, time: float) -> Measurement:
-    """Return what `pack` was given."""
-    line = content.index(b"\n")
-    head = json.loads(content[:line])
-    samples = np.frombuffer(content, dtype="<f4", offset=line + 1) if head["channels"] else None
-    return assemble(head, samples, machine, time)
-
-
-def assemble(
-    head: dict[str, Any], samples: NDArray[np.float32] | None, machine: str, time: float
-) -> Measurement:
-    """Return the snapshot of a head and the samples of its channels one after the other."""
+    """Return the snapshot that `pack` was given, bit by bit."""
+    line_end = content.index(b"\n")  # JSON escapes line feeds: the first one ends the header
+    header = json.loads(content[:line_end])
+    samples = np.frombuffer(content, dtype="<f4", offset=line_end + 1)  # all channels, in a row
     channels, start = {}, 0
-    for name, count, rate_hz, unit in head["channels"]:
-        assert samples is not None
+    for name, count, rate_hz, unit in header["channels"]:
         wave = samples[start : start + count].astype(np.float32)
         channels[name] = Channel(samples=wave, rate_hz=rate_hz, unit=unit)
         start += count
     return Measurement(
-        machine=machine, time=time, channels=channels, values=head["values"],
-        speed_hz=head["speed_hz"], load=head["load"],
+        machine=machine, time=time, channels=channels, values=header["values"],
+        speed_hz=header["speed_hz"], load=header["load"],
     )  # fmt: skip
 
 
 def fingerprint(content: bytes) -> str:
-    """Return a short name of packed content, to tell whether two are the same."""
+    """Return checksum and length of packed content, to tell a duplicate from another snapshot."""
     return f"{zlib.crc32(content):08x}-{len(content)}"
 
 
-def verdict_row(verdict: Verdict) -> dict[str, Any]:
+def verdict_to_row(verdict: Verdict) -> dict[str, Any]:
     """Return the columns of a verdict; its events have a table of their own."""
     more = {
         field.name: getattr(verdict, field.name)
         for field in dataclasses.fields(verdict)
-        if field.name not in _COLUMNS and getattr(verdict, field.name) is not None
+        if field.name not in _VERDICT_COLUMNS and getattr(verdict, field.name) is not None
     }
     return {
         "state": verdict.state, "novelty": verdict.novelty, "novelty_limit": verdict.limit,
@@ -104,7 +113,7 @@ def verdict_row(verdict: Verdict) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def verdict_of(row: Mapping[str, Any], machine: str, events: Sequence[Event]) -> Verdict:
+def verdict_from_row(row: Row, machine: str, events: Sequence[Event]) -> Verdict:
     """Return the verdict of its columns and events."""
     return Verdict(
         machine=machine, time=row["seconds"], state=row["state"], novelty=row["novelty"],
@@ -113,26 +122,50 @@ def verdict_of(row: Mapping[str, Any], machine: str, events: Sequence[Event]) ->
     )  # fmt: skip
 
 
-class Columns:
-    """Which features of a row go where.
+def event_to_row(machine: int, time_us: int, origin: str, event: Event) -> dict[str, Any]:
+    """Return the columns of an event."""
+    return {
+        "machine": machine, "time_us": time_us, "origin": origin, "kind": event.kind,
+        "episode": event.episode, "text": event.text,
+        "evidence": json.dumps(dict(event.evidence)),
+    }  # fmt: skip
+
+
+def event_from_row(row: Row) -> Event:
+    """Return the event of its columns."""
+    return Event(
+        kind=row["kind"], episode=row["episode"], text=row["text"],
+        evidence=json.loads(row["evidence"]),
+    )  # fmt: skip
+
+
+def action_from_row(row: Row) -> Action:
+    """Return the operator's action of its columns."""
+    return Action(
+        kind=row["kind"], by=row["who"], why=row["why"], until=row["until"], asked=row["asked"],
+        applied=row["applied"], number=row["id"],
+    )  # fmt: skip
+
+
+class FeatureColumns:
+    """Which features of a row are stored as levels and which as the spectrum.
 
     Attributes:
-        levels: Names of the few that people trend.
+        levels: Names of the few features that people trend.
         spectrum: Names of the bands.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        wide = np.array([any(word in name for word in WIDE) for name in names], dtype=bool)
+        wide = np.array([any(word in name for word in SPECTRUM_WORDS) for name in names], bool)
         self._levels, self._spectrum = np.flatnonzero(~wide), np.flatnonzero(wide)
-        self.levels = [names[place] for place in self._levels.tolist()]
-        self.spectrum = [names[place] for place in self._spectrum.tolist()]
+        self.levels = [names[column] for column in self._levels.tolist()]
+        self.spectrum = [names[column] for column in self._spectrum.tolist()]
 
     def split(self, row: NDArray[np.float32]) -> tuple[bytes, bytes]:
-        """Return both parts of a row as bytes."""
+        """Return levels and spectrum of a row, shape (feature,), as bytes."""
         if len(row) != len(self._levels) + len(self._spectrum):
             raise UserError(
-                f"a row of {len(row)} features does not fit its layout", "train the machine anew"
+                f"a row of {len(row)} features does not fit its layout", "train the machine again"
             )
-        return row[self._levels].astype("<f4").tobytes(), row[self._spectrum].astype(
-            "<f4"
-        ).tobytes()
+        levels, spectrum = row[self._levels], row[self._spectrum]
+        return levels.astype("<f4").tobytes(), spectrum.astype("<f4").tobytes()

@@ -1,36 +1,57 @@
-"""Questions to a store. `since` is part of a span, `until` is not; both are seconds or None."""
+"""Questions to a store. `since` is part of a span, `until` is not; both are seconds or None.
+
+A question is answered within one read transaction, so that all of an answer is of one moment.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import Select, Table, func, select
 
 from lineside.core.contract import Refusal
-from lineside.core.database import Connection, reading
+from lineside.core.database import Connection, read_transaction
 from lineside.core.errors import UserError
 from lineside.machines.alarms.actions import Action
 from lineside.machines.alarms.verdict import Event, Verdict
 from lineside.machines.data.measurement import Measurement
-from lineside.machines.store.asking import tables
-from lineside.machines.store.packing import LATEST_SECONDS, MICROSECONDS, key_of, verdict_of
-from lineside.machines.store.waves import waveform
+from lineside.machines.store.packing import (
+    LATEST_SECONDS,
+    MICROSECONDS,
+    Row,
+    action_from_row,
+    event_from_row,
+    time_key,
+    verdict_from_row,
+)
+from lineside.machines.store.schema import (
+    ACTIONS,
+    EVENTS,
+    LAYOUTS,
+    LEVELS,
+    MACHINES,
+    REFUSALS,
+    SNAPSHOTS,
+    SPECTRA,
+    STORED_STATUS,
+)
+from lineside.machines.store.waveforms import read_waveform
 
 if TYPE_CHECKING:
-    from lineside.machines.store.opening import Store
+    from lineside.machines.store.store import Store
 
 Seconds = NDArray[np.float64]
 Features = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
-    """How one machine stands now.
+class MachineStatus:
+    """The state of one machine now.
 
     Attributes:
         machine: Its name.
@@ -40,11 +61,11 @@ class Standing:
         limit: Novelty from which on a snapshot counts.
         level: ``normal``, ``alert`` or ``danger``; stays while the machine stands still.
         episode: Number of the running alarm episode, 0 if none runs.
-        muted_until: Alarms are held back until then, None if they are not.
+        muted_until: Alarms are suppressed until then, None if they are not.
         acknowledged_by: Who has seen the running alarm, empty if nobody.
-        late: Snapshots that came too late to be judged.
+        out_of_order: Snapshots that were older than the last judged one, and not judged.
         refused: Snapshots that could not be judged.
-        never_learned: Snapshots that came before the machine was learned.
+        unknown_machine: Snapshots that came before the model knew the machine.
     """
 
     machine: str
@@ -56,13 +77,13 @@ class Standing:
     episode: int
     muted_until: float | None
     acknowledged_by: str
-    late: int
+    out_of_order: int
     refused: int
-    never_learned: int
+    unknown_machine: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class EventRecord:
     """One event with its time, see `Event`; `origin` is ``verdict`` or ``journal``."""
 
     time: float
@@ -93,29 +114,27 @@ def features(
     Raises:
         UserError: if the machine or a name is unknown.
     """
-    with _asking(store, machine) as (connection, number):
-        span = _span(since, until)
-        levels = tables.rows_of(connection, False, number, span)
-        layouts = tables.layouts_of(connection, number, sorted(set(levels[1])))
-        columns = {
-            wide: {row["id"]: json.loads(row["spectrum" if wide else "levels"]) for row in layouts}
-            for wide in (False, True)
-        }
+    with read_transaction(store.engine) as connection:
+        number = find_machine(connection, machine)
+        levels = _feature_rows(connection, LEVELS, number, since, until)
+        layouts = _layouts(connection, number, levels.layouts)
+        level_names = {row["id"]: json.loads(row["levels"]) for row in layouts}
+        spectrum_names = {row["id"]: json.loads(row["spectrum"]) for row in layouts}
         if names is None:
-            names = columns[False][layouts[0]["id"]] if layouts else []
-        asked = tuple(names)
-        _check_names(asked, columns, machine)
-        few = {name for own in columns[False].values() for name in own}
+            names = level_names[layouts[0]["id"]] if layouts else []
+        names = tuple(names)
+        known_levels = {name for layout in level_names.values() for name in layout}
+        known = known_levels.union(*spectrum_names.values())
+        _check_names(names, known, machine)
         spectra = None
-        if not few.issuperset(asked):
-            spectra = tables.rows_of(connection, True, number, span)
-    times = np.array(levels[0], dtype=np.int64)
-    out = np.full((len(times), len(asked)), np.nan, dtype=np.float32)
-    if few.intersection(asked):
-        _fill(out, asked, levels, columns[False])
+        if not known_levels.issuperset(names):
+            spectra = _feature_rows(connection, SPECTRA, number, since, until)
+    out = np.full((len(levels.times_us), len(names)), np.nan, dtype=np.float32)
+    if known_levels.intersection(names):
+        _fill(out, names, levels, level_names)
     if spectra is not None:
-        _fill(out, asked, spectra, columns[True])
-    return times / MICROSECONDS, out, asked
+        _fill(out, names, spectra, spectrum_names)
+    return np.array(levels.times_us, dtype=np.int64) / MICROSECONDS, out, names
 
 
 def verdicts(
@@ -126,28 +145,31 @@ def verdicts(
     Raises:
         UserError: if the machine is unknown.
     """
-    with _asking(store, machine) as (connection, number):
-        rows = tables.snapshots_of(connection, number, _span(since, until), ("judged",))
-        told = tables.events_of(connection, number, _span(since, until))
-    own: dict[int, list[Event]] = {}
-    for row in told:
+    with read_transaction(store.engine) as connection:
+        number = find_machine(connection, machine)
+        rows = _snapshot_rows(connection, number, since, until, ("judged",))
+        event_rows = _event_rows(connection, number, since, until)
+    by_time: dict[int, list[Event]] = {}
+    for row in event_rows:
         if row["origin"] == "verdict":
-            own.setdefault(row["time_us"], []).append(_event(row))
-    return [verdict_of(row, machine, own.get(row["time_us"], ())) for row in rows]
+            by_time.setdefault(row["time_us"], []).append(event_from_row(row))
+    return [verdict_from_row(row, machine, by_time.get(row["time_us"], ())) for row in rows]
 
 
 def events(
     store: Store, machine: str, since: float | None = None, until: float | None = None
-) -> list[Told]:
-    """Return what was told of a machine, in order.
+) -> list[EventRecord]:
+    """Return the events of a machine, in order.
 
     Raises:
         UserError: if the machine is unknown.
     """
-    with _asking(store, machine) as (connection, number):
-        rows = tables.events_of(connection, number, _span(since, until))
+    with read_transaction(store.engine) as connection:
+        rows = _event_rows(connection, find_machine(connection, machine), since, until)
     return [
-        Told(time=row["time_us"] / MICROSECONDS, event=_event(row), origin=row["origin"])
+        EventRecord(
+            time=row["time_us"] / MICROSECONDS, event=event_from_row(row), origin=row["origin"]
+        )
         for row in rows
     ]
 
@@ -158,30 +180,30 @@ def actions(store: Store, machine: str) -> list[Action]:
     Raises:
         UserError: if the machine is unknown.
     """
-    with _asking(store, machine) as (connection, number):
-        return [action_of(row) for row in tables.actions_of(connection, number)]
+    with read_transaction(store.engine) as connection:
+        number = find_machine(connection, machine)
+        query = select(ACTIONS).where(ACTIONS.c.machine == number).order_by(ACTIONS.c.id)
+        return [action_from_row(row) for row in connection.execute(query).mappings()]
 
 
-def fleet(store: Store) -> list[Standing]:
-    """Return how every machine stands now, in order of their names."""
-    with reading(store.engine) as connection:
-        rows, counts = tables.machines(connection), tables.not_judged(connection)
-    return [_standing(row, counts) for row in rows]
+def fleet(store: Store) -> list[MachineStatus]:
+    """Return the state of every machine now, in order of their names."""
+    not_judged = (
+        select(SNAPSHOTS.c.machine, SNAPSHOTS.c.status, func.count())
+        .where(SNAPSHOTS.c.status != "judged")
+        .group_by(SNAPSHOTS.c.machine, SNAPSHOTS.c.status)
+    )
+    with read_transaction(store.engine) as connection:
+        rows = list(connection.execute(select(MACHINES).order_by(MACHINES.c.name)).mappings())
+        counts = {(number, status): int(n) for number, status, n in connection.execute(not_judged)}
+    return [_machine_status(row, counts) for row in rows]
 
 
 def refusals(store: Store) -> list[Refusal]:
     """Return the bad input that was written down, oldest first."""
-    with reading(store.engine) as connection:
-        rows = tables.refusals(connection)
+    with read_transaction(store.engine) as connection:
+        rows = list(connection.execute(select(REFUSALS).order_by(REFUSALS.c.stored)).mappings())
     return [Refusal(item=r["item"], message=r["message"], hint=r["hint"]) for r in rows]
-
-
-def action_of(row: Mapping[str, Any]) -> Action:
-    """Return the action of a row."""
-    return Action(
-        kind=row["kind"], by=row["who"], why=row["why"], until=row["until"], asked=row["asked"],
-        applied=row["applied"], number=row["id"],
-    )  # fmt: skip
 
 
 def measurements(
@@ -192,56 +214,116 @@ def measurements(
     *,
     status: Sequence[str] | None = None,
 ) -> Iterator[Measurement]:
-    """Give back the snapshots whose waveforms are still kept, in order of time, one at a time.
+    """Yield the snapshots whose waveforms are still kept, in order of time, one at a time.
 
-    Samples, speed, load and values are those that were taken, bit by bit.
+    Samples, speed, load and values are those that were ingested, bit by bit.
 
     Args:
         store: Where from.
         machine: Whose.
         since: First second.
         until: Second after the last.
-        status: Only those of these statuses (`Taken.status`), by default all.
+        status: Only those of these statuses (`IngestResult.status`), by default all.
 
     Raises:
         UserError: if the machine is unknown, or a file of waveforms is missing or damaged.
     """
-    with _asking(store, machine) as (connection, number):
-        span = _span(since, until)
-        rows = tables.snapshots_of(connection, number, span, status)
+    with read_transaction(store.engine) as connection:
+        number = find_machine(connection, machine)
+        rows = _snapshot_rows(connection, number, since, until, status)
     for row in rows:
-        found = waveform(store, number, row["time_us"], machine, row["seconds"])
-        if found is not None:
-            yield found
+        measurement = read_waveform(store, number, row["time_us"], machine, row["seconds"])
+        if measurement is not None:
+            yield measurement
 
 
-@contextmanager
-def _asking(store: Store, machine: str) -> Iterator[tuple[Connection, int]]:
-    with reading(store.engine) as connection:
-        number = tables.number_of(connection, machine)
-        if number is None:
-            known = ", ".join(str(row["name"]) for row in tables.machines(connection)[:20])
-            raise UserError(
-                f"the store never saw a machine {machine!r}",
-                f"it knows {known}" if known else "it is empty",
-            )
-        yield connection, number
+def find_machine(connection: Connection, machine: str) -> int:
+    """Return the number of a machine.
+
+    Raises:
+        UserError: if the store has no such machine.
+    """
+    number = connection.execute(select(MACHINES.c.id).where(MACHINES.c.name == machine)).scalar()
+    if number is None:
+        query = select(MACHINES.c.name).order_by(MACHINES.c.name).limit(20)
+        known = ", ".join(connection.execute(query).scalars())
+        raise UserError(
+            f"the store has no machine {machine!r}", f"it has {known}" if known else "it is empty"
+        )
+    return int(number)
 
 
-def _span(since: float | None, until: float | None) -> tables.Span:
-    return _bound(since), _bound(until)
+@dataclass(frozen=True)
+class _FeatureRows:
+    """Feature rows of one table: microseconds, layout and bytes of each snapshot."""
+
+    times_us: Sequence[int]
+    layouts: Sequence[int]
+    blobs: Sequence[bytes]
 
 
-def _bound(seconds: float | None) -> int | None:
-    """Microseconds of a bound; beyond all times that there are, the last of them."""
-    return None if seconds is None else key_of(min(max(seconds, -LATEST_SECONDS), LATEST_SECONDS))
+def _feature_rows(
+    connection: Connection, table: Table, machine: int, since: float | None, until: float | None
+) -> _FeatureRows:
+    query = select(table.c.time_us, table.c.layout, table.c.row)
+    result: Any = connection.execute(_within(query, table, machine, since, until))
+    # The driver's own tuples: a year is 50,000 rows, and an object for each takes 100 ms.
+    rows = result.cursor.fetchall()
+    result.close()
+    return _FeatureRows([row[0] for row in rows], [row[1] for row in rows], [r[2] for r in rows])
 
 
-def _check_names(
-    asked: Sequence[str], columns: Mapping[bool, Mapping[int, list[str]]], machine: str
-) -> None:
-    known = {name for kind in columns.values() for own in kind.values() for name in own}
-    unknown = [name for name in asked if name not in known]
+def _layouts(connection: Connection, machine: int, used: Sequence[int]) -> list[Row]:
+    """Return the layouts that are used and the machine's present one, which comes first."""
+    present = select(MACHINES.c.layout).where(MACHINES.c.id == machine).scalar_subquery()
+    query = (
+        select(LAYOUTS)
+        .where(LAYOUTS.c.id.in_(sorted(set(used))) | (LAYOUTS.c.id == present))
+        .order_by(LAYOUTS.c.id != present, -LAYOUTS.c.id)
+    )
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _snapshot_rows(
+    connection: Connection,
+    machine: int,
+    since: float | None,
+    until: float | None,
+    status: Sequence[str] | None,
+) -> list[Row]:
+    """Return the snapshots of a machine in order of time, None for those of any status."""
+    query = _within(select(SNAPSHOTS), SNAPSHOTS, machine, since, until)
+    if status is not None:
+        query = query.where(SNAPSHOTS.c.status.in_([STORED_STATUS[one] for one in status]))
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _event_rows(
+    connection: Connection, machine: int, since: float | None, until: float | None
+) -> list[Row]:
+    """Return the events of a machine in the order in which they were written."""
+    query = _within(select(EVENTS), EVENTS, machine, since, until).order_by(EVENTS.c.id)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _within(
+    query: Select[Any], table: Table, machine: int, since: float | None, until: float | None
+) -> Select[Any]:
+    query = query.where(table.c.machine == machine)
+    if since is not None:
+        query = query.where(table.c.time_us >= _bound_us(since))
+    if until is not None:
+        query = query.where(table.c.time_us < _bound_us(until))
+    return query.order_by(table.c.time_us)
+
+
+def _bound_us(seconds: float) -> int | None:
+    """Return the microseconds of a bound; beyond all times that can be stored, the last of them."""
+    return time_key(min(max(seconds, -LATEST_SECONDS), LATEST_SECONDS))
+
+
+def _check_names(names: Sequence[str], known: set[str], machine: str) -> None:
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise UserError(
             f"{machine} has no feature {unknown[0]!r}",
@@ -251,39 +333,44 @@ def _check_names(
 
 def _fill(
     out: Features,
-    asked: Sequence[str],
-    found: tuple[Sequence[int], Sequence[int], Sequence[bytes]],
-    columns: Mapping[int, list[str]],
+    names: Sequence[str],
+    rows: _FeatureRows,
+    layouts: Mapping[int, Sequence[str]],
 ) -> None:
-    """Put what the rows of each layout hold of the features asked for into their columns."""
-    _, layouts, blobs = found
-    numbers = np.array(layouts, dtype=np.int64)
+    """Copy the features asked for from the rows of each layout into their columns.
+
+    Args:
+        out: Shape (snapshot, feature asked for); entries that no row has stay as they are.
+        names: Of the columns of `out`.
+        rows: One per row of `out`.
+        layouts: Names of the columns of the rows, by layout.
+    """
+    numbers = np.array(rows.layouts, dtype=np.int64)
     for layout in np.unique(numbers).tolist():
-        places = {name: place for place, name in enumerate(columns[layout])}
-        here = [place for place, name in enumerate(asked) if name in places]
+        column_of = {name: column for column, name in enumerate(layouts[layout])}
+        targets = [target for target, name in enumerate(names) if name in column_of]
+        columns = [column_of[names[target]] for target in targets]
         where = np.flatnonzero(numbers == layout)
-        whole = len(where) == len(blobs)
-        rows = np.frombuffer(
-            b"".join(blobs if whole else [blobs[place] for place in where.tolist()]), dtype="<f4"
-        ).reshape(len(where), len(places))
-        chosen = [places[asked[place]] for place in here]
-        if whole and len(here) == len(asked):
-            out[:] = rows if chosen == list(range(len(places))) else rows[:, chosen]
+        only = len(where) == len(rows.blobs)
+        blobs = rows.blobs if only else [rows.blobs[number] for number in where.tolist()]
+        # (snapshot of this layout, feature of this layout), without copying each blob by itself
+        table = np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(where), len(column_of))
+        if only and len(targets) == len(names):
+            # Fancy indexing would copy a year of features once more where all are asked for.
+            everything = columns == list(range(len(column_of)))
+            out[:] = table if everything else table[:, columns]
         else:
-            out[where[:, None], np.array(here, dtype=np.intp)] = rows[:, chosen]
+            out[where[:, None], np.array(targets, dtype=np.intp)] = table[:, columns]
 
 
-def _event(row: Mapping[str, Any]) -> Event:
-    return Event(
-        kind=row["kind"], episode=row["episode"], text=row["text"],
-        evidence=json.loads(row["evidence"]),
-    )  # fmt: skip
-
-
-def _standing(row: Mapping[str, Any], counts: Mapping[tuple[int, str], int]) -> Standing:
+def _machine_status(row: Row, counts: Mapping[tuple[int, str], int]) -> MachineStatus:
     alarm = (json.loads(row["memory"]).get("alarm") or {}) if row["memory"] else {}
     level = alarm.get("level", "normal")
-    return Standing(
+    not_judged = {
+        status: counts.get((row["id"], STORED_STATUS[status]), 0)
+        for status in ("out_of_order", "refused", "unknown_machine")
+    }
+    return MachineStatus(
         machine=row["name"],
         time=None if row["last_us"] is None else row["last_us"] / MICROSECONDS,
         state=row["state"],
@@ -293,7 +380,5 @@ def _standing(row: Mapping[str, Any], counts: Mapping[tuple[int, str], int]) -> 
         episode=0 if level == "normal" else alarm.get("episode", 0),
         muted_until=alarm.get("muted_until"),
         acknowledged_by=(alarm.get("acknowledged") or {}).get("by", ""),
-        late=counts.get((row["id"], "late"), 0),
-        refused=counts.get((row["id"], "refused"), 0),
-        never_learned=counts.get((row["id"], "never learned"), 0),
+        **not_judged,
     )

@@ -1,6 +1,6 @@
-"""Snapshots as they come in: from a folder, over HTTP and over MQTT, each judged and stored once.
+"""Sources of snapshots: folders, HTTP and MQTT. At-least-once delivery into an idempotent store.
 
-Nothing heavy is imported before it is used: `watching` loads the sources that a watch was given.
+Nothing heavy is imported before it is used: `watch` loads the sources that it was given.
 """
 
 from lineside.machines.streams.message import MOST_BYTES, decode, encode

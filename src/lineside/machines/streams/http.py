@@ -1,10 +1,11 @@
 """Snapshots over HTTP: a sender is answered when its snapshot is committed, and not before.
 
-``POST /snapshots`` takes one snapshot (see `message`) and answers 200 with what became of it, 400
-with one line if it cannot be judged as it is, 409 if another one of its machine and time is
-there, 413 if it is too large, and 503 if it should be sent again later. ``GET /health``,
-``GET /machines`` and ``GET /metrics`` (for Prometheus) tell how things stand. There is no
-password: it listens to this computer only, unless told otherwise.
+``POST /snapshots`` ingests one snapshot (see `message`) and answers 200 with its `IngestResult`,
+400 with one line if it cannot be judged as it is, 409 if another one of its machine and time is
+stored, 413 if it is too large, and 503 if it should be sent again later. A sender that is not
+answered sends again: ingest is idempotent. ``GET /health``, ``GET /machines`` and ``GET /metrics``
+(for Prometheus) report the state. There is no password: it listens to this computer only, unless
+told otherwise.
 """
 
 import socket
@@ -15,8 +16,9 @@ from dataclasses import asdict, dataclass
 
 from lineside.core.errors import UserError
 from lineside.core.run.files import finite
-from lineside.machines.store.queries import Standing
-from lineside.machines.streams.desk import STATUSES, Desk, NotTakenError, Receipt
+from lineside.machines.store.ingest_result import STATUSES, IngestResult
+from lineside.machines.store.queries import MachineStatus
+from lineside.machines.streams.ingestor import Ingestor, NotStoredError
 from lineside.machines.streams.message import MOST_BYTES, decode, too_large
 
 try:
@@ -29,10 +31,10 @@ except ImportError as error:
     raise UserError("--http needs FastAPI and uvicorn", "pip install 'lineside[http]'") from error
 
 MOST_HELD_BYTES = 8 * MOST_BYTES
-"""Of all bodies that are being read or wait, whatever the number of senders."""
+"""Of all bodies that are being read or wait to be judged, whatever the number of senders."""
 START_SECONDS, STOP_SECONDS = 10.0, 5.0
-Fleet = Callable[[], Sequence[Standing]]
-"""Returns how every machine stands."""
+Fleet = Callable[[], Sequence[MachineStatus]]
+"""Returns the state of every machine."""
 
 
 @dataclass(kw_only=True)
@@ -42,12 +44,12 @@ class HttpSource:
     Attributes:
         host: Address it listens on.
         port: 0 for any free one; then the one that was chosen.
-        desk: Takes the snapshots.
-        fleet: How all machines are.
+        ingestor: Ingests the snapshots.
+        fleet: The state of all machines.
         most_bytes: Of one snapshot.
     """
 
-    desk: Desk
+    ingestor: Ingestor
     fleet: Fleet
     host: str = "127.0.0.1"
     port: int = 0
@@ -71,7 +73,7 @@ class HttpSource:
         listener = _listen(self.host, self.port)
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(
-            make_app(self.desk, self.fleet, self.most_bytes),
+            make_app(self.ingestor, self.fleet, self.most_bytes),
             log_config=None, access_log=False, lifespan="off", timeout_keep_alive=75,
             timeout_graceful_shutdown=int(STOP_SECONDS), ws="none",
         )  # fmt: skip
@@ -87,20 +89,20 @@ class HttpSource:
             raise UserError(f"the server on port {self.port} does not start", "try again")
 
     def stop(self) -> None:
-        """Answer what is under way and end; the desk should be closed by then."""
+        """Answer what is under way and end; the ingestor should be closed by then."""
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join(2 * STOP_SECONDS)
 
 
-def make_app(desk: Desk, fleet: Fleet, most_bytes: int = MOST_BYTES) -> FastAPI:
+def make_app(ingestor: Ingestor, fleet: Fleet, most_bytes: int = MOST_BYTES) -> FastAPI:
     """Return the application that a server runs."""
     app = FastAPI(title="lineside machines", docs_url=None, redoc_url=None, openapi_url=None)
     held = 0
 
     @app.post("/snapshots")
     async def snapshots(request: Request) -> Response:
-        nonlocal held  # by coroutines of one thread
+        nonlocal held  # changed by coroutines of one thread only
         stated = request.headers.get("content-length", "")
         size = int(stated) if stated.isdigit() else most_bytes
         if size > most_bytes:
@@ -112,32 +114,32 @@ def make_app(desk: Desk, fleet: Fleet, most_bytes: int = MOST_BYTES) -> FastAPI:
             body = await _body(request, most_bytes)
             if body is None:
                 return _problem(413, too_large(most_bytes))
-            return await run_in_threadpool(_answer, desk, body, _sender(request), most_bytes)
+            return await run_in_threadpool(_ingest, ingestor, body, _sender(request), most_bytes)
         finally:
             held -= size
 
     @app.get("/health")
     async def health() -> Response:
-        code, said = (503, "stopping") if desk.stopping else (200, "ok")
-        return JSONResponse({"status": said, "waiting": desk.waiting}, code)
+        code, status = (503, "stopping") if ingestor.stopping else (200, "ok")
+        return JSONResponse({"status": status, "waiting": ingestor.waiting}, code)
 
     @app.get("/machines")
     def machines() -> Response:
-        return _asked(desk, lambda: JSONResponse(finite([asdict(m) for m in fleet()])))
+        return _run(ingestor, lambda: JSONResponse(finite([asdict(m) for m in fleet()])))
 
     @app.get("/metrics")
     def metrics() -> Response:
-        return _asked(desk, lambda: PlainTextResponse(metrics_text(desk, fleet())))
+        return _run(ingestor, lambda: PlainTextResponse(metrics_text(ingestor, fleet())))
 
     return app
 
 
-def metrics_text(desk: Desk, machines: Sequence[Standing]) -> str:
-    """Return how things stand in the text format of Prometheus."""
+def metrics_text(ingestor: Ingestor, machines: Sequence[MachineStatus]) -> str:
+    """Return counters and states in the text format of Prometheus."""
     lines = _family("snapshots_total", "Snapshots since the start, by what became of them.", [
-        (f'{{status="{status}"}}', desk.counts[status]) for status in STATUSES
+        (f'{{status="{status}"}}', ingestor.counts[status]) for status in STATUSES
     ], kind="counter")  # fmt: skip
-    lines += _family("waiting", "Snapshots that wait to be judged.", [("", desk.waiting)])
+    lines += _family("waiting", "Snapshots that wait to be judged.", [("", ingestor.waiting)])
     named = [(f'machine="{_escaped(machine.machine)}"', machine) for machine in machines]
     lines += _family("machine_state", "1 for the state that a machine is in.", [
         (f'{{{name},state="{_escaped(machine.state)}"}}', 1) for name, machine in named
@@ -167,20 +169,20 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _answer(desk: Desk, body: bytes, sender: str, most_bytes: int) -> Response:
-    """Have one snapshot taken; runs in a thread of the server."""
+def _ingest(ingestor: Ingestor, body: bytes, sender: str, most_bytes: int) -> Response:
+    """Ingest one snapshot and answer; runs in a thread of the server."""
     try:
         measurement = decode(body, most_bytes=most_bytes)
     except UserError as error:
         problem = error
-        return _asked(desk, lambda: _receipt_answer(desk.refuse(f"from {sender}", problem, "http")))
-    return _asked(desk, lambda: _receipt_answer(desk.take(measurement, "http", live=True)))
+        return _run(ingestor, lambda: _answer(ingestor.refuse(f"from {sender}", problem, "http")))
+    return _run(ingestor, lambda: _answer(ingestor.ingest(measurement, "http", live=True)))
 
 
-def _asked(desk: Desk, work: Callable[[], Response]) -> Response:
+def _run(ingestor: Ingestor, work: Callable[[], Response]) -> Response:
     try:
-        return desk.ask(work)
-    except (NotTakenError, UserError) as error:  # nobody answers, or the store does not
+        return ingestor.run_on_writer(work)
+    except (NotStoredError, UserError) as error:  # the watch ends, or the store does not answer
         return _again_later(str(error))
 
 
@@ -190,11 +192,11 @@ def _again_later(reason: str) -> Response:
     return answer
 
 
-def _receipt_answer(receipt: Receipt) -> Response:
-    code = 400 if receipt.status == "refused" else 200
-    if receipt.status == "known" and receipt.message:  # another snapshot of the same time
+def _answer(result: IngestResult) -> Response:
+    code = 400 if result.status == "refused" else 200
+    if result.status == "duplicate" and result.message:  # another snapshot of the same time
         code = 409
-    return JSONResponse(finite(receipt.as_json()), code)
+    return JSONResponse(finite(result.as_json()), code)
 
 
 def _problem(code: int, error: UserError) -> Response:

@@ -1,10 +1,10 @@
 """Snapshots over MQTT: a message is acknowledged when its snapshot is committed, not before.
 
-MQTT 5 with quality of service 1 and a session that the broker keeps under a fixed client id: what
-comes while the watch is down, or was not acknowledged, is delivered again, and a snapshot that is
-known already is simply acknowledged. (The broker must be set up to keep it: mosquitto holds 1,000
-messages per client unless ``max_queued_messages`` says otherwise, and forgets them when it is
-killed unless ``persistence`` is on.) Several watches share the work with a topic
+MQTT 5 with quality of service 1 (at-least-once delivery) and a session that the broker keeps under
+a fixed client id: what comes while the watch is down, or was not acknowledged, is delivered again,
+and a duplicate is simply acknowledged. (The broker must be configured to keep it: mosquitto holds
+1,000 messages per client unless ``max_queued_messages`` says otherwise, and forgets them when it
+is killed unless ``persistence`` is on.) Several watches share the work with a topic
 ``$share/NAME/...`` and client ids of their own. A sender that wants to know gives a response topic
 and gets the answer of the HTTP source there, after the commit.
 """
@@ -23,17 +23,18 @@ from urllib.parse import unquote
 
 from lineside.core.errors import UserError
 from lineside.core.run.files import finite
-from lineside.machines.streams.desk import Desk, NotTakenError, Receipt
+from lineside.machines.store.ingest_result import IngestResult
+from lineside.machines.streams.ingestor import Ingestor, NotStoredError
 from lineside.machines.streams.message import MOST_BYTES, decode
 
 IN_FLIGHT = 20
 """Messages that the broker sends before the first of them is acknowledged."""
-KEPT_SECONDS = 30 * 24 * 3600
-"""The broker keeps the session of a watch that is away for so long."""
+SESSION_SECONDS = 30 * 24 * 3600
+"""How long the broker keeps the session of a watch that is away."""
 KEEP_ALIVE_SECONDS = 60
 LONGEST_TOPIC_BYTES = 65535
-FIRST_WAIT_SECONDS, LAST_WAIT_SECONDS = 1, 30
-"""Between two tries to reach a broker that is gone; doubled each time."""
+MIN_RECONNECT_SECONDS, MAX_RECONNECT_SECONDS = 1, 30
+"""Between two attempts to reach a broker that is gone; doubled each time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,23 +72,23 @@ def parse_broker(address: str) -> Broker:
     """
     hint = "e.g. mqtt://broker.local/machines/#"
     scheme, _, rest = address.partition("://")
-    place, _, topic = rest.partition("/")
-    if scheme not in ("mqtt", "mqtts") or not place:
+    authority, _, topic = rest.partition("/")
+    if scheme not in ("mqtt", "mqtts") or not authority:
         raise UserError("the address of the broker is not understood", hint)
     if not topic:
         raise UserError("the address of the broker has no topic", hint)
     _check_filter(topic)
-    account, _, place = place.rpartition("@")
+    account, _, server = authority.rpartition("@")
     user, _, password = account.partition(":")
-    if place.startswith("["):  # IPv6
-        host, _, port = place[1:].partition("]")
+    if server.startswith("["):  # IPv6
+        host, _, port = server[1:].partition("]")
         port = port.removeprefix(":")
     else:
-        host, _, port = place.partition(":")
+        host, _, port = server.partition(":")
     tls = scheme == "mqtts"
     number = port or ("8883" if tls else "1883")
     if not host or not number.isdigit() or not 0 < int(number) < 65536:
-        raise UserError(f"{place!r} is no host and port", hint)
+        raise UserError(f"{server!r} is not a host and port", hint)
     return Broker(
         host=host, port=int(number), topic=topic, user=unquote(user), tls=tls,
         password=unquote(password) or (os.environ.get("MQTT_PASSWORD", "") if user else ""),
@@ -95,44 +96,47 @@ def parse_broker(address: str) -> Broker:
 
 
 def _check_filter(topic: str) -> None:
-    """Refuse what no broker takes as a subscription: the client would only say so while it runs."""
+    """Refuse what no broker accepts as a subscription, before the client runs (MQTT 5, 4.7.1)."""
     levels = topic.split("/")
-    alone = all(level in ("#", "+") or not {"#", "+"} & set(level) for level in levels)
-    if not alone or "#" in levels[:-1] or len(topic.encode()) > LONGEST_TOPIC_BYTES:
+    whole = all(level in ("#", "+") or not {"#", "+"} & set(level) for level in levels)
+    if not whole or "#" in levels[:-1] or len(topic.encode()) > LONGEST_TOPIC_BYTES:
         raise UserError(
-            f"{topic!r} is no topic to subscribe to", "+ stands for one level, # for all at the end"
+            f"{topic!r} is not a topic to subscribe to",
+            "+ stands for one level, # for all at the end",
         )
 
 
 @dataclass(kw_only=True)
 class MqttSource:
-    """A subscriber in a thread of its own; it comes back by itself when the broker does.
+    """A subscriber in a thread of its own; it reconnects by itself.
 
     Attributes:
         broker: Where messages come from.
-        desk: Takes the snapshots.
-        client_id: Names the session; by default one of this computer, `place` and topic.
-        place: What tells watches on one computer apart, such as the address of the store.
-        note: Is told in a sentence when the broker comes and goes; called in another thread.
+        ingestor: Ingests the snapshots.
+        client_id: Names the session; by default made from this computer, `store_address` and topic.
+        store_address: Tells watches on one computer apart.
+        note: Is called with a sentence when the broker comes and goes; in another thread.
+        connected: Whether the subscription stands.
+        last_message: When the last message came, by the monotonic clock.
     """
 
     broker: Broker
-    desk: Desk
+    ingestor: Ingestor
     client_id: str = ""
-    place: str = ""
+    store_address: str = ""
     note: Callable[[str], None] = lambda text: None
 
     def __post_init__(self) -> None:
         if not self.client_id:
-            names = "\0".join((socket.gethostname(), self.place, self.broker.topic))
+            names = "\0".join((socket.gethostname(), self.store_address, self.broker.topic))
             self.client_id = f"lineside-{hashlib.sha256(names.encode()).hexdigest()[:12]}"
         self.connected = False
-        self.newest = time.monotonic()
+        self.last_message = time.monotonic()
         self._last_note = ""
         self._client: Any = None
 
     def start(self) -> None:
-        """Begin to connect; tries again for ever.
+        """Start to connect; tries again for ever.
 
         Raises:
             UserError: if paho-mqtt is missing.
@@ -151,12 +155,12 @@ class MqttSource:
             client.username_pw_set(self.broker.user, self.broker.password or None)
         if self.broker.tls:
             client.tls_set()
-        client.reconnect_delay_set(FIRST_WAIT_SECONDS, LAST_WAIT_SECONDS)
+        client.reconnect_delay_set(MIN_RECONNECT_SECONDS, MAX_RECONNECT_SECONDS)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_connect_fail, client.on_message = self._on_connect_fail, self._on_message
         client.on_subscribe = self._on_subscribe
         properties = Properties(PacketTypes.CONNECT)
-        properties.SessionExpiryInterval = KEPT_SECONDS
+        properties.SessionExpiryInterval = SESSION_SECONDS
         properties.ReceiveMaximum = IN_FLIGHT
         properties.MaximumPacketSize = MOST_BYTES + 2**16  # larger ones stay with the broker
         client.connect_async(
@@ -167,84 +171,87 @@ class MqttSource:
         client.loop_start()
 
     def stop(self) -> None:
-        """Leave; the broker keeps the session. The desk should be closed by then."""
+        """Disconnect; the broker keeps the session. The ingestor should be closed by then."""
         if self._client is not None:
             self._client.disconnect()
             self._client.loop_stop()
 
     def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, props: Any) -> None:
         if reason.is_failure:
-            self._say(f"{self.broker} refuses: {reason}")
+            self._note(f"{self.broker} refuses: {reason}")
             return
-        # Also into a session that the broker has kept: it may have been started anew without it.
+        # Also in a session that the broker has kept: it may have restarted without it.
         client.subscribe(self.broker.topic, qos=1)
-        self._say(f"connected to {self.broker} as {self.client_id}")
+        self._note(f"connected to {self.broker} as {self.client_id}")
 
     def _on_subscribe(self, client: Any, data: Any, mid: int, reasons: Any, props: Any) -> None:
         for reason in reasons:
             if reason.is_failure:
-                self._say(f"{self.broker} does not let us read the topic: {reason}")
+                self._note(f"{self.broker} does not let us read the topic: {reason}")
                 return
         # Before the subscription stands, the broker drops what comes for a new session.
-        self.connected, self.newest = True, time.monotonic()
+        self.connected, self.last_message = True, time.monotonic()
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: Any, props: Any) -> None:
         self.connected = False
-        if not self.desk.stopping:
-            self._say(f"{self.broker} is gone ({reason}), trying again")
+        if not self.ingestor.stopping:
+            self._note(f"{self.broker} is gone ({reason}), trying again")
 
     def _on_connect_fail(self, client: Any, data: Any) -> None:
-        self._say(f"{self.broker} cannot be reached, trying again")
+        self._note(f"{self.broker} cannot be reached, trying again")
 
     def _on_message(self, client: Any, data: Any, message: Any) -> None:
-        """Have a message taken, then acknowledge it; it stays with the broker if that fails.
+        """Ingest a message, then acknowledge it; it stays with the broker if that fails.
 
-        While the store does not answer this thread waits, and so does the broker. Should the
-        connection end meanwhile, the message comes once more and is known by then.
+        While the store does not answer this thread waits, and so does the broker. If the
+        connection ends meanwhile, the message is delivered again and is a duplicate by then.
         """
-        self.newest = time.monotonic()
+        self.last_message = time.monotonic()
         wait = 0.1
-        while not self.desk.stopping:
+        while not self.ingestor.stopping:
             try:
-                receipt = self._taken(bytes(message.payload), str(message.topic))
-            except NotTakenError:
+                result = self._ingest(bytes(message.payload), str(message.topic))
+            except NotStoredError:
                 time.sleep(wait)
                 wait = min(2 * wait, 5.0)
                 continue
             except Exception as error:  # it would end this thread unseen
-                self.desk.broken = error
+                self.ingestor.failure = error
                 return
-            self._answer(client, message, receipt)
+            self._answer(client, message, result)
             client.ack(message.mid, message.qos)
             return
 
-    def _taken(self, body: bytes, topic: str) -> Receipt:
+    def _ingest(self, body: bytes, topic: str) -> IngestResult:
+        ingestor = self.ingestor
         try:
             measurement = decode(body)
         except UserError as error:
             problem = error
-            return self.desk.ask(lambda: self.desk.refuse(f"topic {topic}", problem, "mqtt"))
-        return self.desk.ask(lambda: self.desk.take(measurement, "mqtt", live=True))
+            return ingestor.run_on_writer(
+                lambda: ingestor.refuse(f"topic {topic}", problem, "mqtt")
+            )
+        return ingestor.run_on_writer(lambda: ingestor.ingest(measurement, "mqtt", live=True))
 
-    def _answer(self, client: Any, message: Any, receipt: Receipt) -> None:
-        """Tell the sender, if it asked to be told."""
-        asked = message.properties
-        topic = getattr(asked, "ResponseTopic", "")
+    def _answer(self, client: Any, message: Any, result: IngestResult) -> None:
+        """Publish the result if the message has a response topic."""
+        request = message.properties
+        topic = getattr(request, "ResponseTopic", "")
         if not topic:
             return
         from paho.mqtt.packettypes import PacketTypes
         from paho.mqtt.properties import Properties
 
         properties = Properties(PacketTypes.PUBLISH)
-        if hasattr(asked, "CorrelationData"):
-            properties.CorrelationData = asked.CorrelationData
-        body = json.dumps(finite(receipt.as_json()))
+        if hasattr(request, "CorrelationData"):
+            properties.CorrelationData = request.CorrelationData
+        body = json.dumps(finite(result.as_json()))
         try:
             client.publish(topic, body, qos=0, properties=properties)
-        except ValueError as error:  # with wildcards, say: it is no reason to come once more
-            self._say(f"{topic[:60]!r} cannot be answered to: {error}")
+        except ValueError as error:  # e.g. wildcards in the topic: no reason for another delivery
+            self._note(f"{topic[:60]!r} cannot be answered: {error}")
 
-    def _say(self, text: str) -> None:
+    def _note(self, text: str) -> None:
         if text != self._last_note:
             self._last_note = text
             self.note(text)

@@ -1,6 +1,7 @@
-"""Waveforms in segments: bit by bit what was taken, thinned by the ring, safe in a crash."""
+"""Waveforms in segments: bit by bit what was taken, thinned by the policy, safe in a crash."""
 
 import contextlib
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -11,13 +12,13 @@ import numpy as np
 import pytest
 from tests.databases import new_database
 
-from lineside.core.database import reading, writing
+from lineside.core.database import read_transaction, write_transaction
 from lineside.core.errors import UserError
 from lineside.machines.data.measurement import Channel, Measurement
 from lineside.machines.model import MachinesModel
-from lineside.machines.store import Ring, open_store, queries
-from lineside.machines.store.taking import tables as taking_tables
-from lineside.machines.store.waves import tables, tidying
+from lineside.machines.store import Journal, RetentionPolicy, open_store, queries, retention, tidy
+from lineside.machines.store.waveforms import segments
+from lineside.machines.store.writes import insert_events
 
 FORK = multiprocessing.get_context("fork")
 DAY, START = 86400.0, 1767225600.0
@@ -34,19 +35,19 @@ def measurement(time, machine="pump", samples=50, seed=None):
 
 def fill(store, times, machine="pump", **options):
     """Keep snapshots of a machine that nobody judges."""
-    journal = store.journal(NOBODY)
+    journal = Journal(store, NOBODY)
     for time in times:
-        assert journal.take(measurement(time, machine, **options)).status == "never learned"
+        assert journal.ingest(measurement(time, machine, **options)).status == "unknown_machine"
 
 
 def alarm(store, time, kind="alert"):
     """Write an event as the journal would."""
-    with writing(store.engine) as connection:
+    with write_transaction(store.engine) as connection:
         row = {
             "machine": 1, "time_us": round(1e6 * time), "origin": "verdict", "kind": kind,
             "episode": 1, "text": "", "evidence": json.dumps({}),
         }  # fmt: skip
-        taking_tables.put_events(connection, [row])
+        insert_events(connection, [row])
 
 
 def kept(store, machine="pump"):
@@ -63,8 +64,8 @@ def files(store):
 
 
 def indexed(store):
-    with reading(store.engine) as connection:
-        return sorted(row["path"] for row in tables.segments(connection))
+    with read_transaction(store.engine) as connection:
+        return sorted(row["path"] for row in segments(connection))
 
 
 @pytest.fixture
@@ -89,13 +90,13 @@ def test_every_bit_of_a_snapshot_comes_back(where, monkeypatch):
         return repr((one.machine, one.time, waves, one.values, one.speed_hz, one.load))
 
     with open_store(where) as store:
-        journal = store.journal(NOBODY)
+        journal = Journal(store, NOBODY)
         for one in odd:
-            journal.take(one)
+            journal.ingest(one)
         for _ in range(2):
             found = list(queries.measurements(store, odd[0].machine))
             assert [text(one) for one in found] == [text(one) for one in odd]
-            store.tidy(everything=True)
+            tidy(store, everything=True)
         assert indexed(store) == files(store) and len(files(store)) == 1
 
 
@@ -103,7 +104,7 @@ def test_other_programs_can_read_a_segment(where):
     parquet = pytest.importorskip("pyarrow.parquet")
     with open_store(where) as store:
         fill(store, [START, START + 600], samples=20_000)
-        store.tidy(everything=True)
+        tidy(store, everything=True)
         table = parquet.read_table(store.folder / files(store)[0])
         assert table.column("machine").to_pylist() == ["pump", "pump"]
         assert table.column("seconds").to_pylist() == [START, START + 600]
@@ -117,37 +118,37 @@ def test_segments_close_with_their_day_or_when_they_are_full(where, monkeypatch)
     times = [START + 6 * 3600 * k for k in range(10)]  # two days and a half
     with open_store(where) as store:
         fill(store, times)
-        assert store.tidy().moved == 8 and len(files(store)) == 2
+        assert tidy(store).moved == 8 and len(files(store)) == 2
         assert kept(store) == times
-        monkeypatch.setattr(tidying, "SEGMENT_BYTES", 500)  # two snapshots
-        assert store.tidy().moved == 2 and len(files(store)) == 3
+        monkeypatch.setattr(retention, "SEGMENT_BYTES", 500)  # two snapshots
+        assert tidy(store).moved == 2 and len(files(store)) == 3
         monkeypatch.undo()
         fill(store, [times[-1] + 1])
-        assert store.tidy().moved == 0
-        monkeypatch.setattr(tidying, "WAITING_BYTES", 100)
-        assert store.tidy().moved == 1
+        assert tidy(store).moved == 0
+        monkeypatch.setattr(retention, "PENDING_BYTES", 100)
+        assert tidy(store).moved == 1
         assert kept(store) == [*times, times[-1] + 1] and indexed(store) == files(store)
 
 
-def test_the_ring_thins_what_is_old_and_stays_dense_around_an_alarm(where):
+def test_the_policy_thins_what_is_old_and_stays_dense_around_an_alarm(where):
     hours = np.arange(0, 30 * 24, 3.0)
     times = (START + 3600 * hours).tolist()
-    ring = Ring(days=10, thin_hours=24, around_hours=12)
-    with open_store(where, ring=ring) as store:
+    policy = RetentionPolicy(days=10, thin_hours=24, around_hours=12)
+    with open_store(where, retention=policy) as store:
         fill(store, times)
         alarm(store, START + 8.5 * DAY)
         alarm(store, START + 5.5 * DAY, kind="cleared")
-        assert store.tidy().dropped > 0
+        assert tidy(store).dropped > 0
         left = (np.array(kept(store)) - START) / DAY
         assert sum((left >= 8) & (left <= 9)) == 9  # every three hours
         assert sum((left >= 4) & (left < 7)) == 3  # one a day
         assert sum(left >= 20) == sum(hours >= 20 * 24)  # the young ones
         assert indexed(store) == files(store)
         assert len(files(store)) < 15  # thinned segments are put together
-        assert store.tidy() == tidying.Tidied()
+        assert tidy(store) == retention.TidyResult()
         before = kept(store)
         fill(store, [times[-1] + 3600, times[-1] + 4 * DAY])
-        store.tidy()
+        tidy(store)
         after = kept(store)
         assert set(after) < {*before, times[-1] + 3600, times[-1] + 4 * DAY}
         assert sum((np.array(after) >= START + 8 * DAY) & (np.array(after) <= START + 9 * DAY)) == 9
@@ -155,13 +156,13 @@ def test_the_ring_thins_what_is_old_and_stays_dense_around_an_alarm(where):
 
 
 def test_a_clock_that_jumps_ahead_does_not_make_everything_old(where):
-    with open_store(where, ring=Ring(days=1)) as store:
+    with open_store(where, retention=RetentionPolicy(days=1)) as store:
         import time
 
         now = float(round(time.time()))
         fill(store, [now - 3600 * k for k in range(6, 0, -1)])
         fill(store, [now + 3000 * DAY])
-        store.tidy(everything=True)
+        tidy(store, everything=True)
         assert len(kept(store)) == 7
 
 
@@ -169,16 +170,16 @@ def test_the_largest_size_is_kept_and_alarms_go_last(where):
     times = [START + 6 * 3600 * k for k in range(40)]
     with open_store(where) as store:
         fill(store, times, samples=20_000)
-        store.tidy(everything=True)
+        tidy(store, everything=True)
         alarm(store, START + 2.25 * DAY)
-    ring = Ring(days=100, around_hours=6, max_gb=6e-4)  # about seven of forty
-    with open_store(where, ring=ring) as store:
-        assert store.tidy().dropped > 0
+    policy = RetentionPolicy(days=100, around_hours=6, max_gb=6e-4)  # about seven of forty
+    with open_store(where, retention=policy) as store:
+        assert tidy(store).dropped > 0
         left = (np.array(kept(store)) - START) / DAY
         assert set(left[:3]) == {2.0, 2.25, 2.5} and left[-1] == 9.75
         assert sum(p.stat().st_size for p in store.folder.rglob("*.parquet")) < 6e5
-    with open_store(where, ring=Ring(max_gb=1e-7)) as store:
-        store.tidy()
+    with open_store(where, retention=RetentionPolicy(max_gb=1e-7)) as store:
+        tidy(store)
         assert kept(store) == [] and files(store) == []
 
 
@@ -196,36 +197,36 @@ def die(*given, **named):
 
 @pytest.mark.parametrize("thin", [False, True], ids=["moving", "thinning"])
 @pytest.mark.parametrize(
-    ("place", "step"),
+    ("module", "step"),
     [
         ("os", "replace"),
-        ("tables", "put_segment"),
-        ("tables", "drop_segment"),
-        ("self", "_discard"),
+        ("retention", "insert_segment"),
+        ("retention", "delete_segment"),
+        ("retention", "_delete_file"),
     ],
     ids=["before rename", "between rename and commit", "in the commit", "before deleting"],
 )
-def test_a_crash_while_tidying_loses_nothing_and_leaves_nothing(where, thin, place, step):
+def test_a_crash_while_tidying_loses_nothing_and_leaves_nothing(where, thin, module, step):
     times = [START + 6 * 3600 * k for k in range(16)]
-    ring = Ring(days=1, around_hours=0) if thin else Ring()
+    policy = RetentionPolicy(days=1, around_hours=0) if thin else RetentionPolicy()
     with open_store(where) as store:
         fill(store, times)
         if thin:
-            store.tidy(everything=True)
+            tidy(store, everything=True)
 
     def work():
-        with open_store(where, ring=ring) as store:
-            setattr({"os": os, "tables": tables, "self": tidying}[place], step, die)
-            store.tidy(everything=True)
+        with open_store(where, retention=policy) as store:
+            setattr({"os": os, "retention": retention}[module], step, die)
+            tidy(store, everything=True)
             die()  # where the step is not part of it
 
     killed(work)
-    with open_store(where, ring=ring) as store:
+    with open_store(where, retention=policy) as store:
         assert indexed(store) == files(store)  # what the crash left is gone
         assert set(kept(store)) >= {*times[-4:], times[0]}
         if not thin:
             assert kept(store) == times
-        store.tidy(everything=True)
+        tidy(store, everything=True)
         assert kept(store) == (times[:8:4] + times[8:] if thin else times)
         assert indexed(store) == files(store)
 
@@ -233,31 +234,30 @@ def test_a_crash_while_tidying_loses_nothing_and_leaves_nothing(where, thin, pla
 def test_files_that_are_not_ours_stay(where):
     with open_store(where) as store:
         fill(store, [START])
-        store.tidy(everything=True)
+        tidy(store, everything=True)
         foreign = store.folder / "000001-pump" / "notes.parquet"
         foreign.write_text("mine")
     with open_store(where) as store:
-        store.tidy(everything=True)
+        tidy(store, everything=True)
         assert foreign.read_text() == "mine" and kept(store) == [START]
 
 
 def test_two_may_tidy_at_once(where):
     with open_store(where) as one, open_store(where) as two:
         fill(one, [START, START + 2 * DAY])
-        with tidying._alone(one.folder) as alone:
-            assert alone and two.tidy().busy
-        assert two.tidy().moved == 1
+        with retention._lock_folder(one.folder) as alone:
+            assert alone and tidy(two).busy
+        assert tidy(two).moved == 1
 
 
 def test_reading_follows_a_segment_that_is_moved_meanwhile(where):
     times = [START + 6 * 3600 * k for k in range(40)]
     with open_store(where) as store:
         fill(store, times)
-        store.tidy(everything=True)
+        tidy(store, everything=True)
         reader = queries.measurements(store, "pump")
         found = [next(reader).time]
-        store.ring = Ring(days=2)
-        store.tidy()
+        tidy(dataclasses.replace(store, retention=RetentionPolicy(days=2)))
         found += [one.time for one in reader]  # thinned ones are gone, no error
         assert found == times[:28:4] + times[28:]
         for file in store.folder.rglob("*.parquet"):
@@ -269,7 +269,7 @@ def test_reading_follows_a_segment_that_is_moved_meanwhile(where):
 def test_a_damaged_segment_is_told(where):
     with open_store(where) as store:
         fill(store, [START])
-        store.tidy(everything=True)
+        tidy(store, everything=True)
         (store.folder / files(store)[0]).write_bytes(b"PAR1 no more PAR1")
         with pytest.raises(UserError, match="cannot be read"):
             kept(store)
@@ -279,8 +279,8 @@ def test_a_missing_library_names_the_extra(where, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with open_store(where) as store:
         with pytest.raises(UserError, match=r"lineside\[machines\]"):
-            store.journal(NOBODY)
-        store.journal(NOBODY, keep_waveforms=False).take(measurement(START))
+            Journal(store, NOBODY)
+        Journal(store, NOBODY, keep_waveforms=False).ingest(measurement(START))
 
 
 def test_a_full_disk_while_tidying_loses_nothing(where, monkeypatch):
@@ -290,43 +290,45 @@ def test_a_full_disk_while_tidying_loses_nothing(where, monkeypatch):
     with open_store(where) as store:
         fill(store, [START, START + 60])
         with monkeypatch.context() as patch, pytest.raises(UserError, match="disk is full"):
-            patch.setattr("lineside.machines.store.waves.segments._flush", full)
-            store.tidy(everything=True)
+            patch.setattr("lineside.machines.store.segments._fsync", full)
+            tidy(store, everything=True)
         assert kept(store) == [START, START + 60] and files(store) == []
-        assert store.tidy(everything=True).moved == 2
+        assert tidy(store, everything=True).moved == 2
         assert indexed(store) == files(store)
 
 
 def test_waveforms_of_a_store_in_postgresql_lie_in_a_folder(postgres, tmp_path):
     url = new_database(postgres, f"waves{os.getpid()}")
     times = [START + 6 * 3600 * k for k in range(40)]
-    with open_store(url, waves=tmp_path / "waves", ring=Ring(days=2)) as store:
+    with open_store(url, folder=tmp_path / "waves", retention=RetentionPolicy(days=2)) as store:
         fill(store, times)
-        store.tidy()
+        tidy(store)
         assert kept(store) == times[:28:4] + times[28:]
         assert indexed(store) == files(store)
 
 
 @pytest.mark.parametrize("days", [0.0, 3.0])
-def test_a_ring_is_a_rule(days):
+def test_a_policy_is_a_rule(days):
     hour = 3_600_000_000
     times = [hour * k for k in range(24 * 10)]
-    ring = Ring(days=days, thin_hours=24, around_hours=2)
-    stay = ring.stay(times, times[-1], [hour * 50])
+    policy = RetentionPolicy(days=days, thin_hours=24, around_hours=2)
+    selected = policy.select(times, times[-1], [hour * 50])
     young = {t for t in times if t >= times[-1] - days * 24 * hour}
     near = {hour * k for k in range(48, 53)}
-    assert stay == young | near | set(times[::24])
-    assert ring.stay(sorted(stay), times[-1], [hour * 50]) == stay  # a second turn changes nothing
+    assert selected == young | near | set(times[::24])
+    assert (
+        policy.select(sorted(selected), times[-1], [hour * 50]) == selected
+    )  # selecting again changes nothing
     with contextlib.suppress(UserError):
-        Ring(days=-1)
+        RetentionPolicy(days=-1)
         raise AssertionError
 
 
 def test_a_segment_holds_a_bounded_number_of_small_snapshots(where, monkeypatch):
-    monkeypatch.setattr(tidying, "SEGMENT_SNAPSHOTS", 3)
+    monkeypatch.setattr(retention, "SEGMENT_SNAPSHOTS", 3)
     times = [START + k for k in range(8)]
     with open_store(where) as store:
         fill(store, times)
-        assert store.tidy().moved == 6 and len(files(store)) == 2
-        assert store.tidy(everything=True).moved == 2 and len(files(store)) == 3
+        assert tidy(store).moved == 6 and len(files(store)) == 2
+        assert tidy(store, everything=True).moved == 2 and len(files(store)) == 3
         assert kept(store) == times and indexed(store) == files(store)

@@ -1,7 +1,10 @@
 """Segments: Parquet files of waveforms, one row group per snapshot, one row per channel.
 
-Any program that reads Parquet can read them. Samples are float32, split into their bytes and
-compressed by zstd. Files are written under a temporary name, flushed to the disk, then renamed.
+Any program that reads Parquet can read them. Samples are float32, split into their bytes
+(BYTE_STREAM_SPLIT: the four planes compress better than the floats) and compressed by zstd.
+
+Durability: a file is written under a temporary name, flushed to the disk, renamed, and its folder
+flushed. A segment that has its name is therefore complete, after a power cut as well.
 """
 
 from __future__ import annotations
@@ -17,12 +20,12 @@ import numpy as np
 from lineside.core.errors import UserError
 from lineside.core.run.files import disk_errors
 from lineside.machines.data.measurement import Channel, Measurement
-from lineside.machines.store.packing import key_of
+from lineside.machines.store.packing import time_key
 
-SUFFIX, TEMPORARY = ".parquet", ".part"
+SUFFIX, TEMPORARY_SUFFIX = ".parquet", ".part"
 
 
-def need_pyarrow() -> None:
+def require_pyarrow() -> None:
     """Make sure that segments can be written.
 
     Raises:
@@ -45,27 +48,27 @@ def write_segment(path: Path, snapshots: Iterable[Measurement]) -> int:
     """
     from pyarrow import parquet
 
-    part = path.with_suffix(TEMPORARY)
+    temporary = path.with_suffix(TEMPORARY_SUFFIX)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with parquet.ParquetWriter(
-                part, _schema(), compression="zstd", use_dictionary=False,
+                temporary, _schema(), compression="zstd", use_dictionary=False,
                 column_encoding={"samples.list.element": "BYTE_STREAM_SPLIT"},
             ) as writer:  # fmt: skip
                 for measurement in snapshots:
-                    writer.write_table(_table(measurement))
-            _flush(part)
-            os.replace(part, path)
-            _flush(path.parent)
+                    writer.write_table(_table(measurement))  # a row group
+            _fsync(temporary)
+            os.replace(temporary, path)
+            _fsync(path.parent)
         except BaseException:
-            part.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         return path.stat().st_size
 
 
-def read_snapshot(path: Path, place: int, machine: str, time: float) -> Measurement:
-    """Return the snapshot in one place of a segment.
+def read_snapshot(path: Path, row_group: int, machine: str, time: float) -> Measurement:
+    """Return the snapshot of one row group of a segment.
 
     Raises:
         FileNotFoundError: the file is gone.
@@ -75,23 +78,24 @@ def read_snapshot(path: Path, place: int, machine: str, time: float) -> Measurem
 
     try:
         with parquet.ParquetFile(path) as file:
-            rows = file.read_row_group(place)
+            table = file.read_row_group(row_group)
     except (lib.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise UserError(f"{path} cannot be read: {error}", "restore a copy of it") from error
-    channels = {}
-    samples = rows.column("samples").combine_chunks()
-    for row, head in enumerate(rows.drop_columns("samples").to_pylist()):
-        if head["channel"] is not None:
-            wave = np.array(samples[row].values, dtype=np.float32)
-            channels[head["channel"]] = Channel(
-                samples=wave, rate_hz=head["rate_hz"], unit=head["unit"]
-            )
-    head = rows.slice(0, 1).drop_columns("samples").to_pylist()[0]
+    samples = table.column("samples").combine_chunks()
+    rows = table.drop_columns("samples").to_pylist()  # one per channel, at least one
+    channels = {
+        row["channel"]: Channel(
+            samples=np.array(samples[number].values, dtype=np.float32),
+            rate_hz=row["rate_hz"], unit=row["unit"],
+        )
+        for number, row in enumerate(rows)
+        if row["channel"] is not None
+    }  # fmt: skip
     return Measurement(
-        machine=machine, time=time, channels=channels, values=json.loads(head["values"]),
-        speed_hz=head["speed_hz"], load=head["load"],
+        machine=machine, time=time, channels=channels, values=json.loads(rows[0]["values"]),
+        speed_hz=rows[0]["speed_hz"], load=rows[0]["load"],
     )  # fmt: skip
 
 
@@ -109,32 +113,33 @@ def _schema() -> Any:
 
 
 def _table(measurement: Measurement) -> Any:
-    """Return one row per channel; a snapshot without any still has one row."""
+    """Return one row per channel; a snapshot without any has one row with a null channel."""
     import pyarrow as pa
 
     channels: list[tuple[str | None, Channel]] = list(measurement.channels.items()) or [
         (None, Channel(samples=np.zeros(0, dtype=np.float32), rate_hz=0.0, unit=""))
     ]
-    ends = np.cumsum([0, *(len(channel.samples) for _, channel in channels)], dtype=np.int32)
+    # Arrow's list layout: the samples of all channels in a row, and where each channel's begin.
+    offsets = np.cumsum([0, *(len(channel.samples) for _, channel in channels)], dtype=np.int32)
     samples = np.concatenate([channel.samples for _, channel in channels])
-    same = {
-        "machine": measurement.machine, "time_us": key_of(measurement.time),
+    repeated = {
+        "machine": measurement.machine, "time_us": time_key(measurement.time),
         "seconds": measurement.time, "speed_hz": measurement.speed_hz, "load": measurement.load,
         "values": json.dumps(dict(measurement.values)),
     }  # fmt: skip
-    columns = [[value] * len(channels) for value in same.values()]
+    columns = [[value] * len(channels) for value in repeated.values()]
     columns += [[name for name, _ in channels]]
     columns += [[channel.unit for _, channel in channels]]
     columns += [[float(channel.rate_hz) for _, channel in channels]]
     arrays = [
         pa.array(values, type=field.type) for values, field in zip(columns, _schema(), strict=False)
     ]
-    arrays.append(pa.ListArray.from_arrays(pa.array(ends), pa.array(samples, type=pa.float32())))
+    arrays.append(pa.ListArray.from_arrays(pa.array(offsets), pa.array(samples, type=pa.float32())))
     return pa.Table.from_arrays(arrays, schema=_schema())
 
 
-def _flush(path: Path) -> None:
-    """Make the disk hold what the file system says it holds."""
+def _fsync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,8 @@
-"""The tables of the store. Times are integer microseconds since 1970, the key of a snapshot."""
+"""The tables of the store. Times are whole microseconds since 1970: the key of a snapshot.
+
+The names of tables and columns and the stored words are a file format: they are older than some
+of the names in the code (`STORED_STATUS`, `ORPHAN_FILES`, `WAVES`) and stay as they are.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,13 @@ from sqlalchemy import (
 
 VERSION = 1
 METADATA = MetaData()
+STORED_STATUS = {
+    "judged": "judged",
+    "out_of_order": "late",
+    "unknown_machine": "never learned",
+    "refused": "refused",
+}
+"""How the column `snapshots.status` spells each status of an `IngestResult`."""
 
 
 def _machine() -> Column[int]:
@@ -29,23 +40,25 @@ def _time() -> Column[int]:
     return Column("time_us", BigInteger, nullable=False)
 
 
-# `sequence` counts changes of a machine's memory: whoever judged from an older one has lost.
+# One row per machine: the state of its session after the last judged snapshot. Every change of
+# the row raises `sequence`; a writer names the sequence that it judged from, and loses if it is
+# no longer the same (optimistic concurrency, see `writes.write_entry`).
 MACHINES = Table(
     "machines",
     METADATA,
     Column("id", Integer, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("sequence", BigInteger, nullable=False, default=0),
-    Column("model", Text, nullable=False, default=""),
-    Column("memory", Text, nullable=False, default=""),
+    Column("model", Text, nullable=False, default=""),  # `journal.identity_of` what judged last
+    Column("memory", Text, nullable=False, default=""),  # `Session.state` as JSON
     Column("layout", Integer, ForeignKey("layouts.id")),
-    Column("last_us", BigInteger),
+    Column("last_us", BigInteger),  # of the last judged snapshot
     Column("state", Text, nullable=False, default=""),
     Column("novelty", Double),
     Column("novelty_limit", Double),
 )
 
-# The names of the features, in the order of the row, for each of the two blobs.
+# Names of the features, as JSON lists in the order of the row, for each of the two blobs.
 LAYOUTS = Table(
     "layouts",
     METADATA,
@@ -55,24 +68,27 @@ LAYOUTS = Table(
     Column("spectrum", Text, nullable=False),
 )
 
+# The primary key (machine, time_us) is what makes ingest idempotent. It is also the order on the
+# disk (WITHOUT ROWID), so that a span of time of one machine is read in one go.
 SNAPSHOTS = Table(
     "snapshots",
     METADATA,
     _machine(),
     _time(),
-    Column("seconds", Double, nullable=False),
-    Column("status", Text, nullable=False),
+    Column("seconds", Double, nullable=False),  # the time as it was sent: `time_us` is rounded
+    Column("status", Text, nullable=False),  # see `STORED_STATUS`
     Column("state", Text, nullable=False, default=""),
     Column("novelty", Double),
     Column("novelty_limit", Double),
     Column("note", Text, nullable=False, default=""),
-    Column("more", Text, nullable=False, default=""),  # what else a verdict says, as JSON
+    Column("more", Text, nullable=False, default=""),  # other fields of the verdict, as JSON
     Column("source", Text, nullable=False, default=""),
-    Column("digest", Text, nullable=False),
-    Column("stored", Double, nullable=False),
+    Column("digest", Text, nullable=False),  # `packing.fingerprint` of the content
+    Column("stored", Double, nullable=False),  # seconds since 1970 by the computer's clock
     PrimaryKeyConstraint("machine", "time_us"),
     sqlite_with_rowid=False,
 )
+# A partial index: nearly all snapshots are judged, and the others are counted for every status.
 Index(
     "snapshots_not_judged",
     SNAPSHOTS.c.machine,
@@ -81,14 +97,15 @@ Index(
     postgresql_where=SNAPSHOTS.c.status != "judged",
 )
 
-# The few features that people trend lie together: a year of one machine is read in one go.
+# The few features that people trend are apart from the long spectra: a year of one machine is
+# then a few MB that lie together.
 LEVELS = Table(
     "levels",
     METADATA,
     _machine(),
     _time(),
     Column("layout", Integer, ForeignKey("layouts.id"), nullable=False),
-    Column("row", LargeBinary, nullable=False),
+    Column("row", LargeBinary, nullable=False),  # float32, little-endian
     PrimaryKeyConstraint("machine", "time_us"),
     sqlite_with_rowid=False,
 )
@@ -99,11 +116,12 @@ SPECTRA = Table(
     _machine(),
     _time(),
     Column("layout", Integer, ForeignKey("layouts.id"), nullable=False),
-    Column("row", LargeBinary, nullable=False),
+    Column("row", LargeBinary, nullable=False),  # float32, little-endian
     PrimaryKeyConstraint("machine", "time_us"),
 )
 
-# `origin`: "verdict" for what the judging said, "journal" for what was done to it.
+# `origin`: "verdict" for events of a verdict, "journal" for what was done to the session just
+# before it (acknowledged, muted, another model).
 EVENTS = Table(
     "events",
     METADATA,
@@ -114,10 +132,11 @@ EVENTS = Table(
     Column("kind", Text, nullable=False),
     Column("episode", Integer, nullable=False),
     Column("text", Text, nullable=False),
-    Column("evidence", Text, nullable=False),
+    Column("evidence", Text, nullable=False),  # JSON
     Index("events_in_time", "machine", "time_us"),
 )
 
+# What operators asked for; `applied` is the time of the snapshot before which it took effect.
 ACTIONS = Table(
     "actions",
     METADATA,
@@ -132,6 +151,7 @@ ACTIONS = Table(
     Index("actions_in_order", "machine", "id"),
 )
 
+# Bad input that has no machine and time to be stored under.
 REFUSALS = Table(
     "refusals",
     METADATA,
@@ -143,6 +163,7 @@ REFUSALS = Table(
     Column("stored", Double, nullable=False),
 )
 
+# Files of watched folders that were ingested completely; the stamp changes with the content.
 FINISHED = Table(
     "finished",
     METADATA,
@@ -150,13 +171,13 @@ FINISHED = Table(
     Column("stamp", Text, nullable=False),
 )
 
-# Waveforms wait here until they are moved into a segment.
+# Waveforms as the journal wrote them (`packing.pack`), until they are moved into a segment.
 PENDING = Table(
     "pending",
     METADATA,
     _machine(),
     _time(),
-    Column("size", Integer, nullable=False),
+    Column("size", Integer, nullable=False),  # bytes
     Column("content", LargeBinary, nullable=False),
     UniqueConstraint("machine", "time_us"),
 )
@@ -166,11 +187,12 @@ SEGMENTS = Table(
     METADATA,
     Column("id", Integer, primary_key=True),
     _machine(),
-    Column("path", Text, nullable=False, unique=True),
-    Column("size", BigInteger, nullable=False),
-    Column("thinned", Integer, nullable=False, default=0),
+    Column("path", Text, nullable=False, unique=True),  # relative to the store's folder
+    Column("size", BigInteger, nullable=False),  # bytes
+    Column("thinned", Integer, nullable=False, default=0),  # 1: retention keeps all that is left
 )
 
+# Index of the waveforms that lie in segments; `place` is the row group of the Parquet file.
 WAVES = Table(
     "waves",
     METADATA,
@@ -182,6 +204,6 @@ WAVES = Table(
     sqlite_with_rowid=False,
 )
 
-# Files that may lie about without belonging to the store: written down before a file is made, and
-# with the transaction that replaces one; no other file is ever deleted.
-LITTER = Table("litter", METADATA, Column("path", Text, primary_key=True))
+# Write-ahead record of files: a path is entered before its file is created, and in the transaction
+# that drops a segment. Only files that are listed here, and in no segment, are ever deleted.
+ORPHAN_FILES = Table("litter", METADATA, Column("path", Text, primary_key=True))

@@ -8,11 +8,11 @@ from tests.machines.streaming import learn_fleet
 from lineside.core.errors import UserError
 from lineside.core.run.model_store import save_model
 from lineside.machines.data import load_measurement
-from lineside.machines.store import open_store
+from lineside.machines.store import Journal, open_store
 from lineside.machines.store.queries import actions
-from lineside.machines.streams.verbs import (
+from lineside.machines.streams.commands import (
     Options,
-    Ring,
+    RetentionPolicy,
     run_action,
     run_fleet,
     run_replay,
@@ -27,7 +27,7 @@ def trained(tmp_path_factory):
 
 def lines_of(store, *, as_json=False):
     lines = []
-    code = run_fleet(store, as_json=as_json, say=lines.append)
+    code = run_fleet(store, as_json=as_json, print_line=lines.append)
     return code, lines
 
 
@@ -35,12 +35,12 @@ def test_fleet_tells_the_worst_first_until_somebody_has_seen_it(trained, tmp_pat
     model, items = trained
     where = str(tmp_path / "machines.db")
     with open_store(where) as store:
-        journal = store.journal(model, keep_waveforms=False)
+        journal = Journal(store, model, keep_waveforms=False)
         pump = [item for item in items if item.machine == "pump"]
         for item in pump[:-1]:
-            journal.take(load_measurement(item))
+            journal.ingest(load_measurement(item))
         for item in [item for item in items if item.machine == "fan"][:10]:
-            journal.take(load_measurement(item))
+            journal.ingest(load_measurement(item))
     code, lines = lines_of(where)
     assert code == 1 and lines[1].startswith("danger") and lines[1].endswith("pump")
     assert lines[2].startswith("normal") and lines[2].endswith("fan")
@@ -48,7 +48,7 @@ def test_fleet_tells_the_worst_first_until_somebody_has_seen_it(trained, tmp_pat
     assert run_action("mute", "fan", where, by="Ada", why="cleaning", hours=2) == 0
     assert "acknowledged by Ada" in capsys.readouterr().out
     with open_store(where) as store:
-        store.journal(model, keep_waveforms=False).take(load_measurement(pump[-1]))
+        Journal(store, model, keep_waveforms=False).ingest(load_measurement(pump[-1]))
         assert [(a.kind, a.by) for a in actions(store, "fan")] == [("mute", "Ada")]
     code, lines = lines_of(where)
     assert code == 0 and "acknowledged by Ada" in lines[1] + lines[2]
@@ -62,8 +62,8 @@ def test_watch_takes_up_a_stored_model(trained, tmp_path, capsys):
     folder = items[0].path.parent.parent
     code = run_watch(
         [folder], tmp_path / "model", str(tmp_path / "machines.db"), mqtt="", http="",
-        options=Options(once=True), ring=Ring(days=400), durable=False, as_json=True,
-        everything=True,
+        options=Options(once=True), retention=RetentionPolicy(days=400), durable=False,
+        as_json=True, everything=True,
     )  # fmt: skip
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert code == 1 and {row["status"] for row in rows} == {"judged"}
@@ -87,7 +87,7 @@ def test_what_is_not_there_is_said_in_one_line(tmp_path):
     where = str(tmp_path / "machines.db")
     open_store(where).close()
     assert lines_of(where) == (0, ["state          novelty  newest (UTC)         machine"])
-    with pytest.raises(UserError, match="never saw"):
+    with pytest.raises(UserError, match="has no machine"):
         run_action("acknowledge", "pump", where, by="Ada", why="")
     with pytest.raises(UserError, match="hours"):
         run_action("mute", "pump", where, by="Ada", why="")

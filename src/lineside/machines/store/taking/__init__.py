@@ -1,1 +1,0 @@
-"""SQL of the journal: what one snapshot writes."""

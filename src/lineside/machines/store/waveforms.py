@@ -1,0 +1,214 @@
+"""Where each waveform is: pending in the database, or in a row group of a segment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import delete, func, insert, select, update
+
+from lineside.core.database import Connection, insert_once, read_transaction
+from lineside.core.errors import UserError
+from lineside.machines.data.measurement import Measurement
+from lineside.machines.store.packing import Row, unpack
+from lineside.machines.store.schema import (
+    EVENTS,
+    MACHINES,
+    ORPHAN_FILES,
+    PENDING,
+    SEGMENTS,
+    SNAPSHOTS,
+    WAVES,
+)
+from lineside.machines.store.segments import read_snapshot, require_pyarrow
+
+if TYPE_CHECKING:
+    from lineside.machines.store.store import Store
+
+
+class PendingWaveform(NamedTuple):
+    """A waveform that waits to be moved into a segment."""
+
+    time_us: int
+    seconds: float
+    size: int
+
+
+def read_waveform(
+    store: Store, machine: int, time_us: int, name: str, seconds: float
+) -> Measurement | None:
+    """Return the snapshot of a machine's number and time, None if its waveform was not kept.
+
+    Raises:
+        UserError: if its file is missing or damaged.
+    """
+    previous = None
+    while True:
+        with read_transaction(store.engine) as connection:
+            content = _pending_content(connection, machine, time_us)
+            location = _location(connection, machine, time_us) if content is None else None
+        if content is not None:
+            return unpack(content, name, seconds)
+        if location is None:
+            return None
+        require_pyarrow()
+        path, row_group = store.folder / location[0], location[1]
+        try:
+            return read_snapshot(path, row_group, name, seconds)
+        except FileNotFoundError as error:
+            # Retention may have rewritten the segment after the transaction: then the index names
+            # another file now. If it still names this one, the file is lost.
+            if location == previous:
+                raise UserError(f"{path} is missing", "restore a copy of it") from error
+            previous = location
+
+
+def _pending_content(connection: Connection, machine: int, time_us: int) -> bytes | None:
+    query = select(PENDING.c.content).where(
+        PENDING.c.machine == machine, PENDING.c.time_us == time_us
+    )
+    content = connection.execute(query).scalar()
+    return None if content is None else bytes(content)
+
+
+def _location(connection: Connection, machine: int, time_us: int) -> tuple[str, int] | None:
+    """Return path and row group of a waveform that lies in a segment."""
+    query = (
+        select(SEGMENTS.c.path, WAVES.c.place)
+        .join(SEGMENTS, SEGMENTS.c.id == WAVES.c.segment)
+        .where(WAVES.c.machine == machine, WAVES.c.time_us == time_us)
+    )
+    row = connection.execute(query).first()
+    return None if row is None else (str(row[0]), int(row[1]))
+
+
+def pending_by_machine(connection: Connection) -> list[Row]:
+    """Return id, name and pending bytes of each machine that has pending waveforms."""
+    query = (
+        select(MACHINES.c.id, MACHINES.c.name, func.sum(PENDING.c.size).label("size"))
+        .join(PENDING, PENDING.c.machine == MACHINES.c.id)
+        .group_by(MACHINES.c.id, MACHINES.c.name)
+        .order_by(MACHINES.c.id)
+    )
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def pending_of_machine(connection: Connection, machine: int) -> list[PendingWaveform]:
+    """Return the pending waveforms of a machine, oldest first."""
+    query = (
+        select(PENDING.c.time_us, SNAPSHOTS.c.seconds, PENDING.c.size)
+        .join(
+            SNAPSHOTS,
+            (SNAPSHOTS.c.machine == PENDING.c.machine) & (SNAPSHOTS.c.time_us == PENDING.c.time_us),
+        )
+        .where(PENDING.c.machine == machine)
+        .order_by(PENDING.c.time_us)
+    )
+    return [
+        PendingWaveform(int(time_us), float(seconds), int(size))
+        for time_us, seconds, size in connection.execute(query)
+    ]
+
+
+def delete_pending(connection: Connection, machine: int, times_us: Sequence[int]) -> None:
+    """Delete pending waveforms."""
+    connection.execute(
+        delete(PENDING).where(PENDING.c.machine == machine, PENDING.c.time_us.in_(list(times_us)))
+    )
+
+
+def insert_segment(
+    connection: Connection,
+    machine: int,
+    path: str,
+    size: int,
+    thinned: bool,
+    times_us: Sequence[int],
+) -> None:
+    """Enter a segment and, in the order of its row groups, the waveforms that it holds."""
+    row = {"machine": machine, "path": path, "size": size, "thinned": int(thinned)}
+    segment = connection.execute(insert(SEGMENTS).returning(SEGMENTS.c.id), row).scalar_one()
+    connection.execute(
+        insert(WAVES),
+        [
+            {"machine": machine, "time_us": time_us, "segment": segment, "place": row_group}
+            for row_group, time_us in enumerate(times_us)
+        ],
+    )
+
+
+def delete_segment(connection: Connection, segment: int) -> None:
+    """Delete a segment and the index of all waveforms in it."""
+    connection.execute(delete(WAVES).where(WAVES.c.segment == segment))
+    connection.execute(delete(SEGMENTS).where(SEGMENTS.c.id == segment))
+
+
+def mark_thinned(connection: Connection, segment: int) -> None:
+    """Note that retention keeps everything that is left in a segment."""
+    connection.execute(update(SEGMENTS).where(SEGMENTS.c.id == segment).values(thinned=1))
+
+
+def segments(connection: Connection, machine: int | None = None) -> list[Row]:
+    """Return segments with the first and last time of their waveforms, oldest first."""
+    first = func.min(WAVES.c.time_us).label("first")
+    query = (
+        select(SEGMENTS, first, func.max(WAVES.c.time_us).label("last"))
+        .join(WAVES, WAVES.c.segment == SEGMENTS.c.id)
+        .group_by(*SEGMENTS.c)
+        .order_by(first)
+    )
+    if machine is not None:
+        query = query.where(SEGMENTS.c.machine == machine)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def waveforms_of_machine(connection: Connection, machine: int) -> list[Row]:
+    """Return time_us, segment and seconds of a machine's waveforms in segments, oldest first."""
+    query = (
+        select(WAVES.c.time_us, WAVES.c.segment, SNAPSHOTS.c.seconds)
+        .join(
+            SNAPSHOTS,
+            (SNAPSHOTS.c.machine == WAVES.c.machine) & (SNAPSHOTS.c.time_us == WAVES.c.time_us),
+        )
+        .where(WAVES.c.machine == machine)
+        .order_by(WAVES.c.time_us)
+    )
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def add_orphan(connection: Connection, path: str) -> None:
+    """Note that a file may exist without belonging to the store."""
+    insert_once(connection, ORPHAN_FILES, {"path": path})
+
+
+def remove_orphan(connection: Connection, path: str) -> None:
+    """Note that a file belongs to the store, or is deleted."""
+    connection.execute(delete(ORPHAN_FILES).where(ORPHAN_FILES.c.path == path))
+
+
+def orphan_files(connection: Connection) -> list[str]:
+    """Return the files that do not belong to the store."""
+    query = select(ORPHAN_FILES.c.path).where(ORPHAN_FILES.c.path.not_in(select(SEGMENTS.c.path)))
+    return [str(path) for path in connection.execute(query).scalars()]
+
+
+def alarm_times(connection: Connection, machine: int) -> list[int]:
+    """Return the microseconds of a machine's alerts and dangers, in order."""
+    query = (
+        select(EVENTS.c.time_us)
+        .where(EVENTS.c.machine == machine, EVENTS.c.kind.in_(("alert", "danger")))
+        .order_by(EVENTS.c.time_us)
+    )
+    return [int(time_us) for time_us in connection.execute(query).scalars()]
+
+
+def newest_time(connection: Connection, machine: int) -> int:
+    """Return the microseconds of a machine's newest snapshot, judged or not; 0 without any."""
+    query = select(func.max(SNAPSHOTS.c.time_us)).where(SNAPSHOTS.c.machine == machine)
+    return int(connection.execute(query).scalar() or 0)
+
+
+def machine_name(connection: Connection, machine: int) -> str:
+    """Return the name of a machine's number."""
+    query = select(MACHINES.c.name).where(MACHINES.c.id == machine)
+    return str(connection.execute(query).scalar_one())
