@@ -117,7 +117,9 @@ def trained(kind: str, seed: int, epochs: int = EPOCHS) -> Trained:
     chance = torch.Generator().manual_seed(seed)
     inputs, labels = torch.tensor(2 * patterns - 1, dtype=torch.float32), torch.tensor(known)
     net = network(NETS[kind], chance)
-    found = information.plane(snapshots(net, inputs, labels, epochs, chance), known, ESTIMATORS)
+    found = information.estimate_plane(
+        snapshots(net, inputs, labels, epochs, chance), known, ESTIMATORS
+    )
     with torch.no_grad():
         accuracy = float((net(inputs).argmax(1) == labels).float().mean())
     return Trained(plane=found, accuracy=accuracy)

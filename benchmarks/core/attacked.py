@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor, nn
 
+from benchmarks.core.one_pixel_attack import Search, change_points
 from benchmarks.parts import tiles as tile
 from lineside.core.explain import adversarial_attacks as attacks
 from lineside.core.explain import adversarial_trace as trace
@@ -258,8 +259,8 @@ def _pointed(net: Net, network: nn.Module, crops: Crops, count: int) -> Tensor:
     for i in point_crops(crops):
         rng = rng_of(net.fold, f"points {count} {i}")
         label = int(crops.labels[i])
-        search = attacks.Search(points=count, population=24, generations=9)
-        moved[i] = attacks.few_points(network, crops.pixels[i], label, search, rng)
+        search = Search(points=count, population=24, generations=9)
+        moved[i] = change_points(network, crops.pixels[i], label, search, rng)
     return moved
 
 

@@ -16,8 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.core.cascade import cascade
 from benchmarks.results import Say, plain
 from lineside.core import explain
+from lineside.core.explain.attribution import standard_noise
+from lineside.core.explain.sanity_checks import MapOf
 
 NETS = 20
 SAMPLES, SHARE = 5, 0.15
@@ -107,7 +110,7 @@ def sanity_cascade(say: Say, seeds: int = CASCADE_SEEDS, steps: int = 150) -> No
         right = (network(pixels.double())[:, 0] > 0) == (labels > 0)
     say("sanity_net_accuracy", plain(float(right.double().mean()), "fraction", len(labels)))
     for name, explainer in explainers(inputs).items():
-        rows = [explain.cascade(network, explainer, seed=seed) for seed in range(seeds)]
+        rows = [cascade(network, explainer, seed=seed) for seed in range(seeds)]
         half = len(rows[0]) // 2 - 1
         for stage, place in (("half", half), ("all", -1)):
             for kind in ("absolute", "signed", "ssim"):
@@ -117,7 +120,7 @@ def sanity_cascade(say: Say, seeds: int = CASCADE_SEEDS, steps: int = 150) -> No
                 say(f"sanity_{name}_{stage}_{kind}", number)
 
 
-def explainers(inputs: Tensor, target: int = 0) -> dict[str, explain.sanity_checks.Explain]:
+def explainers(inputs: Tensor, target: int = 0) -> dict[str, MapOf]:
     """Return every method that makes a 2-D map of `trained_network`, summed over channels."""
     maps: dict[str, Callable[..., Tensor]] = {
         "gradient": explain.saliency,
@@ -259,7 +262,7 @@ def _noise_tunnel(net: nn.Module, item: Tensor, target: int) -> Tensor:
     from captum import attr
 
     spread = SHARE * float(item.max() - item.min())
-    noise = spread * explain.gradients.standard_noise(item, SAMPLES, 0)[:, 0]
+    noise = spread * standard_noise(item, SAMPLES, 0)[:, 0]
     with mock.patch("torch.normal", lambda mean, spread: noise):
         found: Tensor = attr.NoiseTunnel(attr.Saliency(net)).attribute(
             item.clone(), nt_type="smoothgrad", nt_samples=SAMPLES, stdevs=spread,

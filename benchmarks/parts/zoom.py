@@ -21,7 +21,6 @@ from scipy import ndimage
 
 from benchmarks.parts import tiles as tile
 from benchmarks.results import Say, plain
-from lineside.core import explain
 from lineside.core.contract import Estimate, Metric, Outcome
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
@@ -202,13 +201,21 @@ def _measured(
     named, count = ndimage.label(grown, structure=np.ones((3, 3)))
     defects = [(named == number) & mask for number in range(1, count + 1)]
     hits = {name: sum(_hit(windows, d) for d in defects) for name, windows in found.items()}
-    pointing = {name: explain.pointing_hit(m, mask) for name, m in maps.items()}
+    pointing = {name: pointing_hit(m, grown) for name, m in maps.items()}
     return {
         "id": example.id, "part": example.part, "kind": example.label,
         "defects": {**hits, "all": count},
         "windows": {name: len(windows) for name, windows in found.items()},
         "pointing": {**pointing, "chance": float(grown.mean())},
     }  # fmt: skip
+
+
+def pointing_hit(strength: Any, mask: Mask) -> bool:
+    """Return whether the map's maximum lies in the mask (grown by a tolerance).
+
+    The pointing game: Zhang et al. 2018 (excitation backprop), section 5.1.
+    """
+    return bool(mask[np.unravel_index(int(np.argmax(strength)), mask.shape)])
 
 
 def _ways(seen: Evidence, background: float) -> list[Trail]:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from benchmarks.core.one_pixel_attack import Search, change_points
 from torch import nn
 
 from lineside.core.errors import UserError
@@ -116,26 +117,26 @@ def test_pgd_reaches_the_corner_of_the_cube_for_a_linear_network():
     assert torch.allclose(moved, attacks.fgsm(network, x, labels, 0.1))
 
 
-def test_few_points_finds_the_pixel_that_decides():
+def test_change_points_finds_the_pixel_that_decides():
     weights = np.full((1, 6, 6), 0.01, dtype=np.float32)
     weights[0, 2, 4] = 5.0
     network = Linear(weights.tolist(), bias=-2.0)
     item = torch.full((1, 6, 6), 0.5)
-    search = attacks.Search(points=1, population=40, generations=30)
-    moved = attacks.few_points(network, item, 1, search, np.random.default_rng(0))
+    search = Search(points=1, population=40, generations=30)
+    moved = change_points(network, item, 1, search, np.random.default_rng(0))
     assert torch.nonzero(moved != item).tolist() == [[0, 2, 4]]
     logits = network(torch.stack([item, moved]))
     assert logits[0] > 0 > logits[1]
-    again = attacks.few_points(network, item, 1, search, np.random.default_rng(0))
+    again = change_points(network, item, 1, search, np.random.default_rng(0))
     assert torch.equal(again, moved)
 
 
-def test_few_points_changes_all_channels_of_no_more_than_its_points():
+def test_change_points_changes_all_channels_of_no_more_than_its_points():
     torch.manual_seed(0)
     network = Linear(torch.randn(3, 5, 5).tolist(), bias=100.0)
     item = torch.full((3, 5, 5), 0.5)
-    search = attacks.Search(points=3, population=8, generations=3)
-    moved = attacks.few_points(network, item, 1, search, np.random.default_rng(0))
+    search = Search(points=3, population=8, generations=3)
+    moved = change_points(network, item, 1, search, np.random.default_rng(0))
     assert 1 <= (moved != item).any(0).sum() <= 3
     assert moved.min() >= 0 and moved.max() <= 1
 
@@ -150,12 +151,12 @@ def test_the_search_is_bounded_and_ends_at_the_first_flip():
 
     item = torch.full((1, 6, 6), 0.5)
     hopeless = Counting(np.ones((1, 6, 6)).tolist(), bias=1000.0)
-    search = attacks.Search(points=1, population=10, generations=4)
-    attacks.few_points(hopeless, item, 1, search, np.random.default_rng(0))
+    search = Search(points=1, population=10, generations=4)
+    change_points(hopeless, item, 1, search, np.random.default_rng(0))
     assert sum(seen) <= 10 * 5 + 2
     seen.clear()
     easy = Counting(np.ones((1, 6, 6)).tolist(), bias=-17.99)
-    attacks.few_points(easy, item, 1, search, np.random.default_rng(0))
+    change_points(easy, item, 1, search, np.random.default_rng(0))
     assert sum(seen) <= 2 * 10 + 2
 
 

@@ -103,7 +103,7 @@ def snapshots(items=60, units=40, grid=()):
 
 
 def test_a_plane_has_a_value_for_each_snapshot_layer_and_estimator():
-    found = info.plane(snapshots(grid=(3, 4)), np.array(["x", "y"] * 30))
+    found = info.estimate_plane(snapshots(grid=(3, 4)), np.array(["x", "y"] * 30))
     assert found.steps == (0, 1, 10) and found.layers == ("a", "b")
     assert found.input_bits.shape == found.label_bits.shape == (3, 2, 2)
     assert found.ceiling_bits == pytest.approx(np.log2(60))
@@ -113,19 +113,19 @@ def test_a_plane_has_a_value_for_each_snapshot_layer_and_estimator():
 
 def test_grids_are_averaged_and_the_projection_keeps_distances_on_average():
     wide = np.random.default_rng(1).normal(size=(500, 200))
-    small = info._projected(wide, 16, 0)
+    small = info._project(wide, 16, 0)
     assert small.shape == (500, 16)
     assert (small**2).sum() / (wide**2).sum() == pytest.approx(1, abs=0.1)
-    np.testing.assert_allclose(small[3:4], info._projected(wide[3:4], 16, 0))
+    np.testing.assert_allclose(small[3:4], info._project(wide[3:4], 16, 0))
     grid = np.broadcast_to(wide[:, :5, None, None], (500, 5, 2, 3))
     np.testing.assert_allclose(info._flat("x", grid, 500), wide[:, :5])
 
 
 def test_a_plane_needs_snapshots_and_matching_labels():
     with pytest.raises(UserError, match="No snapshot"):
-        info.plane([], [0, 1])
+        info.estimate_plane([], [0, 1])
     with pytest.raises(UserError, match="60 items"):
-        info.plane(snapshots(), [0, 1])
+        info.estimate_plane(snapshots(), [0, 1])
 
 
 def test_the_probe_keeps_proportions_rare_classes_and_spreads_over_groups():
@@ -187,7 +187,7 @@ def test_default_layers_are_spread_and_end_at_the_output():
 
 
 def test_figures_name_units_estimators_ceiling_and_what_not_to_conclude():
-    found = info.plane(snapshots(), [0, 1] * 30)
+    found = info.estimate_plane(snapshots(), [0, 1] * 30)
     first, second = plane_figures(found, unit="epoch")
     text = first.image.decode()
     assert "estimated I(X;T) [bits], 30 quantile bins, N = 60" in text

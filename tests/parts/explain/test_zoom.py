@@ -6,7 +6,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from benchmarks.parts.zoom import pointing_hit
 from PIL import Image
+from scipy import ndimage
 
 from lineside.applications import load_model
 from lineside.cli import main
@@ -210,7 +212,7 @@ def test_random_weights_agree_with_themselves_only():
     image = np.random.default_rng(0).random((60, 60, 1)).astype(np.float32)
     window = Window(left=10, top=10, right=42, bottom=42, score=0.0)
     assert all(abs(value) < 0.9 for value in agreement_with_random(cnn, image, window))
-    twin = dataclasses.replace(cnn, network=explain.randomised(cnn.network))
+    twin = dataclasses.replace(cnn, network=explain.randomise_weights(cnn.network))
     assert agreement_with_random(twin, image, window)[0] == pytest.approx(1.0)
 
 
@@ -299,3 +301,12 @@ def test_a_zoom_folder_that_is_a_file_is_one_line(trained, shop, tmp_path, capsy
     rest = ["--model", str(trained), "--zoom", str(tmp_path / "file")]
     assert main(["parts", "predict", str(fine), *rest]) == 2
     assert "file" in capsys.readouterr().err
+
+
+def test_pointing_hit_by_hand():
+    strength = np.zeros((10, 10))
+    strength[2, 2], strength[8, 8] = 3.0, 1.0
+    mask = np.zeros((10, 10), bool)
+    mask[4, 4] = True
+    assert pointing_hit(strength, ndimage.maximum_filter(mask, size=5))
+    assert not pointing_hit(strength, ndimage.maximum_filter(mask, size=3))

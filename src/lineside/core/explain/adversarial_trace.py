@@ -1,18 +1,21 @@
-"""The trace of an attack: how disordered a network's response is, given what it predicts.
+"""Trace of an adversarial attack: local entropy of a network's response, given its prediction.
 
-Guided backpropagation of the last maps to the input shows where the network responds; the mean
-entropy of its 3x3 neighbourhoods tells a few clear spots from a diffuse response (Amirian et al.
-2018, section 3). Taken on each map's own scale, as published, it says little on a small network.
-Here it is taken twice, on the map's own scale and on one scale for all maps, and the pair is
-compared with the pairs of clean items of the same predicted class. The score is therefore high
-where the response does not fit the predicted class, whatever the reason.
+Guided backpropagation of the last feature maps to the input shows where the network responds; the
+mean entropy of its 3x3 neighbourhoods separates a few clear spots from a diffuse response (Amirian
+et al. 2018, section 3). On each map's own scale, as published, it is no better than noise on a
+small network. Here it is taken twice, on the map's own scale and on one scale for all maps:
+
+    score = sqrt((e - m_c)' P_c (e - m_c))
+
+with the two entropies e and mean m_c and inverse covariance P_c of clean items of the predicted
+class c (Mahalanobis distance). The score is high where the response does not fit the predicted
+class, whatever the reason.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +24,8 @@ from torch import Tensor, nn
 
 from lineside.core.errors import UserError
 from lineside.core.explain.adversarial_attacks import BATCH, outputs, predicted_class
-from lineside.core.explain.gradients import guided_backprop
+from lineside.core.explain.attribution import guided_backprop
+from lineside.core.explain.probing import Hooks
 
 Floats = NDArray[np.float64]
 Maps = NDArray[np.float32]
@@ -66,7 +70,7 @@ def fit_trace(network: nn.Module, layer: nn.Module, clean: Tensor) -> Trace:
     """Set the common scale and the clean entropies by predicted class.
 
     Args:
-        network: Takes inputs to logits, see `attacks`.
+        network: Maps inputs to logits, see `adversarial_attacks`.
         layer: A module of `network` with a grid, by convention the last one.
         clean: Items that the network was not trained on, shape (batch, channel, height, width).
 
@@ -102,12 +106,12 @@ def clean_entropies(
             "items",
             f"the trace needs {FEWEST_PER_CLASS} of every class",
         )
-    own = [entropy[classes == label] for label in range(count)]
-    spread = [np.atleast_2d(np.cov(values.T)) for values in own]
+    by_class = [entropy[classes == label] for label in range(count)]
+    covariances = [np.atleast_2d(np.cov(values.T)) for values in by_class]
     size = entropy.shape[1]
-    # Some ridge keeps a class whose maps are all alike from infinite distances.
-    steady = [c + np.eye(size) * (_RIDGE * np.trace(c) / size + 1e-12) for c in spread]
-    return np.stack([values.mean(0) for values in own]), np.linalg.inv(np.stack(steady))
+    # A small ridge: a class whose maps are all alike would have infinite distances.
+    ridged = [c + np.eye(size) * (_RIDGE * np.trace(c) / size + 1e-12) for c in covariances]
+    return np.stack([values.mean(0) for values in by_class]), np.linalg.inv(np.stack(ridged))
 
 
 def distance(
@@ -121,9 +125,10 @@ def distance(
         centre: From `clean_entropies`, shape (class, feature).
         precision: From `clean_entropies`, shape (class, feature, feature).
     """
-    away = entropy - centre[classes]
-    found: Floats = np.sqrt(np.einsum("bi,bij,bj->b", away, precision[classes], away))
-    return found
+    residual = entropy - centre[classes]
+    # (batch, feature) x (batch, feature, feature) x (batch, feature) -> (batch,)
+    squared = np.einsum("bi,bij,bj->b", residual, precision[classes], residual)
+    return np.asarray(np.sqrt(squared))
 
 
 def typical_peak(maps: Maps) -> float:
@@ -149,10 +154,11 @@ def response(network: nn.Module, layer: nn.Module, inputs: Tensor) -> Maps:
 
     It explains the sum of all activations of `layer`, so no class is singled out.
     """
-    total = _Total(network, layer)
-    maps = [guided_backprop(total, block).abs().mean(1) for block in torch.split(inputs, BATCH)]
-    found: Maps = torch.cat(maps).cpu().numpy()
-    return found
+    layer_sum = _LayerSum(network, layer)
+    # (batch, channel, height, width) -> (batch, height, width)
+    maps = [guided_backprop(layer_sum, block).abs().mean(1) for block in torch.split(inputs, BATCH)]
+    stacked: Maps = torch.cat(maps).cpu().numpy()
+    return stacked
 
 
 def levels(maps: Maps, scale: float | Maps, count: int = LEVELS) -> NDArray[np.uint8]:
@@ -170,8 +176,9 @@ def mean_local_entropy(grey: NDArray[np.uint8], window: int = 3) -> Floats:
     padding. A constant map gives 0, windows of different values log2(window ** 2).
     """
     size = window * window
-    views = np.lib.stride_tricks.sliding_window_view(grey, (window, window), axis=(1, 2))
-    values = [views[..., i, j] for i in range(window) for j in range(window)]
+    # (batch, height, width) -> (batch, rows of windows, columns of windows, window, window)
+    windows = np.lib.stride_tricks.sliding_window_view(grey, (window, window), axis=(1, 2))
+    values = [windows[..., i, j] for i in range(window) for j in range(window)]
     equal = np.ones((size, *values[0].shape), dtype=np.uint8)
     for i, j in combinations(range(size), 2):
         same = values[i] == values[j]
@@ -182,22 +189,21 @@ def mean_local_entropy(grey: NDArray[np.uint8], window: int = 3) -> Floats:
     total = np.zeros(values[0].shape)
     for count in equal:
         total += share[count]
-    found: Floats = total.mean(axis=(1, 2))
-    return found
+    return np.asarray(total.mean(axis=(1, 2)))
 
 
 def total_variation(inputs: Tensor) -> Floats:
     """Return the mean absolute step between neighbours of each item, shape (batch,).
 
-    A rival that looks at the input alone: it finds noise, with or without an aim.
+    A baseline that uses the input alone: it detects any noise, adversarial or not.
     """
     down = (inputs[:, :, 1:] - inputs[:, :, :-1]).abs().flatten(1).mean(1)
     right = (inputs[:, :, :, 1:] - inputs[:, :, :, :-1]).abs().flatten(1).mean(1)
-    found: Floats = (down + right).double().cpu().numpy()
-    return found
+    total: Floats = (down + right).double().cpu().numpy()
+    return total
 
 
-class _Total(nn.Module):
+class _LayerSum(nn.Module):
     """A network that gives the sum of the activations of one of its layers, shape (batch,)."""
 
     def __init__(self, network: nn.Module, layer: nn.Module) -> None:
@@ -206,14 +212,12 @@ class _Total(nn.Module):
         self._layer = (layer,)  # in a tuple, so that it is not registered a second time
 
     def forward(self, inputs: Tensor) -> Tensor:
-        seen: list[Tensor] = []
+        outputs: list[Tensor] = []
 
-        def keep(module: nn.Module, given: Any, output: Tensor) -> None:
-            seen.append(output)
+        def record(module: nn.Module, given: object, output: Tensor) -> None:
+            outputs.append(output)
 
-        handle = self._layer[0].register_forward_hook(keep)
-        try:
+        with Hooks() as hooks:
+            hooks.add(self._layer[0].register_forward_hook(record))
             self.network(inputs)
-        finally:
-            handle.remove()
-        return seen[-1].flatten(1).sum(1)
+        return outputs[-1].flatten(1).sum(1)

@@ -1,4 +1,4 @@
-"""Two-dimensional maps of embeddings: do items of a class come to lie together while learning?"""
+"""Two-dimensional maps of embeddings (PCA, t-SNE) and how well neighbours agree on the label."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def embedding_map(
     Args:
         title: Short heading.
         caption: One sentence that reads the figure.
-        maps: Places by panel title, each of shape (items, 2), see `principal` and `tsne`.
+        maps: Coordinates by panel title, each of shape (items, 2), see `principal` and `tsne`.
         labels: The class of each item.
         classes: All classes, in the order of colours.
     """
     colour = {name: plots.SERIES[i % len(plots.SERIES)] for i, name in enumerate(classes)}
     known = np.array(labels)
 
-    def painter(places: Floats, panel: str, legend: bool) -> Callable[[Axes], None]:
+    def painter(points: Floats, panel: str, legend: bool) -> Callable[[Axes], None]:
         def paint(axes: Axes) -> None:
             for number, name in enumerate(classes):
-                own = places[known == name]
+                x, y = points[known == name].T
                 axes.scatter(
-                    own[:, 0], own[:, 1], s=9, alpha=0.75, linewidths=0, label=name,
+                    x, y, s=9, alpha=0.75, linewidths=0, label=name,
                     color=colour[name], marker=MARKERS[number % len(MARKERS)],
                 )  # fmt: skip
             axes.set_title(panel, fontsize=9)
@@ -57,14 +57,13 @@ def embedding_map(
 
         return paint
 
-    painters = [painter(p, panel, i == 0) for i, (panel, p) in enumerate(maps.items())]
+    painters = [painter(xy, panel, i == 0) for i, (panel, xy) in enumerate(maps.items())]
     return plots.panels(title, caption, painters)
 
 
 def principal(embeddings: Floats) -> Floats:
     """Return the first two principal components, shape (items, 2), of (items, dimensions)."""
-    places: Floats = PCA(2, svd_solver="full").fit_transform(_usable(embeddings))
-    return places
+    return np.asarray(PCA(2, svd_solver="full").fit_transform(_finite(embeddings)))
 
 
 def tsne(embeddings: Floats, seed: int) -> Floats:
@@ -72,13 +71,12 @@ def tsne(embeddings: Floats, seed: int) -> Floats:
 
     Van der Maaten and Hinton 2008; started from principal components, perplexity 30 or less.
     """
-    x = _usable(embeddings)
+    x = _finite(embeddings)
     perplexity = min(30.0, (len(x) - 1) / 3)
     spread = x.std() or 1.0
     start = principal(x) / (principal(x).std() or 1.0) * 1e-4
     model = TSNE(2, perplexity=perplexity, init=start.astype(np.float32), random_state=seed)
-    places: Floats = model.fit_transform((x / spread).astype(np.float32))
-    return places
+    return np.asarray(model.fit_transform((x / spread).astype(np.float32)))
 
 
 def neighbour_agreement(embeddings: Floats, labels: Sequence[str], groups: Sequence[str]) -> float:
@@ -88,12 +86,12 @@ def neighbour_agreement(embeddings: Floats, labels: Sequence[str], groups: Seque
     NaN if no item has a neighbour from another group.
     """
     x, known = np.asarray(embeddings, dtype=np.float64), np.array(labels)
-    number = np.unique(np.array(groups), return_inverse=True)[1]
+    group = np.unique(np.array(groups), return_inverse=True)[1]
     near = NearestNeighbors(n_neighbors=len(x)).fit(x).kneighbors(x, return_distance=False)
     weight = {name: 1.0 / (known == name).mean() for name in set(labels)}
     shares: dict[str, list[float]] = {}
     for item, order in enumerate(near):
-        others = order[number[order] != number[item]][:NEIGHBOURS]
+        others = order[group[order] != group[item]][:NEIGHBOURS]
         if len(others):
             votes = np.array([weight[name] for name in known[others]])
             share = votes[known[others] == known[item]].sum() / votes.sum()
@@ -101,5 +99,5 @@ def neighbour_agreement(embeddings: Floats, labels: Sequence[str], groups: Seque
     return float(np.mean([np.mean(values) for values in shares.values()])) if shares else np.nan
 
 
-def _usable(embeddings: Floats) -> Floats:
+def _finite(embeddings: Floats) -> Floats:
     return np.nan_to_num(np.asarray(embeddings, dtype=np.float64))

@@ -1,16 +1,17 @@
-"""The information plane: how much a layer tells about its input and about the label, in bits.
+"""Information plane: mutual information of a layer T with input X and label Y, in bits.
+
+I(X;T) = H(T) of the binned or noisy activations, I(T;Y) = H(T) - H(T|Y).
 
 For a deterministic network every estimate of I(X;T) is a property of the estimator: without noise
 it is infinite for continuous activations, after binning it equals the entropy of the bins (Saxe
 et al. 2018; Geiger 2020). So two estimators are computed side by side on the same activations.
-I(T;Y), the part about the label, is bounded by the label's entropy and far less dependent on them.
+I(T;Y) is bounded by the label's entropy and depends far less on the estimator.
 Shwartz-Ziv and Tishby 2017, "Opening the black box of deep neural networks via information".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from lineside.core.errors import UserError
+from lineside.core.explain.feature_visualisation import round_robin
+from lineside.core.explain.probing import Hooks, evaluation_mode
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.int64]
@@ -191,7 +194,7 @@ def relative_kernel(share: float = NOISE_SHARE) -> Estimator:
     return Estimator(name=f"kernel bound, noise {share:.0%} of spread", measure=measure)
 
 
-def plane(
+def estimate_plane(
     snapshots: Iterable[tuple[int, Mapping[str, Floats]]],
     labels: ArrayLike,
     estimators: Sequence[Estimator] | None = None,
@@ -209,7 +212,7 @@ def plane(
         snapshots: (updates or epochs done, activations by layer) in order; may be a generator.
         labels: The class of each item.
         estimators: Quantile bins and the relative kernel bound if not given.
-        dimensions: Most dimensions of a layer that are looked at.
+        dimensions: Largest number of dimensions of a layer that is estimated.
         seed: Of the projection.
 
     Raises:
@@ -221,11 +224,11 @@ def plane(
     for step, layers in snapshots:
         flat = {name: _flat(name, values, len(classes)) for name, values in layers.items()}
         units = {name: values.shape[1] for name, values in flat.items()}
-        small = [_projected(values, dimensions, seed) for values in flat.values()]
+        small = [_project(values, dimensions, seed) for values in flat.values()]
         rows.append([[each.measure(x, classes) for each in chosen] for x in small])
         steps.append(step)
     if not rows:
-        raise UserError("No snapshot of the training.", "Keep weights while training.")
+        raise UserError("No snapshot of the training.", "Record weights while training.")
     return Plane(
         steps=tuple(steps),
         layers=tuple(units),
@@ -261,17 +264,18 @@ def stratified_probe(
     classes, counts = np.unique(known, return_counts=True)
     exact = counts * n / len(known)
     quota = np.maximum(np.floor(exact), 1).astype(int)
-    for place in np.argsort(quota - exact, kind="stable")[: max(0, n - int(quota.sum()))]:
-        quota[place] += 1
+    # The classes that were rounded down most get the remaining items.
+    for index in np.argsort(quota - exact, kind="stable")[: max(0, n - int(quota.sum()))]:
+        quota[index] += 1
     chosen = [
-        _turns(rng.permutation(np.flatnonzero(known == name)), owner)[:count]
+        round_robin(rng.permutation(np.flatnonzero(known == name)), owner)[:count]
         for name, count in zip(classes, quota, strict=True)
     ]
     return np.sort(np.concatenate(chosen)).astype(np.int64)[:n]
 
 
 def default_layers(network: nn.Module, most: int = 6) -> list[str]:
-    """Return names of at most `most` layers to watch, spread from input to output.
+    """Return names of at most `most` layers, spread from input to output.
 
     Outputs of non-linear modules and of the last linear one; of linear and convolutional modules
     if the network has no non-linear module of its own.
@@ -286,8 +290,8 @@ def default_layers(network: nn.Module, most: int = 6) -> list[str]:
         names.append(affine[-1])
     if not names:
         return []
-    places = np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int)
-    return [names[place] for place in places]
+    shown = np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int)
+    return [names[index] for index in shown]
 
 
 def activations(
@@ -295,8 +299,8 @@ def activations(
 ) -> dict[str, Floats]:
     """Return the outputs of named modules in evaluation mode, (items, channels), float32.
 
-    Outputs with a grid (items, channels, *grid) are averaged over it batch by batch. The network
-    is left as it was: modes, gradients, hooks, chance. A module used twice counts at its last use.
+    Outputs with a grid (items, channels, *grid) are averaged over it batch by batch. A module
+    used twice counts at its last use.
 
     Args:
         network: Any module that maps a batch to something.
@@ -304,67 +308,60 @@ def activations(
         layers: Names as in ``named_modules``.
         batch_size: Items at a time.
     """
-    found: dict[str, list[Floats]] = {name: [] for name in layers}
-    home = next(network.parameters(), inputs).device
-    with _watched(network, layers) as seen, torch.no_grad():
-        for batch in torch.split(inputs, batch_size):
-            network(batch.to(home))
-            for name in layers:
-                found[name].append(seen.pop(name).cpu().numpy())
-    return {name: np.concatenate(parts) for name, parts in found.items()}
-
-
-@contextmanager
-def _watched(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    seen: dict[str, Tensor] = {}
-    modules = dict(network.named_modules())
-    missing = [name for name in layers if name not in modules]
+    missing = sorted(set(layers) - dict(network.named_modules()).keys())
     if missing:
         raise UserError(f"The network has no layer {missing[0]!r}.", "See its named_modules().")
+    outputs: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, arguments: Any, output: Any) -> None:
+    def recorder(name: str) -> Callable[..., None]:
+        def record(module: nn.Module, given: object, output: Tensor | tuple[Tensor, ...]) -> None:
             first = output if isinstance(output, Tensor) else output[0]
             rows = first.detach().float()
-            seen[name] = rows.flatten(2).mean(2) if rows.ndim > 2 else rows.flatten(1).clone()
+            # (items, channels, *grid) -> (items, channels)
+            outputs[name] = rows.flatten(2).mean(2) if rows.ndim > 2 else rows.flatten(1).clone()
 
-        return hook
+        return record
 
-    modes = {module: module.training for module in network.modules()}
-    hooks = [modules[name].register_forward_hook(keep(name)) for name in layers]
-    try:
-        network.eval()
-        with torch.random.fork_rng(devices=[]):
-            yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes.items():
-            module.training = training
+    batches: dict[str, list[Floats]] = {name: [] for name in layers}
+    device = next(network.parameters(), inputs).device
+    with evaluation_mode(network), torch.no_grad(), Hooks() as hooks:
+        for name in layers:
+            hooks.add(network.get_submodule(name).register_forward_hook(recorder(name)))
+        for batch in torch.split(inputs, batch_size):
+            network(batch.to(device))
+            for name in layers:
+                batches[name].append(outputs.pop(name).cpu().numpy())
+    return {name: np.concatenate(rows) for name, rows in batches.items()}
 
 
 def _joint(columns: Integers) -> Integers:
     """One number for each distinct row."""
     code = np.zeros(len(columns), dtype=np.int64)
     for column in columns.T:
-        place = np.unique(column, return_inverse=True)[1]
-        code = np.unique(code * (int(place.max()) + 1) + place, return_inverse=True)[1]
+        level = np.unique(column, return_inverse=True)[1]
+        code = np.unique(code * (int(level.max()) + 1) + level, return_inverse=True)[1]
     return code.astype(np.int64)
 
 
 def _kernel_bits(values: Floats, variance: float) -> float:
+    """-1/N sum_i log2 1/N sum_j exp(-|x_i - x_j|^2 / (2 variance)), in blocks of rows.
+
+    The exponent is the Kullback-Leibler distance of two Gaussians of this variance.
+    """
     x = np.asarray(values, dtype=np.float64)
     x = x - x.mean(axis=0)
     squares = (x**2).sum(axis=1)
     total = 0.0
     for start in range(0, len(x), BLOCK):
-        part = slice(start, start + BLOCK)
-        distance = np.maximum(squares[part, None] + squares - 2 * x[part] @ x.T, 0.0)
+        rows = slice(start, start + BLOCK)
+        # (block, items): squared distances as |a|^2 + |b|^2 - 2 a.b
+        distance = np.maximum(squares[rows, None] + squares - 2 * x[rows] @ x.T, 0.0)
         total -= float(np.log2(np.exp(distance / (-2 * variance)).mean(axis=1)).sum())
     return abs(total / len(x))
 
 
 def _flat(name: str, values: Floats, items: int) -> Floats:
+    """Return activations (items, channels, *grid) averaged over the grid, (items, channels)."""
     x = np.asarray(values)
     if len(x) != items:
         raise UserError(
@@ -375,20 +372,10 @@ def _flat(name: str, values: Floats, items: int) -> Floats:
     return np.nan_to_num(x.astype(np.float64))
 
 
-def _projected(values: Floats, dimensions: int, seed: int) -> Floats:
+def _project(values: Floats, dimensions: int, seed: int) -> Floats:
+    """Return (items, dimensions): a random orthogonal projection of (items, units)."""
     units = values.shape[1]
     if units <= dimensions:
         return values
-    chance = np.random.default_rng(seed).standard_normal((units, dimensions))
-    return np.asarray(values @ np.linalg.qr(chance)[0] * np.sqrt(units / dimensions))
-
-
-def _turns(items: Integers, owner: NDArray[Any]) -> Integers:
-    """Order items so that each owner has a turn before any has a second."""
-    seen: dict[Any, int] = {}
-    turn = []
-    for item in items:
-        key = owner[item]
-        turn.append(seen.get(key, 0))
-        seen[key] = turn[-1] + 1
-    return items[np.argsort(turn, kind="stable")]
+    gaussian = np.random.default_rng(seed).standard_normal((units, dimensions))
+    return np.asarray(values @ np.linalg.qr(gaussian)[0] * np.sqrt(units / dimensions))

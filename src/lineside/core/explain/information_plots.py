@@ -1,4 +1,4 @@
-"""Pictures of the information plane: two estimators side by side on the same activations."""
+"""Figures of the information plane, one panel per estimator of the same activations."""
 
 from __future__ import annotations
 

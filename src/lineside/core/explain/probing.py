@@ -1,4 +1,4 @@
-"""How a network is asked without leaving a trace: modes, hooks, scores and gradients."""
+"""Access to a network that leaves it unchanged: modes, hooks, scores and gradients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Hooks:
-    """Hooks that are removed at the end, whatever happens."""
+    """Hooks that are removed when the context ends, also after an error."""
 
     def __init__(self) -> None:
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
@@ -28,7 +28,7 @@ class Hooks:
 
 
 @contextmanager
-def undisturbed(network: nn.Module) -> Iterator[None]:
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
     """Evaluation mode with gradients on, then everything as it was.
 
     cuDNN's recurrent layers refuse a backward pass in evaluation mode: they stay in training

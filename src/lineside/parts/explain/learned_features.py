@@ -18,13 +18,13 @@ from torch import nn
 
 from lineside.core.contract import Figure
 from lineside.core.explain import (
-    Maximised,
+    MaximisedInputs,
     Unit,
     colour_basis,
     first_filters,
-    maximise,
+    maximise_activation,
     most_activating,
-    randomised,
+    randomise_weights,
     unit_activations,
 )
 from lineside.parts.explain.overlays import (
@@ -127,7 +127,7 @@ def features(
     steps = STEPS if steps is None else steps
     units, names, answers = chosen_units(cnn, sample)
     made = _made(cnn, cnn.network, units, sample, seed, steps)
-    untrained = _made(cnn, randomised(cnn.network, seed), units, sample, seed, steps // 2)
+    untrained = _made(cnn, randomise_weights(cnn.network, seed), units, sample, seed, steps // 2)
     crossed = _answers(cnn, cnn.network, units, _pixels(cnn, untrained)).diagonal()
     pictures, others = (
         _pixels(cnn, each).transpose(0, 2, 3, 1).astype(np.float32) for each in (made, untrained)
@@ -265,9 +265,9 @@ def _made(
     sample: CropSample,
     seed: int,
     steps: int,
-) -> Maximised:
+) -> MaximisedInputs:
     colours = sample.pixels.mean((0, 2, 3))
-    return maximise(
+    return maximise_activation(
         network,
         units,
         (cnn.channels, cnn.crop_px, cnn.crop_px),
@@ -287,7 +287,7 @@ def _answers(
     return unit_activations(network, units, batches)
 
 
-def _pixels(cnn: PatchCNN, made: Maximised) -> NDArray[np.float32]:
+def _pixels(cnn: PatchCNN, made: MaximisedInputs) -> NDArray[np.float32]:
     """Made inputs as crops (unit, channel, height, width), values 0..1."""
     return np.clip(made.inputs * np.float32(cnn.spread) + np.float32(cnn.mean), 0, 1)
 

@@ -23,7 +23,7 @@ from lineside.core.explain.embedding_map import embedding_map, neighbour_agreeme
 from lineside.core.explain.information_plane import (
     activations,
     default_layers,
-    plane,
+    estimate_plane,
     stratified_probe,
 )
 from lineside.core.explain.information_plots import plane_figures
@@ -170,7 +170,7 @@ def information(
     moments = (
         (state.step, activations(state.network, x, layers)) for state in past_of(cnn, folder, steps)
     )
-    return plane_figures(plane(moments, labels[chosen], seed=int(rng.integers(2**31))))
+    return plane_figures(estimate_plane(moments, labels[chosen], seed=int(rng.integers(2**31))))
 
 
 def _chosen(crops: CropBatch) -> NDArray[np.int64]:

@@ -91,7 +91,7 @@ def agreement_with_random(cnn: PatchCNN, image: Image, window: Window) -> tuple[
         image: The whole picture.
         window: A final window, at most `LARGEST_PX` large.
     """
-    twin = dataclasses.replace(cnn, network=explain.randomised(cnn.network))
+    twin = dataclasses.replace(cnn, network=explain.randomise_weights(cnn.network))
     own, other = (look_at(network, image, window) for network in (cnn, twin))
     assert own is not None and other is not None
     guided, cam = (
