@@ -16,8 +16,8 @@ from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
 from lineside.core.parallel import (
     BATCHES_PER_THREAD,
-    IN_PROCESS,
     LARGEST_BATCH,
+    Executor,
     map_items,
     open_executor,
     stored_model,
@@ -70,6 +70,7 @@ def refuse_odd(number):
 
 def die_at(culprit, number):
     if number == culprit:
+        time.sleep(0.5)
         os._exit(1)
     return number
 
@@ -107,7 +108,7 @@ def threads(number):
 def test_results_are_the_same_and_in_order(workers, cluster):
     numbers = list(range(300))
     expected = [square(number) for number in numbers]
-    for executor in (IN_PROCESS, workers, cluster):
+    for executor in (Executor(), workers, cluster):
         assert list(map_items(square, numbers, executor)) == expected
 
 
@@ -124,8 +125,8 @@ def test_a_user_error_is_a_refusal_and_the_rest_is_done(workers, cluster):
 
 
 def test_a_bug_ends_the_map(workers):
-    for executor in (IN_PROCESS, workers):
-        with pytest.raises(ZeroDivisionError, match="a bug at 0"):
+    for executor in (Executor(), workers):
+        with pytest.raises(ZeroDivisionError, match="a bug at"):
             list(map_items(fail, range(3), executor))
 
 
@@ -146,14 +147,13 @@ def test_only_items_in_flight_are_held(workers):
 
 
 def test_nothing_is_lost_with_a_worker_that_is_killed(workers):
-    results, pids = [], set()
+    results = []
     for number, pid in map_items(slow_pid, range(200), workers):
         results.append(number)
-        pids.add(pid)
         if number == 60:
             os.kill(pid, signal.SIGKILL)
     assert results == list(range(200))
-    assert len(pids) == 3  # the killed worker was replaced
+    workers.client.wait_for_workers(2, timeout=60)  # the killed one is replaced
 
 
 def test_an_item_that_kills_its_worker_is_one_refusal(workers):
@@ -166,7 +166,7 @@ def test_an_item_that_kills_its_worker_is_one_refusal(workers):
 
 @pytest.mark.parametrize("where", ["in process", "workers"])
 def test_a_repeated_run_does_only_what_is_missing(tmp_path, workers, where):
-    executor = IN_PROCESS if where == "in process" else workers
+    executor = Executor() if where == "in process" else workers
     log, path = tmp_path / "calls", tmp_path / "journal.jsonl"
     work = functools.partial(count_call, log)
     journal = Journal(path=path, content_hash=hash_of)
@@ -216,7 +216,7 @@ def test_a_model_that_a_worker_does_not_see_ends_the_map(workers, tmp_path):
 
 
 def load_nothing(folder, number):
-    return stored_model(folder, "0")
+    return stored_model("parts", folder, "0")
 
 
 def test_without_dask_one_worker_runs_and_more_name_the_extra(monkeypatch):

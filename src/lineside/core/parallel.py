@@ -4,7 +4,8 @@
 them away from lost workers and restarts local ones. Added here:
 
 - a bounded number of tasks is in flight, so the items may be a generator of any length;
-- short items travel in batches of about `BATCH_SECONDS`, since a task costs the scheduler 1 ms;
+- items travel in batches of about `BATCH_SECONDS`, longer ones where many workers would ask the
+  scheduler for more than `TASKS_PER_SECOND`;
 - an item that raises `UserError`, or that kills its worker every time, becomes one `Refusal`;
 - a `Journal` keeps finished items, so that a killed run repeats none of them.
 
@@ -38,9 +39,10 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 BATCH_SECONDS = 0.2
+TASKS_PER_SECOND = 100  # a third of a core for client and scheduler
+GROWTH = 0.05  # longest batch as a share of the time since the start: all workers end together
 LARGEST_BATCH = 1000
-BATCHES_PER_THREAD = 4
-"""Batches in flight per worker thread: enough that no worker waits for its next one."""
+BATCHES_PER_THREAD = 4  # in flight: enough that no worker waits for its next one
 CONNECT_SECONDS = 20
 DASK_SETTINGS = {
     "distributed.worker.multiprocessing-method": "spawn",  # torch does not survive a fork
@@ -48,6 +50,7 @@ DASK_SETTINGS = {
         "OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1,
     },
     "distributed.comm.timeouts.connect": "10s",  # of a result whose worker has just died
+    "distributed.deploy.lost-worker-timeout": "5s",
     "distributed.scheduler.allowed-failures": 1,  # workers that a task may lose before it fails
     "distributed.scheduler.http.routes": [],  # no dashboard
     "distributed.worker.http.routes": [],
@@ -63,9 +66,6 @@ class Executor:
     """
 
     client: Client | None = None
-
-
-IN_PROCESS = Executor()
 
 
 class WorkerError(Exception):
@@ -86,18 +86,18 @@ def open_executor(*, workers: int = 1, cluster: str = "") -> Iterator[Executor]:
     if workers < 1:
         raise UserError(f"--workers {workers} is not possible", "give 1 or more")
     if workers == 1 and not cluster:
-        yield IN_PROCESS
+        yield Executor()
         return
     try:
         import dask
         from distributed import Client, LocalCluster, Security
     except ImportError as error:
-        asked = f"--cluster {cluster}" if cluster else f"--workers {workers}"
-        raise UserError(
-            f"{asked} needs Dask, which is not installed", "pip install 'lineside[cluster]'"
-        ) from error
+        flag = f"--cluster {cluster}" if cluster else f"--workers {workers}"
+        hint = "pip install 'lineside[cluster]'"
+        raise UserError(f"{flag} needs Dask, which is not installed", hint) from error
     with ExitStack() as stack:
-        stack.enter_context(_quiet("distributed"))
+        for name in ("distributed", "asyncio"):
+            stack.enter_context(_quiet(name))
         stack.enter_context(dask.config.set(DASK_SETTINGS))
         if cluster:
             yield Executor(client=stack.enter_context(_connected(Client, cluster)))
@@ -108,7 +108,9 @@ def open_executor(*, workers: int = 1, cluster: str = "") -> Iterator[Executor]:
             security=Security.temporary(),  # other users of this computer cannot send code
             preload=__name__,
         )  # fmt: skip
-        yield Executor(client=stack.enter_context(Client(stack.enter_context(local))))
+        # Replaces also workers that died while they started, which Dask's nannies do not restart.
+        stack.enter_context(local).adapt(minimum=workers, maximum=workers)
+        yield Executor(client=stack.enter_context(Client(local)))
 
 
 def dask_setup(worker: Any) -> None:
@@ -118,7 +120,7 @@ def dask_setup(worker: Any) -> None:
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Keep a library's log off standard error: losses are told as refusals or errors."""
+    """Keep a log of Dask off standard error: losses are told as refusals or errors."""
     log = logging.getLogger(name)
     level = log.level
     log.setLevel(logging.CRITICAL)
@@ -149,10 +151,8 @@ def _connected(client_type: type[Client], address: str) -> Iterator[Client]:
             raise UserError(f"a worker of {address} lacks {error.name}", hint) from error
         for worker, versions in sorted(theirs.items()):
             if versions != mine:
-                raise UserError(
-                    f"worker {worker} has {versions}, this computer {mine}",
-                    "install the same versions on all of them",
-                )
+                hint = "install the same versions on all of them"
+                raise UserError(f"worker {worker} has {versions}, this computer {mine}", hint)
         yield client
 
 
@@ -163,20 +163,22 @@ def _versions() -> dict[str, str]:
 
 
 @functools.lru_cache(maxsize=2)
-def stored_model(folder: Path, identity: str) -> Any:
+def stored_model(application: str, folder: Path, identity: str) -> Any:
     """Load a model once in each process.
 
     Args:
+        application: Name of the model's application.
         folder: A model folder that every worker sees under the same path.
         identity: Id of the model.
 
     Raises:
         WorkerError: if it is not there, or another one is.
     """
+    from lineside.core import commands
     from lineside.core.run.model_store import load_model
 
     try:
-        model = load_model(folder)
+        model = load_model(folder, commands.application(application))
     except UserError as error:
         raise WorkerError(f"a worker cannot load the model: {error}") from error
     if model.identity != identity:
@@ -233,7 +235,7 @@ def _run_batch(task: _Task, entries: Sequence[_Entry]) -> tuple[float, list[_Don
 def map_items(
     function: Callable[[Any], Any],
     items: Iterable[Any],
-    executor: Executor = IN_PROCESS,
+    executor: Executor | None = None,
     *,
     name_of: Callable[[Any], str] = str,
     journal: Journal | None = None,
@@ -243,7 +245,7 @@ def map_items(
     Args:
         function: Importable by name, or a `functools.partial` of such a function.
         items: Any iterable; only those in flight are held.
-        executor: Where to run, see `open_executor`.
+        executor: Where to run, see `open_executor`; in this process by default.
         name_of: Name of an item in refusals and in the journal, unique there.
         journal: Keeps finished items and supplies those of an earlier run.
 
@@ -272,7 +274,7 @@ def map_items(
             return done.result
 
         try:
-            if executor.client is None:
+            if executor is None or executor.client is None:
                 yield from (finish(entry, task.run(entry)) for entry in entries())
             else:
                 yield from _Flight(executor.client, task, finish).results_of(entries())
@@ -297,6 +299,7 @@ class _Flight:
             else on the cluster, so that a batch beside a poisoned item is not blamed for it.
         finished: Results by number of the batch, until all before it are yielded.
         seconds: Running mean of the time an item takes, for the size of the next batch.
+        start: Time of the monotonic clock when the map began.
     """
 
     client: Client
@@ -306,22 +309,21 @@ class _Flight:
     suspects: list[Batch] = field(default_factory=list)
     finished: dict[int, list[Any]] = field(default_factory=dict)
     seconds: float = BATCH_SECONDS
+    start: float = field(default_factory=time.monotonic)
 
     def results_of(self, entries: Iterator[_Entry]) -> Iterator[Any]:
         """Yield the results of all entries in order."""
         from distributed import as_completed
 
         running = as_completed(loop=self.client.loop)
-        begun = following = window = refreshed = 0
+        begun = following = window = refreshed = threads = 0
         try:
             while True:
                 if begun >= refreshed + window:  # workers may come and go
-                    threads = sum(self.client.nthreads().values())
-                    refreshed, window = begun, BATCHES_PER_THREAD * max(threads, 1)
+                    threads = max(sum(self.client.nthreads().values()), 1)
+                    refreshed, window = begun, BATCHES_PER_THREAD * threads
                 while not self.suspects and begun - following < window:
-                    size = int(BATCH_SECONDS / max(self.seconds, 1e-9))
-                    batch = list(islice(entries, min(max(size, 1), LARGEST_BATCH)))
-                    if not batch:
+                    if not (batch := list(islice(entries, self._size(threads)))):
                         break
                     future = self._submit(batch)
                     self.sent[future] = begun, batch
@@ -339,6 +341,12 @@ class _Flight:
                     following += 1
         finally:
             self.client.cancel(list(self.sent))
+
+    def _size(self, threads: int) -> int:
+        """Return how many entries the next batch has."""
+        longest = min(threads / TASKS_PER_SECOND, GROWTH * (time.monotonic() - self.start))
+        size = int(max(BATCH_SECONDS, longest) / max(self.seconds, 1e-9))
+        return min(max(size, 1), LARGEST_BATCH)
 
     def _submit(self, batch: list[_Entry]) -> Future:
         return self.client.submit(_run_batch, self.task, batch, pure=False)

@@ -172,7 +172,7 @@ def training_image(item: PartImage) -> TrainingImage:
     return TrainingImage(
         id=item.id,
         label=item.label,
-        part=item.groups[0],
+        part=item.group,
         digest=digest(item.path),
         image=partial(decode, item.path),
         mask=partial(_mask_of_item, item),
