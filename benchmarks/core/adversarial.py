@@ -166,7 +166,8 @@ def rows_of(one: Judged, scores: Floats, label: int, which: NDArray[np.bool_]) -
     """Return the chosen crops of one network as outcomes."""
     net = str(one.net.fold)
     return [
-        Outcome(item=f"{net}-{i}-{label}", group=one.parts[i], slices={"net": net},
+        Outcome(item=f"{net}-{i}-{label}", groups=(one.parts[i],),
+                unit=one.parts[i], slices={"net": net},
                 value={"score": float(scores[i]), "label": float(label)})
         for i in np.flatnonzero(which)
     ]  # fmt: skip

@@ -102,7 +102,7 @@ def _begun(items: Sequence[Snapshot], learned: int, method: str, seed: int) -> l
         stop=lambda: False, held_out=items[fitted:learned],
     )  # fmt: skip
     raw = MachinesModel(method=method, machines={machine.name: machine})
-    model = calibrate(raw, outcomes(raw, items[fitted:learned]), Config())
+    model = calibrate(raw, list(outcomes(raw, items[fitted:learned])), Config())
     return [
         verdict.time
         for verdict in model.predict(items[learned:])

@@ -165,7 +165,7 @@ def _learned(items: Sequence[Snapshot], seed: int) -> MachinesModel:
         held_out=roles.calibration,
     )  # fmt: skip
     model = MachinesModel(method=METHOD, machines={machine.name: machine})
-    return calibrate_model(model, outcomes(model, roles.calibration), Config())
+    return calibrate_model(model, list(outcomes(model, roles.calibration)), Config())
 
 
 def _forget_labels(home: Path) -> None:

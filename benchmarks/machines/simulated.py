@@ -117,7 +117,7 @@ def calibrated(
             stop=lambda: False, held_out=snapshots[fitted:],
         )  # fmt: skip
         model = MachinesModel(method=method, machines={machine.name: machine})
-        raw = judging.outcomes(model, snapshots[fitted:])
+        raw = list(judging.outcomes(model, snapshots[fitted:]))
         found[method] = judging.calibrate(model, raw, CONFIG).machines[machine.name]
     return found
 

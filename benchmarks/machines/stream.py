@@ -87,7 +87,7 @@ def make_plant(folder: Path, names: Sequence[str], count: int, rig: Rig, method:
             stop=lambda: False,
         )  # fmt: skip
         model = MachinesModel(method=method, machines={name: learned[name]})
-        judged += outcomes(model, parts.calibration)
+        judged += list(outcomes(model, parts.calibration))
         items[name] = found[LEARNED:]
     model = calibrate(MachinesModel(method=method, machines=learned), judged, config)
     return Plant(model=model, items=items)

@@ -69,8 +69,8 @@ def judge_history(scenario: Scenario, seed: int, folder: Path, methods: Sequence
         start = time.perf_counter()
         model = _fitted(method, split, config)
         seconds = time.perf_counter() - start
-        models[method] = model = calibrate(model, outcomes(model, split.calibration), config)
-        tested = outcomes(model, split.test)
+        models[method] = model = calibrate(model, list(outcomes(model, split.calibration)), config)
+        tested = list(outcomes(model, split.test))
         found.append(make_record(method, DETECTORS[method].kind, tested, seconds))
     made = decide(found)
     rivals: Sequence[Record] = ()

@@ -147,7 +147,7 @@ def _held_out_outcomes() -> list[Outcome]:
         scores = (found.scores - good.mean()) / max(float(good.std()), 1e-9)
         outcomes += [
             Outcome(
-                item=f"{fold}-{i}", group=part, slices={"kind": kind},
+                item=f"{fold}-{i}", groups=(part,), unit=part, slices={"kind": kind},
                 value={"score": float(score), "label": float(label)},
             )
             for i, (part, kind, score, label) in enumerate(

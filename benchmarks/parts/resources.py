@@ -70,7 +70,7 @@ def measure(folder: Path) -> dict[str, float]:
     detector = RECIPES["detector"].fit()(train, [], rng=rng, log=lambda row: None)
     fit_seconds = time.perf_counter() - start
     model = make_model("detector", detector, Settings.of(config), train, rng)
-    model = calibrate(model, outcomes(model, fresh), config)
+    model = calibrate(model, list(outcomes(model, fresh)), config)
     times = []
     for item in fresh:
         start = time.perf_counter()

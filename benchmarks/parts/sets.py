@@ -71,7 +71,7 @@ def _compute(items: Sequence[PartImage], method: str, seed: int) -> dict[str, ob
         if mask is not None:
             maps.append(prediction.map)
             masks.append(mask)
-        outcomes.append([item.id, item.group, item.label, prediction.score, float(item.faulty)])
+        outcomes.append([item.id, item.groups[0], item.label, prediction.score, float(item.faulty)])
     known = len(masks) == len(outcomes)
     overlap = tile.aupro(maps, masks) if known else None
     return {
@@ -113,7 +113,9 @@ def _mean(runs: Sequence[dict[str, object]], metric: Metric) -> Estimate:
     each = [
         estimate(
             [
-                Outcome(item=i, group=g, slices={"kind": k}, value={"score": s, "label": y})
+                Outcome(
+                    item=i, groups=(g,), unit=g, slices={"kind": k}, value={"score": s, "label": y}
+                )
                 for i, g, k, s, y in run["outcomes"]  # type: ignore[attr-defined]
             ],
             metric,

@@ -77,7 +77,7 @@ def _rate(rows: Sequence[Row], name: str, per: str = "") -> Estimate:
 
     outcomes = [
         Outcome(
-            item=row["id"], group=row["part"],
+            item=row["id"], groups=(row["part"],), unit=row["part"],
             value={
                 "hits": float(row[per][name] if per else row["pointing"][name]),
                 "of": float(row[per]["all"] if per else 1),

@@ -62,7 +62,7 @@ def test_items_and_splits(items, split):
     assert sorted(i.id for _, i in split.rows()) == sorted(i.id for i in items)
     roles: dict[str, set[str]] = {}
     for role, item in split.rows():
-        roles.setdefault(item.group, set()).add(role)
+        roles.setdefault(item.groups, set()).add(role)
     assert len(roles) == 36
     assert all(len(found) == 1 for found in roles.values()), "no group is in two roles"
     assert {role for role, _ in split.rows()} == {"train", "validation", "calibration", "test"}
@@ -86,10 +86,10 @@ def test_methods_come_predicting_one_first(config):
 
 def test_one_outcome_per_item_and_calibration_round_trip(trained, split, config, tmp_path):
     model = load_model(trained)
-    found = APPLICATION.outcomes(model, split.calibration)
+    found = list(APPLICATION.outcomes(model, split.calibration))
     assert all(isinstance(outcome, Outcome) for outcome in found)
     assert [o.item for o in found] == [i.id for i in split.calibration]
-    assert [o.group for o in found] == [i.group for i in split.calibration]
+    assert [o.groups for o in found] == [i.groups for i in split.calibration]
     assert all({"score", "label", "ms"} <= set(o.value) for o in found)
     fresh = APPLICATION.load(model.spec(), model.tensors())
     assert fresh.operating_block() == {}

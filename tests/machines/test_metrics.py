@@ -21,7 +21,10 @@ def scenario(episodes, scores=None, labels=None, failed_at=None, times=None, mac
         np.array(episodes, bool),
         failed_at,
     )
-    return [Outcome(item=f"{machine}{i}", group=machine, value=r) for i, r in enumerate(rows)]
+    return [
+        Outcome(item=f"{machine}{i}", groups=(machine,), unit=machine, value=r)
+        for i, r in enumerate(rows)
+    ]
 
 
 def test_false_episodes_are_counted_over_healthy_time_only():

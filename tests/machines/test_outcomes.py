@@ -35,7 +35,7 @@ def machine(snapshots):
         stop=lambda: False,
     )  # fmt: skip
     model = MachinesModel(method="trend", machines={"pump": learned})
-    raw = judging.outcomes(model, snapshots[44:66])
+    raw = list(judging.outcomes(model, snapshots[44:66]))
     return judging.calibrate(model, raw, Config()).machines["pump"]
 
 

@@ -25,7 +25,7 @@ def outcomes_of(parts: int = 30, views: int = 4) -> list[Outcome]:
     rng = np.random.default_rng(0)
     return [
         Outcome(
-            item=f"{p}/{v}", group=str(p),
+            item=f"{p}/{v}", groups=(str(p),), unit=str(p),
             value={"score": round(rng.normal(p % 2, 1), 1), "label": float(p % 2)},
         )
         for p in range(parts) for v in range(views)

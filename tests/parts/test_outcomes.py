@@ -40,7 +40,11 @@ def outcomes(n_good, n_faulty, lot=False, views=2):
             if lot:
                 slices["lot"] = f"lot {i % 5}"
             value = {"score": score, "label": float(faulty), "peak": score, "middle": 0.0}
-            rows.append(Outcome(item=f"{i}-{view}", group=f"p{i}", slices=slices, value=value))
+            rows.append(
+                Outcome(
+                    item=f"{i}-{view}", groups=(f"p{i}",), unit=f"p{i}", slices=slices, value=value
+                )
+            )
     return rows
 
 
@@ -65,7 +69,7 @@ def test_views_per_part_and_references_are_by_part(model):
     assert operating.views_per_part == 3.0
     best = {}
     for row in rows[:36]:
-        best[row.group] = max(best.get(row.group, -9.0), row.value["score"])
+        best[row.unit] = max(best.get(row.unit, -9.0), row.value["score"])
     assert sorted(operating.good_scores) == sorted(best.values())
     assert len(operating.good_view_scores) == 12
 

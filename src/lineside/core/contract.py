@@ -7,7 +7,7 @@ An application is one record, `Application`; a fitted model offers the methods o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -22,6 +22,7 @@ ROLES = ("train", "validation", "calibration", "test")
 Status = Literal["ok", "info", "warn", "fail", "unknown"]
 Better = Literal["higher", "lower"]
 MethodKind = Literal["deep", "classical", "trivial"]
+SplitUnit = Literal["group", "time within group"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,23 @@ class Check:
     items: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where an item lies.
+
+    Attributes:
+        path: A file; it is hashed once per run, however many items it holds.
+        locator: Which item of the file: page, row of a history, segment of a recording, box of a
+            picture, seed of a scenario. Empty where the file is the item.
+    """
+
+    path: Path
+    locator: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}[{self.locator}]" if self.locator else str(self.path)
+
+
 @runtime_checkable
 class Item(Protocol):
     """One thing to judge. It holds paths and labels, never pixels or samples."""
@@ -81,23 +99,39 @@ class Item(Protocol):
     @property
     def id(self) -> str: ...
     @property
-    def path(self) -> Path: ...
+    def source(self) -> Source: ...
     @property
-    def label(self) -> str: ...
+    def label(self) -> str:
+        """What is known of it; empty for an item to predict."""
+        ...
+
     @property
-    def group(self) -> str:
-        """The independent unit (part, person, song, machine): never split, always resampled."""
+    def groups(self) -> tuple[str, ...]:
+        """The independent groups it belongs to (part, lot, song, machine; both people of a pair).
+
+        What belongs to one group is not independent: it is resampled together.
+        """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Items by role; no group is in two roles."""
+    """Items by role.
+
+    Attributes:
+        train: Methods learn from these.
+        validation: Methods choose settings on these, where they need to.
+        calibration: The operating point is set on these; no method sees them.
+        test: Every method is measured on these.
+        unit: ``group``: no group is in two roles. ``time within group``: a group (a machine) is
+            in several roles, its earlier items in the earlier ones.
+    """
 
     train: tuple[Any, ...] = ()
     validation: tuple[Any, ...] = ()
     calibration: tuple[Any, ...] = ()
     test: tuple[Any, ...] = ()
+    unit: SplitUnit = "group"
 
     def role(self, name: str) -> tuple[Any, ...]:
         """Return the items of one role (``train``, ``validation``, ``calibration``, ``test``)."""
@@ -117,15 +151,21 @@ class Outcome:
 
     Attributes:
         item: The item's id.
-        group: The independent unit it belongs to.
+        groups: The independent groups it belongs to, see `Item.groups`. A resample weighs it by
+            the product of their counts.
+        unit: What is decided as one (a part with several views); empty: the item alone.
         slices: Named subsets, e.g. ``{"kind": "crack", "exposure": "3"}``.
         value: Numbers, e.g. ``{"score": 0.7, "label": 1.0}``.
+        details: Rows of plain JSON values for metrics that need more than numbers: detections
+            with box, class and score; turns of a recording; histograms of a map.
     """
 
     item: str
-    group: str
+    groups: tuple[str, ...]
+    unit: str = ""
     slices: Mapping[str, str] = field(default_factory=dict)
     value: Mapping[str, float] = field(default_factory=dict)
+    details: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,7 +312,8 @@ class Application:
         audit: Looks for what spoils a data set; takes what `read` returned, refusals included.
         split: Gives every item its role.
         methods: The methods to run; the first one predicts.
-        outcomes: Returns one outcome per item. The value ``ms`` is the time it took, if given.
+        outcomes: Yields one outcome per item, given all items of a role (the test items, or what
+            `evaluate` is given) in their order. The value ``ms`` is the time it took, if known.
             Test items are judged after `calibrate`.
         load: Rebuilds a model from its spec and tensors.
         calibrate: Returns a model with its operating point, from outcomes that it was not
@@ -290,7 +331,7 @@ class Application:
     audit: Callable[[Sequence[Any], Any], list[Check]]
     split: Callable[[Sequence[Any], Any], Split]
     methods: Callable[[Any], Sequence[Method]]
-    outcomes: Callable[[Any, Sequence[Any]], list[Outcome]]
+    outcomes: Callable[[Any, Sequence[Any]], Iterable[Outcome]]
     load: Callable[[Mapping[str, Any], Mapping[str, Tensor]], Any]
     calibrate: Callable[[Any, Sequence[Outcome], Any], Any]
     summary: Callable[[Study], list[str]]

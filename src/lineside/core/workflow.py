@@ -21,7 +21,7 @@ import numpy as np
 from lineside.core.contract import Application, Estimate, Method, Metric, Outcome, Refusal, Split
 from lineside.core.errors import UserError
 from lineside.core.run import model_store, tables
-from lineside.core.run.files import canonical, sha256, sha256_of_file
+from lineside.core.run.files import canonical, sha256
 from lineside.core.run.folder import Run, Stopped
 from lineside.core.run.progress import Progress
 from lineside.core.statistics import estimate, paired_difference
@@ -51,10 +51,11 @@ def train(
     progress.say(f"auditing {len(items)} items")
     checks = application.audit([*items, *refusals], config)
     split = application.split(items, config)
-    run = Run.begin(out, _job(application.name, data, config, split), config.seed)
+    hashes = tables.hash_sources(item for _, item in split.rows())
+    run = Run.begin(out, _job(application.name, data, config, split, hashes), config.seed)
     try:
         with run.interruptible():
-            tables.write_split(run.folder / "split.csv", split)
+            tables.write_split(run.folder / "split.csv", split, hashes)
             methods = application.methods(config)
             studies = [
                 _study(application, method, split, config, run, progress) for method in methods
@@ -86,9 +87,10 @@ def read(application: Application, data: Path, config: Any) -> tuple[list[Any], 
     return [entry for entry in found if not isinstance(entry, Refusal)], refusals
 
 
-def _job(name: str, data: Path, config: Any, split: Split) -> dict[str, Any]:
-    hashes = {path: sha256_of_file(path) for path in {item.path for _, item in split.rows()}}
-    content = [[role, repr(item), hashes[item.path]] for role, item in split.rows()]
+def _job(
+    name: str, data: Path, config: Any, split: Split, hashes: Mapping[Path, str]
+) -> dict[str, Any]:
+    content = [[role, repr(item), hashes[item.source.path]] for role, item in split.rows()]
     return {
         "application": name,
         "data": str(data.resolve()),
@@ -155,16 +157,16 @@ def _outcomes(
     run: Run,
     progress: Progress,
 ) -> list[Outcome]:
-    """Judge the items of a role, group by group, so that a model with memory sees their order."""
-    groups: dict[str, list[Any]] = {}
-    for item in split.role(role):
-        groups.setdefault(item.group, []).append(item)
-    found: list[Outcome] = []
-    for items in progress.track(list(groups.values()), f"{method}: {role}"):
-        run.check_stop()
-        found += application.outcomes(model, items)
-        run.beat(step=f"{method}: {role}")
-    return found
+    """Judge all items of a role at once: it is the application that groups them."""
+    items = split.role(role)
+    outcomes = []
+    with progress.steps(f"{method}: {role}", len(items)) as advance:
+        for outcome in application.outcomes(model, items):
+            run.check_stop()
+            outcomes.append(outcome)
+            advance(len(outcomes))
+            run.beat(step=f"{method}: {role}")
+    return outcomes
 
 
 def _known_outcomes(run: Run, method: str) -> dict[str, list[Outcome]] | None:
@@ -244,9 +246,11 @@ def evaluate(
         config = model.config_for(config)
     items, refusals = read(application, data, config)
     tables.refuse_known(items, model_store.model_folder(model_path))
-    outcomes: list[Outcome] = []
-    for item in progress.track(items, "judging"):
-        outcomes += application.outcomes(model, [item])
+    outcomes = []
+    with progress.steps("judging", len(items)) as advance:
+        for outcome in application.outcomes(model, items):
+            outcomes.append(outcome)
+            advance(len(outcomes))
     rng = np.random.default_rng(config.seed)
     estimates = {metric.name: score(outcomes, metric, rng) for metric in application.metrics}
     return Evaluation(

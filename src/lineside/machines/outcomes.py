@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time as clock
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from lineside.machines.alarms import calibrate as calibrate_scores
 from lineside.machines.alarms.verdict import Verdict
 from lineside.machines.config import Config
 from lineside.machines.data import load_measurement, read_sidecar
+from lineside.machines.data.dataset import by_machine
 from lineside.machines.data.items import FAULTY, HEALTHY, Snapshot
 from lineside.machines.metrics import timeline
 from lineside.machines.model import MachinesModel
@@ -27,20 +28,27 @@ from lineside.machines.training.fitting import load_all
 LABELS = {HEALTHY: 0.0, FAULTY: 1.0}
 
 
-def outcomes(model: MachinesModel, items: Sequence[Snapshot]) -> list[Outcome]:
-    """Return one outcome per snapshot of one machine, in order of time.
+def outcomes(model: MachinesModel, items: Sequence[Snapshot]) -> Iterator[Outcome]:
+    """Yield one outcome per snapshot, machine by machine, each in order of time.
 
     Before calibration they hold raw scores (``raw``, ``raw_free``), after it novelty and alarms.
     """
-    ordered = sorted(items, key=lambda item: item.time)
-    if not ordered:
-        return []
-    machine = model.machines.get(ordered[0].machine)
-    if machine is None:
-        return [Outcome(item=i.id, group=i.machine, value={"score": np.nan}) for i in ordered]
-    if machine.main.calibration is None:
-        return _raw_outcomes(machine, ordered)
-    return _judged_outcomes(machine, ordered)
+    for name, snapshots in by_machine(items).items():
+        machine = model.machines.get(name)
+        if machine is None:
+            yield from (_outcome(item, {"score": np.nan}) for item in snapshots)
+        elif machine.main.calibration is None:
+            yield from _raw_outcomes(machine, snapshots)
+        else:
+            yield from _judged_outcomes(machine, snapshots)
+
+
+def _outcome(
+    item: Snapshot, value: Mapping[str, float], slices: Mapping[str, str] | None = None
+) -> Outcome:
+    return Outcome(
+        item=item.id, groups=item.groups, unit=item.machine, slices=slices or {}, value=value
+    )
 
 
 def calibrate(model: MachinesModel, outcomes: Sequence[Outcome], config: Config) -> MachinesModel:
@@ -51,7 +59,7 @@ def calibrate(model: MachinesModel, outcomes: Sequence[Outcome], config: Config)
     """
     machines = {}
     for name, machine in model.machines.items():
-        own = [o for o in outcomes if o.group == name]
+        own = [o for o in outcomes if o.unit == name]
         main = _calibrated(machine, machine.main, own, "raw", config)
         free = machine.free
         if free is not None:
@@ -97,10 +105,7 @@ def _raw_outcomes(machine: Machine, ordered: Sequence[Snapshot]) -> list[Outcome
         for row, place in enumerate(learned):
             values[well[place].time] = {key: float(score[row]) for key, score in found.items()}
     return [
-        Outcome(
-            item=item.id, group=item.machine,
-            value={"score": np.nan, "time": item.time, **values.get(item.time, {})},
-        )
+        _outcome(item, {"score": np.nan, "time": item.time, **values.get(item.time, {})})
         for item in ordered
     ]  # fmt: skip
 
@@ -135,10 +140,7 @@ def _judged_outcomes(machine: Machine, ordered: Sequence[Snapshot]) -> list[Outc
         np.array([_raises(v) for v in verdicts]),
     )
     return [
-        Outcome(
-            item=item.id, group=item.machine, slices={"state": _state(verdict)},
-            value={**row, "time": item.time, "ms": ms},
-        )
+        _outcome(item, {**row, "time": item.time, "ms": ms}, {"state": _state(verdict)})
         for item, verdict, row, ms in zip(ordered, verdicts, rows, took, strict=True)
     ]  # fmt: skip
 

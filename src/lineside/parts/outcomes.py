@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -22,17 +22,18 @@ CONTOUR_QUANTILE = 0.95
 """Share of good calibration images without any contour."""
 
 
-def outcomes(model: PartsModel, items: Sequence[PartImage]) -> list[Outcome]:
+def outcomes(model: PartsModel, items: Sequence[PartImage]) -> Iterator[Outcome]:
     """Judge labelled images.
 
-    Returns:
+    Yields:
         One outcome per item with ``score``, ``label`` (1 faulty), ``peak`` and ``middle`` of the
         anomaly map, and ``ms``, the time it took including decoding.
 
     Raises:
         UserError: if an image cannot be read.
     """
-    return [_outcome(model, item) for item in items]
+    for item in items:
+        yield _outcome(model, item)
 
 
 def _outcome(model: PartsModel, item: PartImage) -> Outcome:
@@ -41,7 +42,8 @@ def _outcome(model: PartsModel, item: PartImage) -> Outcome:
     milliseconds = 1000 * (time.perf_counter() - start)
     return Outcome(
         item=item.id,
-        group=item.part,
+        groups=item.groups,
+        unit=item.part,
         slices={
             **item.slices,
             **({"lot": item.lot} if item.lot else {}),
@@ -74,11 +76,11 @@ def calibrate(model: PartsModel, outcomes: Sequence[Outcome], config: Config) ->
     )
     if any("lot" in outcome.slices for outcome in outcomes):
         point = point.suspend(LOTS)
-    faulty = {outcome.group for outcome in outcomes if outcome.value["label"]}
-    good = [outcome for outcome in outcomes if outcome.group not in faulty]
+    faulty = {outcome.unit for outcome in outcomes if outcome.value["label"]}
+    good = [outcome for outcome in outcomes if outcome.unit not in faulty]
     operating = Operating(
         point=point,
-        views_per_part=len(outcomes) / len({outcome.group for outcome in outcomes}),
+        views_per_part=len(outcomes) / len({outcome.unit for outcome in outcomes}),
         scale=map_scale(good, outcomes),
         good_scores=tuple(part_scores(good, config.view_rule)),
         good_view_scores=tuple(one_view(good)),
@@ -90,7 +92,7 @@ def part_scores(good: Sequence[Outcome], rule: str) -> list[float]:
     """Return the score of each part as prediction joins its views: highest, or lowest."""
     views: dict[str, list[float]] = {}
     for outcome in good:
-        views.setdefault(outcome.group, []).append(outcome.value["score"])
+        views.setdefault(outcome.unit, []).append(outcome.value["score"])
     join = max if rule == "any" else min
     return [join(scores) for scores in views.values()]
 
@@ -98,8 +100,8 @@ def part_scores(good: Sequence[Outcome], rule: str) -> list[float]:
 def one_view(good: Sequence[Outcome]) -> list[float]:
     """Return the score of one image of each part: which one depends on its name only, by hash."""
     chosen: dict[str, Outcome] = {}
-    for outcome in sorted(good, key=lambda o: (o.group, sha256(o.item.encode()))):
-        chosen.setdefault(outcome.group, outcome)
+    for outcome in sorted(good, key=lambda o: (o.unit, sha256(o.item.encode()))):
+        chosen.setdefault(outcome.unit, outcome)
     return [outcome.value["score"] for outcome in chosen.values()]
 
 

@@ -1,9 +1,8 @@
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from lineside.core.contract import Outcome, Split
+from lineside.core.contract import Outcome, Source, Split
 from lineside.core.errors import UserError
 from lineside.core.run.tables import (
     FITTED_ROLES,
@@ -11,7 +10,7 @@ from lineside.core.run.tables import (
     read_outcomes,
     read_used,
     refuse_known,
-    used_rows,
+    used_items,
     used_text,
     write_outcomes,
     write_split,
@@ -21,16 +20,16 @@ from lineside.core.run.tables import (
 @dataclass(frozen=True)
 class Thing:
     id: str
-    path: Path
+    source: Source
     label: str
-    group: str
+    groups: tuple[str, ...]
 
 
 def thing(folder, name, group="", content=None):
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content or name)
-    return Thing(name, path, "good", group or name)
+    return Thing(name, Source(path), "good", (group or name,))
 
 
 @pytest.fixture
@@ -57,7 +56,7 @@ def test_known_is_what_was_fitted_or_calibrated_on_by_content(model, tmp_path):
 
 
 def test_taught_items_count_with_their_whole_group(model, tmp_path):
-    rows = used_rows([thing(tmp_path, "v1", group="p"), thing(tmp_path, "lone")], "taught")
+    rows = used_items([thing(tmp_path, "v1", group="p"), thing(tmp_path, "lone")], "taught")
     (model / "used.csv").write_text(used_text(rows))
     assert read_used(model) == rows
     for item in (thing(tmp_path, "v1"), thing(tmp_path, "v2", group="p"), thing(tmp_path, "lone")):
@@ -71,8 +70,14 @@ def test_taught_items_count_with_their_whole_group(model, tmp_path):
 
 def test_outcomes_come_back(tmp_path):
     found = [
-        Outcome(item="a, b\n", group="g", slices={"kind": "ü"}, value={"score": 0.1, "label": 1.0}),
-        Outcome(item="c", group="g", value={"score": float("nan")}),
+        Outcome(
+            item="a, b\n",
+            groups=("g",),
+            unit="g",
+            slices={"kind": "ü"},
+            value={"score": 0.1, "label": 1.0},
+        ),
+        Outcome(item="c", groups=("g",), unit="g", value={"score": float("nan")}),
     ]
     write_outcomes(tmp_path / "o.csv", {"m": {"calibration": found, "test": []}})
     back = read_outcomes(tmp_path / "o.csv")["m"]

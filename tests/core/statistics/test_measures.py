@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 
@@ -65,7 +66,8 @@ def outcomes_of(seed: int, groups: int = 20, each: int = 5, effect: float = 1.0)
             score = round(level + rng.normal(0, 0.3), 1)
             rows.append(
                 Outcome(
-                    item=f"{g}/{i}", group=f"g{g}", value={"score": score, "label": label},
+                    item=f"{g}/{i}", groups=(f"g{g}",), unit=f"g{g}",
+                    value={"score": score, "label": label},
                     slices={"kind": ["good", "crack", "good", "hole"][g % 4]},
                 )
             )  # fmt: skip
@@ -267,7 +269,7 @@ def test_fast_and_slow_bootstrap_give_the_same_interval():
 
 def test_a_group_drawn_twice_is_two_groups():
     def groups(outcomes):
-        return float(len({o.group for o in outcomes}))
+        return float(len({o.groups[0] for o in outcomes}))
 
     count = Metric(name="groups", unit="count", better="higher", of=groups)
     found = estimate(outcomes_of(0), count, np.random.default_rng(0), 50)
@@ -278,7 +280,9 @@ def test_a_group_drawn_twice_is_two_groups():
 def test_bootstrap_resamples_groups_and_not_items():
     few = outcomes_of(2, groups=16, each=1)
     many = [
-        Outcome(item=f"{o.item}.{i}", group=o.group, value=o.value) for o in few for i in range(20)
+        Outcome(item=f"{o.item}.{i}", groups=o.groups, unit=o.unit, value=o.value)
+        for o in few
+        for i in range(20)
     ]
     once = estimate(few, AUROC, np.random.default_rng(0))
     often = estimate(many, AUROC, np.random.default_rng(0))
@@ -297,11 +301,11 @@ def test_bootstrap_covers_the_truth():
 
 def test_no_interval_but_a_reason():
     rng = np.random.default_rng(0)
-    single = [o for o in outcomes_of(0) if o.group == "g1"]
+    single = [o for o in outcomes_of(0) if o.groups[0] == "g1"]
     assert "undefined" in estimate(single, AUROC, rng).reason
     count = Metric(name="n", unit="count", better="higher", of=len)
     assert "at least 2" in estimate(single, count, rng).reason
-    two = [o for o in outcomes_of(0) if o.group in ("g1", "g2")]
+    two = [o for o in outcomes_of(0) if o.groups[0] in ("g1", "g2")]
     assert "resamples" in estimate(two, AUROC, rng).reason
     perfect = outcomes_of(0, effect=50.0)
     found = estimate(perfect, AUROC, rng)
@@ -310,7 +314,7 @@ def test_no_interval_but_a_reason():
     nothing = estimate([], AUROC, rng)
     assert np.isnan(nothing.value)
     assert nothing.reason
-    missing = [*outcomes_of(0), Outcome(item="x", group="x", value={"label": 1.0})]
+    missing = [*outcomes_of(0), Outcome(item="x", groups=("x",), unit="x", value={"label": 1.0})]
     assert np.isnan(estimate(missing, AUROC, rng).value)
 
 
@@ -320,7 +324,8 @@ def test_paired_difference_is_tighter_than_two_intervals():
     b = [
         Outcome(
             item=o.item,
-            group=o.group,
+            groups=o.groups,
+            unit=o.unit,
             value={**o.value, "score": o.value["score"] + rng.normal(0, 0.2)},
         )
         for o in a
@@ -349,7 +354,9 @@ def test_slices_against_the_good_ones():
 
 def test_worst_cases_come_first_and_once_per_group():
     def row(item, group, score, label):
-        return Outcome(item=item, group=group, value={"score": score, "label": label})
+        return Outcome(
+            item=item, groups=(group,), unit=group, value={"score": score, "label": label}
+        )
 
     rows = [
         row("a", "1", 0.1, 1.0), row("b", "1", 0.2, 1.0), row("c", "2", 0.9, 1.0),
@@ -385,7 +392,9 @@ def test_rank_metric_takes_other_units():
 def test_an_extreme_that_resampling_misses_gets_no_interval():
     """Few resamples hold every group, so the value lies outside of nearly all of them."""
     rows = [
-        Outcome(item=str(i), group=str(i), value={"score": float(i == 0), "label": 0.0})
+        Outcome(
+            item=str(i), groups=(str(i),), unit=str(i), value={"score": float(i == 0), "label": 0.0}
+        )
         for i in range(8)
     ]
     spread = Metric(
@@ -394,3 +403,57 @@ def test_an_extreme_that_resampling_misses_gets_no_interval():
     )  # fmt: skip
     found = estimate(rows, spread, np.random.default_rng(0), 300)
     assert found.value == 8.0 and found.low is None and "misses the value" in found.reason
+
+
+def pairs_of_people(rng, people):
+    """Comparisons of two people each: the score depends on both, so pairs are not independent."""
+    level = rng.normal(0, 1, people)
+    return [
+        Outcome(
+            item=f"{a}-{b}",
+            groups=(f"p{a}", f"p{b}"),
+            value={"score": level[a] + level[b] + rng.normal(0, 0.1), "label": 1.0},
+        )
+        for a in range(people)
+        for b in range(a)
+    ]
+
+
+def mean_score(outcomes):
+    return float(np.mean([o.value["score"] for o in outcomes])) if outcomes else float("nan")
+
+
+class WeightedMean:
+    """The same mean by weights, as a `Weighted` measure."""
+
+    def __call__(self, outcomes):
+        return mean_score(outcomes)
+
+    def weighted(self, outcomes):
+        scores = np.array([o.value["score"] for o in outcomes])
+        return lambda weights: (weights * scores).sum(1) / weights.sum(1)
+
+
+def test_an_outcome_of_two_groups_weighs_the_product_of_their_counts():
+    outcomes = pairs_of_people(np.random.default_rng(3), 12)
+    plain = Metric(name="mean", unit="", better="higher", of=mean_score)
+    fast = Metric(name="mean", unit="", better="higher", of=WeightedMean())
+    one_by_one = estimate(outcomes, plain, np.random.default_rng(0), 200)
+    weighted = estimate(outcomes, fast, np.random.default_rng(0), 200)
+    assert one_by_one.n == weighted.n == 12
+    assert one_by_one.low == pytest.approx(weighted.low)
+    assert one_by_one.high == pytest.approx(weighted.high)
+
+
+def test_intervals_of_pairs_cover_and_those_of_independent_pairs_do_not():
+    """66 pairs of 12 people say as much as 12 people: taking pairs as independent claims more."""
+    fast = Metric(name="mean", unit="", better="higher", of=WeightedMean())
+    covered = {"people": 0, "pairs": 0}
+    for seed in range(60):
+        outcomes = pairs_of_people(np.random.default_rng(seed), 12)
+        alone = [dataclasses.replace(o, groups=(o.item,)) for o in outcomes]
+        for name, rows in (("people", outcomes), ("pairs", alone)):
+            found = estimate(rows, fast, np.random.default_rng(seed), 200)
+            covered[name] += found.low <= 0 <= found.high
+    assert covered["people"] >= 50
+    assert covered["pairs"] <= 40

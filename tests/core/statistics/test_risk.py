@@ -42,7 +42,8 @@ from lineside.core.statistics import (
 def row(group, score, label, kind="", item="x"):
     return Outcome(
         item=f"{group}/{item}",
-        group=group,
+        groups=(group,),
+        unit=group,
         value={"score": score, "label": float(label)},
         slices={"kind": kind} if kind else {},
     )
@@ -99,7 +100,7 @@ def test_metric_by_group():
     def by_hand(rows):
         best = {}
         for o in rows:
-            best.setdefault(o.group, []).append(o)
+            best.setdefault(o.unit, []).append(o)
         joined = [(max(o.value["score"] for o in v), v[0].value["label"]) for v in best.values()]
         return auroc(*zip(*joined, strict=True))
 

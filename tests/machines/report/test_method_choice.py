@@ -116,7 +116,7 @@ def test_a_record_is_made_of_outcomes():
         {"label": 1, "episode": 1.0, "seconds": 86400.0, "ms": 2.0, "onset": 1.0, "found": 1.0,
          "delay_hours": 4.0, "lead_hours": 40.0},
     ]  # fmt: skip
-    own = [Outcome(item=str(i), group="m", value=v) for i, v in enumerate(values)]
+    own = [Outcome(item=str(i), groups=("m",), unit="m", value=v) for i, v in enumerate(values)]
     made = make_record("pca", "classical", own, 0.5)
     assert (made.false, made.faults, made.found, made.missed) == (1.0, 1, 1, 0)
     assert (made.delay_hours, made.lead_hours, made.ms, made.fit_seconds) == (4.0, 40.0, 2.0, 0.5)
@@ -158,8 +158,8 @@ def judged(scenario, methods, folder, seed=0):
             split.train, name, rng=rng_of(seed, name), log=lambda row: None, stop=lambda: False
         )
         model = MachinesModel(method=name, machines={scenario.name: machine})
-        models[name] = calibrate(model, outcomes(model, split.calibration), config)
-        tested = outcomes(models[name], split.test)
+        models[name] = calibrate(model, list(outcomes(model, split.calibration)), config)
+        tested = list(outcomes(models[name], split.test))
         found.append(make_record(name, DETECTORS[name].kind, tested))
     return found, models, split, config
 
@@ -186,9 +186,14 @@ def test_and_one_where_it_is_not(tmp_path):
 
 
 def test_the_page_shows_rivals_only_where_a_deep_detector_won():
-    outcome = Outcome(item="0", group="m", value={"label": 0, "episode": 0.0, "seconds": 86400.0})
+    outcome = Outcome(
+        item="0", groups=("m",), unit="m", value={"label": 0, "episode": 0.0, "seconds": 86400.0}
+    )
     fault = Outcome(
-        item="1", group="m", value={"label": 1, "onset": 1.0, "found": 1.0, "delay_hours": 5.0}
+        item="1",
+        groups=("m",),
+        unit="m",
+        value={"label": 1, "onset": 1.0, "found": 1.0, "delay_hours": 5.0},
     )
     blind = dataclasses.replace(fault, value={"label": 1, "onset": 1.0, "found": 0.0})
     split = Split(train=(), calibration=(), test=())

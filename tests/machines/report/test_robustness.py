@@ -44,13 +44,13 @@ def pump(tmp_path_factory):
     )
     model = MachinesModel(method="pca", machines={"pump": machine}, identity="abc")
     config = Config(methods=("pca",))
-    return calibrate(model, outcomes(model, items[56:84]), config), items[84:], config
+    return calibrate(model, list(outcomes(model, items[56:84])), config), items[84:], config
 
 
 def study_of(pump, folder):
     model, items, config = pump
     method = SimpleNamespace(
-        name="pca", kind="classical", model=model, outcomes={"test": outcomes(model, items)}
+        name="pca", kind="classical", model=model, outcomes={"test": list(outcomes(model, items))}
     )
     run = SimpleNamespace(folder=folder, check_stop=lambda: None, beat=lambda **facts: None)
     return SimpleNamespace(

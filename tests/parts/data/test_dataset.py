@@ -182,7 +182,7 @@ def test_table_with_everything(tmp_path):
     good, bad = read(tmp_path, config())
     assert (good.label, good.part, good.role, good.lot) == ("good", "p1", "train", "l1")
     assert good.raters == {"rater": "good", "2": "good", "Anna": "crack"}
-    assert good.slices == {"exposure": "3"} and good.group == "l1"
+    assert good.slices == {"exposure": "3"} and good.groups == ("l1",)
     assert bad.mask == tmp_path / "m.png" and bad.raters == {} and bad.mask.exists()
 
 

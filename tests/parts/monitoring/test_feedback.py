@@ -193,7 +193,7 @@ def test_the_real_detector_learns_a_missed_defect(run, shop, tmp_path, monkeypat
         hidden=16, least_steps=30, most_steps=30,
     )  # fmt: skip
     model = make_model("detector", detector, Settings(), examples, np.random.default_rng(0))
-    model = calibrate(model, outcomes(model, made[7:]), recipes.Config())
+    model = calibrate(model, list(outcomes(model, made[7:])), recipes.Config())
     model_store.save_model(run / "models" / "gaussian", "parts", model)
     stored = load_model(run)
     again = [stored.predict_image(example.image()).score for example in examples[-4:]]

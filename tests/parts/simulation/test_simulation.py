@@ -66,13 +66,13 @@ def test_same_seed_same_bytes_other_seed_other_pictures(small, tmp_path):
 def test_the_folder_can_be_read_and_split_by_part(small):
     items = read(small, Config())
     assert len(items) == 22
-    assert len({item.group for item in items}) == 11
+    assert len({item.groups[0] for item in items}) == 11
     assert all(not item.lot for item in items)  # a lot would replace the part as the unit
     assert set(items[0].slices) == {"batch", "section", "exposure", "truth"}
     assert set(items[0].raters) == {"1", "2"}
     assert {item.slices["exposure"] for item in items} == {"1", "2"}
     parts = split(items, Config())
-    groups = [{item.group for item in parts.role(name)} for name in ("train", "test")]
+    groups = [{item.groups[0] for item in parts.role(name)} for name in ("train", "test")]
     assert groups[0]
     assert not groups[0] & groups[1]
 

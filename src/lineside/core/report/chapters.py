@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import shlex
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 VALIDATION = "validation_"
 MOST_HEADS = 4
+MOST_LABELS = 8
+"""Labels of a role that the table of the split names, the most frequent ones."""
 ORDER = {"fail": 0, "warn": 1, "unknown": 2, "info": 3, "ok": 4}
 
 
@@ -281,6 +284,13 @@ def _series(
     return x, y
 
 
+SPLIT_CAPTION = {
+    "group": "No group is in two roles.",
+    "time within group": "Every group is split by time: its earliest items train, its latest test. "
+    "The numbers say how well the later time of known groups is judged, not a new group.",
+}
+
+
 def audit(study: Study) -> Section:
     """List every check, worst first."""
     checks = sorted(study.checks, key=lambda check: ORDER[check.status])
@@ -294,7 +304,7 @@ def audit(study: Study) -> Section:
                 title="Split",
                 columns=("role", "items", "groups", "labels"),
                 rows=tuple(_role(study, role) for role in ROLES),
-                caption="No group is in two roles.",
+                caption=SPLIT_CAPTION[study.split.unit],
             ),
             *refused,
         ),
@@ -304,8 +314,16 @@ def audit(study: Study) -> Section:
 def _role(study: Study, role: str) -> tuple[str, str, str, str]:
     items = study.split.role(role)
     labels = [item.label for item in items]
-    counts = ", ".join(f"{label} {labels.count(label)}" for label in sorted(set(labels)))
-    return (role, str(len(items)), str(len({item.group for item in items})), counts)
+    ranked = Counter(label or "not labelled" for label in labels).most_common()
+    counts = ", ".join(f"{label} {count}" for label, count in sorted(ranked[:MOST_LABELS]))
+    if len(ranked) > MOST_LABELS:
+        counts += f" and {len(ranked) - MOST_LABELS} other labels"
+    return (
+        role,
+        str(len(items)),
+        str(len({group for item in items for group in item.groups})),
+        counts,
+    )
 
 
 def reproduction(study: Study) -> Section:

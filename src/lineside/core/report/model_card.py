@@ -18,7 +18,7 @@ def model_card(study: Study, method: MethodStudy) -> str:
     point: Mapping[str, Any] = block.get("point", block)
     counts = [
         f"* {role}: {len(study.split.role(role))} items in "
-        f"{len({item.group for item in study.split.role(role)})} groups"
+        f"{len({g for item in study.split.role(role) for g in item.groups})} groups"
         for role in ("train", "validation", "calibration", "test")
     ]
     numbers = [f"* {name}: {format_estimate(e)}" for name, e in method.estimates.items()]

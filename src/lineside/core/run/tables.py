@@ -1,6 +1,6 @@
 """The tables of a run: which item had which role (``split.csv``), what was said of it.
 
-A model that learned or was calibrated after its run keeps ``used.csv`` beside it, same columns.
+A model that was updated or calibrated after its run keeps ``used.csv`` beside it, same columns.
 """
 
 from __future__ import annotations
@@ -8,21 +8,30 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from lineside.core.contract import Outcome, Split
+from lineside.core.contract import Item, Outcome, Split
 from lineside.core.errors import UserError
 from lineside.core.run.files import finite, sha256_of_file, write_bytes
 
-SPLIT_COLUMNS = ("item", "sha256", "group", "label", "role")
-OUTCOME_COLUMNS = ("method", "role", "item", "group", "slices", "value")
 FITTED_ROLES = ("train", "validation", "taught")
 USED_ROLES = (*FITTED_ROLES, "calibration")
 
-UsedRow = tuple[str, str, str, str, str]
-"""A row of ``split.csv`` or ``used.csv``, see `SPLIT_COLUMNS`."""
+
+class UsedItem(NamedTuple):
+    """One row of ``split.csv`` or ``used.csv``; `groups` are a JSON list in the file."""
+
+    item: str
+    sha256: str
+    locator: str
+    groups: tuple[str, ...]
+    label: str
+    role: str
+
+
+OUTCOME_COLUMNS = ("method", "role", "item", "groups", "unit", "slices", "value", "details")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -30,42 +39,38 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_split(path: Path, split: Split) -> None:
-    """Write one row per item: id, file hash, group, label and role."""
-    _write(
-        path,
-        SPLIT_COLUMNS,
-        [
-            (item.id, sha256_of_file(item.path), item.group, item.label, role)
-            for role, item in split.rows()
-        ],
+def hash_sources(items: Iterable[Item]) -> dict[Path, str]:
+    """Return the SHA-256 of every file that items lie in; each file is read once."""
+    return {path: sha256_of_file(path) for path in {item.source.path for item in items}}
+
+
+def used_items(
+    items: Sequence[Item], role: str, hashes: Mapping[Path, str] | None = None
+) -> list[UsedItem]:
+    """Return the rows of items that a model has learned from, or was calibrated on."""
+    known = hash_sources(items) if hashes is None else hashes
+    return [
+        UsedItem(i.id, known[i.source.path], i.source.locator, i.groups, i.label, role)
+        for i in items
+    ]
+
+
+def write_split(path: Path, split: Split, hashes: Mapping[Path, str] | None = None) -> None:
+    """Write one row per item; `hashes` are those of `hash_sources`, if they are known."""
+    known = hash_sources(item for _, item in split.rows()) if hashes is None else hashes
+    rows = [row for role, item in split.rows() for row in used_items([item], role, known)]
+    write_text(path, used_text(rows))
+
+
+def used_text(rows: Sequence[UsedItem]) -> str:
+    """Return the text of ``used.csv``."""
+    return _text(
+        UsedItem._fields,
+        [row._replace(groups=json.dumps(row.groups)) for row in rows],  # type: ignore[arg-type]
     )
 
 
-def read_split(path: Path) -> list[UsedRow]:
-    """Read what `write_split` or `used_text` wrote.
-
-    Raises:
-        UserError: if the table has other columns.
-    """
-    with path.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        if tuple(reader.fieldnames or ()) != SPLIT_COLUMNS:
-            raise UserError(f"{path} is not a table of used items", "copy the run again")
-        return [(r["item"], r["sha256"], r["group"], r["label"], r["role"]) for r in reader]
-
-
-def used_rows(items: Sequence[Any], role: str) -> list[UsedRow]:
-    """Return the rows of items that a model has learned from, or was calibrated on."""
-    return [(item.id, sha256_of_file(item.path), item.group, item.label, role) for item in items]
-
-
-def used_text(rows: Sequence[UsedRow]) -> str:
-    """Return the text of ``used.csv``."""
-    return _text(SPLIT_COLUMNS, rows)
-
-
-def read_used(model_folder: Path) -> list[UsedRow]:
+def read_used(model_folder: Path) -> list[UsedItem]:
     """Return what a model has used since its run; nothing for most models.
 
     Raises:
@@ -76,9 +81,9 @@ def read_used(model_folder: Path) -> list[UsedRow]:
 
 
 def refuse_known(
-    items: Sequence[Any], model_folder: Path, roles: Sequence[str] = USED_ROLES
+    items: Sequence[Item], model_folder: Path, roles: Sequence[str] = USED_ROLES
 ) -> None:
-    """Refuse items that a model was made with, by content, and parts that it was taught.
+    """Refuse items that a model was made with, by content, and groups that it was updated with.
 
     Args:
         items: What is to be judged or calibrated on.
@@ -90,10 +95,16 @@ def refuse_known(
     """
     split = model_folder.parent.parent / "split.csv"
     rows = [*(read_split(split) if split.exists() else []), *read_used(model_folder)]
-    files = {sha for _, sha, _, _, role in rows if role in roles}
-    # Other pictures of a taught part resemble it; a group named like its item is no real name.
-    groups = {group for item, _, group, _, role in rows if role == "taught" and group != item}
-    known = [i.id for i in items if i.group in groups or sha256_of_file(i.path) in files]
+    used = {(row.sha256, row.locator) for row in rows if row.role in roles}
+    # Other items of a group that updated the model resemble it; a group named like its item
+    # is no real name.
+    groups = {g for row in rows if row.role == "taught" for g in row.groups if g != row.item}
+    hashes = hash_sources(items)
+    known = [
+        item.id
+        for item in items
+        if groups & set(item.groups) or (hashes[item.source.path], item.source.locator) in used
+    ]
     if known:
         raise UserError(
             f"{len(known)} of {len(items)} items were used to make this model (first: {known[0]})",
@@ -101,23 +112,39 @@ def refuse_known(
         )
 
 
-def familiar(items: Sequence[Any], model_folder: Path) -> str:
+def familiar(items: Sequence[Item], model_folder: Path) -> str:
     """Return a note if items carry names of groups that a model was fitted on, else ``""``.
 
-    Other pictures of a fitted part make numbers too good, but equal names may also be chance.
+    Other items of a fitted group make numbers too good, but equal names may also be chance.
     """
     split = model_folder.parent.parent / "split.csv"
     if not split.exists():
         return "no split.csv lies beside this model: whether it has seen these items is unknown"
-    rows = read_split(split)
-    groups = {group for item, _, group, _, role in rows if role in FITTED_ROLES and group != item}
-    known = sum(item.group in groups for item in items)
+    rows = [row for row in read_split(split) if row.role in FITTED_ROLES]
+    groups = {group for row in rows for group in row.groups if group != row.item}
+    known = sum(bool(groups & set(item.groups)) for item in items)
     if not known:
         return ""
     return (
         f"{known} of {len(items)} items carry names of groups that the model was fitted on; if "
         "they are the same pieces, these numbers are too good"
     )
+
+
+def read_split(path: Path) -> list[UsedItem]:
+    """Read ``split.csv`` or ``used.csv``.
+
+    Raises:
+        UserError: if the table has other columns.
+    """
+    with path.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        if tuple(reader.fieldnames or ()) != UsedItem._fields:
+            raise UserError(
+                f"{path} is not a table of used items of this version",
+                "copy the run again, or train it again with this version",
+            )
+        return [UsedItem(**{**row, "groups": tuple(json.loads(row["groups"]))}) for row in reader]
 
 
 def write_outcomes(path: Path, outcomes: Mapping[str, Mapping[str, Sequence[Outcome]]]) -> None:
@@ -127,15 +154,17 @@ def write_outcomes(path: Path, outcomes: Mapping[str, Mapping[str, Sequence[Outc
             method,
             role,
             outcome.item,
-            outcome.group,
+            json.dumps(outcome.groups),
+            outcome.unit,
             json.dumps(dict(outcome.slices), sort_keys=True),
             json.dumps(finite(dict(outcome.value)), sort_keys=True),
+            json.dumps(finite(outcome.details)),
         )
         for method, by_role in outcomes.items()
         for role, found in by_role.items()
         for outcome in found
     ]
-    _write(path, OUTCOME_COLUMNS, rows)
+    write_text(path, _text(OUTCOME_COLUMNS, rows))
 
 
 def read_outcomes(path: Path) -> dict[str, dict[str, list[Outcome]]]:
@@ -154,19 +183,17 @@ def read_outcomes(path: Path) -> dict[str, dict[str, list[Outcome]]]:
             roles.setdefault(row["role"], []).append(
                 Outcome(
                     item=row["item"],
-                    group=row["group"],
+                    groups=tuple(json.loads(row["groups"])),
+                    unit=row["unit"],
                     slices=json.loads(row["slices"]),
                     value={
                         key: float("nan") if value is None else float(value)
                         for key, value in json.loads(row["value"]).items()
                     },
+                    details=tuple(json.loads(row["details"])),
                 )
             )
     return found
-
-
-def _write(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    write_text(path, _text(columns, rows))
 
 
 def _text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

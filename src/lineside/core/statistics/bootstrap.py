@@ -7,6 +7,7 @@ resamples at once: the scores are sorted a single time and each resample is a ro
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -103,9 +104,9 @@ def estimate(
     resamples miss the value itself, as they do when one extreme group decides it.
     """
     value = float(metric.of(outcomes)) if outcomes else float("nan")
-    weights, place = _resamples([outcomes], rng, repetitions)
-    values = _values(outcomes, metric, weights, place[0]) if len(weights) else np.array([])
-    return _summary(value, values, metric, weights.shape[1], confidence)
+    names, draws, columns = _resamples([outcomes], rng, repetitions)
+    values = _values(outcomes, metric, names, draws, columns[0]) if len(draws) else np.array([])
+    return _summary(value, values, metric, len(names), confidence)
 
 
 def paired_difference(
@@ -117,20 +118,21 @@ def paired_difference(
     confidence: float = 0.95,
 ) -> Estimate:
     """Return metric(a) - metric(b) on the items both have; groups are resampled together."""
-    names = {o.item for o in a} & {o.item for o in b}
-    common = [[o for o in side if o.item in names] for side in (a, b)]
-    if not names:
+    shared = {o.item for o in a} & {o.item for o in b}
+    common = [[o for o in side if o.item in shared] for side in (a, b)]
+    if not shared:
         return Estimate(value=float("nan"), unit=metric.unit, better=metric.better,
                         reason="there are no common items")  # fmt: skip
     value = float(metric.of(common[0])) - float(metric.of(common[1]))
-    weights, place = _resamples(common, rng, repetitions)
-    if not len(weights):
-        return _summary(value, np.array([]), metric, weights.shape[1], confidence)
+    names, draws, columns = _resamples(common, rng, repetitions)
+    if not len(draws):
+        return _summary(value, np.array([]), metric, len(names), confidence)
     first, second = (
-        _values(side, metric, weights, where) for side, where in zip(common, place, strict=True)
+        _values(side, metric, names, draws, where)
+        for side, where in zip(common, columns, strict=True)
     )
-    found = _summary(value, first - second, metric, weights.shape[1], confidence)
-    left_out = max(len(a), len(b)) - len(names)
+    found = _summary(value, first - second, metric, len(names), confidence)
+    left_out = max(len(a), len(b)) - len(shared)
     note = f", paired, {left_out} items left out" if left_out else ", paired"
     return dataclasses.replace(found, method=found.method + note if found.method else "")
 
@@ -166,7 +168,7 @@ def by_slice(
         if rng is None:
             found[name] = Estimate(
                 value=float(metric.of(chosen)), unit=metric.unit, better=metric.better,
-                n=len({o.group for o in chosen}), reason="no interval was asked for",
+                n=len({g for o in chosen for g in o.groups}), reason="no interval was asked for",
             )  # fmt: skip
         else:
             found[name] = estimate(chosen, metric, rng, repetitions)
@@ -191,14 +193,14 @@ def worst_cases(
     if not outcomes:
         return []
     bad = (badness or misranked)(outcomes)
-    taken: dict[str, int] = {}
+    taken: dict[str, int] = {}  # outcomes chosen so far, by group
     worst: list[Outcome] = []
     for i in np.argsort(-bad, kind="stable"):
-        group = outcomes[i].group
         if len(worst) == count or not bad[i] > 0:
             break
-        if per_group is None or taken.get(group, 0) < per_group:
-            taken[group] = taken.get(group, 0) + 1
+        names = outcomes[i].groups
+        if per_group is None or all(taken.get(name, 0) < per_group for name in names):
+            taken.update({name: taken.get(name, 0) + 1 for name in names})
             worst.append(outcomes[i])
     return worst
 
@@ -219,50 +221,83 @@ def misranked(outcomes: Sequence[Outcome]) -> Floats:
 
 def _resamples(
     sides: Sequence[Sequence[Outcome]], rng: np.random.Generator, repetitions: int
-) -> tuple[Ints, list[Ints]]:
-    """Return how often each group is drawn (repetitions, groups), and each outcome's group."""
-    names = sorted({outcome.group for side in sides for outcome in side})
-    places = {name: i for i, name in enumerate(names)}
-    place = [np.array([places[o.group] for o in side], dtype=np.int64) for side in sides]
+) -> tuple[list[str], Ints, list[Ints]]:
+    """Draw groups with replacement.
+
+    Returns:
+        The groups in alphabetical order.
+        How often each group is drawn, shape (repetitions, groups + 1); the last column is 1.
+        For each side the columns whose product weighs an outcome, shape (outcomes, most groups);
+        an outcome of fewer groups is padded with the last column.
+    """
+    names = sorted({name for side in sides for outcome in side for name in outcome.groups})
+    column = {name: i for i, name in enumerate(names)}
+    columns = []
+    for side in sides:
+        most = max((len(o.groups) for o in side), default=1)
+        padded = np.full((len(side), most), len(names), dtype=np.int64)
+        for row, outcome in zip(padded, side, strict=True):
+            row[: len(outcome.groups)] = [column[name] for name in outcome.groups]
+        columns.append(padded)
     if len(names) < 2:
-        return np.zeros((0, len(names)), dtype=np.int64), place
+        return names, np.zeros((0, len(names) + 1), dtype=np.int64), columns
     draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), repetitions)
-    return draws, place
+    return names, np.hstack([draws, np.ones((repetitions, 1), dtype=draws.dtype)]), columns
 
 
-def _values(outcomes: Sequence[Outcome], metric: Metric, draws: Ints, place: Ints) -> Floats:
+def _values(
+    outcomes: Sequence[Outcome],
+    metric: Metric,
+    names: Sequence[str],
+    draws: Ints,
+    columns: Ints,
+) -> Floats:
     if not isinstance(metric.of, Weighted):
-        return _values_one_by_one(outcomes, metric, draws, place)
+        return _values_one_by_one(outcomes, metric, names, draws)
     value = metric.of.weighted(outcomes)
-    step = max(1, CELLS_AT_ONCE // max(1, len(outcomes)))
+    step = max(1, CELLS_AT_ONCE // max(1, columns.size))
+    # draws[:, columns] is (repetitions, outcomes, groups of an outcome): the product over the
+    # last axis is how often each outcome is drawn.
     chunks = [
-        value(draws[start : start + step][:, place].astype(np.float64))
+        value(draws[start : start + step][:, columns].prod(2).astype(np.float64))
         for start in range(0, len(draws), step)
     ]
     return np.concatenate(chunks)
 
 
 def _values_one_by_one(
-    outcomes: Sequence[Outcome], metric: Metric, draws: Ints, place: Ints
+    outcomes: Sequence[Outcome], metric: Metric, names: Sequence[str], draws: Ints
 ) -> Floats:
-    # A group that is drawn twice is two groups: a metric by group must not merge them.
-    copies: dict[tuple[int, int], list[Outcome]] = {}
-    for outcome, group in zip(outcomes, place, strict=True):
-        copies.setdefault((int(group), 0), []).append(outcome)
+    """Compute any metric on each resample, one after the other.
+
+    A group that is drawn twice is two groups: its copies get names of their own, so that a metric
+    by group or unit does not merge them.
+    """
+    members: dict[tuple[str, ...], list[Outcome]] = {}
+    for outcome in outcomes:
+        members.setdefault(outcome.groups, []).append(outcome)
+    copies: dict[tuple[tuple[str, int], ...], list[Outcome]] = {}
     values = np.full(len(draws), np.nan)
     for repetition, row in enumerate(draws):
+        count = dict(zip(names, row.tolist(), strict=False))
         drawn: list[Outcome] = []
-        for group in np.flatnonzero(row):
-            for copy in range(row[group]):
-                key = (int(group), copy)
+        for groups in sorted(members):
+            for numbers in itertools.product(*(range(count[name]) for name in groups)):
+                key = tuple(zip(groups, numbers, strict=True))
                 if key not in copies:
-                    copies[key] = [
-                        dataclasses.replace(o, group=f"{o.group}~{copy}")
-                        for o in copies.get((int(group), 0), [])
-                    ]
+                    copies[key] = [_copy(o, numbers) for o in members[groups]]
                 drawn += copies[key]
         values[repetition] = metric.of(drawn)
     return values
+
+
+def _copy(outcome: Outcome, numbers: Sequence[int]) -> Outcome:
+    """Return the outcome in the given copies of its groups; copy 0 keeps its names."""
+    if not any(numbers):
+        return outcome
+    groups = tuple(f"{g}~{k}" if k else g for g, k in zip(outcome.groups, numbers, strict=True))
+    unit = f"{outcome.unit or outcome.item}~{'~'.join(map(str, numbers))}"
+    return dataclasses.replace(outcome, groups=groups, unit=unit)
 
 
 def _summary(

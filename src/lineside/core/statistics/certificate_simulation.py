@@ -91,7 +91,7 @@ def simulate_certificates(
         )
     places = {name: i for i, name in enumerate(names)}
     items = np.array([o.value["score"] for o in faulty], dtype=np.float64)
-    owner = np.array([places[o.group] for o in faulty], dtype=np.int64)
+    owner = np.array([places[o.unit or o.item] for o in faulty], dtype=np.int64)
     tries: dict[str, list[tuple[float, int, int]]] = {}
     for _ in range(repetitions):
         for name, calibrating, testing in _halves(groups.faulty, items, owner, size, rng):

@@ -71,7 +71,7 @@ def group_scores(
     members: dict[str, list[int]] = {}
     for i, outcome in enumerate(outcomes):
         _check(outcome)
-        members.setdefault(outcome.group, []).append(i)
+        members.setdefault(outcome.unit or outcome.item, []).append(i)
     names = sorted(members)
     rows = [[outcomes[i] for i in members[name]] for name in names]
     joined = [_join(row, rule) for row in rows]

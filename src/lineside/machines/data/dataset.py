@@ -27,7 +27,12 @@ def split(items: Sequence[Snapshot], config: Config) -> Split:
         train += settled[:fitted]
         calibration += settled[fitted:learned]
         test += settled[learned:]
-    return Split(train=tuple(train), calibration=tuple(calibration), test=tuple(test))
+    return Split(
+        train=tuple(train),
+        calibration=tuple(calibration),
+        test=tuple(test),
+        unit="time within group",
+    )
 
 
 def by_machine(items: Sequence[Snapshot]) -> dict[str, list[Snapshot]]:

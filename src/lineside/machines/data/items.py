@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from lineside.core.contract import Source
+
 HEALTHY, FAULTY, UNKNOWN = "healthy", "faulty", ""
 
 
@@ -29,6 +31,11 @@ class Snapshot:
     label: str = UNKNOWN
 
     @property
-    def group(self) -> str:
+    def source(self) -> Source:
+        """The file, and which of its snapshots this is."""
+        return Source(self.path, str(self.place))
+
+    @property
+    def groups(self) -> tuple[str]:
         """The machine."""
-        return self.machine
+        return (self.machine,)

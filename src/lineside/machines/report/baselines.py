@@ -135,5 +135,5 @@ def _record(name: str, machine: Machine, split: Split, config: Config) -> Record
     model = MachinesModel(method=name, machines={machine.name: machine})
     held = [s for s in split.calibration if s.machine == machine.name]
     tested = [s for s in split.test if s.machine == machine.name]
-    model = calibrate(model, outcomes(model, held), config)
-    return make_record(name, "classical", outcomes(model, tested))
+    model = calibrate(model, list(outcomes(model, held)), config)
+    return make_record(name, "classical", list(outcomes(model, tested)))

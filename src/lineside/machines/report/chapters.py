@@ -47,7 +47,7 @@ def summary(study: Study) -> list[str]:
             f"learning: at most {upper:.2g} a month with 95 % confidence; the budget is "
             f"{study.config.budget:g}."
         )
-    names = sorted({o.group for o in test})
+    names = sorted({o.unit for o in test})
     deep = any(method.kind == "deep" for method in study.methods)
     if np.isnan(worth.OF["risk"](test)):
         lines.append(
@@ -152,8 +152,8 @@ def cases(study: Study) -> Section:
     model: MachinesModel = study.best.model
     items = {item.id: item for item in study.split.test}
     chosen = []
-    for machine in sorted({o.group for o in study.best.outcomes["test"]}):
-        own = [o for o in study.best.outcomes["test"] if o.group == machine]
+    for machine in sorted({o.unit for o in study.best.outcomes["test"]}):
+        own = [o for o in study.best.outcomes["test"] if o.unit == machine]
         scores = np.nan_to_num(column(own, "score"), nan=-np.inf)
         alarms = np.flatnonzero(column(own, "episode") == 1)
         if np.isfinite(scores).any():

@@ -94,7 +94,7 @@ def records(studies: Sequence[MethodStudy], machine: str) -> list[Record]:
     """Return the record of every method on one machine, best first."""
     found = []
     for study in studies:
-        own = [o for o in study.outcomes["test"] if o.group == machine]
+        own = [o for o in study.outcomes["test"] if o.unit == machine]
         found.append(make_record(study.name, study.kind, own, study.fit_seconds))
     return sorted(found, key=lambda record: record.order)
 

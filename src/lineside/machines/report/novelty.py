@@ -24,7 +24,7 @@ LEAST_TOP = 2.0
 def timelines(study: Study) -> Section:
     """Show novelty over time of the method that predicts, beside other detectors."""
     test = study.best.outcomes["test"]
-    machines = {o.group: [e for e in test if e.group == o.group] for o in test}
+    machines = {o.unit: [e for e in test if e.unit == o.unit] for o in test}
     order = sorted(machines, key=lambda name: (_marks(machines[name])[0] is None, name))
     return Section(
         title="Novelty over time",
@@ -50,13 +50,13 @@ def _timeline(study: Study, machine: str, methods: Sequence[str]) -> Figure:
     series = {}
     for method in sorted(study.methods, key=lambda m: [*methods, m.name].index(m.name)):
         if method.name in methods:
-            own = [o for o in method.outcomes["test"] if o.group == machine]
+            own = [o for o in method.outcomes["test"] if o.unit == machine]
             calibration = method.model.machines[machine].main.calibration
             series[method.name] = (
                 column(own, "time"), column(own, "score") / calibration.limit,
                 column(own, "episode") == 1,
             )  # fmt: skip
-    own = [o for o in study.best.outcomes["test"] if o.group == machine]
+    own = [o for o in study.best.outcomes["test"] if o.unit == machine]
     start = float(column(own, "time")[0])
     begins, ends = _marks(own)
     short = float(column(own, "time")[-1]) - start < SHORT_DAYS * DAY

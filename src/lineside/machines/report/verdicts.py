@@ -58,7 +58,7 @@ def _answer(study: Study, machine: str) -> tuple[str, list[Record], list[Record]
 
 
 def _machines(study: Study) -> Sequence[str]:
-    return sorted({outcome.group for outcome in study.best.outcomes["test"]})
+    return sorted({outcome.unit for outcome in study.best.outcomes["test"]})
 
 
 def _row(record: Record) -> tuple[str, ...]:

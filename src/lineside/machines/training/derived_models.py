@@ -13,7 +13,7 @@ from lineside.core.run.files import read_json
 from lineside.core.run.model_store import load_model, model_folder, save_model
 from lineside.core.run.tables import (
     USED_ROLES,
-    UsedRow,
+    UsedItem,
     read_split,
     read_used,
     used_text,
@@ -65,7 +65,7 @@ def save_child(
     child: MachinesModel,
     machine: str,
     out: Path,
-    used: Sequence[UsedRow] = (),
+    used: Sequence[UsedItem] = (),
 ) -> list[str]:
     """Write a child as a whole or not at all, and return lines that say what it is.
 
@@ -87,12 +87,12 @@ def save_child(
     return [told[-1], f"child model {identity} of {parent.identity} in {out}"]
 
 
-def _run_rows(folder: Path) -> list[UsedRow]:
+def _run_rows(folder: Path) -> list[UsedItem]:
     """What the model's run used: the child may lie where the run's table is not found."""
     path = folder.parent.parent / "split.csv"
     if not path.exists():
         return []
-    return [row for row in read_split(path) if row[4] in USED_ROLES]
+    return [row for row in read_split(path) if row.role in USED_ROLES]
 
 
 def _card(parent: MachinesModel, child: MachinesModel) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from lineside.core.errors import UserError
 from lineside.core.run.folder import rng_of
-from lineside.core.run.tables import used_rows
+from lineside.core.run.tables import used_items
 from lineside.machines.alarms import robust_spread, spread_within
 from lineside.machines.alarms.verdict import Verdict, date
 from lineside.machines.data import find_snapshots
@@ -126,9 +126,9 @@ def learn_anew(
     alone = MachinesModel(
         method=parent.method, machines={machine: dataclasses.replace(new, ledger=(*before, row))}
     )
-    alone = calibrate(alone, outcomes(alone, held), config)
+    alone = calibrate(alone, list(outcomes(alone, held)), config)
     child = dataclasses.replace(parent, machines={**parent.machines, **alone.machines})
-    used = [*used_rows(train, "train"), *used_rows(held, "calibration")]
+    used = [*used_items(train, "train"), *used_items(held, "calibration")]
     lines = save_child(folder, parent, child, machine, out, used)
     learned = child.machines[machine]
     if row.drift > row.steady:

@@ -102,7 +102,7 @@ def _balance(items: Sequence[PartImage], config: Any) -> Check:
     """Say how many faulty parts there are, and how many each measuring role will get."""
     return checks.class_balance(
         [item.label for item in items],
-        [item.group for item in items],
+        [item.groups[0] for item in items],
         normal=GOOD,
         shares=_faulty_shares(items, config),
         unit=_unit(items),
@@ -120,16 +120,16 @@ def _faulty_shares(items: Sequence[PartImage], config: Any) -> dict[str, float]:
     for role in MEASURING_ROLES:
         groups: dict[str, list[PartImage]] = {}
         for item in divided.role(role):
-            groups.setdefault(item.group, []).append(item)
+            groups.setdefault(item.groups[0], []).append(item)
         counts[role] = sum(kind_of_group(group) != GOOD for group in groups.values())
-    total = len({item.group for item in items if item.faulty})
+    total = len({item.groups[0] for item in items if item.faulty})
     return {role: count / max(1, total) for role, count in counts.items()}
 
 
 def _copies(items: Sequence[PartImage], looks: Sequence[Look]) -> list[Check]:
     columns = (
         [i.label for i in items],
-        [i.group for i in items],
+        [i.groups[0] for i in items],
         [i.role for i in items],
     )
     ids = [item.id for item in items]
@@ -143,7 +143,10 @@ def _copies(items: Sequence[PartImage], looks: Sequence[Look]) -> list[Check]:
 
 def _leakage(items: Sequence[PartImage]) -> Check:
     return checks.leakage(
-        [i.id for i in items], [i.group for i in items], [i.role for i in items], unit=_unit(items)
+        [i.id for i in items],
+        [i.groups[0] for i in items],
+        [i.role for i in items],
+        unit=_unit(items),
     )
 
 
@@ -152,7 +155,7 @@ def _label_doubts(items: Sequence[PartImage], looks: Sequence[Look], seed: int) 
         [item.id for item in items],
         np.stack([look.features for look in looks]),
         [item.faulty for item in items],
-        [item.group for item in items],
+        [item.groups[0] for item in items],
         _rng(seed, "label doubts"),
         names=(GOOD, "faulty"),
     )
@@ -165,7 +168,7 @@ def _shortcuts(items: Sequence[PartImage], looks: Sequence[Look], seed: int) -> 
         features,
         names,
         [item.faulty for item in items],
-        [item.group for item in items],
+        [item.groups[0] for item in items],
         _rng(seed, "shortcuts"),
     )
 
@@ -179,7 +182,7 @@ def _raters(items: Sequence[PartImage], seed: int) -> Check:
     return checks.agreement(
         [item.id for item in items],
         ratings,
-        [item.group for item in items],
+        [item.groups[0] for item in items],
         _rng(seed, "raters"),
     )
 
@@ -261,8 +264,8 @@ def _drift(items: Sequence[PartImage], looks: Sequence[Look], seed: int) -> list
             features["train"],
             features["test"],
             names,
-            [i.group for i, _ in sides["train"]],
-            [i.group for i, _ in sides["test"]],
+            [i.groups[0] for i, _ in sides["train"]],
+            [i.groups[0] for i, _ in sides["test"]],
             _rng(seed, "drift"),
             name="drift from train to test",
         )

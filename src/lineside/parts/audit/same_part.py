@@ -72,7 +72,7 @@ def check_same_part(items: Sequence[PartImage], *, seed: int = 0) -> Check:
         )
     items = sorted(items, key=lambda item: item.id)
     found = _search(items, seed, None)
-    named = any(i.group != i.id and not i.part.startswith(FOUND) for i in items)
+    named = any(i.groups[0] != i.id and not i.part.startswith(FOUND) for i in items)
     return _named_check(name, items, found) if named else _found_check(name, items, found)
 
 
@@ -106,11 +106,11 @@ def _named_check(name: str, items: Sequence[PartImage], found: Duplicates) -> Ch
     strange = [
         (pair.first, pair.second)
         for pair in found.pairs
-        if items[pair.first].group != items[pair.second].group
+        if items[pair.first].groups[0] != items[pair.second].groups[0]
     ]
     roles = [{items[i].role, items[j].role} - {""} for i, j in strange]
     torn = sum(len(both) > 1 for both in roles)
-    names = {frozenset((items[i].group, items[j].group)) for i, j in strange}
+    names = {frozenset((items[i].groups[0], items[j].groups[0])) for i, j in strange}
     share = _recovered(items, found)
     evidence = (
         f"{len(strange)} pairs of pictures from different groups look like one part "
@@ -131,7 +131,7 @@ def _recovered(items: Sequence[PartImage], found: Duplicates) -> float:
     """Return the share of pairs in one named group that lie in one found group, NaN if none."""
     by_name: dict[str, list[int]] = {}
     for item, group in zip(items, found.groups, strict=True):
-        by_name.setdefault(item.group, []).append(group)
+        by_name.setdefault(item.groups[0], []).append(group)
     pairs = sum(_pairs(len(groups)) for groups in by_name.values())
     together = sum(_pairs(int(n)) for groups in by_name.values() for n in np.bincount(groups))
     return together / pairs if pairs else float("nan")

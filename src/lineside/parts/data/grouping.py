@@ -63,14 +63,14 @@ def named_parts(items: Sequence[PartImage], pattern: str) -> list[PartImage]:
 
 def has_parts(items: Sequence[PartImage]) -> bool:
     """Return whether the data say which pictures show the same piece (part, pattern or lot)."""
-    return any(item.group != item.id for item in items)
+    return any(item.groups != (item.id,) for item in items)
 
 
 def groups_of(items: Sequence[PartImage]) -> dict[str, list[PartImage]]:
     """Return items by group; groups in order of name, items in order of id."""
     groups: dict[str, list[PartImage]] = {}
-    for item in sorted(items, key=lambda item: (item.group, item.id)):
-        groups.setdefault(item.group, []).append(item)
+    for item in sorted(items, key=lambda item: (item.groups, item.id)):
+        groups.setdefault(item.groups[0], []).append(item)
     return groups
 
 

@@ -172,7 +172,7 @@ def training_image(item: PartImage) -> TrainingImage:
     return TrainingImage(
         id=item.id,
         label=item.label,
-        part=item.group,
+        part=item.groups[0],
         digest=digest(item.path),
         image=partial(decode, item.path),
         mask=partial(_mask_of_item, item),

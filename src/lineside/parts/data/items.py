@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lineside.core.contract import Source
+
 GOOD = "good"
 DEFECT = "defect"
 
@@ -50,9 +52,14 @@ class PartImage:
     slices: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def group(self) -> str:
-        """What is never split between roles: the lot where given, else the part."""
-        return self.lot or self.part
+    def source(self) -> Source:
+        """The picture's file."""
+        return Source(self.path)
+
+    @property
+    def groups(self) -> tuple[str]:
+        """The independent group: the lot where given (its parts are alike), else the part."""
+        return (self.lot or self.part,)
 
     @property
     def faulty(self) -> bool:

@@ -22,7 +22,7 @@ from lineside.core.run.tables import (
     familiar,
     read_used,
     refuse_known,
-    used_rows,
+    used_items,
     used_text,
     write_text,
 )
@@ -106,9 +106,9 @@ def recalibrate_on(
     found = read_items(data, config)
     items = [entry for entry in found if isinstance(entry, PartImage)]
     refuse_known(items, folder, FITTED_ROLES)
-    calibrated = calibrate(fitted, outcomes(fitted, items), config)
-    taught = [row for row in read_used(folder) if row[-1] != "calibration"]
-    write_text(folder / "used.csv", used_text([*taught, *used_rows(items, "calibration")]))
+    calibrated = calibrate(fitted, list(outcomes(fitted, items)), config)
+    taught = [row for row in read_used(folder) if row.role != "calibration"]
+    write_text(folder / "used.csv", used_text([*taught, *used_items(items, "calibration")]))
     save_operating(folder, calibrated.operating_block())
     lines = [f"{folder}: {calibrated.certificate}"]
     if note := familiar(items, folder):
@@ -147,7 +147,7 @@ def _save(
 ) -> tuple[Path, str]:
     """Write the child beside its parent, with all that it and its parents were taught."""
     home = _free_folder(folder)
-    used = [*read_used(folder), *used_rows(items, "taught")]
+    used = [*read_used(folder), *used_items(items, "taught")]
     identity = save_model(
         home,
         "parts",

@@ -156,5 +156,5 @@ def guide(study: Study) -> Section:
 def _one_per_part(outcomes: Sequence[Outcome]) -> list[Outcome]:
     chosen: dict[str, Outcome] = {}
     for outcome in outcomes:
-        chosen.setdefault(outcome.group, outcome)
+        chosen.setdefault(outcome.unit, outcome)
     return list(chosen.values())[:TYPICAL]
