@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
-from benchmarks.parts import findings, resources, sets, tile_audit
+from benchmarks.parts import findings, pictures_opened, resources, sets, tile_audit
 from benchmarks.parts import robustness as robust
 from benchmarks.parts import tiles as tile
 from benchmarks.results import Say, plain, print_results, run_results
@@ -199,11 +199,12 @@ def _costs(say: Say, method: str, found: Sequence[tile.Fold]) -> None:
     )
 
 
-ONE_SEED = ("help", "resources", "audit", "certificate")
+ONE_SEED = ("help", "resources", "pictures_opened", "audit", "certificate")
 """Results that come from one seed (0) only."""
 RESULTS: dict[str, Callable[[Say], None]] = {
     "help": resources.help_seconds,
     "resources": resources.fit_and_predict,
+    "pictures_opened": pictures_opened.pictures_opened,
     "audit": tile_audit.audit_pairs,
     "tile_goodonly": tile_goodonly,
     "tile_labelled": tile_labelled,

@@ -59,6 +59,7 @@ def measure(folder: Path) -> dict[str, float]:
     from lineside.parts.methods import RECIPES
     from lineside.parts.model import Settings, make_model
     from lineside.parts.outcomes import calibrate, outcomes
+    from lineside.parts.references import fit_references
     from lineside.parts.simulation import demo
 
     config = Config()
@@ -69,7 +70,7 @@ def measure(folder: Path) -> dict[str, float]:
     start = time.perf_counter()
     detector = RECIPES["detector"].fit()(train, [], rng=rng, log=lambda row: None)
     fit_seconds = time.perf_counter() - start
-    model = make_model("detector", detector, Settings.of(config), train, rng)
+    model = make_model("detector", detector, Settings.of(config), fit_references(train, rng))
     model = calibrate(model, list(outcomes(model, fresh)), config)
     times = []
     for item in fresh:

@@ -162,7 +162,7 @@ def _fewer_good(train: Sequence[TrainingImage], fold: int) -> list[TrainingImage
 def _cnn_row(example: TrainingImage, cnn: PatchCNN, background: float) -> Row:
     image, mask = example.image(), example.mask()
     assert mask is not None
-    on_grid = _ways(evidence_of_tiles(cnn, image), background)
+    on_grid = _ways(evidence_of_tiles(cnn, image, cnn.predict(image)), background)
     ways = [centred_on_response(cnn, image, way) for way in on_grid]
     tiles = _Tiles(cnn, image)
     found = {

@@ -12,6 +12,7 @@ from lineside.parts.config import METHOD_NAMES
 from lineside.parts.methods import RECIPES
 from lineside.parts.model import Settings, make_model
 from lineside.parts.models.detector import TrainingImage
+from lineside.parts.references import fit_references
 
 OPTIONS = {
     "detector": {"hidden": 8, "least_steps": 10, "most_steps": 10},
@@ -45,7 +46,9 @@ def test_a_stored_model_gives_identical_scores(method, examples, tmp_path):
         examples, examples[:2] + examples[-2:], rng=np.random.default_rng(0),
         log=lambda row: None, **OPTIONS.get(method, {}),
     )  # fmt: skip
-    model = make_model(method, detector, Settings(), examples, np.random.default_rng(0))
+    model = make_model(
+        method, detector, Settings(), fit_references(examples, np.random.default_rng(0))
+    )
     identity = model_store.save_model(tmp_path / method, "parts", model)
     assert identity == model.identity
     loaded = load_model(tmp_path / method)
@@ -65,7 +68,8 @@ def test_too_few_good_pictures_have_no_health_limits(examples, tmp_path):
     detector = RECIPES["brightness"].fit()(
         examples[:3], [], rng=np.random.default_rng(0), log=lambda row: None
     )
-    model = make_model("brightness", detector, Settings(), examples[:3], np.random.default_rng(0))
+    references = fit_references(examples[:3], np.random.default_rng(0))
+    model = make_model("brightness", detector, Settings(), references)
     assert model.health is None
     model_store.save_model(tmp_path / "m", "parts", model)
     assert load_model(tmp_path / "m").health is None

@@ -116,9 +116,9 @@ def _study(
     else:
         progress.say(f"fitting {method.name} ({method.help})")
         run.status("running", step=f"fitting {method.name}")
-        start = time.perf_counter()
+        start = time.perf_counter() - run.shared_seconds
         model = method.fit(split, config, run)
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - run.shared_seconds - start
         model_store.save_model(folder, application.name, model)
         run.log({"event": "fitted", "method": method.name, "seconds": seconds})
     known = _known_outcomes(run, method.name)

@@ -1,14 +1,14 @@
 """The verbs of ``lineside parts`` beside the common ones; torch-free until a verb runs."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from lineside.core.commands import BAD_INPUT, FINDING, build, print_refusals, print_results
-from lineside.core.contract import Refusal, Result
+from lineside.core.contract import Refusal
 from lineside.parts.config import Config
 
 app = build("parts", Config, "Is this part faulty, and where? Quality control from images.")
@@ -43,22 +43,17 @@ def predict(
         Regular expression whose first group is the part in a file name.
     """
     from lineside.core.run.progress import Progress
-    from lineside.parts.serving import judge, notes, write_overlays, write_zooms
+    from lineside.parts.serving import judge, notes
 
     progress = Progress(quiet=json)
-    fitted, sources, results = judge(files, model, part_pattern, progress)
-    told: Sequence[Result | Refusal] = results
-    if zoom is not None:
-        told = write_zooms(fitted, model, sources, results, zoom, progress)
+    fitted, results = judge(files, model, part_pattern, progress, overlay=overlay, zoom=zoom)
     if not json:
         print(f"{'verdict':<7} {'score':>8} {'limit':>8}  item")
-    code = print_results(told, as_json=json)
-    if zoom is not None:
-        written = sum(not isinstance(result, Refusal) for result in told)
-        print(f"{written} zooms in {zoom}", file=sys.stderr)
-    if overlay is not None:
-        written = write_overlays(fitted, sources, results, overlay)
-        print(f"{written} overlays in {overlay}", file=sys.stderr)
+    code = print_results(results, as_json=json)
+    written = sum(not isinstance(result, Refusal) for result in results)
+    for folder, what in ((zoom, "zooms"), (overlay, "overlays")):
+        if folder is not None:
+            print(f"{written} {what} in {folder}", file=sys.stderr)
     for note in notes(fitted, results):
         print(f"note: {note}", file=sys.stderr)
     return code

@@ -107,12 +107,13 @@ def methods(config: Config) -> Sequence[Method]:
 
 def _fit(name: str, split: Split, config: Config, run: Run) -> PartsModel:
     from lineside.parts.model import Settings, make_model
+    from lineside.parts.references import fit_references
 
     train = [training_image(item) for item in split.train]
     validation = [training_image(item) for item in split.validation]
     detector = fit_detector_of(name, train, validation, config, run)
-    settings = Settings.of(config)
-    return make_model(name, detector, settings, train, run.rng("library"))
+    references = run.shared("references", lambda: fit_references(train, run.rng("library")))
+    return make_model(name, detector, Settings.of(config), references)
 
 
 def fit_detector_of(

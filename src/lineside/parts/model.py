@@ -23,10 +23,11 @@ from lineside.core.training.checkpoint import under
 from lineside.parts.calibration import MapScale, Operating
 from lineside.parts.data.images import decode, digest
 from lineside.parts.data.items import PartImage
-from lineside.parts.explain.exemplars import Library, build_library, load_library
+from lineside.parts.explain.exemplars import Library, load_library
 from lineside.parts.explain.overlays import Finding, findings
-from lineside.parts.models.detector import Detector, Image, Prediction, TrainingImage
-from lineside.parts.monitoring.image_quality import HealthReference, fit_health
+from lineside.parts.models.detector import Detector, Image, Prediction
+from lineside.parts.monitoring.image_quality import HealthReference
+from lineside.parts.references import References
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from lineside.parts.config import Config
 
 Source = str | Path | PartImage
-HEALTH_IMAGES = 200
-FEWEST_HEALTHY = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +107,29 @@ class PartResult:
             f"{self.verdict:<7} {self.part_score:8.3f} {self.threshold:8.3f}  "
             f"{self.item}  part {self.part}, {spots}{note}"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePrediction:
+    """One image after one decoding and one inference pass; its part is decided later.
+
+    Attributes:
+        item: Path or id of the image.
+        part: The part it is a view of.
+        image: The decoded pixels; None unless something is drawn from them.
+        prediction: Score and map of the detector.
+        findings: Regions above the map threshold.
+        health: What is unusual about the picture itself.
+        sha256: Hash of the image file.
+    """
+
+    item: str
+    part: str
+    image: Image | None
+    prediction: Prediction
+    findings: tuple[Finding, ...]
+    health: tuple[str, ...]
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,20 +206,55 @@ class PartsModel:
             UserError: if the model was never calibrated.
         """
         sources = [items] if isinstance(items, str | Path | PartImage) else items
-        looked = [self._look(source) for source in sources]
-        views: dict[str, list[_Seen]] = {}
-        for seen in looked:
-            if isinstance(seen, _Seen):
-                views.setdefault(seen.part, []).append(seen)
+        return self.decide_parts([self.predict_source(source) for source in sources])
+
+    def predict_source(
+        self, source: Source, *, keep_image: bool = False
+    ) -> ImagePrediction | Refusal:
+        """Decode and judge one image, without the other views of its part.
+
+        Args:
+            source: Path or `PartImage`.
+            keep_image: Keep the pixels for an overlay or a zoom.
+        """
+        path = source.path if isinstance(source, PartImage) else Path(source)
+        name = source.id if isinstance(source, PartImage) else str(source)
+        try:
+            image = decode(path)
+            prediction, shape = self.predict_image(image), (image.shape[0], image.shape[1])
+            px_per_mm = self.settings.px_per_mm or None
+            return ImagePrediction(
+                item=name,
+                part=part_of(source, self.settings.part_pattern),
+                image=image if keep_image else None,
+                prediction=prediction,
+                findings=tuple(findings(prediction.map, shape, self.scale.threshold, px_per_mm)),
+                health=self.health.check(image).findings if self.health else (),
+                sha256=digest(path),
+            )
+        except UserError as error:
+            return Refusal(item=name, message=error.message, hint=error.hint)
+
+    def decide_parts(
+        self, images: Sequence[ImagePrediction | Refusal]
+    ) -> list[PartResult | Refusal]:
+        """Return a result per image, in order; views of one part share its verdict."""
+        parts: dict[str, list[ImagePrediction]] = {}
+        for image in images:
+            if isinstance(image, ImagePrediction):
+                parts.setdefault(image.part, []).append(image)
         verdicts = {
             part: self.decide(
-                [view.prediction.score for view in seen], usual=not any(v.health for v in seen)
+                [view.prediction.score for view in views],
+                usual=not any(view.health for view in views),
             )
-            for part, seen in views.items()
+            for part, views in parts.items()
         }
         return [
-            self._result(seen, *verdicts[seen.part]) if isinstance(seen, _Seen) else seen
-            for seen in looked
+            self._result(image, *verdicts[image.part])
+            if isinstance(image, ImagePrediction)
+            else image
+            for image in images
         ]
 
     def explain(self, item: Source) -> Explanation:
@@ -272,56 +329,20 @@ class PartsModel:
             raise UserError("this model has no operating point", "calibrate it first")
         return self.operating
 
-    def _look(self, source: Source) -> _Seen | Refusal:
-        path = source.path if isinstance(source, PartImage) else Path(source)
-        name = source.id if isinstance(source, PartImage) else str(source)
-        try:
-            image = decode(path)
-            prediction = self.predict_image(image)
-            return _Seen(
-                name=name,
-                part=part_of(source, self.settings.part_pattern),
-                prediction=prediction,
-                findings=tuple(
-                    findings(
-                        prediction.map,
-                        (image.shape[0], image.shape[1]),
-                        self.scale.threshold,
-                        self.settings.px_per_mm or None,
-                    )
-                ),
-                health=self.health.check(image).findings if self.health else (),
-                sha256=digest(path),
-            )
-        except UserError as error:
-            return Refusal(item=name, message=error.message, hint=error.hint)
-
-    def _result(self, seen: _Seen, part_score: float, verdict: Decision) -> PartResult:
+    def _result(self, view: ImagePrediction, part_score: float, verdict: Decision) -> PartResult:
         return PartResult(
-            item=seen.name,
-            part=seen.part,
+            item=view.item,
+            part=view.part,
             verdict=verdict,
-            score=seen.prediction.score,
+            score=view.prediction.score,
             part_score=part_score,
             threshold=self.threshold,
-            findings=seen.findings,
-            health=seen.health,
+            findings=view.findings,
+            health=view.health,
             certificate=self.certificate,
             model=self.identity,
-            sha256=seen.sha256,
+            sha256=view.sha256,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Seen:
-    """One image that could be read."""
-
-    name: str
-    part: str
-    prediction: Prediction
-    findings: tuple[Finding, ...]
-    health: tuple[str, ...]
-    sha256: str
 
 
 def part_of(source: Source, pattern: str) -> str:
@@ -336,21 +357,15 @@ def part_of(source: Source, pattern: str) -> str:
 
 
 def make_model(
-    method: str,
-    detector: Detector,
-    settings: Settings,
-    train: Sequence[TrainingImage],
-    rng: np.random.Generator,
+    method: str, detector: Detector, settings: Settings, references: References
 ) -> PartsModel:
-    """Put a fitted detector together with its library of patches and its health limits."""
-    good = [example for example in train if not example.faulty]
-    some = sorted(rng.choice(len(good), min(len(good), HEALTH_IMAGES), replace=False))
+    """Put a fitted detector together with the references of its run."""
     model = PartsModel(
         method=method,
         detector=as_stored(method, detector),
         settings=settings,
-        library=build_library(train, rng),
-        health=fit_health(good[i].image() for i in some) if len(some) >= FEWEST_HEALTHY else None,
+        library=references.library,
+        health=references.health,
     )
     return dataclasses.replace(model, identity=identity_of("parts", model))
 

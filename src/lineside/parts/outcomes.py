@@ -13,7 +13,7 @@ from lineside.core.run.files import sha256
 from lineside.core.statistics import group_scores, operating_point
 from lineside.parts.calibration import MapScale, Operating
 from lineside.parts.config import Config
-from lineside.parts.data.images import decode
+from lineside.parts.data.images import read_picture
 from lineside.parts.data.items import GOOD, PartImage
 from lineside.parts.model import PartsModel
 
@@ -37,9 +37,11 @@ def outcomes(model: PartsModel, items: Sequence[PartImage]) -> Iterator[Outcome]
 
 
 def _outcome(model: PartsModel, item: PartImage) -> Outcome:
+    picture = read_picture(item.path)
+    image = picture.image
     start = time.perf_counter()
-    prediction = model.predict_image(decode(item.path))
-    milliseconds = 1000 * (time.perf_counter() - start)
+    prediction = model.predict_image(image)
+    milliseconds = 1000 * (picture.seconds + time.perf_counter() - start)
     return Outcome(
         item=item.id,
         groups=item.groups,

@@ -15,16 +15,15 @@ from lineside.core.run.model_store import load_model, model_folder
 from lineside.core.run.progress import Progress
 from lineside.core.run.table_reader import read_named_rows
 from lineside.parts.application import APPLICATION
-from lineside.parts.data.images import SUFFIXES, decode
+from lineside.parts.data.images import SUFFIXES
 from lineside.parts.data.items import PartImage
 from lineside.parts.explain.explanation import explain_with_cnn, overlay_of
 from lineside.parts.explain.overlays import encode_png
-from lineside.parts.explain.zoom import Trail, evidence_of_map, zoom
+from lineside.parts.explain.zoom import Trail, evidence_of_map
+from lineside.parts.explain.zoom import zoom as zoom_in
 from lineside.parts.explain.zoom_passes import centred_on_response, evidence_of_tiles, read_again
 from lineside.parts.explain.zoom_pictures import zoom_sheet
-from lineside.parts.metrics import Map
-from lineside.parts.model import PartResult, PartsModel, Source
-from lineside.parts.models.detector import Image
+from lineside.parts.model import ImagePrediction, PartResult, PartsModel, Source, part_of
 from lineside.parts.models.feature_head.feature_head import GoodAndHead
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
 
@@ -35,9 +34,27 @@ NEAR_PEAK = 0.75
 
 
 def judge(
-    files: Sequence[Path], model: Path, part_pattern: str, progress: Progress
-) -> tuple[PartsModel, list[Source], list[PartResult | Refusal]]:
+    files: Sequence[Path],
+    model: Path,
+    part_pattern: str,
+    progress: Progress,
+    *,
+    overlay: Path | None = None,
+    zoom: Path | None = None,
+) -> tuple[PartsModel, list[PartResult | Zoomed | Refusal]]:
     """Load a model once and judge files, folders or the rows of a CSV table.
+
+    Each picture is decoded once and passes through the detector once, whatever is drawn from it.
+    With a folder for drawings, the pictures of one part are held in memory at a time.
+
+    Args:
+        files: Images, folders, tables.
+        model: A run or a model folder.
+        part_pattern: Finds the part in a file name; "" takes the model's own.
+        progress: Shows how far it is.
+        overlay: Folder for one PNG per image with map and contours, or None.
+        zoom: Folder for one PNG per image with the crops on the way to its strongest places, or
+            None; a patch CNN in the run explains every crop.
 
     Raises:
         UserError: if there is nothing to judge, or no model.
@@ -45,7 +62,34 @@ def judge(
     sources = find_sources(files)
     loaded: PartsModel = load_model(model, APPLICATION)
     fitted = loaded.with_pattern(part_pattern)
-    return fitted, sources, fitted.predict(progress.track(sources, "judging"))
+    if overlay is None and zoom is None:
+        return fitted, [*fitted.predict(progress.track(sources, "judging"))]
+    cnn = _network_for(fitted, model) if zoom is not None else None
+    results: dict[int, PartResult | Zoomed | Refusal] = {}
+    for indices in progress.track(_views_by_part(fitted, sources), "judging"):
+        views = [fitted.predict_source(sources[index], keep_image=True) for index in indices]
+        for index, view, result in zip(indices, views, fitted.decide_parts(views), strict=True):
+            results[index] = result
+            if isinstance(view, Refusal) or isinstance(result, Refusal):
+                continue
+            name = f"{index:04d}_{result.verdict}_{_path(sources[index]).stem}.png"
+            if overlay is not None:
+                write_overlay(fitted, view, overlay / name)
+            if zoom is not None:
+                results[index] = write_zoom(fitted, cnn, view, result, zoom / name)
+    return fitted, [results[index] for index in range(len(sources))]
+
+
+def _views_by_part(model: PartsModel, sources: Sequence[Source]) -> list[list[int]]:
+    """Return the indices of the pictures of each part, parts in order of appearance."""
+    parts: dict[str, list[int]] = {}
+    for index, source in enumerate(sources):
+        parts.setdefault(part_of(source, model.settings.part_pattern), []).append(index)
+    return list(parts.values())
+
+
+def _path(source: Source) -> Path:
+    return source.path if isinstance(source, PartImage) else Path(source)
 
 
 def find_sources(files: Sequence[Path]) -> list[Source]:
@@ -112,23 +156,10 @@ def _source(root: Path, row: Mapping[str, str]) -> Source:
     return PartImage(id=str(path), path=path, label="", part=part) if part else path
 
 
-def write_overlays(
-    model: PartsModel,
-    sources: Sequence[Source],
-    results: Sequence[PartResult | Refusal],
-    folder: Path,
-) -> int:
-    """Write one PNG per judged image with map and contours; return their number."""
-    written = 0
-    for place, (source, result) in enumerate(zip(sources, results, strict=True)):
-        if isinstance(result, Refusal):
-            continue
-        path = source.path if isinstance(source, PartImage) else Path(source)
-        image = decode(path)
-        picture = overlay_of(model, image, model.predict_image(image).map)
-        write_bytes(folder / f"{place:04d}_{result.verdict}_{path.stem}.png", picture)
-        written += 1
-    return written
+def write_overlay(model: PartsModel, view: ImagePrediction, path: Path) -> None:
+    """Write the picture with its anomaly map and contours."""
+    assert view.image is not None
+    write_bytes(path, overlay_of(model, view.image, view.prediction.map))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +180,11 @@ class Zoomed:
         return self.result.item
 
     @property
+    def part(self) -> str:
+        """The part that the image is a view of."""
+        return self.result.part
+
+    @property
     def finding(self) -> bool:
         """True unless the part is accepted."""
         return self.result.finding
@@ -162,69 +198,58 @@ class Zoomed:
         return self.result.as_line()
 
 
-def write_zooms(
-    model: PartsModel,
-    path: Path,
-    sources: Sequence[Source],
-    results: Sequence[PartResult | Refusal],
-    folder: Path,
-    progress: Progress,
-) -> list[Zoomed | Refusal]:
-    """Write one PNG per judged image with the crops on the way to its strongest places.
+def write_zoom(
+    model: PartsModel, cnn: PatchCNN | None, view: ImagePrediction, result: PartResult, path: Path
+) -> Zoomed:
+    """Write the crops on the way to the strongest places of a picture.
 
     Args:
-        model: Judged the images.
-        path: Where it was loaded from; a patch CNN beside it explains every crop.
-        sources: The images.
-        results: What the model said, in the same order.
-        folder: Where the pictures go.
-        progress: Shows how far it is.
+        model: Judged the picture.
+        cnn: Explains every crop, or None.
+        view: The picture with its pixels.
+        result: The verdict.
+        path: The PNG file.
     """
-    cnn = _network_for(model, path)
-    found: list[Zoomed | Refusal] = []
-    pairs = progress.track(list(zip(sources, results, strict=True)), "zooming")
-    for place, (source, result) in enumerate(pairs):
-        if isinstance(result, Refusal):
-            found.append(result)
-            continue
-        file = source.path if isinstance(source, PartImage) else Path(source)
-        image = decode(file)
-        cells = model.predict_image(image).map
-        trails, alone = _ways_down(model, cnn, image, cells, result)
-        heading = f"{file.name}: {result.verdict}. {_ways(trails, alone)}"
-        sheet = zoom_sheet(image, cells, trails, scale=model.scale, heading=heading, cnn=cnn)
-        write_bytes(folder / f"{place:04d}_{result.verdict}_{file.stem}.png", encode_png(sheet))
-        found.append(Zoomed(result=result, trails=tuple(trails)))
-    return found
+    assert view.image is not None
+    trails, nothing_stands_out = _ways_down(model, cnn, view, result)
+    heading = f"{Path(view.item).name}: {result.verdict}. {_ways(trails, nothing_stands_out)}"
+    sheet = zoom_sheet(
+        view.image, view.prediction.map, trails, scale=model.scale, heading=heading, cnn=cnn
+    )
+    write_bytes(path, encode_png(sheet))
+    return Zoomed(result=result, trails=tuple(trails))
 
 
 def _ways_down(
-    model: PartsModel, cnn: PatchCNN | None, image: Image, cells: Map, result: PartResult
+    model: PartsModel, cnn: PatchCNN | None, view: ImagePrediction, result: PartResult
 ) -> tuple[list[Trail], bool]:
     """The ways down, and whether none of their ends stands out from what good pictures show.
 
     A patch CNN's tiles are measured against the threshold of its score, which they make up;
     cells of a map against the threshold of the map.
     """
+    image = view.image
+    assert image is not None
     if isinstance(model.detector, PatchCNN):
-        seen, background = evidence_of_tiles(model.detector, image), result.threshold
+        evidence = evidence_of_tiles(model.detector, image, view.prediction)
+        background = result.threshold
     else:
-        seen, background = evidence_of_map(cells, image), model.scale.threshold
+        evidence, background = evidence_of_map(view.prediction.map, image), model.scale.threshold
     # A rejected picture where nothing stands out still has its strongest places.
-    low, peak = model.scale.low, float(seen.values.max())
-    alone = result.score >= result.threshold and peak < background
-    if alone:
+    low, peak = model.scale.low, float(evidence.values.max())
+    nothing_stands_out = result.score >= result.threshold and peak < background
+    if nothing_stands_out:
         background = min(low + NEAR_PEAK * (peak - low), peak)
-    trails = zoom(seen, least_px=cnn.crop_px if cnn else ZOOM_PX, background=background)
+    trails = zoom_in(evidence, least_px=cnn.crop_px if cnn else ZOOM_PX, background=background)
     if isinstance(model.detector, PatchCNN):
         trails = [centred_on_response(model.detector, image, trail) for trail in trails]
     elif isinstance(model.detector, GoodAndHead):
         trails = [read_again(model.detector, image, trail) for trail in trails]
-    return trails, alone
+    return trails, nothing_stands_out
 
 
-def _ways(trails: Sequence[Trail], alone: bool) -> str:
-    if alone:
+def _ways(trails: Sequence[Trail], nothing_stands_out: bool) -> str:
+    if nothing_stands_out:
         many = "this is the strongest" if len(trails) == 1 else "these are the strongest"
         return f"No place stands out on its own; {many}."
     if not trails:
@@ -240,12 +265,12 @@ def _network_for(model: PartsModel, path: Path) -> PatchCNN | None:
     return beside.detector if beside and isinstance(beside.detector, PatchCNN) else None
 
 
-def notes(model: PartsModel, results: Sequence[PartResult | Refusal]) -> list[str]:
+def notes(model: PartsModel, results: Sequence[PartResult | Zoomed | Refusal]) -> list[str]:
     """Return what a user must know beside the verdicts: a suspended or inapplicable promise."""
     found = []
     if model.suspended:
         found.append(f"the certificate is suspended: {model.suspended}")
-    parts = [result.part for result in results if isinstance(result, PartResult)]
+    parts = [result.part for result in results if not isinstance(result, Refusal)]
     promised = model.operating.views_per_part if model.operating else 1.0
     if parts and promised > 1.5 and len(set(parts)) == len(parts):
         found.append(

@@ -211,7 +211,7 @@ def test_survey_reads_a_changed_file_again(tmp_path):
     path = save(tmp_path / "a.png", texture(1))
     item = PartImage(id="a", path=path, label="good", part="a")
     before = survey([item])
-    assert survey([item]) is before
+    assert survey([item]).looks[0] is before.looks[0]
     path.write_bytes(b"broken")
     assert [refusal.item for refusal in survey([item]).refusals] == ["a"]
 

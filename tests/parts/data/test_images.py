@@ -16,8 +16,8 @@ from lineside.parts.data.images import (
     decode,
     digest,
     mask_of,
-    picture_of,
     read_mask,
+    read_picture,
     size_of,
     training_image,
 )
@@ -64,7 +64,7 @@ def test_lossy_formats_decode(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_sixteen_bits_are_divided_by_the_full_range(tmp_path, suffix):
     deep = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60)
-    picture = picture_of(save(deep, tmp_path / f"a{suffix}"))
+    picture = read_picture(save(deep, tmp_path / f"a{suffix}"))
     assert picture.bits == 16
     np.testing.assert_allclose(picture.image[:, :, 0], deep / 65535, atol=1e-7)
 
@@ -87,7 +87,7 @@ def test_floating_point(tmp_path, grey):
 
 
 def test_one_bit_and_palette(tmp_path, grey, colour):
-    bits = picture_of(save(grey > 127, tmp_path / "a.png"))
+    bits = read_picture(save(grey > 127, tmp_path / "a.png"))
     assert bits.bits == 1
     np.testing.assert_array_equal(bits.image[:, :, 0], (grey > 127).astype(np.float32))
     path = save(colour, tmp_path / "p.png", "P")

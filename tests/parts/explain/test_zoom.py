@@ -13,7 +13,6 @@ from scipy import ndimage
 from lineside.applications import load_model
 from lineside.cli import main
 from lineside.core import explain
-from lineside.core.run.progress import Progress
 from lineside.parts.calibration import MapScale
 from lineside.parts.explain import zoom as zooming
 from lineside.parts.explain.zoom import Evidence, Trail, Window, evidence_of_map
@@ -28,7 +27,7 @@ from lineside.parts.explain.zoom_passes import (
 from lineside.parts.explain.zoom_pictures import COLOURS, zoom_sheet
 from lineside.parts.models.detector import Prediction
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, build_network
-from lineside.parts.serving import write_zooms
+from lineside.parts.serving import write_zoom
 
 SHAPE = (400, 640)
 
@@ -174,7 +173,7 @@ def test_a_look_mirrors_small_windows_takes_any_channels_and_refuses_huge_ones()
 def test_tiles_pool_to_the_score_of_the_verdict(shape):
     cnn = dataclasses.replace(network(), tile_slope=0.3)
     image = np.random.default_rng(3).random((*shape, 1)).astype(np.float32)
-    seen = evidence_of_tiles(cnn, image)
+    seen = evidence_of_tiles(cnn, image, cnn.predict(image))
     strongest = np.sort(seen.values.ravel())[-2:].mean()
     assert strongest == pytest.approx(cnn.predict(image).score, abs=1e-4)
     trails = zooming.zoom(seen, least_px=32, background=-1e9)
@@ -275,16 +274,16 @@ def test_a_rejected_picture_without_findings_shows_its_strongest_places(trained,
     (result,) = model.predict([spot])
     scale = dataclasses.replace(model.scale, threshold=1e9)
     quiet = dataclasses.replace(model, operating=dataclasses.replace(model.operating, scale=scale))
-    progress = Progress(quiet=True)
-    (told,) = write_zooms(quiet, trained, [spot], [result], tmp_path / "zoom", progress)
+    view, page = model.predict_source(spot, keep_image=True), tmp_path / "zoom" / "spot.png"
+    told = write_zoom(quiet, None, view, result, page)
     assert 1 <= len(told.trails) <= 3
     (row, column), side = np.argwhere(np.asarray(Image.open(spot), np.float32) > 200).mean(0), 64
     first = told.trails[0].final
     assert 0 <= column - first.left < side and 0 <= row - first.top < side
     fine = dataclasses.replace(result, score=result.threshold - 1e-6)
-    (told,) = write_zooms(quiet, trained, [spot], [fine], tmp_path / "zoom", progress)
+    told = write_zoom(quiet, None, view, fine, page)
     assert not told.trails
-    (told,) = write_zooms(model, trained, [spot], [fine], tmp_path / "zoom", progress)
+    told = write_zoom(model, None, view, fine, page)
     assert told.trails, "the map decides where the verdict does not need a reason"
     assert told.as_line() == fine.as_line() and told.item == str(spot) and told.finding
 

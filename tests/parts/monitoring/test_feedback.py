@@ -21,6 +21,7 @@ from lineside.parts.model import Settings, make_model
 from lineside.parts.models.detector import Prediction
 from lineside.parts.models.feature_head.feature_head import fit_detector
 from lineside.parts.outcomes import calibrate, outcomes
+from lineside.parts.references import fit_references
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -192,7 +193,8 @@ def test_the_real_detector_learns_a_missed_defect(run, shop, tmp_path, monkeypat
         examples, [], rng=np.random.default_rng(0), log=lambda row: None,
         hidden=16, least_steps=30, most_steps=30,
     )  # fmt: skip
-    model = make_model("detector", detector, Settings(), examples, np.random.default_rng(0))
+    references = fit_references(examples, np.random.default_rng(0))
+    model = make_model("detector", detector, Settings(), references)
     model = calibrate(model, list(outcomes(model, made[7:])), recipes.Config())
     model_store.save_model(run / "models" / "gaussian", "parts", model)
     stored = load_model(run)

@@ -100,6 +100,43 @@ def sha256(content: bytes) -> str:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file, read in pieces."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Return the hexadecimal SHA-256 of a file, read in pieces, and once while it does not change.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    state = _file_state(path)
+    if state not in _HASHES:
+        with path.open("rb") as stream:
+            _remember(state, hashlib.file_digest(stream, "sha256").hexdigest())
+    return _HASHES[state]
+
+
+def read_and_hash(path: Path) -> bytes:
+    """Return the content of a file; `sha256_of_file` then knows its hash without reading again.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    state = _file_state(path)
+    content = path.read_bytes()
+    if state not in _HASHES:
+        _remember(state, sha256(content))
+    return content
+
+
+MOST_HASHES = 1_000_000
+_FileState = tuple[str, int, int, int, int]
+_HASHES: dict[_FileState, str] = {}
+"""SHA-256 by path, size, inode, time of change of the content and of the inode."""
+
+
+def _file_state(path: Path) -> _FileState:
+    state = path.stat()
+    return (str(path), state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
+
+
+def _remember(state: _FileState, digest: str) -> None:
+    if len(_HASHES) >= MOST_HASHES:
+        _HASHES.clear()
+    _HASHES[state] = digest

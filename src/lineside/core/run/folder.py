@@ -14,16 +14,18 @@ import shutil
 import signal
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
 from lineside.core.errors import UserError
 from lineside.core.run.files import disk_errors, finite, read_json, write_json
+
+Shared = TypeVar("Shared")
 
 HEARTBEAT_SECONDS = 2.0
 OWN = (".lock", "environment.json")
@@ -48,6 +50,7 @@ class Run:
         folder: Where everything of this run lies.
         seed: The seed that every random stream is made of.
         resumed: True if the folder already held an unfinished run of the same job.
+        shared_seconds: Time that `shared` took so far; it is not part of any method's fit time.
     """
 
     def __init__(self, folder: Path, seed: int, lock: IO[str], resumed: bool) -> None:
@@ -58,6 +61,8 @@ class Run:
         self._stop = False
         self._beat = 0.0
         self._state: dict[str, Any] = {}
+        self._shared: dict[str, Any] = {}
+        self.shared_seconds = 0.0
 
     @classmethod
     def begin(cls, folder: Path, job: Mapping[str, Any], seed: int) -> Run:
@@ -99,6 +104,20 @@ class Run:
     def rng(self, name: str) -> np.random.Generator:
         """Return this run's random stream of a name."""
         return rng_of(self.seed, name)
+
+    def shared(self, name: str, make: Callable[[], Shared]) -> Shared:
+        """Return what the methods of a run have in common, made at the first call.
+
+        Args:
+            name: The same for all methods.
+            make: Makes it; its time goes to `shared_seconds`.
+        """
+        if name not in self._shared:
+            start = time.perf_counter()
+            self._shared[name] = make()
+            self.shared_seconds += time.perf_counter() - start
+        shared: Shared = self._shared[name]
+        return shared
 
     def status(self, state: str, **facts: Any) -> None:
         """Write ``status.json``: state, pid, heartbeat and what is being done."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,15 @@ from scipy.ndimage import laplace
 
 from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
-from lineside.parts.data.images import MASK_THRESHOLD, digest, picture_of, read_mask_values
+from lineside.parts.data.images import (
+    CACHE,
+    MASK_THRESHOLD,
+    FileState,
+    digest,
+    file_state,
+    read_mask_values,
+    read_picture,
+)
 from lineside.parts.data.items import PartImage
 
 SAMPLE_PIXELS = 500_000
@@ -24,6 +31,9 @@ CLIPPED = 0.5 / 255
 SPECTRUM_PX = 128
 SPECTRUM_BINS = 12
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+_Files = tuple[str, Path, Path | None, FileState, FileState | None]
+"""Id, picture and mask of an item, and the states of both files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,38 +103,45 @@ class Survey:
     refusals: tuple[Refusal, ...]
 
 
+_LOOKS: dict[_Files, Look | Refusal] = {}
+"""What the last survey saw; reading, audit and search for equal parts ask for the same."""
+
+
 def survey(items: Sequence[PartImage]) -> Survey:
-    """Decode every picture and mask once; the result is kept until files or items change."""
-    return _survey(tuple((item.id, item.path, item.mask, _stamp(item)) for item in items))
+    """Decode every picture and mask once; what was seen of them is kept until the next survey.
 
-
-def _stamp(item: PartImage) -> tuple[tuple[int, int], ...]:
-    """Return size and time of change of the item's files, so that a changed one is read again."""
-    stamps = []
-    for path in (item.path, item.mask):
-        try:
-            state = path.stat() if path is not None else None
-        except OSError:
-            state = None
-        stamps.append((state.st_size, state.st_mtime_ns) if state else (0, 0))
-    return tuple(stamps)
-
-
-@lru_cache(maxsize=2)
-def _survey(
-    files: tuple[tuple[str, Path, Path | None, tuple[tuple[int, int], ...]], ...],
-) -> Survey:
+    Decoded pictures go to the cache of `lineside.parts.data.images`, as far as they fit.
+    """
+    files = [_files(item) for item in items]
+    for other in _LOOKS.keys() - set(files):
+        del _LOOKS[other]
+    if not _LOOKS:
+        CACHE.clear()
+    for key in files:
+        if key not in _LOOKS:
+            _LOOKS[key] = _looked(*key[:3])
     looks, refusals = [], []
-    for name, path, mask, _ in files:
-        try:
-            looked = look(name, path, mask)
-        except UserError as error:
-            refusals.append(Refusal(item=name, message=error.message, hint=error.hint))
+    for key in files:
+        seen = _LOOKS[key]
+        if isinstance(seen, Refusal):
+            refusals.append(seen)
             continue
-        looks.append(looked)
-        if looked.mask is not None and looked.mask.error:
-            refusals.append(Refusal(item=name, message=looked.mask.error, hint="mend the mask"))
+        looks.append(seen)
+        if seen.mask is not None and seen.mask.error:
+            refusals.append(Refusal(item=seen.id, message=seen.mask.error, hint="mend the mask"))
     return Survey(looks=tuple(looks), refusals=tuple(refusals))
+
+
+def _files(item: PartImage) -> _Files:
+    mask = file_state(item.mask) if item.mask is not None else None
+    return item.id, item.path, item.mask, file_state(item.path), mask
+
+
+def _looked(name: str, path: Path, mask: Path | None) -> Look | Refusal:
+    try:
+        return look(name, path, mask)
+    except UserError as error:
+        return Refusal(item=name, message=error.message, hint=error.hint)
 
 
 def look(name: str, path: Path, mask: Path | None = None) -> Look:
@@ -133,7 +150,7 @@ def look(name: str, path: Path, mask: Path | None = None) -> Look:
     Raises:
         UserError: if the picture cannot be decoded; a bad mask is noted in the answer.
     """
-    picture = picture_of(path)
+    picture = read_picture(path, keep=True)
     image = picture.image
     grey = image.mean(axis=2)
     height, width = grey.shape
@@ -207,7 +224,7 @@ _RADIUS = _radius()
 
 def _look_at_mask(path: Path, shape: tuple[int, int]) -> MaskLook:
     try:
-        values = read_mask_values(path, shape)
+        values = read_mask_values(path, shape, keep=True)
     except UserError as error:
         return MaskLook(error=error.message)
     inside = (values > CLIPPED) & (values < 1 - CLIPPED)

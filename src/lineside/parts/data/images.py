@@ -4,16 +4,21 @@ What is done to a picture, always and in this order: EXIF rotation; the first pa
 palette, CMYK and other colour spaces to RGB; an alpha channel is composited over black, so that a
 fully opaque one changes nothing; 8-bit values divided by 255, 16-bit ones by 65535 (never by the
 picture's own maximum: pictures stay comparable); colour with three equal channels becomes grey.
+
+A file is read once for its hash and its pixels. `decode` takes a picture from the `PictureCache`
+where the survey of a data set put it.
 """
 
 from __future__ import annotations
 
+import io
 import struct
+import time
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +28,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
 from lineside.core.errors import UserError
-from lineside.core.run.files import sha256_of_file
+from lineside.core.run.files import read_and_hash, sha256_of_file
 from lineside.parts.data.items import Box, PartImage
 from lineside.parts.models.detector import Image, Mask, TrainingImage
 
@@ -36,6 +41,10 @@ DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, 
 TRANSPOSED = (5, 6, 7, 8)
 """EXIF orientations that exchange width and height."""
 ORIENTATION_TAG = 0x0112
+MOST_BYTES_AT_ONCE = 256 * 2**20
+"""Larger files (stacks of pages) are not read into memory as a whole."""
+CACHE_MB = 256
+"""Memory that decoded pictures and masks of one data set may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +52,70 @@ class Picture:
     """A decoded picture with what its file says of itself.
 
     Attributes:
-        image: float32, shape (height, width, 1 or 3), values 0..1.
+        values: Shape (height, width, 1 or 3): float32 0..1, or uint8 0..255 in the cache.
         mode: How the file stores it (``"L"``, ``"RGB"``, ``"I;16"``, ``"P"`` ...).
         bits: Bits per channel, 1, 8 or 16 (32 for floating point).
+        seconds: Time that reading and decoding took when the file was opened.
     """
 
-    image: Image
+    values: Image | NDArray[np.uint8]
     mode: str
     bits: int
+    seconds: float
+
+    @property
+    def image(self) -> Image:
+        """The picture as float32, shape (height, width, 1 or 3), values 0..1."""
+        if self.values.dtype == np.uint8:
+            return np.divide(self.values, np.float32(255), dtype=np.float32)
+        return self.values  # type: ignore[return-value]
+
+
+@dataclass(kw_only=True)
+class PictureCache:
+    """Decoded pictures and masks, in one byte per value where that loses nothing.
+
+    A picture that no longer fits is not kept, and none makes room for another: every step of a
+    training reads the pictures in the same order, where the least recently used one is always the
+    one that is wanted next.
+
+    Attributes:
+        most_bytes: Bound of the memory.
+        pictures: Pictures by path, size and time of change of the file.
+        bytes: Memory in use.
+    """
+
+    most_bytes: int
+    pictures: dict[FileState, Picture] = field(default_factory=dict)
+    bytes: int = 0
+
+    def put(self, state: FileState, picture: Picture) -> None:
+        """Keep a picture if it fits."""
+        bytes_ = (picture.image * 255 + 0.5).astype(np.uint8)
+        stored = replace(picture, values=bytes_)
+        if not np.array_equal(stored.image, picture.image):  # 16 bits, or an alpha channel
+            stored = picture
+        if state not in self.pictures and self.bytes + stored.values.nbytes <= self.most_bytes:
+            self.pictures[state] = stored
+            self.bytes += stored.values.nbytes
+
+    def get(self, state: FileState) -> Picture | None:
+        """Return a picture whose array the caller may change, None if it was not kept."""
+        picture = self.pictures.get(state)
+        if picture is None or picture.values.dtype == np.uint8:
+            return picture
+        return replace(picture, values=picture.values.copy())
+
+    def clear(self) -> None:
+        """Forget all pictures."""
+        self.pictures.clear()
+        self.bytes = 0
+
+
+FileState = tuple[str, int, int]
+"""Path, size in bytes, time of change in nanoseconds."""
+CACHE = PictureCache(most_bytes=CACHE_MB * 2**20)
+"""Filled by `lineside.parts.audit.survey`, so that `predict` and `watch` hold nothing."""
 
 
 def decode(path: Path) -> Image:
@@ -59,33 +124,57 @@ def decode(path: Path) -> Image:
     Raises:
         UserError: one line for a missing, empty, truncated, foreign, too small or too large file.
     """
-    return picture_of(path).image
+    return read_picture(path).image
 
 
-def picture_of(path: Path) -> Picture:
-    """Decode a picture and keep its storage mode and bit depth.
+def read_picture(path: Path, *, keep: bool = False, smallest_px: int = SMALLEST_PX) -> Picture:
+    """Decode a picture, or take it from the cache.
+
+    Args:
+        path: The picture file.
+        keep: Put the picture into the cache.
+        smallest_px: Smaller sides are refused.
 
     Raises:
         UserError: one line for a missing, empty, truncated, foreign, too small or too large file.
     """
+    state = file_state(path)
+    if (known := CACHE.get(state)) is not None:
+        return known
+    start = time.perf_counter()
     with _opened(path) as raw:
         width, height = raw.size
-        if min(width, height) < SMALLEST_PX:
+        if min(width, height) < smallest_px:
             raise UserError(
                 f"{path} is too small: {width}x{height} pixels",
-                f"pictures of {SMALLEST_PX}x{SMALLEST_PX} pixels and more can be judged",
+                f"pictures of {smallest_px}x{smallest_px} pixels and more can be judged",
             )
         values, mode, bits = _pixels(raw, path)
-    return Picture(image=_grey_if_equal(values), mode=mode, bits=bits)
+    values = _grey_if_equal(values)
+    picture = Picture(values=values, mode=mode, bits=bits, seconds=time.perf_counter() - start)
+    if keep:
+        CACHE.put(state, picture)
+    return picture
+
+
+def file_state(path: Path) -> FileState:
+    """Return what changes when a file does; zeros for a missing one."""
+    try:
+        state = path.stat()
+    except OSError:
+        return str(path), 0, 0
+    return str(path), state.st_size, state.st_mtime_ns
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Return (height, width) of the decoded picture from the header alone.
+    """Return (height, width) of the decoded picture, from the header where it is not known.
 
     Raises:
         UserError: as `decode`, as far as the header shows it.
     """
-    with _opened(path) as raw:
+    if (known := CACHE.pictures.get(file_state(path))) is not None:
+        return known.values.shape[0], known.values.shape[1]
+    with _opened(path, whole=False) as raw:
         width, height = raw.size
         turned = raw.getexif().get(ORIENTATION_TAG) in TRANSPOSED
     return (width, height) if turned else (height, width)
@@ -103,7 +192,9 @@ def digest(path: Path) -> str:
         raise _unreadable(path, error) from error
 
 
-def read_mask_values(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+def read_mask_values(
+    path: Path, shape: tuple[int, int], *, keep: bool = False
+) -> NDArray[np.float32]:
     """Return a mask's values 0..1 before binarising, shape (height, width).
 
     Coloured masks count by their brightest channel.
@@ -111,8 +202,7 @@ def read_mask_values(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
     Raises:
         UserError: if the file cannot be decoded or is not of the picture's size.
     """
-    with _opened(path) as raw:
-        values, _, _ = _pixels(raw, path)
+    values = read_picture(path, keep=keep, smallest_px=1).image
     if values.shape[:2] != shape:
         raise UserError(
             f"mask {path} is {values.shape[1]}x{values.shape[0]} pixels, its picture is "
@@ -184,14 +274,22 @@ def _mask_of_item(item: PartImage) -> Mask | None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Pillow.Image]:
-    """Open a picture, check its size by the header, and put all damage into one line."""
+def _opened(path: Path, *, whole: bool = True) -> Iterator[Pillow.Image]:
+    """Open a picture, check its size by the header, and put all damage into one line.
+
+    Args:
+        path: The picture file.
+        whole: Read (and hash) all bytes at once; False where the header is enough.
+    """
     try:
-        if path.is_file() and path.stat().st_size == 0:
+        size = path.stat().st_size
+        if path.is_file() and size == 0:
             raise UserError(f"{path} is empty (0 bytes)", "copy the file again")
+        whole = whole and size <= MOST_BYTES_AT_ONCE
+        source = io.BytesIO(read_and_hash(path)) if whole else path
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # size and damage are judged here, in one line
-            with Pillow.open(path, formats=FORMATS) as raw:
+            with Pillow.open(source, formats=FORMATS) as raw:
                 _check_size(raw, path)
                 yield raw
     except Pillow.DecompressionBombError as error:

@@ -14,15 +14,14 @@ from scipy import ndimage
 from lineside.core import explain
 from lineside.parts.explain.zoom import Evidence, Trail, Window, box_of, centred, evidence_of_map
 from lineside.parts.models.crops import padded, with_channels
-from lineside.parts.models.detector import Detector, Image
+from lineside.parts.models.detector import Detector, Image, Prediction
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, last_maps
-from lineside.parts.models.tiles import tile_batches, tile_corners
+from lineside.parts.models.tiles import tile_corners
 
 LARGEST_PX = 1_000_000
 """A patch network is not run on windows of more pixels."""
 SMOOTHING = 16
 """The strongest response is sought after smoothing by a crop's side over this."""
-TILES_AT_ONCE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +41,20 @@ class Look:
     cam: NDArray[np.float32]
 
 
-def evidence_of_tiles(cnn: PatchCNN, image: Image) -> Evidence:
+def evidence_of_tiles(cnn: PatchCNN, image: Image, prediction: Prediction) -> Evidence:
     """Return the logits of a patch network's tiles, with its correction for the picture's size.
 
-    The strongest two of the whole picture have the mean that `PatchCNN.read` gives as score.
+    The strongest two of the whole picture have the mean that is the score.
+
+    Args:
+        cnn: The network.
+        image: The whole picture.
+        prediction: Score and tile logits of the network.
     """
+    assert prediction.tile_logits is not None
+    logits = prediction.tile_logits.astype(np.float64)
     whole, (above, before) = padded(with_channels(image, cnn.channels), cnn.crop_px)
     corners = tile_corners(whole.shape, cnn.crop_px)
-    tiles = tile_batches(whole, corners, cnn.crop_px, TILES_AT_ONCE)
-    logits = np.concatenate([cnn.logits(batch) for batch in tiles]).astype(np.float64)
     tops, lefts = (sorted({corner[axis] for corner in corners}) for axis in (0, 1))
     size = cnn.tile_slope * math.log(len(corners))
     return Evidence(

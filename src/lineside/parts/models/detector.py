@@ -57,11 +57,13 @@ class Prediction:
             method allows it. The grid covers the picture exactly: cell (r, c) stands for
             the pixels [r*height/rows, (r+1)*height/rows) x [c*width/columns, (c+1)*width/columns).
         contributions: Named terms of the score, for the explanation (``{"goodness": 1.2}``).
+        tile_logits: Of a method that scores tiles, shape (tile,), in the order of `tile_corners`.
     """
 
     score: float
     map: NDArray[np.float32]
     contributions: Mapping[str, float] = field(default_factory=dict)
+    tile_logits: NDArray[np.float32] | None = None
 
 
 class Detector(Protocol):

@@ -113,6 +113,7 @@ class PatchCNN:
             score=float(strongest.mean()) - size,
             map=tile_map(logits, corners, image.shape[:2], self.crop_px) - np.float32(size),
             contributions={"strongest tile": float(strongest[0]), "size": -size},
+            tile_logits=logits,
         )
 
     def explain_crop(self, image: Image) -> CropExplanation:
