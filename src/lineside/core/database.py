@@ -41,8 +41,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from lineside.core.errors import UserError
 
 __all__ = [
-    "Connection", "Engine", "checkpoint", "insert_once", "open_engine", "read_transaction",
-    "write_transaction",
+    "Connection", "Engine", "checkpoint", "fetch_all", "insert_once", "open_engine",
+    "read_transaction", "write_transaction",
 ]  # fmt: skip
 
 BUSY_SECONDS = 30.0
@@ -148,6 +148,11 @@ def checkpoint(engine: Engine) -> None:
         with _driver_errors(engine.url), engine.connect() as connection:
             raw: Any = connection.connection.driver_connection
             raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+
+def fetch_all(connection: Connection, query: Executable) -> list[dict[str, Any]]:
+    """Return the rows of a query, by name of their columns."""
+    return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def insert_once(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:

@@ -59,12 +59,12 @@ def npz(**arrays):
 
 
 def text(**changes):
-    facts = {
+    fields = {
         "machine": "m", "time": 1.0,
         "channels": {"a": {"samples": [0.5] * 64, "rate_hz": 64}},
     }  # fmt: skip
-    facts.update(changes)
-    return json.dumps({key: value for key, value in facts.items() if value != "absent"}).encode()
+    fields.update(changes)
+    return json.dumps({key: value for key, value in fields.items() if value != "absent"}).encode()
 
 
 def zipped(**files):
@@ -86,39 +86,39 @@ BAD_JSON = {
     "machine is a path": (text(machine="../x"), "not a path"),
     "machine is hidden": (text(machine=".x"), "not a path"),
     "two lines": (text(machine="a\nb"), "printable"),
-    "long name": (text(machine="x" * 999), "letters"),
+    "long name": (text(machine="x" * 999), "characters"),
     "unknown key": (text(chanels={}), "did you mean 'channels'"),
     "no channels": (text(channels={}), "neither"),
-    "channels is a list": (text(channels=[1]), "channels is no object"),
-    "channel is a list": (text(channels={"a": [1]}), "is no object"),
+    "channels is a list": (text(channels=[1]), "channels is not an object"),
+    "channel is a list": (text(channels={"a": [1]}), "is not an object"),
     "no rate": (text(channels={"a": {"samples": [0] * 64}}), "no rate_hz"),
     "no samples": (text(channels={"a": {"rate_hz": 64}}), "no samples"),
     "rate 0": (text(channels={"a": {"samples": [0] * 64, "rate_hz": 0}}), "positive"),
     "unit": (text(channels={"a": {"samples": [0] * 64, "rate_hz": 1, "unit": 1}}), "a word"),
     "few": (text(channels={"a": {"samples": [0] * 9, "rate_hz": 1}}), "9 samples"),
-    "words": (text(channels={"a": {"samples": ["0"] * 64, "rate_hz": 1}}), "no numbers"),
+    "words": (text(channels={"a": {"samples": ["0"] * 64, "rate_hz": 1}}), "not numbers"),
     "huge": (text(channels={"a": {"samples": [10**400] * 64, "rate_hz": 1}}), "too large"),
-    "nested": (text(channels={"a": {"samples": [[0]] * 64, "rate_hz": 1}}), "no numbers"),
-    "text": (text(channels={"a": {"samples": "0", "rate_hz": 1}}), "no list"),
+    "nested": (text(channels={"a": {"samples": [[0]] * 64, "rate_hz": 1}}), "not numbers"),
+    "text": (text(channels={"a": {"samples": "0", "rate_hz": 1}}), "not a list"),
     "rate twice": (text(channels={"a": {"samples": [], "rate": 1}}), "did you mean 'rate_hz'"),
     "value": (text(values={"t": "warm"}), "'warm'"),
     "speed": (text(speed_hz="fast"), "'fast'"),
     "NaN": (b'{"machine": "m", "time": NaN}', "null"),
-    "cut off": (text()[:-5], "no JSON"),
-    "deep": (b'{"a":' * 100_000, "no JSON"),
+    "cut off": (text()[:-5], "not JSON"),
+    "deep": (b'{"a":' * 100_000, "not JSON"),
     "empty": (b"", "empty"),
     "a list": (b"[1]", "neither NPZ nor JSON"),
     "binary": (b"\x93NUMPY", "neither NPZ nor JSON"),
-    "not UTF-8": (b'{"machine": "\xff"}', "no JSON"),
+    "not UTF-8": (b'{"machine": "\xff"}', "not JSON"),
 }
 BAD_NPZ = {
     "cut off": (npz(**GOOD)[:-30], "damaged"),
     "pickled": (npz(**GOOD, **{"channel.b": np.array([{}])}), "damaged"),
-    "no array": (zipped(note="hello"), "no array"),
+    "no array": (zipped(note="hello"), "not an array"),
     "unknown": (npz(**GOOD, acc=np.zeros(64)), "'acc'"),
     "rate without channel": (npz(**GOOD, **{"rate_hz.b": 1.0}), "did you mean 'a'|'b'"),
     "no rate": (npz(machine="m", time=1.0, **{"channel.a": np.zeros(64)}), "no rate_hz"),
-    "matrix": (npz(**{**GOOD, "channel.a": np.zeros((2, 64))}), "no list"),
+    "matrix": (npz(**{**GOOD, "channel.a": np.zeros((2, 64))}), "not a list"),
     "complex": (npz(**{**GOOD, "channel.a": np.zeros(64, complex)}), "complex"),
     "bool": (npz(**{**GOOD, "channel.a": np.zeros(64, bool)}), "bool"),
     "times": (npz(**{**GOOD, "time": np.zeros(2)}), "2 entries"),
@@ -157,8 +157,8 @@ def test_any_damage_is_refused_or_harmless():
         body = encode(snapshot(), kind)
         for _ in range(300):
             damaged = bytearray(body)
-            for place in rng.integers(0, len(body), size=3):
-                damaged[place] = rng.integers(256)
+            for index in rng.integers(0, len(body), size=3):
+                damaged[index] = rng.integers(256)
             try:
                 decode(bytes(damaged))
             except UserError as error:
@@ -173,6 +173,6 @@ def test_speeds_and_units_mean_what_they_mean_in_a_file(kind):
     }
     given = Measurement(machine="m", time=1.0, channels=channels, speed_hz=-25.0)
     got = decode(encode(given, kind))
-    assert got.speed_hz == 25.0, "backwards is no standstill"
+    assert got.speed_hz == 25.0, "a machine that turns backwards does not stand still"
     assert [c.unit for c in got.channels.values()] == ["g", "m/s2", "g", "mm/s"]
     assert decode(encode(dataclasses.replace(given, speed_hz=1e6), kind)).speed_hz is None

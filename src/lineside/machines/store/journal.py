@@ -26,7 +26,7 @@ import threading
 import time as clock
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,41 +107,50 @@ class TrackedMachine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """What is to become of a snapshot: a verdict, or a status with the reason for none."""
+class Delivery:
+    """A snapshot that a source delivered.
 
-    status: Status
-    verdict: Verdict | None = None
-    refusal: Refusal | None = None
-    events: tuple[Event, ...] = ()
+    Attributes:
+        measurement: With its samples as they are stored.
+        time_us: Its time in microseconds, with the machine its key.
+        content: Everything else, packed.
+        source: Which source delivered it.
+    """
+
+    measurement: Measurement
+    time_us: int
+    content: bytes
+    source: str
+
+    def result(self, status: Status, message: str = "", hint: str = "") -> IngestResult:
+        """Return what became of it, if it was not judged."""
+        return IngestResult(
+            status=status, item=self.measurement.item, source=self.source,
+            machine=self.measurement.machine, time=self.measurement.time, message=message,
+            hint=hint,
+        )  # fmt: skip
 
 
-def judge(tracked: TrackedMachine, measurement: Measurement, time_us: int) -> Judgement:
+def judge(tracked: TrackedMachine, delivery: Delivery) -> IngestResult:
     """Judge the next snapshot of a machine; changes its session and nothing else."""
-    session, last_us = tracked.session, tracked.row["last_us"]
+    measurement, session = delivery.measurement, tracked.session
     if session is None:
         message = f"the model does not know {measurement.machine}; its snapshots are kept"
         hint = f"lineside machines learn ... --machine {measurement.machine}"
-        return Judgement(
-            status="unknown_machine",
-            refusal=Refusal(item=measurement.item, message=message, hint=hint),
-        )
-    if last_us is not None and time_us <= last_us:
+        return delivery.result("unknown_machine", message, hint)
+    last_us = tracked.row["last_us"]
+    if last_us is not None and delivery.time_us <= last_us:
         message = "older than the last judged snapshot: stored, not judged"
-        hint = "send snapshots in order of time"
-        return Judgement(
-            status="out_of_order",
-            refusal=Refusal(item=measurement.item, message=message, hint=hint),
-        )
+        return delivery.result("out_of_order", message, "send snapshots in order of time")
     applied = [MODEL_CHANGED] if tracked.model_changed else []
     applied += [session.act(action, measurement.time) for action in tracked.actions]
     try:
         verdict = session.push(measurement)
     except UserError as error:
-        verdict = Refusal(item=measurement.item, message=error.message, hint=error.hint)
+        return delivery.result("refused", error.message, error.hint)
     if isinstance(verdict, Refusal):
-        return Judgement(status="refused", refusal=verdict)
-    return Judgement(status="judged", verdict=verdict, events=tuple(applied))
+        return delivery.result("refused", verdict.message, verdict.hint)
+    return replace(delivery.result("judged"), verdict=verdict, events=tuple(applied))
 
 
 class Journal:
@@ -175,27 +184,26 @@ class Journal:
         machine, time_us = measurement.machine, time_key(measurement.time)
         if time_us is None or not machine or machine != storable(machine):
             what = "time" if time_us is None else "name of its machine"
-            message, hint = f"the snapshot has no usable {what}", "give it one"
-            self.refuse(measurement.item, message, hint, source=source)
-            refusal = Refusal(item=measurement.item, message=message, hint=hint)
-            return _result(measurement, source, Judgement(status="refused", refusal=refusal))
+            refused = Delivery(measurement=measurement, time_us=0, content=b"", source=source)
+            result = refused.result("refused", f"the snapshot has no usable {what}", "give it one")
+            self.refuse(result.item, result.message, result.hint, source=source)
+            return result
         measurement = with_stored_samples(measurement)
-        content = pack(measurement)
+        delivery = Delivery(
+            measurement=measurement, time_us=time_us, content=pack(measurement), source=source
+        )
         with self._lock:
             for _ in range(MAX_ATTEMPTS):
                 try:
-                    judgement = self._judge_and_write(measurement, time_us, content, source)
+                    return self._judge_and_write(delivery)
                 except StaleSessionError:
                     self._tracked.pop(machine, None)
                 except DuplicateSnapshotError:
                     self._tracked.pop(machine, None)
-                    judgement = self._duplicate(measurement, time_us, content)
-                    return _result(measurement, source, judgement)
+                    return self._duplicate(delivery)
                 except BaseException:  # the session may be ahead of the store: read it again
                     self._tracked.pop(machine, None)
                     raise
-                else:
-                    return _result(measurement, source, judgement)
         raise UserError(
             f"{machine} is changed by other processes all the time",
             "let fewer processes judge the same machine",
@@ -222,62 +230,48 @@ class Journal:
         with write_transaction(self._engine) as connection:
             write_finished(connection, storable(source), stamp)
 
-    def _judge_and_write(
-        self, measurement: Measurement, time_us: int, content: bytes, source: str
-    ) -> Judgement:
-        tracked = self._track(measurement.machine)
-        number = int(tracked.row["id"])
-        judgement = judge(tracked, measurement, time_us)
-        if judgement.status == "refused":  # actions and model change have not taken effect
-            self._tracked.pop(measurement.machine, None)
-        if judgement.verdict is None:  # most are deliveries of what is there: save their features
+    def _judge_and_write(self, delivery: Delivery) -> IngestResult:
+        tracked = self._track(delivery.measurement.machine)
+        result = judge(tracked, delivery)
+        if result.status == "refused":  # actions and the change of model have not taken effect
+            self._tracked.pop(tracked.row["name"], None)
+        if result.verdict is None:  # mostly a second delivery: do not compute its features
             with read_transaction(self._engine) as connection:
-                if stored_fingerprint(connection, number, time_us) is not None:
+                if stored_fingerprint(connection, tracked.row["id"], delivery.time_us) is not None:
                     raise DuplicateSnapshotError
-        entry = self._entry(tracked, judgement, measurement, time_us, content, source)
+        entry = self._entry(tracked, delivery, result)
         with write_transaction(self._engine) as connection:
             write_entry(connection, entry)
-        if entry.machine is not None:  # only after the commit
+        if entry.machine is not None:  # after the commit: a rollback must not be remembered
             tracked.row |= {**entry.machine, "sequence": entry.sequence + 1}
             tracked.actions, tracked.model_changed = [], False
-        return judgement
+        return result
 
-    def _entry(
-        self,
-        tracked: TrackedMachine,
-        judgement: Judgement,
-        measurement: Measurement,
-        time_us: int,
-        content: bytes,
-        source: str,
-    ) -> Entry:
-        """Return the rows that a judged snapshot, or one that is only stored, writes."""
-        number, session, verdict = int(tracked.row["id"]), tracked.session, judgement.verdict
+    def _entry(self, tracked: TrackedMachine, delivery: Delivery, result: IngestResult) -> Entry:
+        """Return all rows that a snapshot writes, judged or not."""
+        number, session, verdict = tracked.row["id"], tracked.session, result.verdict
+        measurement, time_us = delivery.measurement, delivery.time_us
         snapshot = {
             "machine": number, "time_us": time_us, "seconds": measurement.time,
-            "status": STORED_STATUS[judgement.status], "source": storable(source),
-            "digest": fingerprint(content), "stored": clock.time(),
+            "status": STORED_STATUS[result.status], "source": storable(delivery.source),
+            "digest": fingerprint(delivery.content), "stored": clock.time(),
         }  # fmt: skip
-        waveform = content if self.keep_waveforms else None
-        if verdict is None or session is None:
-            reason = "" if judgement.refusal is None else judgement.refusal.message
-            columns = {"state": "", "novelty": None, "novelty_limit": None, "more": ""}
+        waveform = delivery.content if self.keep_waveforms else None
+        if session is None or verdict is None:
             features = None
             if session is not None:
                 with contextlib.suppress(UserError):  # there may be none that can be computed
                     features = session.features(measurement)
+            no_verdict = {"state": "", "novelty": None, "novelty_limit": None, "more": ""}
             return Entry(
-                snapshot={**snapshot, **columns, "note": reason},
+                snapshot={**snapshot, **no_verdict, "note": result.message},
                 features=_pack_features(tracked, features), waveform=waveform,
             )  # fmt: skip
+        events = [event_to_row(number, time_us, "journal", event) for event in result.events]
+        events += [event_to_row(number, time_us, "verdict", event) for event in verdict.events]
         return Entry(
             snapshot={**snapshot, **verdict_to_row(verdict)},
-            features=_pack_features(tracked, session.row),
-            waveform=waveform,
-            events=[
-                *(event_to_row(number, time_us, "journal", event) for event in judgement.events),
-                *(event_to_row(number, time_us, "verdict", event) for event in verdict.events),
-            ],
+            features=_pack_features(tracked, session.row), waveform=waveform, events=events,
             machine={
                 "model": tracked.identity, "memory": json.dumps(session.state()),
                 "layout": tracked.layout, "last_us": time_us, "state": verdict.state,
@@ -287,16 +281,14 @@ class Journal:
             actions=[action.number for action in tracked.actions],
         )  # fmt: skip
 
-    def _duplicate(self, measurement: Measurement, time_us: int, content: bytes) -> Judgement:
+    def _duplicate(self, delivery: Delivery) -> IngestResult:
         with read_transaction(self._engine) as connection:
-            number = find_machine(connection, measurement.machine)
-            stored = stored_fingerprint(connection, number, time_us)
-        if stored == fingerprint(content):
-            return Judgement(status="duplicate")
+            number = find_machine(connection, delivery.measurement.machine)
+            stored = stored_fingerprint(connection, number, delivery.time_us)
+        if stored == fingerprint(delivery.content):
+            return delivery.result("duplicate")
         message = "another snapshot of this machine and time is stored, and it stays"
-        hint = "snapshots of a machine need different times"
-        refusal = Refusal(item=measurement.item, message=message, hint=hint)
-        return Judgement(status="duplicate", refusal=refusal)
+        return delivery.result("duplicate", message, "snapshots of a machine need different times")
 
     def _track(self, name: str) -> TrackedMachine:
         """Return a machine's session, from the store unless it is in memory."""
@@ -371,13 +363,3 @@ def _pack_features(
     if row is None or tracked.columns is None or tracked.layout is None:
         return None
     return tracked.layout, *tracked.columns.split(row)
-
-
-def _result(measurement: Measurement, source: str, judgement: Judgement) -> IngestResult:
-    refusal = judgement.refusal
-    return IngestResult(
-        status=judgement.status, item=measurement.item, source=source,
-        machine=measurement.machine, time=measurement.time, verdict=judgement.verdict,
-        events=judgement.events, message=refusal.message if refusal else "",
-        hint=refusal.hint if refusal else "",
-    )  # fmt: skip

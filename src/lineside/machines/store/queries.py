@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Select, Table, func, select
 
 from lineside.core.contract import Refusal
-from lineside.core.database import Connection, read_transaction
+from lineside.core.database import Connection, fetch_all, read_transaction
 from lineside.core.errors import UserError
 from lineside.machines.alarms.actions import Action
 from lineside.machines.alarms.verdict import Event, Verdict
@@ -183,7 +183,7 @@ def actions(store: Store, machine: str) -> list[Action]:
     with read_transaction(store.engine) as connection:
         number = find_machine(connection, machine)
         query = select(ACTIONS).where(ACTIONS.c.machine == number).order_by(ACTIONS.c.id)
-        return [action_from_row(row) for row in connection.execute(query).mappings()]
+        return [action_from_row(row) for row in fetch_all(connection, query)]
 
 
 def fleet(store: Store) -> list[MachineStatus]:
@@ -194,7 +194,7 @@ def fleet(store: Store) -> list[MachineStatus]:
         .group_by(SNAPSHOTS.c.machine, SNAPSHOTS.c.status)
     )
     with read_transaction(store.engine) as connection:
-        rows = list(connection.execute(select(MACHINES).order_by(MACHINES.c.name)).mappings())
+        rows = fetch_all(connection, select(MACHINES).order_by(MACHINES.c.name))
         counts = {(number, status): int(n) for number, status, n in connection.execute(not_judged)}
     return [_machine_status(row, counts) for row in rows]
 
@@ -202,7 +202,7 @@ def fleet(store: Store) -> list[MachineStatus]:
 def refusals(store: Store) -> list[Refusal]:
     """Return the bad input that was written down, oldest first."""
     with read_transaction(store.engine) as connection:
-        rows = list(connection.execute(select(REFUSALS).order_by(REFUSALS.c.stored)).mappings())
+        rows = fetch_all(connection, select(REFUSALS).order_by(REFUSALS.c.stored))
     return [Refusal(item=r["item"], message=r["message"], hint=r["hint"]) for r in rows]
 
 
@@ -253,8 +253,7 @@ def find_machine(connection: Connection, machine: str) -> int:
     return int(number)
 
 
-@dataclass(frozen=True)
-class _FeatureRows:
+class _FeatureRows(NamedTuple):
     """Feature rows of one table: microseconds, layout and bytes of each snapshot."""
 
     times_us: Sequence[int]
@@ -270,7 +269,9 @@ def _feature_rows(
     # The driver's own tuples: a year is 50,000 rows, and an object for each takes 100 ms.
     rows = result.cursor.fetchall()
     result.close()
-    return _FeatureRows([row[0] for row in rows], [row[1] for row in rows], [r[2] for r in rows])
+    return _FeatureRows(
+        [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
+    )
 
 
 def _layouts(connection: Connection, machine: int, used: Sequence[int]) -> list[Row]:
@@ -281,7 +282,7 @@ def _layouts(connection: Connection, machine: int, used: Sequence[int]) -> list[
         .where(LAYOUTS.c.id.in_(sorted(set(used))) | (LAYOUTS.c.id == present))
         .order_by(LAYOUTS.c.id != present, -LAYOUTS.c.id)
     )
-    return [dict(row) for row in connection.execute(query).mappings()]
+    return fetch_all(connection, query)
 
 
 def _snapshot_rows(
@@ -295,7 +296,7 @@ def _snapshot_rows(
     query = _within(select(SNAPSHOTS), SNAPSHOTS, machine, since, until)
     if status is not None:
         query = query.where(SNAPSHOTS.c.status.in_([STORED_STATUS[one] for one in status]))
-    return [dict(row) for row in connection.execute(query).mappings()]
+    return fetch_all(connection, query)
 
 
 def _event_rows(
@@ -303,7 +304,7 @@ def _event_rows(
 ) -> list[Row]:
     """Return the events of a machine in the order in which they were written."""
     query = _within(select(EVENTS), EVENTS, machine, since, until).order_by(EVENTS.c.id)
-    return [dict(row) for row in connection.execute(query).mappings()]
+    return fetch_all(connection, query)
 
 
 def _within(

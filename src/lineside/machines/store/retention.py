@@ -33,13 +33,11 @@ from lineside.machines.store.segments import (
     write_segment,
 )
 from lineside.machines.store.waveforms import (
-    PendingWaveform,
     add_orphan,
     alarm_times,
     delete_pending,
     delete_segment,
     insert_segment,
-    machine_name,
     mark_thinned,
     newest_time,
     orphan_files,
@@ -203,22 +201,21 @@ def _compact(store: Store, machine: Row, everything: bool) -> int:
         newest_day = newest_time(connection, number) // DAY_US
     moved = 0
     for part in _split_into_segments(pending):
-        full = _is_full(len(part), sum(waveform.size for waveform in part))
-        if everything or full or part[0].time_us // DAY_US < newest_day:
-            times = [(waveform.time_us, waveform.seconds) for waveform in part]
-            _write_replacement(store, number, name, times, [], thinned=False)
+        full = _is_full(len(part), sum(waveform["size"] for waveform in part))
+        if everything or full or part[0]["time_us"] // DAY_US < newest_day:
+            _write_replacement(store, number, name, part, [], thinned=False)
             moved += len(part)
     return moved
 
 
-def _split_into_segments(pending: Sequence[PendingWaveform]) -> Iterator[list[PendingWaveform]]:
+def _split_into_segments(pending: Sequence[Row]) -> Iterator[list[Row]]:
     """Split waveforms in order of time by day and size."""
-    for _, day in groupby(pending, key=lambda waveform: waveform.time_us // DAY_US):
-        part: list[PendingWaveform] = []
+    for _, day in groupby(pending, key=lambda waveform: waveform["time_us"] // DAY_US):
+        part: list[Row] = []
         size = 0
         for waveform in day:
             part.append(waveform)
-            size += waveform.size
+            size += waveform["size"]
             if _is_full(len(part), size):
                 yield part
                 part, size = [], 0
@@ -241,7 +238,6 @@ def _thin(store: Store, machine: int) -> int:
             return 0
         waveforms = waveforms_of_machine(connection, machine)
         alarms_us = alarm_times(connection, machine)
-        name = machine_name(connection, machine)
     selected = store.retention.select([row["time_us"] for row in waveforms], newest_us, alarms_us)
     small = [row for row in all_segments if row["thinned"] and row["size"] < SMALL_BYTES]
     replaced = {row["id"] for row in (*old, *small)}
@@ -251,7 +247,7 @@ def _thin(store: Store, machine: int) -> int:
         with write_transaction(store.engine) as connection:
             mark_thinned(connection, old[0]["id"])
         return 0
-    _write_replacement(store, machine, name, _times(kept), [*old, *small], thinned=True)
+    _write_replacement(store, machine, old[0]["name"], kept, [*old, *small], thinned=True)
     return len(candidates) - len(kept)
 
 
@@ -268,7 +264,6 @@ def _limit_size(store: Store, machines: Sequence[int]) -> int:
                 return dropped
             machine = int(segment["machine"])
             with read_transaction(store.engine) as connection:
-                name = machine_name(connection, machine)
                 waveforms = [
                     row
                     for row in waveforms_of_machine(connection, machine)
@@ -282,22 +277,18 @@ def _limit_size(store: Store, machines: Sequence[int]) -> int:
             ]
             if len(kept) < len(waveforms):
                 new_size = _write_replacement(
-                    store, machine, name, _times(kept), [segment], thinned=True
+                    store, machine, segment["name"], kept, [segment], thinned=True
                 )
                 size += new_size - segment["size"]
                 dropped += len(waveforms) - len(kept)
     return dropped
 
 
-def _times(rows: Sequence[Row]) -> list[tuple[int, float]]:
-    return [(row["time_us"], row["seconds"]) for row in rows]
-
-
 def _write_replacement(
     store: Store,
     machine: int,
     name: str,
-    times: Sequence[tuple[int, float]],
+    waveforms: Sequence[Row],
     replaced: Sequence[Row],
     *,
     thinned: bool,
@@ -308,24 +299,24 @@ def _write_replacement(
         store: Whose.
         machine: Number of the machine.
         name: Its name.
-        times: Microseconds and seconds of the waveforms, sorted; none if all are to be deleted.
+        waveforms: Their time_us and seconds, sorted; none if all are to be deleted.
         replaced: Segments in which they are now; none if they are pending.
         thinned: Whether retention is done with what is written.
     """
     path, size = "", 0
-    if times:
-        path = f"{_folder_name(machine, name)}/{times[0][0]}-{uuid.uuid4().hex[:12]}{SUFFIX}"
+    times_us = [row["time_us"] for row in waveforms]
+    if waveforms:
+        path = f"{_folder_name(machine, name)}/{times_us[0]}-{uuid.uuid4().hex[:12]}{SUFFIX}"
         with write_transaction(store.engine) as connection:
             add_orphan(connection, path)  # until the transaction below
-        size = write_segment(store.folder / path, _read_all(store, machine, name, times))
-    times_us = [time_us for time_us, _ in times]
+        size = write_segment(store.folder / path, _read_all(store, machine, name, waveforms))
     # Flushed to the disk before files are deleted: a power cut that took back this transaction
     # would bring back an index of files that are gone. (Deleting pending rows is part of it.)
     with write_transaction(store.engine, durable=bool(replaced)) as connection:
         for segment in replaced:
             delete_segment(connection, segment["id"])
             add_orphan(connection, segment["path"])
-        if times:
+        if waveforms:
             insert_segment(connection, machine, path, size, thinned, times_us)
             remove_orphan(connection, path)
             if not replaced:
@@ -336,14 +327,13 @@ def _write_replacement(
 
 
 def _read_all(
-    store: Store, machine: int, name: str, times: Sequence[tuple[int, float]]
+    store: Store, machine: int, name: str, waveforms: Sequence[Row]
 ) -> Iterator[Measurement]:
-    for time_us, seconds in times:
-        measurement = read_waveform(store, machine, time_us, name, seconds)
+    for row in waveforms:
+        measurement = read_waveform(store, machine, row["time_us"], name, row["seconds"])
         if measurement is None:
-            raise UserError(
-                f"the waveform of {name}@{seconds:.3f} is gone", "is the store damaged?"
-            )
+            item = f"{name}@{row['seconds']:.3f}"
+            raise UserError(f"the waveform of {item} is gone", "is the store damaged?")
         yield measurement
 
 

@@ -122,20 +122,18 @@ def _table(measurement: Measurement) -> Any:
     # Arrow's list layout: the samples of all channels in a row, and where each channel's begin.
     offsets = np.cumsum([0, *(len(channel.samples) for _, channel in channels)], dtype=np.int32)
     samples = np.concatenate([channel.samples for _, channel in channels])
-    repeated = {
+    lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(samples, type=pa.float32()))
+    snapshot = {
         "machine": measurement.machine, "time_us": time_key(measurement.time),
         "seconds": measurement.time, "speed_hz": measurement.speed_hz, "load": measurement.load,
         "values": json.dumps(dict(measurement.values)),
     }  # fmt: skip
-    columns = [[value] * len(channels) for value in repeated.values()]
-    columns += [[name for name, _ in channels]]
-    columns += [[channel.unit for _, channel in channels]]
-    columns += [[float(channel.rate_hz) for _, channel in channels]]
-    arrays = [
-        pa.array(values, type=field.type) for values, field in zip(columns, _schema(), strict=False)
+    rows = [
+        {**snapshot, "channel": name, "unit": channel.unit, "rate_hz": float(channel.rate_hz)}
+        for name, channel in channels
     ]
-    arrays.append(pa.ListArray.from_arrays(pa.array(offsets), pa.array(samples, type=pa.float32())))
-    return pa.Table.from_arrays(arrays, schema=_schema())
+    *fields, samples_field = _schema()
+    return pa.Table.from_pylist(rows, schema=pa.schema(fields)).append_column(samples_field, lists)
 
 
 def _fsync(path: Path) -> None:

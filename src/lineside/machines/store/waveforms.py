@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, func, insert, select, update
 
-from lineside.core.database import Connection, insert_once, read_transaction
+from lineside.core.database import Connection, fetch_all, insert_once, read_transaction
 from lineside.core.errors import UserError
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.store.packing import Row, unpack
@@ -24,14 +24,6 @@ from lineside.machines.store.segments import read_snapshot, require_pyarrow
 
 if TYPE_CHECKING:
     from lineside.machines.store.store import Store
-
-
-class PendingWaveform(NamedTuple):
-    """A waveform that waits to be moved into a segment."""
-
-    time_us: int
-    seconds: float
-    size: int
 
 
 def read_waveform(
@@ -82,7 +74,7 @@ def _location(connection: Connection, machine: int, time_us: int) -> tuple[str, 
     return None if row is None else (str(row[0]), int(row[1]))
 
 
-def pending_by_machine(connection: Connection) -> list[Row]:
+def pending_by_machine(connection: Connection) -> Sequence[Row]:
     """Return id, name and pending bytes of each machine that has pending waveforms."""
     query = (
         select(MACHINES.c.id, MACHINES.c.name, func.sum(PENDING.c.size).label("size"))
@@ -90,11 +82,11 @@ def pending_by_machine(connection: Connection) -> list[Row]:
         .group_by(MACHINES.c.id, MACHINES.c.name)
         .order_by(MACHINES.c.id)
     )
-    return [dict(row) for row in connection.execute(query).mappings()]
+    return fetch_all(connection, query)
 
 
-def pending_of_machine(connection: Connection, machine: int) -> list[PendingWaveform]:
-    """Return the pending waveforms of a machine, oldest first."""
+def pending_of_machine(connection: Connection, machine: int) -> Sequence[Row]:
+    """Return time_us, seconds and size of a machine's pending waveforms, oldest first."""
     query = (
         select(PENDING.c.time_us, SNAPSHOTS.c.seconds, PENDING.c.size)
         .join(
@@ -104,10 +96,7 @@ def pending_of_machine(connection: Connection, machine: int) -> list[PendingWave
         .where(PENDING.c.machine == machine)
         .order_by(PENDING.c.time_us)
     )
-    return [
-        PendingWaveform(int(time_us), float(seconds), int(size))
-        for time_us, seconds, size in connection.execute(query)
-    ]
+    return fetch_all(connection, query)
 
 
 def delete_pending(connection: Connection, machine: int, times_us: Sequence[int]) -> None:
@@ -148,21 +137,21 @@ def mark_thinned(connection: Connection, segment: int) -> None:
     connection.execute(update(SEGMENTS).where(SEGMENTS.c.id == segment).values(thinned=1))
 
 
-def segments(connection: Connection, machine: int | None = None) -> list[Row]:
-    """Return segments with the first and last time of their waveforms, oldest first."""
-    first = func.min(WAVES.c.time_us).label("first")
+def segments(connection: Connection, machine: int | None = None) -> Sequence[Row]:
+    """Return segments with their machine's name and their last time, oldest first."""
     query = (
-        select(SEGMENTS, first, func.max(WAVES.c.time_us).label("last"))
+        select(SEGMENTS, MACHINES.c.name, func.max(WAVES.c.time_us).label("last"))
         .join(WAVES, WAVES.c.segment == SEGMENTS.c.id)
-        .group_by(*SEGMENTS.c)
-        .order_by(first)
+        .join(MACHINES, MACHINES.c.id == SEGMENTS.c.machine)
+        .group_by(*SEGMENTS.c, MACHINES.c.name)
+        .order_by(func.min(WAVES.c.time_us))
     )
     if machine is not None:
         query = query.where(SEGMENTS.c.machine == machine)
-    return [dict(row) for row in connection.execute(query).mappings()]
+    return fetch_all(connection, query)
 
 
-def waveforms_of_machine(connection: Connection, machine: int) -> list[Row]:
+def waveforms_of_machine(connection: Connection, machine: int) -> Sequence[Row]:
     """Return time_us, segment and seconds of a machine's waveforms in segments, oldest first."""
     query = (
         select(WAVES.c.time_us, WAVES.c.segment, SNAPSHOTS.c.seconds)
@@ -173,7 +162,7 @@ def waveforms_of_machine(connection: Connection, machine: int) -> list[Row]:
         .where(WAVES.c.machine == machine)
         .order_by(WAVES.c.time_us)
     )
-    return [dict(row) for row in connection.execute(query).mappings()]
+    return fetch_all(connection, query)
 
 
 def add_orphan(connection: Connection, path: str) -> None:
@@ -206,9 +195,3 @@ def newest_time(connection: Connection, machine: int) -> int:
     """Return the microseconds of a machine's newest snapshot, judged or not; 0 without any."""
     query = select(func.max(SNAPSHOTS.c.time_us)).where(SNAPSHOTS.c.machine == machine)
     return int(connection.execute(query).scalar() or 0)
-
-
-def machine_name(connection: Connection, machine: int) -> str:
-    """Return the name of a machine's number."""
-    query = select(MACHINES.c.name).where(MACHINES.c.id == machine)
-    return str(connection.execute(query).scalar_one())

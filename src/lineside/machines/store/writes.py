@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
 
-from lineside.core.database import Connection, insert_once
+from lineside.core.database import Connection, fetch_all, insert_once
 from lineside.machines.alarms.actions import Action
 from lineside.machines.store.packing import Row, action_from_row
 from lineside.machines.store.schema import (
@@ -141,11 +141,11 @@ def insert_events(connection: Connection, rows: Sequence[Row]) -> None:
 def find_or_add_machine(connection: Connection, name: str) -> dict[str, Any]:
     """Return a machine's row; a new machine gets one."""
     query = select(MACHINES).where(MACHINES.c.name == name)
-    row = connection.execute(query).mappings().first()
-    if row is None:
+    rows = fetch_all(connection, query)
+    if not rows:
         insert_once(connection, MACHINES, {"name": name})
-        row = connection.execute(query).mappings().one()
-    return dict(row)
+        rows = fetch_all(connection, query)
+    return rows[0]
 
 
 def find_or_add_layout(connection: Connection, digest: str, levels: str, spectrum: str) -> int:
@@ -172,7 +172,7 @@ def waiting_actions(connection: Connection, machine: int) -> list[Action]:
         .where(ACTIONS.c.machine == machine, ACTIONS.c.applied.is_(None))
         .order_by(ACTIONS.c.id)
     )
-    return [action_from_row(row) for row in connection.execute(query).mappings()]
+    return [action_from_row(row) for row in fetch_all(connection, query)]
 
 
 def finished_stamp(connection: Connection, source: str) -> str | None:

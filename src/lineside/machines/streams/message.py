@@ -30,18 +30,18 @@ from lineside.machines.data.record import (
 
 MOST_BYTES = 32 * 2**20
 """Of one message, and of what it unpacks to."""
-MOST_CHANNELS = 256
-LONGEST_NAME = 200
+MAX_CHANNELS = 256
+MAX_NAME_LENGTH = 200
 KEYS = ("machine", "time", "channels", "values", "speed_hz", "load")
 CHANNEL_KEYS = ("samples", "rate_hz", "unit")
-GROUPS = ("channel", "rate_hz", "unit", "value")
-"""What stands before the dot in names of arrays."""
+PREFIXES = ("channel", "rate_hz", "unit", "value")
+"""What precedes the dot in names of arrays."""
 
 
 def encode(measurement: Measurement, kind: Literal["npz", "json"] = "npz") -> bytes:
     """Return a snapshot as a message."""
     if kind == "json":
-        return json.dumps(_as_json(measurement), allow_nan=False).encode()
+        return json.dumps(_to_json(measurement), allow_nan=False).encode()
     arrays: dict[str, Any] = {"machine": measurement.machine, "time": measurement.time}
     for name, channel in measurement.channels.items():
         arrays[f"channel.{name}"] = channel.samples
@@ -49,45 +49,42 @@ def encode(measurement: Measurement, kind: Literal["npz", "json"] = "npz") -> by
         arrays[f"unit.{name}"] = channel.unit
     for name, value in measurement.values.items():
         arrays[f"value.{name}"] = value
-    for name in ("speed_hz", "load"):
-        if getattr(measurement, name) is not None:
-            arrays[name] = getattr(measurement, name)
+    arrays |= _speed_and_load(measurement)
     body = io.BytesIO()
     np.savez(body, **arrays)
     return body.getvalue()
 
 
 def decode(body: bytes, *, most_bytes: int = MOST_BYTES) -> Measurement:
-    """Return the snapshot of a message; NPZ and JSON are told apart by the first bytes.
+    """Return the snapshot of a message; NPZ and JSON are distinguished by the first bytes.
 
     Raises:
-        UserError: in one line, if it is too large, damaged, incomplete, or holds what no snapshot
-            has.
+        UserError: in one line, if it is too large, damaged, incomplete, or has unknown keys.
     """
     if not body:
         raise UserError("the message is empty", "send a snapshot as NPZ or JSON")
     if len(body) > most_bytes:
         raise too_large(most_bytes)
-    if body[:4] == b"PK\x03\x04":
-        facts = _from_npz(body, most_bytes)
+    if body[:4] == b"PK\x03\x04":  # a ZIP archive, which is what NPZ is
+        fields = _from_npz(body, most_bytes)
     elif body.lstrip()[:1] == b"{":
-        facts = _from_json(body)
+        fields = _from_json(body)
     else:
         raise UserError("the message is neither NPZ nor JSON", "send a snapshot as NPZ or JSON")
-    return _measurement(facts)
+    return _measurement(fields)
 
 
 def too_large(most_bytes: int) -> UserError:
-    """Return what is told of a message beyond the limit."""
+    """Return the error of a message beyond the limit."""
     return UserError(
         f"the message is larger than {most_bytes / 2**20:g} MB", "send fewer samples at a time"
     )
 
 
-def _as_json(measurement: Measurement) -> dict[str, Any]:
-    found: dict[str, Any] = {"machine": measurement.machine, "time": measurement.time}
+def _to_json(measurement: Measurement) -> dict[str, Any]:
+    fields: dict[str, Any] = {"machine": measurement.machine, "time": measurement.time}
     if measurement.channels:
-        found["channels"] = {
+        fields["channels"] = {
             name: {
                 "samples": [_or_none(v) for v in channel.samples.tolist()],
                 "rate_hz": channel.rate_hz, "unit": channel.unit,
@@ -95,11 +92,13 @@ def _as_json(measurement: Measurement) -> dict[str, Any]:
             for name, channel in measurement.channels.items()
         }  # fmt: skip
     if measurement.values:
-        found["values"] = {name: _or_none(v) for name, v in measurement.values.items()}
-    for name in ("speed_hz", "load"):
-        if getattr(measurement, name) is not None:
-            found[name] = getattr(measurement, name)
-    return found
+        fields["values"] = {name: _or_none(v) for name, v in measurement.values.items()}
+    return fields | _speed_and_load(measurement)
+
+
+def _speed_and_load(measurement: Measurement) -> dict[str, float]:
+    both = {"speed_hz": measurement.speed_hz, "load": measurement.load}
+    return {name: value for name, value in both.items() if value is not None}
 
 
 def _or_none(value: float) -> float | None:
@@ -108,23 +107,23 @@ def _or_none(value: float) -> float | None:
 
 def _from_json(body: bytes) -> dict[str, Any]:
     try:
-        facts = json.loads(body, parse_constant=_no_constant)
+        fields = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"the message is no JSON: {error}", "check how it is written") from error
-    _only(facts, KEYS, "the message")
-    return dict(facts)
+        raise UserError(f"the message is not JSON: {error}", "check how it is written") from error
+    _check_keys(fields, KEYS, "the message")
+    return dict(fields)
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number, null stands for a missing one")
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number, null stands for a missing one")
 
 
 def _from_npz(body: bytes, most_bytes: int) -> dict[str, Any]:
-    """Facts as the JSON form has them, from arrays; nothing in them is ever executed."""
+    """Return the fields of the JSON form from arrays; nothing in them is ever executed."""
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > most_bytes:
+        if unpacked > most_bytes:  # before anything is unpacked: a small archive may hold much
             raise too_large(most_bytes)
         with np.load(io.BytesIO(body), allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
@@ -134,123 +133,122 @@ def _from_npz(body: bytes, most_bytes: int) -> dict[str, Any]:
         raise UserError(
             f"the message is a damaged NPZ: {' '.join(str(error).split())}", "send it again"
         ) from error
-    facts: dict[str, Any] = {}
-    groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
+    fields: dict[str, Any] = {}
+    groups: dict[str, dict[str, Any]] = {prefix: {} for prefix in PREFIXES}
     for key, array in arrays.items():
         if not isinstance(array, np.ndarray):
-            raise UserError(f"{_short(key)} in the NPZ is no array", "write it with numpy.savez")
-        group, dot, name = key.partition(".")
-        if dot and group in groups:
-            groups[group][name] = array if group == "channel" else _scalar(key, array)
+            raise UserError(f"{_shorten(key)} in the NPZ is not an array", "use numpy.savez")
+        prefix, dot, name = key.partition(".")
+        if dot and prefix in groups:
+            groups[prefix][name] = array if prefix == "channel" else _scalar(key, array)
         else:
-            facts[key] = _scalar(key, array) if key in KEYS else array
-    _only(facts, ("machine", "time", "speed_hz", "load"), "the message", ("channel.NAME",))
-    for group in ("rate_hz", "unit"):
-        _only(groups[group], tuple(groups["channel"]), f"{group}.NAME")
-    channels = {}
-    for name, samples in groups["channel"].items():
-        channels[name] = {"samples": samples}
-        for group in ("rate_hz", "unit"):
-            if name in groups[group]:
-                channels[name][group] = groups[group][name]
-    return {**facts, "channels": channels, "values": groups["value"]}
+            fields[key] = _scalar(key, array) if key in KEYS else array
+    _check_keys(fields, ("machine", "time", "speed_hz", "load"), "the message", ("channel.NAME",))
+    channels: dict[str, dict[str, Any]] = {
+        name: {"samples": samples} for name, samples in groups["channel"].items()
+    }
+    for prefix in ("rate_hz", "unit"):
+        _check_keys(groups[prefix], tuple(channels), f"{prefix}.NAME")
+        for name, value in groups[prefix].items():
+            channels[name][prefix] = value
+    return {**fields, "channels": channels, "values": groups["value"]}
 
 
 def _scalar(key: str, array: Any) -> Any:
     if array.size != 1:
-        raise UserError(f"{key} has {array.size} entries", "it is a single one")
+        raise UserError(f"{key} has {array.size} entries", "give one")
     return array.reshape(()).item()
 
 
-def _only(facts: Any, known: tuple[str, ...], where: str, also: tuple[str, ...] = ()) -> None:
-    """Refuse what is no object, and keys that nobody knows, with the nearest that is known."""
-    if not isinstance(facts, Mapping):
-        raise UserError(f"{where} is no object", f"its keys are {', '.join((*known, *also))}")
-    for key in facts:
+def _check_keys(
+    fields: Any, known: tuple[str, ...], where: str, also: tuple[str, ...] = ()
+) -> None:
+    """Refuse what is not an object, and unknown keys with the nearest that is known."""
+    if not isinstance(fields, Mapping):
+        raise UserError(f"{where} is not an object", f"its keys are {', '.join((*known, *also))}")
+    for key in fields:
         if key not in known:
             near = did_you_mean(key, known).removeprefix(", ")
             hint = near or f"known: {', '.join((*known, *also))}"
-            raise UserError(f"{where} has the unknown key {_short(key)}", hint)
+            raise UserError(f"{where} has the unknown key {_shorten(key)}", hint)
 
 
-def _measurement(facts: Mapping[str, Any]) -> Measurement:
+def _measurement(fields: Mapping[str, Any]) -> Measurement:
     for key in ("machine", "time"):
-        if key not in facts:
+        if key not in fields:
             raise UserError(f"the message has no {key}", f"it needs {key}")
-    channels, values = facts.get("channels") or {}, facts.get("values") or {}
-    _objects("channels", channels)
-    _objects("values", values)
+    channels, values = fields.get("channels") or {}, fields.get("values") or {}
+    for key, group in (("channels", channels), ("values", values)):
+        if not isinstance(group, Mapping):
+            raise UserError(f"{key} is not an object", "it holds entries by name")
     if not channels and not values:
         raise UserError("the message has neither channels nor values", "it needs one of them")
-    if len(channels) > MOST_CHANNELS:
-        raise UserError(f"the message has {len(channels)} channels", f"{MOST_CHANNELS} at most")
+    if len(channels) > MAX_CHANNELS:
+        raise UserError(f"the message has {len(channels)} channels", f"{MAX_CHANNELS} at most")
     return Measurement(
-        machine=_machine(facts["machine"]),
-        time=_number("time", facts["time"]),
+        machine=_machine(fields["machine"]),
+        time=_number("time", fields["time"]),
         channels={_name(name): _channel(name, entry) for name, entry in channels.items()},
-        values={_name(n): _number(f"values.{_short(n)}", v, gap=True) for n, v in values.items()},
-        speed_hz=plausible_speed(_known("speed_hz", facts)),
-        load=_known("load", facts),
+        values={_name(n): _number(f"values.{_shorten(n)}", v, gap=True) for n, v in values.items()},
+        speed_hz=plausible_speed(_optional_number("speed_hz", fields)),
+        load=_optional_number("load", fields),
     )
 
 
-def _objects(key: str, value: Any) -> None:
-    if not isinstance(value, Mapping):
-        raise UserError(f"{key} is no object", "it holds entries by name")
-
-
 def _channel(name: str, entry: Any) -> Channel:
-    _only(entry, CHANNEL_KEYS, f"channel {_short(name)}")
+    _check_keys(entry, CHANNEL_KEYS, f"channel {_shorten(name)}")
     for key in ("samples", "rate_hz"):
         if key not in entry:
-            raise UserError(f"channel {_short(name)} has no {key}", f"it needs {key}")
+            raise UserError(f"channel {_shorten(name)} has no {key}", f"it needs {key}")
     unit = entry.get("unit", DEFAULT_UNIT)
     if not isinstance(unit, str):
-        raise UserError(f"channel {_short(name)} has the unit {_short(unit)}", "it is a word")
-    rate = _number(f"rate_hz of {_short(name)}", entry["rate_hz"])
+        raise UserError(f"channel {_shorten(name)} has the unit {_shorten(unit)}", "give a word")
+    rate = _number(f"rate_hz of {_shorten(name)}", entry["rate_hz"])
     if rate <= 0:
-        raise UserError(f"rate_hz of {_short(name)} is {rate:g}", "it is positive")
+        raise UserError(f"rate_hz of {_shorten(name)} is {rate:g}", "it must be positive")
     unit = unit_of(unit) or DEFAULT_UNIT
     return Channel(samples=_samples(name, entry["samples"]), rate_hz=rate, unit=unit)
 
 
-def _samples(name: str, given: Any) -> Waveform:
-    """Samples as float32; null becomes NaN, as where a sensor gave nothing."""
-    where = f"channel {_short(name)}"
-    if isinstance(given, list):
-        if not all(v is None or type(v) in (int, float) for v in given):
-            raise UserError(f"{where} has samples that are no numbers", "numbers or null")
+def _samples(name: str, samples: Any) -> Waveform:
+    """Return samples as float32, shape (sample,); null becomes NaN: the sensor gave nothing."""
+    where = f"channel {_shorten(name)}"
+    if isinstance(samples, list):
+        if not all(v is None or type(v) in (int, float) for v in samples):
+            raise UserError(f"{where} has samples that are not numbers", "give numbers or null")
         try:
-            given = np.array([np.nan if v is None else v for v in given], dtype=np.float64)
+            samples = np.array([np.nan if v is None else v for v in samples], dtype=np.float64)
         except OverflowError:
             raise UserError(f"{where} has samples that are too large", "check them") from None
-    if not isinstance(given, np.ndarray) or given.ndim != 1:
-        raise UserError(f"{where}: samples are no list", "one number after the other")
-    if not (np.issubdtype(given.dtype, np.floating) or np.issubdtype(given.dtype, np.integer)):
-        raise UserError(f"{where} has samples of type {given.dtype}", "numbers, not complex")
-    if len(given) < LEAST_SAMPLES:
-        raise UserError(f"{where} has {len(given)} samples", f"{LEAST_SAMPLES} are the fewest")
+    if not isinstance(samples, np.ndarray) or samples.ndim != 1:
+        raise UserError(f"{where}: samples are not a list", "give one number after the other")
+    if not np.issubdtype(samples.dtype, np.floating) and not np.issubdtype(
+        samples.dtype, np.integer
+    ):
+        raise UserError(f"{where} has samples of type {samples.dtype}", "give real numbers")
+    if len(samples) < LEAST_SAMPLES:
+        raise UserError(f"{where} has {len(samples)} samples", f"give {LEAST_SAMPLES} at least")
     with np.errstate(over="ignore"):
-        return given.astype(np.float32)
+        return samples.astype(np.float32)
 
 
 def _machine(name: Any) -> str:
-    found = _name(name, "machine")
-    if "/" in found or "\\" in found or found.startswith("."):
-        raise UserError(f"machine is {_short(found)}", "a name, not a path")
-    return found
+    name = _name(name, "machine")
+    if "/" in name or "\\" in name or name.startswith("."):
+        raise UserError(f"machine is {_shorten(name)}", "give a name, not a path")
+    return str(name)
 
 
 def _name(name: Any, what: str = "a name") -> str:
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
-        raise UserError(f"{what} is {_short(name)}", "it is printable text, not empty")
-    if len(name) > LONGEST_NAME:
-        raise UserError(f"{what} has {len(name)} letters", f"{LONGEST_NAME} at most")
+        raise UserError(f"{what} is {_shorten(name)}", "give printable text, not empty")
+    if len(name) > MAX_NAME_LENGTH:
+        raise UserError(f"{what} has {len(name)} characters", f"{MAX_NAME_LENGTH} at most")
     return name
 
 
-def _known(key: str, facts: Mapping[str, Any]) -> float | None:
-    return None if facts.get(key) is None else _number(key, facts[key])
+def _optional_number(key: str, fields: Mapping[str, Any]) -> float | None:
+    return None if fields.get(key) is None else _number(key, fields[key])
 
 
 def _number(where: str, value: Any, *, gap: bool = False) -> float:
@@ -258,16 +256,16 @@ def _number(where: str, value: Any, *, gap: bool = False) -> float:
     if gap and value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{where} is {_short(value)}", "it is a number")
+        raise UserError(f"{where} is {_shorten(value)}", "give a number")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number) and not gap:
-        raise UserError(f"{where} is {number}", "it is a finite number")
+        raise UserError(f"{where} is {number}", "give a finite number")
     return number if math.isfinite(number) else math.nan
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
