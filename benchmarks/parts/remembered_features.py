@@ -1,4 +1,4 @@
-"""Trunk passes kept in memory, so that cross-validation on the same images costs them once.
+"""Backbone passes kept in memory, so that cross-validation on the same images costs them once.
 
 The scores are those of the product; times measured in such a process would not be, so benchmarks
 that use this publish none (`resources` and `sets` do).
@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 FUNCTIONS = (
-    ("lineside.parts.models.feature_head.features", "view_of"),
-    ("lineside.parts.models.feature_head.description", "describe"),
+    ("lineside.parts.models.feature_head.cell_features", "cell_features"),
+    ("lineside.parts.models.feature_head.image_features", "image_features"),
     ("lineside.parts.data.images", "decode"),
 )
 METHODS = ("detector", "memory")
 
 
-def remember_trunk() -> None:
-    """Keep the results of decoding, `view_of` and `describe` for every image, in this process."""
+def remember_backbone() -> None:
+    """Cache decoded images and their backbone features in this process."""
     importlib.import_module("lineside.parts.models.feature_head.feature_head")
     for module_name, name in FUNCTIONS:
         module = importlib.import_module(module_name)

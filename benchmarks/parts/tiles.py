@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
-from benchmarks.parts.remembered_features import METHODS, remember_trunk
+from benchmarks.parts.remembered_features import METHODS, remember_backbone
 from lineside.core.contract import Estimate
 from lineside.core.errors import UserError
 from lineside.core.run.files import write_json
@@ -129,7 +129,7 @@ def fold_outcome(
 def _compute(method: str, seed: int, fold: int, regime: str, without: str, maps: bool) -> Fold:
     timed = method not in METHODS
     if not timed:
-        remember_trunk()
+        remember_backbone()
     train_index, test_index = folds(seed)[fold]
     pictures = examples()
     train = [pictures[i] for i in train_index if _shown(pictures[i], regime, without)]

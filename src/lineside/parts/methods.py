@@ -55,7 +55,7 @@ RECIPES: dict[str, Recipe] = {
         help="good-only model plus a head that learns from labelled defects",
     ),
     "memory": Recipe(
-        kind="deep", module=f"{MODELS}.patchcore.patchcore", name="memory",
+        kind="deep", module=f"{MODELS}.patchcore.patchcore", name="patchcore",
         help="memory of good ImageNet features, nearest neighbour",
     ),
     "patch_cnn": Recipe(

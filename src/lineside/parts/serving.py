@@ -24,7 +24,7 @@ from lineside.parts.explain.zoom import zoom as zoom_in
 from lineside.parts.explain.zoom_passes import centred_on_response, evidence_of_tiles, read_again
 from lineside.parts.explain.zoom_pictures import zoom_sheet
 from lineside.parts.model import ImagePrediction, PartResult, PartsModel, Source, part_of
-from lineside.parts.models.feature_head.feature_head import GoodAndHead
+from lineside.parts.models.feature_head.feature_head import FeatureHead
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
 
 ZOOM_PX = 64
@@ -243,7 +243,7 @@ def _ways_down(
     trails = zoom_in(evidence, least_px=cnn.crop_px if cnn else ZOOM_PX, background=background)
     if isinstance(model.detector, PatchCNN):
         trails = [centred_on_response(model.detector, image, trail) for trail in trails]
-    elif isinstance(model.detector, GoodAndHead):
+    elif isinstance(model.detector, FeatureHead):
         trails = [read_again(model.detector, image, trail) for trail in trails]
     return trails, nothing_stands_out
 

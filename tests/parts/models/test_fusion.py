@@ -1,42 +1,42 @@
-"""Joining good-only evidence and the head: the head may raise a score and never lower it."""
+"""Joining the normal model and the head: the head may raise a score and never lower it."""
 
 import numpy as np
 import pytest
 
+from lineside.core.run.codec import decode, encode
 from lineside.parts.models.feature_head.fusion import (
-    BEND,
-    CLEARING,
-    LEAST_SPREAD,
+    HINGE_QUANTILE,
+    MIN_SPREAD,
+    NEGATIVE_SLOPE,
     SLOPE,
-    Combination,
-    fit_combination,
-    load_combination,
+    Fusion,
+    fit_fusion,
     slope_for,
 )
 
 
 def test_the_head_never_lowers_a_score():
-    c = Combination(bend=1.0, spread=2.0, slope=3.0)
+    c = Fusion(hinge=1.0, spread=2.0, slope=3.0)
     h = np.array([-100.0, 0.0, 1.0, 2.0, 5.0])
-    np.testing.assert_allclose(c.raised(h), [0, 0, 0, 1.5, 6.0])
+    np.testing.assert_allclose(c.score_term(h), [0, 0, 0, 1.5, 6.0])
 
 
 def test_in_the_map_the_head_clears_places_at_a_fraction_of_its_weight():
-    c = Combination(bend=1.0, spread=2.0, slope=3.0)
+    c = Fusion(hinge=1.0, spread=2.0, slope=3.0)
     h = np.array([-3.0, 1.0, 5.0])
-    np.testing.assert_allclose(c.local(h), [-6.0 * CLEARING, 0, 6.0])
-    assert not Combination().local(h).any()
+    np.testing.assert_allclose(c.map_term(h), [-6.0 * NEGATIVE_SLOPE, 0, 6.0])
+    assert not Fusion().map_term(h).any()
 
 
 def test_without_defects_the_head_adds_nothing():
-    assert not Combination().raised(np.array([-5.0, 0.0, 100.0])).any()
+    assert not Fusion().score_term(np.array([-5.0, 0.0, 100.0])).any()
 
 
-def test_gaussian_logits_get_unit_spread_and_a_bend_at_the_quantile():
+def test_gaussian_logits_get_unit_spread_and_a_hinge_at_the_quantile():
     head = np.random.default_rng(0).normal(-1, 4, 20000)
-    c = fit_combination(head, 1000)
+    c = fit_fusion(head, 1000)
     assert c.spread == pytest.approx(4, rel=0.03)
-    assert np.mean(c.raised(head) > 0) == pytest.approx(1 - BEND, abs=0.005)
+    assert np.mean(c.score_term(head) > 0) == pytest.approx(1 - HINGE_QUANTILE, abs=0.005)
     assert c.slope == pytest.approx(SLOPE, rel=0.01)
 
 
@@ -46,11 +46,11 @@ def test_few_defects_count_less():
 
 
 def test_a_head_that_is_always_the_same_is_not_trusted_with_tiny_differences():
-    c = fit_combination(np.ones(10), 3)
-    assert c.spread == LEAST_SPREAD
-    assert c.raised(np.array([1.0 + LEAST_SPREAD]))[0] == pytest.approx(c.slope)
+    c = fit_fusion(np.ones(10), 3)
+    assert c.spread == MIN_SPREAD
+    assert c.score_term(np.array([1.0 + MIN_SPREAD]))[0] == pytest.approx(c.slope)
 
 
 def test_survives_its_spec():
-    c = fit_combination(np.arange(10.0), 2)
-    assert load_combination(c.spec()) == c
+    c = fit_fusion(np.arange(10.0), 2)
+    assert decode(Fusion, *encode(c)) == c

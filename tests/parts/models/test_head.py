@@ -4,20 +4,21 @@ import numpy as np
 import pytest
 import torch
 
+from lineside.core.run.codec import decode, encode
 from lineside.parts.models.feature_head.cell_sampling import (
     BAG_CELLS,
     UNKNOWN,
-    Cells,
+    ImageCells,
     choose_cells,
     image_weights,
-    overlap_of,
+    mask_coverage,
     positive_cells,
 )
 from lineside.parts.models.feature_head.head import (
     CellNetwork,
-    assemble,
+    Head,
     fit_head,
-    load_head,
+    join_cells,
     train_network,
 )
 
@@ -35,7 +36,7 @@ def cells_of(rng, kind, fold=0, masked=True, count=40, defects=10):
         target[:defects] = 1
         if not masked:
             target[:] = UNKNOWN
-    return Cells(
+    return ImageCells(
         inputs=inputs.astype(np.float16),
         target=target,
         suspicion=rng.normal(0, 1, count).astype(np.float32),
@@ -44,11 +45,11 @@ def cells_of(rng, kind, fold=0, masked=True, count=40, defects=10):
     )
 
 
-def test_overlap_counts_pixels_of_each_cell_and_the_ragged_border():
+def test_coverage_counts_pixels_of_each_cell_and_the_ragged_border():
     mask = np.zeros((12, 20), bool)
     mask[0:4, 6:10] = True  # 2 of 8 columns in each of two cells
     mask[11, 19] = True
-    shares = overlap_of(mask, 2, 3)
+    shares = mask_coverage(mask, 2, 3)
     expected = np.zeros((2, 3))
     expected[0, 0] = expected[0, 1] = 8 / 64
     expected[1, 2] = 1 / 64
@@ -56,9 +57,9 @@ def test_overlap_counts_pixels_of_each_cell_and_the_ragged_border():
 
 
 def test_only_the_band_of_a_wide_region_is_positive():
-    overlap = np.zeros((20, 20), np.float32)
-    overlap[4:16, 4:16] = 1
-    found = positive_cells(overlap)
+    coverage = np.zeros((20, 20), np.float32)
+    coverage[4:16, 4:16] = 1
+    found = positive_cells(coverage)
     assert found.sum() == 12 * 12 - 8 * 8
     assert not found[8, 8]
     assert found[4, 4]
@@ -69,19 +70,19 @@ def test_a_region_that_fills_the_image_is_positive_somewhere():
 
 
 def test_a_speck_is_positive_although_it_covers_little():
-    overlap = np.zeros((5, 5), np.float32)
-    overlap[2, 3] = 0.02
-    overlap[2, 2] = 0.01
-    assert np.argwhere(positive_cells(overlap)).tolist() == [[2, 3]]
+    coverage = np.zeros((5, 5), np.float32)
+    coverage[2, 3] = 0.02
+    coverage[2, 2] = 0.01
+    assert np.argwhere(positive_cells(coverage)).tolist() == [[2, 3]]
 
 
 def test_choice_of_cells():
     rng = np.random.default_rng(0)
     suspicion = np.arange(100, dtype=np.float32).reshape(10, 10)
-    overlap = np.zeros((10, 10), np.float32)
-    overlap[0, :3] = 1
-    overlap[1, 0] = 0.1  # touched but not covered: neither positive nor negative
-    places, target = choose_cells(overlap, suspicion, True, rng)
+    coverage = np.zeros((10, 10), np.float32)
+    coverage[0, :3] = 1
+    coverage[1, 0] = 0.1  # touched but not covered: neither positive nor negative
+    places, target = choose_cells(coverage, suspicion, True, rng)
     assert sorted(places[target == 1]) == [0, 1, 2]
     assert (target == 0).sum() == 40
     assert 10 not in places
@@ -116,7 +117,7 @@ def test_members_are_separate_perceptrons():
 
 def test_a_member_does_not_see_good_parts_of_its_fold_but_all_defects():
     rng = np.random.default_rng(0)
-    joined, _, _ = assemble([cells_of(rng, "good", 1), cells_of(rng, "scratch", 1)], 1, 2)
+    joined, _, _ = join_cells([cells_of(rng, "good", 1), cells_of(rng, "scratch", 1)], 1, 2)
     assert joined.weight[:40, :2].all()
     assert not joined.weight[:40, 2].any()
     assert joined.weight[40:].all()
@@ -125,7 +126,7 @@ def test_a_member_does_not_see_good_parts_of_its_fold_but_all_defects():
 def test_some_members_compute_what_they_computed_among_all():
     network = CellNetwork(5, 3, 7).initialise(generator())
     x = torch.randn(11, 5, generator=generator(1))
-    torch.testing.assert_close(network.some(1, 3)(x), network(x)[:, 1:])
+    torch.testing.assert_close(network.subset(1, 3)(x), network(x)[:, 1:])
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -153,7 +154,7 @@ def test_learns_defects_with_masks_and_from_image_labels_alone(masked):
 def test_same_seed_same_network_whatever_the_global_state():
     rng = np.random.default_rng(0)
     cells = [cells_of(rng, "good"), cells_of(rng, "scratch")]
-    joined, _, _ = assemble(cells, 2, 0)
+    joined, _, _ = join_cells(cells, 2, 0)
     torch.manual_seed(1)
     one = train_network(joined, generator=generator(), hidden=4, least_steps=20, most_steps=20)
     torch.manual_seed(2)
@@ -163,7 +164,7 @@ def test_same_seed_same_network_whatever_the_global_state():
 
 def test_training_on_leaves_the_parent_alone():
     rng = np.random.default_rng(0)
-    joined, _, _ = assemble([cells_of(rng, "good"), cells_of(rng, "scratch")], 2, 0)
+    joined, _, _ = join_cells([cells_of(rng, "good"), cells_of(rng, "scratch")], 2, 0)
     parent = CellNetwork(4, 2, 4).initialise(generator())
     before = parent.first.clone()
     child = train_network(
@@ -177,6 +178,6 @@ def test_survives_spec_and_tensors():
     rng = np.random.default_rng(0)
     cells = [cells_of(rng, "good"), cells_of(rng, "scratch")]
     head, _ = fit_head(cells, whole=2, folds=0, generator=generator(), hidden=4, least_steps=5)
-    again = load_head(head.spec(), head.tensors())
+    again = decode(Head, *encode(head))
     x = torch.randn(3, 4)
     torch.testing.assert_close(head.logits(x), again.logits(x), rtol=0, atol=0)

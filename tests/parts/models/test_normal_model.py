@@ -7,29 +7,24 @@ import pytest
 import torch
 
 from lineside.core.errors import UserError
-from lineside.parts.models.detector import TrainingImage
-from lineside.parts.models.feature_head import deviations as evidence
-from lineside.parts.models.feature_head import line_filters as contrast
-from lineside.parts.models.feature_head import normal_model as goodness
-from lineside.parts.models.feature_head.description import (
-    Description,
-    describe,
-    description_of,
-    stacked,
-)
+from lineside.core.run.codec import decode, encode
+from lineside.parts.models.feature_head import image_features as module
+from lineside.parts.models.feature_head import normal_model
+from lineside.parts.models.feature_head.deviations import cross_fit, view_scores
 from lineside.parts.models.feature_head.gaussians import (
     RIDGE,
+    fit_grid_gaussian,
+    fit_vector_gaussian,
     moments,
-    place_gaussian,
-    whole_gaussian,
 )
-from lineside.parts.models.feature_head.normal_model import (
-    Goodness,
-    fit_good_only,
-    fit_goodness,
-    load_goodness,
+from lineside.parts.models.feature_head.image_features import (
+    Features,
+    image_features,
+    line_responses,
+    stack,
 )
-from lineside.parts.models.size_regression import fit_size_scale, load_size_scale
+from lineside.parts.models.feature_head.normal_model import NormalModel, fit_normal_model
+from lineside.parts.models.size_regression import fit_size_regression
 
 PARTS = [f"part{i // 3}" for i in range(12)]
 
@@ -48,39 +43,39 @@ def plate(seed: int, crack: bool = False, hole: bool = False) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def goods() -> list[Description]:
-    return [describe(plate(seed)) for seed in range(12)]
+def goods() -> list[Features]:
+    return [image_features(plate(seed)) for seed in range(12)]
 
 
 @pytest.fixture(scope="module")
-def model(goods: list[Description]) -> Goodness:
-    return fit_goodness(goods, PARTS, inner_folds=4)
+def model(goods: list[Features]) -> NormalModel:
+    return fit_normal_model(goods, PARTS, inner_folds=4)
 
 
 @pytest.fixture(scope="module")
-def cracked() -> Description:
-    return describe(plate(102, crack=True))
+def cracked() -> Features:
+    return image_features(plate(102, crack=True))
 
 
 @pytest.fixture(scope="module")
-def holed() -> Description:
-    return describe(plate(103, hole=True))
+def holed() -> Features:
+    return image_features(plate(103, hole=True))
 
 
 def test_defects_score_above_unseen_good_parts(
-    model: Goodness, cracked: Description, holed: Description
+    model: NormalModel, cracked: Features, holed: Features
 ) -> None:
-    good = [model.judge(describe(plate(seed)))[0] for seed in range(60, 66)]
+    good = [model.predict(image_features(plate(seed))).score for seed in range(60, 66)]
     assert abs(np.mean(good)) < 3
-    assert model.judge(cracked)[0] > max(good) + 2
-    assert model.judge(holed)[0] > max(good) + 2
+    assert model.predict(cracked).score > max(good) + 2
+    assert model.predict(holed).score > max(good) + 2
 
 
 def test_the_map_points_at_the_defect(
-    model: Goodness, cracked: Description, holed: Description
+    model: NormalModel, cracked: Features, holed: Features
 ) -> None:
     for description, row, column, reach in ((cracked, 13, 35, 28), (holed, 50, 64, 8)):
-        local = model.judge(description)[1]
+        local = model.predict(description).map
         assert local.shape == (32, 32)
         assert local.dtype == np.float32
         found = np.unravel_index(local.argmax(), local.shape)
@@ -88,127 +83,102 @@ def test_the_map_points_at_the_defect(
         assert abs((found[1] + 0.5) / 32 * 90 - column) < reach
 
 
-def test_held_out_scores_are_standardised_and_give_tails(model: Goodness) -> None:
-    assert float(model.held_out.mean()) == pytest.approx(0, abs=1e-4)
-    assert float(model.held_out.std(unbiased=False)) == pytest.approx(1, abs=1e-3)
-    assert model.tail(1e9) == pytest.approx(1 / 13)
-    assert model.tail(-1e9) == 1.0
-    assert model.tail(float(model.held_out[-1])) == pytest.approx(2 / 13)
+def test_held_out_scores_are_standardised_and_give_tails(model: NormalModel) -> None:
+    assert float(model.held_out_scores.mean()) == pytest.approx(0, abs=1e-4)
+    assert float(model.held_out_scores.std(unbiased=False)) == pytest.approx(1, abs=1e-3)
+    assert model.p_value(1e9) == pytest.approx(1 / 13)
+    assert model.p_value(-1e9) == 1.0
+    assert model.p_value(float(model.held_out_scores[-1])) == pytest.approx(2 / 13)
 
 
-def test_read_agrees_with_judge(model: Goodness) -> None:
-    image = plate(102, crack=True)
-    prediction = model.predict(image)
-    score, local = model.judge(describe(image))
-    assert prediction.score == score
-    np.testing.assert_array_equal(prediction.map, local)
-    assert tuple(prediction.contributions) == goodness.VIEWS
-    mean, spread = model.constants["score"]
-    assert (np.mean(list(prediction.contributions.values())) - mean) / spread == pytest.approx(
-        score, abs=1e-4
-    )
+def test_the_score_is_the_standardised_mean_of_the_views(
+    model: NormalModel, cracked: Features
+) -> None:
+    prediction = model.predict(cracked)
+    assert tuple(prediction.contributions) == normal_model.VIEWS
+    mean, std = model.score_scale["score"]
+    views = np.mean(list(prediction.contributions.values()))
+    assert (views - mean) / std == pytest.approx(prediction.score, abs=1e-4)
 
 
-def test_a_saved_model_judges_alike(model: Goodness, cracked: Description) -> None:
-    child = model.update([cracked])
-    for parent in (model, child):
-        spec = json.loads(json.dumps(parent.spec()))
-        again = load_goodness(spec, {k: v.clone() for k, v in parent.tensors().items()})
-        assert again.judge(cracked)[0] == pytest.approx(parent.judge(cracked)[0], abs=1e-5)
-        np.testing.assert_allclose(again.judge(cracked)[1], parent.judge(cracked)[1], atol=1e-5)
+def test_a_saved_model_scores_alike(model: NormalModel, cracked: Features) -> None:
+    for saved in (model, model.accept([cracked])):
+        spec, tensors = encode(saved)
+        again = decode(NormalModel, json.loads(json.dumps(spec)), tensors)
+        assert again.predict(cracked).score == pytest.approx(saved.predict(cracked).score, abs=1e-5)
+        np.testing.assert_allclose(
+            again.predict(cracked).map, saved.predict(cracked).map, atol=1e-5
+        )
 
 
-def test_other_features_are_refused(model: Goodness) -> None:
+def test_other_features_are_refused(model: NormalModel) -> None:
+    spec, tensors = encode(model)
     with pytest.raises(UserError, match="other image features"):
-        load_goodness({**model.spec(), "extractor": "0"}, model.tensors())
+        decode(NormalModel, {**spec, "extractor": "0"}, tensors)
 
 
-def test_the_fit_is_deterministic(goods: list[Description], model: Goodness) -> None:
-    again = fit_goodness(goods, PARTS, inner_folds=4)
-    assert torch.equal(again.held_out, model.held_out)
+def test_the_fit_is_deterministic(goods: list[Features], model: NormalModel) -> None:
+    again = fit_normal_model(goods, PARTS, inner_folds=4)
+    assert torch.equal(again.held_out_scores, model.held_out_scores)
 
 
 def test_a_taught_image_is_accepted_and_other_defects_are_not(
-    model: Goodness, cracked: Description, holed: Description
+    model: NormalModel, cracked: Features, holed: Features
 ) -> None:
-    child = model.update([cracked])
-    assert model.taught is None
-    assert child.judge(cracked)[0] < model.judge(cracked)[0] - 2
-    assert child.judge(describe(plate(104, crack=True)))[0] < model.judge(cracked)[0]
-    assert child.judge(holed)[0] > 0.8 * model.judge(holed)[0]
-    assert model.update([]) is model
-    many = model.update([cracked] * 70)
-    assert many.taught is not None
-    assert len(many.taught.near) == goodness.MOST_TAUGHT
+    child = model.accept([cracked])
+    assert model.accepted is None
+    assert child.predict(cracked).score < model.predict(cracked).score - 2
+    assert (
+        child.predict(image_features(plate(104, crack=True))).score < model.predict(cracked).score
+    )
+    assert child.predict(holed).score > 0.8 * model.predict(holed).score
+    assert model.accept([]) is model
+    many = model.accept([cracked] * 70)
+    assert many.accepted is not None
+    assert len(many.accepted.near) == normal_model.MAX_ACCEPTED
 
 
-def test_no_evidence_falls_below_what_is_ordinary(model: Goodness, cracked: Description) -> None:
-    assert model.update([cracked]).judge(cracked)[0] > -15
+def test_no_evidence_falls_below_what_is_ordinary(model: NormalModel, cracked: Features) -> None:
+    assert model.accept([cracked]).predict(cracked).score > -15
 
 
-def test_each_image_is_held_out_of_its_own_model(goods: list[Description]) -> None:
-    stack, fold = stacked(goods), torch.arange(12) // 4
-    _, held = evidence.fit_normals(stack, fold)
-    rest, _ = evidence.fit_normals(stack.rows(fold != 1), torch.arange(8) // 4)
-    expected = evidence.judged(rest, stack.rows(fold == 1))
-    torch.testing.assert_close(held.scores[4:8], expected.scores, atol=2e-3, rtol=0)
+def test_each_image_is_held_out_of_its_own_model(goods: list[Features]) -> None:
+    stacked, fold = stack(goods), torch.arange(12) // 4
+    _, held = cross_fit(stacked, fold)
+    rest, _ = cross_fit(stacked.rows(fold != 1), torch.arange(8) // 4)
+    expected = view_scores(rest, stacked.rows(fold == 1))
+    torch.testing.assert_close(held.distances[4:8], expected.distances, atol=2e-3, rtol=0)
     torch.testing.assert_close(held.peaks[4:8], expected.peaks, atol=2e-3, rtol=1e-3)
 
 
 def test_folds_keep_parts_together_and_are_even() -> None:
     parts = ["a"] * 7 + ["b"] * 2 + ["c"] * 3 + ["d"] * 2
-    fold = goodness._folds(parts, 2).tolist()
+    fold = normal_model.assign_folds(parts, 2).tolist()
     assert all(len({f for p, f in zip(parts, fold, strict=True) if p == n}) == 1 for n in "abcd")
     assert sorted(map(fold.count, set(fold))) == [7, 7]
-    assert sorted(set(goodness._folds(["a"] * 5, 3).tolist())) == [0, 1, 2]
+    assert sorted(set(normal_model.assign_folds(["a"] * 5, 3).tolist())) == [0, 1, 2]
 
 
-def test_without_parts_twins_make_the_scale_too_narrow(goods: list[Description]) -> None:
+def test_without_parts_twins_make_the_scale_too_narrow(goods: list[Features]) -> None:
     twins, names = goods[::3] * 2, [f"p{i % 4}" for i in range(8)]
-    by_part = fit_goodness(twins, names, inner_folds=2)
-    by_image = fit_goodness(twins, inner_folds=4)
-    unseen = describe(plate(60))
-    assert by_image.judge(unseen)[0] > by_part.judge(unseen)[0] + 1
+    by_part = fit_normal_model(twins, names, inner_folds=2)
+    by_image = fit_normal_model(twins, inner_folds=4)
+    unseen = image_features(plate(60))
+    assert by_image.predict(unseen).score > by_part.predict(unseen).score + 1
 
 
-def test_small_and_odd_sets(goods: list[Description]) -> None:
-    assert np.isfinite(fit_goodness(goods[:2]).judge(goods[5])[0])
-    assert np.isfinite(fit_goodness([goods[0]] * 3, ["a"] * 3).judge(goods[5])[0])
+def test_small_and_odd_sets(goods: list[Features]) -> None:
+    assert np.isfinite(fit_normal_model(goods[:2]).predict(goods[5]).score)
+    assert np.isfinite(fit_normal_model([goods[0]] * 3, ["a"] * 3).predict(goods[5]).score)
     with pytest.raises(UserError, match="only 1 good"):
-        fit_goodness(goods[:1])
-
-
-def test_fit_from_examples_ignores_defects(goods: list[Description], tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("LINESIDE_CACHE", str(tmp_path))
-
-    def example(seed: int, label: str = "good") -> TrainingImage:
-        return TrainingImage(
-            id=str(seed), label=label, part=f"p{seed}", digest=f"d{seed}", image=lambda: plate(seed)
-        )
-
-    train = [example(0), example(1), example(2, "crack")]
-    rows: list[dict[str, object]] = []
-    rng = np.random.default_rng(0)
-    first = fit_good_only(train, [example(3)], rng=rng, log=rows.append)
-    again = fit_good_only(train, [example(3)], rng=rng, log=rows.append)
-    assert len(list(tmp_path.rglob("*.safetensors"))) == 3
-    assert torch.equal(first.held_out, again.held_out)
-    assert len(first.held_out) == 3
-    bounded = fit_good_only(train, [example(3)], rng=rng, log=rows.append, most_images=2)
-    assert len(bounded.held_out) == 2
-
-
-def test_descriptions_survive_the_cache_format(goods: list[Description]) -> None:
-    again = description_of(goods[0].arrays())
-    assert torch.equal(again.near, goods[0].near)
-    assert torch.equal(again.lines, goods[0].lines)
+        fit_normal_model(goods[:1])
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 1), (400, 12, 3), (1, 1, 1)])
-def test_any_size_is_described(shape: tuple[int, int, int], model: Goodness) -> None:
-    description = describe(np.full(shape, 0.5, np.float32))
-    assert np.isfinite(model.judge(description)[0])
-    assert np.isfinite(model.judge(description)[1]).all()
+def test_any_size_is_described(shape: tuple[int, int, int], model: NormalModel) -> None:
+    description = image_features(np.full(shape, 0.5, np.float32))
+    assert np.isfinite(model.predict(description).score)
+    assert np.isfinite(model.predict(description).map).all()
 
 
 def test_place_gaussian_mixes_covariances() -> None:
@@ -218,7 +188,7 @@ def test_place_gaussian_mixes_covariances() -> None:
     middle = 0.4 * own[4] + 0.3 * own.mean(0) + 0.3 * own.mean(0)
     corner = 0.4 * own[0] + 0.3 * own[[0, 1, 3, 4]].mean(0) + 0.3 * own.mean(0)
     shift = torch.from_numpy(x.mean(0)) + 0.1
-    fitted = place_gaussian(moments(torch.from_numpy(x), shift), shift)
+    fitted = fit_grid_gaussian(moments(torch.from_numpy(x), shift), shift)
     np.testing.assert_allclose(fitted.mean, x.mean(0), atol=1e-4)
     for place, covariance in ((4, middle), (0, corner)):
         covariance = covariance + (RIDGE * np.trace(covariance) / 4 + 1e-6) * np.eye(4)
@@ -245,7 +215,7 @@ def test_whole_gaussian_is_a_shrunken_mahalanobis_distance() -> None:
     standard = (x - x.mean(0)) / (x.std(0) + 1e-6)
     shrunk = (1 - RIDGE) * standard.T @ standard / 60 + RIDGE * np.eye(5)
     expected = np.einsum("nd,de,ne->n", standard, np.linalg.inv(shrunk), standard)
-    found = whole_gaussian(torch.from_numpy(x)).deviations(torch.from_numpy(x)).square().sum(1)
+    found = fit_vector_gaussian(torch.from_numpy(x)).deviations(torch.from_numpy(x)).square().sum(1)
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
@@ -254,15 +224,15 @@ def test_scores_are_freed_of_size() -> None:
     sizes = torch.from_numpy(rng.uniform(5, 6, (200, 2)).astype(np.float32))
     noise = torch.from_numpy(rng.standard_normal((200, 2)).astype(np.float32))
     scores = torch.stack([3 * sizes[:, 0] - sizes[:, 1], torch.zeros(200)], 1) + 0.1 * noise
-    scale = load_size_scale(fit_size_scale(scores, sizes).tensors())
-    z = scale.standardised(scores, sizes)
+    scale = fit_size_regression(scores, sizes)
+    z = scale.z_scores(scores, sizes)
     assert abs(float(torch.corrcoef(torch.stack([z[:, 0], sizes[:, 0]]))[0, 1])) < 0.05
     torch.testing.assert_close(z.mean(0), torch.zeros(2), atol=1e-3, rtol=0)
     torch.testing.assert_close(z.std(0, unbiased=False), torch.ones(2), atol=1e-3, rtol=0)
     edge, beyond = torch.tensor([[6.0, 6.0]]), torch.tensor([[9.0, 9.0]])
     torch.testing.assert_close(
-        scale.standardised(scores[:1], beyond),
-        scale.standardised(scores[:1], edge),
+        scale.z_scores(scores[:1], beyond),
+        scale.z_scores(scores[:1], edge),
         atol=0.5,
         rtol=0,
     )
@@ -270,7 +240,7 @@ def test_scores_are_freed_of_size() -> None:
 
 def test_equal_sizes_leave_plain_standard_scores() -> None:
     scores = torch.tensor([[1.0], [2.0], [3.0]])
-    z = fit_size_scale(scores, torch.full((3, 2), 5.5)).standardised(
+    z = fit_size_regression(scores, torch.full((3, 2), 5.5)).z_scores(
         scores, torch.full((3, 2), 5.5)
     )
     torch.testing.assert_close(z[:, 0], torch.tensor([-1.2247, 0.0, 1.2247]), atol=1e-3, rtol=0)
@@ -281,21 +251,21 @@ def test_lines_and_spots_answer_to_their_own_kind() -> None:
     line, spot = flat.copy(), flat.copy()
     line[40:42, :] = 0.2
     spot[40:43, 38:41] = 0.9
-    of_line = contrast.contrast(line)[: contrast.RESPONSES].amax((1, 2))
-    of_spot = contrast.contrast(spot)[: contrast.RESPONSES].amax((1, 2))
+    of_line = line_responses(line)[: module.RESPONSES].amax((1, 2))
+    of_spot = line_responses(spot)[: module.RESPONSES].amax((1, 2))
     dark_line, bright_line, dark_spot, bright_spot = range(4)
     assert of_line[dark_line] > of_line[bright_line] + 0.5
     assert of_line[dark_line] > of_line[dark_spot] + 2
     assert of_spot[bright_spot] > of_spot[dark_spot] + 1
     assert of_line[4] > of_line[5] + 2  # an edge across, not along
     assert of_line[6] > of_line[7] + 2  # a bar across, not along
-    turned = contrast.contrast(np.ascontiguousarray(line.transpose(1, 0, 2)))
+    turned = line_responses(np.ascontiguousarray(line.transpose(1, 0, 2)))
     torch.testing.assert_close(turned[5].amax(), of_line[4], atol=1e-4, rtol=1e-4)
-    assert float(contrast.contrast(flat).amax()) < -6
+    assert float(line_responses(flat).amax()) < -6
 
 
 def test_region_by_region_equals_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.random.default_rng(0).random((75, 131, 3)).astype(np.float32)
-    whole = contrast.contrast(image)
-    monkeypatch.setattr(contrast, "WHOLE_PIXELS", 100)
-    torch.testing.assert_close(contrast.contrast(image), whole, atol=1e-5, rtol=1e-5)
+    whole = line_responses(image)
+    monkeypatch.setattr(module, "WHOLE_PIXELS", 100)
+    torch.testing.assert_close(line_responses(image), whole, atol=1e-5, rtol=1e-5)

@@ -1,6 +1,6 @@
 """Known good and bad patches, kept with a model to show "this looks like that" beside a verdict.
 
-Patches are unscaled 64 px crops; two patches are compared by the cosine of their mean trunk
+Patches are unscaled 64 px crops; two patches are compared by the cosine of their mean backbone
 features, so that what looks alike to the network is shown beside each other.
 """
 
@@ -122,10 +122,10 @@ def crop_at(image: Image, row_px: float, column_px: float, size_px: int = PATCH_
 
 
 def embed(patch: Image) -> Tensor:
-    """Return the unit-length mean and spread of a patch's trunk features, shape (feature,)."""
-    from lineside.parts.models.backbone import cells
+    """Return the unit-length mean and spread of a patch's backbone features, shape (feature,)."""
+    from lineside.parts.models.backbone import grid_features
 
-    features = cells(patch).flatten(0, 1)
+    features = grid_features(patch).flatten(0, 1)
     summary = torch.cat([features.mean(0), features.std(0)])
     return summary / summary.norm().clamp_min(1e-6)
 

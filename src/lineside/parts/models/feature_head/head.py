@@ -1,8 +1,9 @@
-"""The cell head: small networks that learn labelled defects from frozen features of 8-px cells.
+"""The head: small networks that learn labelled defects from frozen features of 8-px grid cells.
 
-Several members are trained side by side in one matrix product. The mean of those that see
+An ensemble of perceptrons with one hidden layer, logit = w2 . relu(W1 x + b1) + b2, trained side by
+side in one matrix product with a weighted binary cross-entropy. The mean of the members that see
 everything is the head; further members, one per inner fold, do not see the good parts of their
-fold, so their outputs there are honest and set constants ("cross-fitting", Chernozhukov et al.
+fold, so their logits there are unbiased and set constants ("cross-fitting", Chernozhukov et al.
 2018). The head itself is never cross-fitted: the variety of good parts is what it needs most.
 Strong Gaussian noise on standardised inputs (Bishop 1995: equivalent to Tikhonov regularisation)
 makes up for the few defective parts.
@@ -13,8 +14,8 @@ Shapes: inputs (cell, feature); logits (cell, member).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lineside.core.run.codec import built_by
 from lineside.core.training.recorder import Recorder
 from lineside.parts.data.items import GOOD
 from lineside.parts.models.feature_head.cell_sampling import (
     BAG_CELLS,
     UNKNOWN,
-    Cells,
+    ImageCells,
     image_weights,
 )
 
@@ -36,9 +38,9 @@ WHOLE = 2
 FOLDS = 3
 """Inner folds that set its constants."""
 TOP_CELLS = 5
-"""The head's evidence for an image is the mean logit of so many cells."""
+"""The head's logit for an image is the mean of this many highest cells."""
 CLIP = 8.0
-"""Standardised inputs are limited to this."""
+"""Standardised inputs are clipped to -CLIP..CLIP."""
 
 
 class CellNetwork(nn.Module):
@@ -64,7 +66,7 @@ class CellNetwork(nn.Module):
                 weight.uniform_(-bound, bound, generator=generator)
         return self
 
-    def some(self, first: int, last: int) -> CellNetwork:
+    def subset(self, first: int, last: int) -> CellNetwork:
         """Return members first ... last - 1 as a frozen network of their own."""
         inputs, hidden = self.first.shape[1], self.hidden
         part = CellNetwork(inputs, last - first, hidden)
@@ -78,9 +80,10 @@ class CellNetwork(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Map (cell, feature) to (cell, member); `keep` is a dropout mask (cell, hidden unit)."""
-        h = F.relu(F.linear(x, self.first, self.first_bias))
+        h = F.relu(F.linear(x, self.first, self.first_bias))  # (cell, member * hidden)
         if keep is not None:
             h = h * keep
+        # (cell, member, hidden) * (member, hidden), summed over hidden -> (cell, member)
         return (h.view(-1, self.members, self.hidden) * self.second).sum(2) + self.second_bias
 
 
@@ -120,7 +123,7 @@ def train_network(
     """Train all members at once: AdamW, one-cycle schedule (Smith & Topin 2019), input noise.
 
     Args:
-        cells: What to learn.
+        cells: Training cells.
         generator: All randomness.
         hidden: Hidden units per member.
         epochs: Passes over the cells, but at least `least_steps` and at most `most_steps` batches.
@@ -134,15 +137,15 @@ def train_network(
         start: Continue from this network instead of a random one (it is not changed).
         log: Receives the recorder's rows.
     """
-    network = _started(cells, hidden, generator, start)
+    network = _initial_network(cells, hidden, generator, start)
     (count, members), batch = cells.weight.shape, min(batch, len(cells.weight))
     steps = int(np.clip(epochs * count // batch, least_steps, most_steps))
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
     recorder = Recorder(network, optimiser, log)
-    draw = _Draw(generator, noise, dropout)
+    noise_pool = _NoisePool(generator, noise, dropout)
     weight, order = cells.weight.clone(), torch.randperm(count, generator=generator)
-    known = cells.target.clamp(min=0) + (cells.target == UNKNOWN).float()
+    labels = cells.target.clamp(min=0) + (cells.target == UNKNOWN).float()  # a bag counts as 1
     for step in range(steps):
         recorder.start(step)
         if step >= steps // 3 and step % max(1, steps // 8) == 0:
@@ -150,10 +153,10 @@ def train_network(
         if step * batch % count + batch > count:
             order = torch.randperm(count, generator=generator)
         rows = _batch_rows(order, step * batch % count, batch)
-        x = draw.noisy(cells.inputs[rows])
+        x = noise_pool.add_noise(cells.inputs[rows])
         recorder.loaded()
-        kept = draw.keep(batch, members * hidden)
-        loss = _loss(network(x, kept), known[rows], weight[rows])
+        keep = noise_pool.dropout_mask(batch, members * hidden)
+        loss = _loss(network(x, keep), labels[rows], weight[rows])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         recorder.before_update()
@@ -169,7 +172,7 @@ def _batch_rows(order: Tensor, at: int, batch: int) -> Tensor:
     return order[at : at + batch] if at + batch <= len(order) else order[:batch]
 
 
-def _started(
+def _initial_network(
     cells: TrainingCells, hidden: int, generator: torch.Generator, start: CellNetwork | None
 ) -> CellNetwork:
     """Return a network of random weights, or a copy of `start`."""
@@ -188,8 +191,8 @@ def _loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return ((each * weight).sum(0) / weight.sum(0).clamp(min=1e-6)).sum()
 
 
-class _Draw:
-    """Noise and dropout masks cut from a pool drawn once: drawing anew would cost half the time."""
+class _NoisePool:
+    """Noise and dropout masks cut from a pool drawn once: fresh draws would take half the time."""
 
     def __init__(self, generator: torch.Generator, noise: float, dropout: float) -> None:
         self.generator = generator
@@ -197,10 +200,10 @@ class _Draw:
         kept = torch.rand(1 << 21, generator=generator) >= dropout
         self.mask = kept.float() / (1 - dropout)
 
-    def noisy(self, x: Tensor) -> Tensor:
+    def add_noise(self, x: Tensor) -> Tensor:
         return x + self._cut(self.normal, x.shape[0], x.shape[1])
 
-    def keep(self, rows: int, columns: int) -> Tensor:
+    def dropout_mask(self, rows: int, columns: int) -> Tensor:
         return self._cut(self.mask, rows, columns)
 
     def _cut(self, pool: Tensor, rows: int, columns: int) -> Tensor:
@@ -221,34 +224,34 @@ def _rank_bags(cells: TrainingCells, weight: Tensor, network: CellNetwork) -> No
     logits = network(cells.inputs[rows])
     image = cells.image[rows]
     for number in image.unique():
-        mine = rows[image == number]
-        best = logits[image == number].topk(min(BAG_CELLS, len(mine)), dim=0).indices
-        allowed = (weight[mine].amax(0) > 0).float()
-        weight[mine] = torch.zeros(len(mine), weight.shape[1]).scatter_(
+        bag = rows[image == number]
+        best = logits[image == number].topk(min(BAG_CELLS, len(bag)), dim=0).indices
+        allowed = (weight[bag].amax(0) > 0).float()
+        weight[bag] = torch.zeros(len(bag), weight.shape[1]).scatter_(
             0, best, allowed.expand(best.shape[0], -1) / math.sqrt(best.shape[0])
         )
 
 
-def standardisation(inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and scale of each feature, shape (feature,), of cells (cell, feature)."""
+def mean_std(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each feature, (feature,), of cells (cell, feature)."""
     values = inputs.float()
     return values.mean(0), values.std(0) + 1e-3
 
 
-def assemble(
-    cells: Sequence[Cells], whole: int, folds: int
+def join_cells(
+    cells: Sequence[ImageCells], whole: int, folds: int
 ) -> tuple[TrainingCells, Tensor, Tensor]:
-    """Standardise and join the cells of all images and say which member sees what.
+    """Standardise and join the cells of all images and weigh them for each member.
 
     The first `whole` members see everything. Of the `folds` members after them, member m does not
     see the good images of inner fold m; defective images are hidden from none.
 
     Returns:
-        The cells, and the mean and scale of each feature, shape (feature,).
+        The cells, and mean and standard deviation of each feature, shape (feature,).
     """
     inputs = torch.from_numpy(np.concatenate([c.inputs for c in cells])).float()
-    centre, scale = standardisation(inputs)
-    inputs = ((inputs - centre) / scale).clamp_(-CLIP, CLIP)
+    mean, std = mean_std(inputs)
+    inputs = ((inputs - mean) / std).clamp_(-CLIP, CLIP)
     sizes = [len(c.target) for c in cells]
     weight = np.concatenate([image_weights(c.target, c.suspicion) for c in cells])
     fold = torch.from_numpy(np.repeat([c.fold if c.kind == GOOD else -1 for c in cells], sizes))
@@ -256,15 +259,15 @@ def assemble(
         TrainingCells(
             inputs=inputs,
             target=torch.from_numpy(np.concatenate([c.target for c in cells])),
-            weight=torch.from_numpy(weight)[:, None] * seen_by(fold, whole, folds),
+            weight=torch.from_numpy(weight)[:, None] * member_mask(fold, whole, folds),
             image=torch.from_numpy(np.repeat(np.arange(len(cells)), sizes)),
         ),
-        centre,
-        scale,
+        mean,
+        std,
     )
 
 
-def seen_by(fold: Tensor, whole: int, folds: int) -> Tensor:
+def member_mask(fold: Tensor, whole: int, folds: int) -> Tensor:
     """Return 1 where a member sees a cell and 0 where not, shape (cell, whole + folds)."""
     held_out = fold.long()[:, None] == torch.arange(folds)
     return torch.cat([torch.ones(len(fold), whole), (~held_out).float()], 1)
@@ -275,52 +278,46 @@ class Head:
     """A trained head, ready to score cells.
 
     Attributes:
-        network: The members.
-        centre: Mean of each feature, shape (feature,).
-        scale: Standard deviation of each feature, shape (feature,).
+        members: Number of networks in the ensemble.
+        hidden: Hidden units of each.
+        mean: Mean of each feature, shape (feature,).
+        std: Standard deviation of each feature, shape (feature,).
+        network: All members.
     """
 
-    network: CellNetwork
-    centre: Tensor
-    scale: Tensor
+    members: int
+    hidden: int
+    mean: Tensor
+    std: Tensor
+    network: CellNetwork = field(
+        metadata=built_by(
+            lambda head: CellNetwork(len(head.mean), head.members, head.hidden).requires_grad_(
+                False
+            )
+        )
+    )
 
     @torch.inference_mode()
     def logits(self, inputs: Tensor) -> Tensor:
         """Return each member's logits, shape (cell, member), of cells (cell, feature)."""
-        x = ((inputs.float() - self.centre) / self.scale).clamp_(-CLIP, CLIP)
+        x = ((inputs.float() - self.mean) / self.std).clamp_(-CLIP, CLIP)
         return self.network(x)
 
-    def spec(self) -> dict[str, int]:
-        """Return the sizes."""
-        network = self.network
-        return {
-            "inputs": network.first.shape[1],
-            "members": network.members,
-            "hidden": network.hidden,
-        }
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return weights and standardisation."""
-        weights = {f"network.{k}": v.detach() for k, v in self.network.state_dict().items()}
-        return {**weights, "centre": self.centre, "scale": self.scale}
-
-
-def load_head(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Head:
-    """Rebuild a head from `Head.spec` and `Head.tensors`."""
-    network = CellNetwork(spec["inputs"], spec["members"], spec["hidden"])
-    name = "network."
-    network.load_state_dict({k[len(name) :]: v for k, v in tensors.items() if k.startswith(name)})
-    return Head(
-        network=network.eval().requires_grad_(False),
-        centre=tensors["centre"],
-        scale=tensors["scale"],
-    )
+def make_head(network: CellNetwork, mean: Tensor, std: Tensor) -> Head:
+    """Return the head of a trained network; see `Head`."""
+    return Head(members=network.members, hidden=network.hidden, mean=mean, std=std, network=network)
 
 
 def fit_head(
-    cells: Sequence[Cells], *, whole: int, folds: int, generator: torch.Generator, **settings: Any
+    cells: Sequence[ImageCells],
+    *,
+    whole: int,
+    folds: int,
+    generator: torch.Generator,
+    **settings: Any,
 ) -> tuple[Head, Head]:
-    """Train a head, and beside it members that are only there to set constants.
+    """Train a head, and beside it members that only set constants.
 
     Args:
         cells: Training cells of every image.
@@ -330,10 +327,11 @@ def fit_head(
         settings: Keywords of `train_network`.
 
     Returns:
-        The head, and one whose member m judges good images of fold m unseen.
+        The head, and one whose member m did not see the good images of fold m.
     """
-    joined, centre, scale = assemble(cells, whole, folds)
+    joined, mean, std = join_cells(cells, whole, folds)
     network = train_network(joined, generator=generator, **settings)
-    both = network.some(0, whole), network.some(whole, whole + folds)
-    head, judge = (Head(network=part, centre=centre, scale=scale) for part in both)
-    return head, judge
+    return (
+        make_head(network.subset(0, whole), mean, std),
+        make_head(network.subset(whole, whole + folds), mean, std),
+    )

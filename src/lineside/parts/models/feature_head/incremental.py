@@ -1,8 +1,8 @@
-"""Feedback: a missed defect or a false reject makes a child of a detector in seconds.
+"""Incremental learning from feedback: a missed defect or a false reject updates a detector.
 
-No old image is needed: the head trains on from where it is, on the cells kept in the detector's
-memory and on those of the new images, which count more. A missed defect needs no mask: its most
-suspicious cells are believed first (see `head`).
+It takes seconds and no old image: the head is trained on from its weights, on the cells of the
+replay buffer and on those of the new images, which count more. A missed defect needs no mask: its
+most suspicious cells are the first positives (see `head`).
 """
 
 from __future__ import annotations
@@ -18,19 +18,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lineside.parts.models.detector import TrainingImage
+from lineside.parts.models.feature_head.cell_features import (
+    CellFeatures,
+    cell_features,
+    head_inputs,
+    resample_map,
+)
 from lineside.parts.models.feature_head.cell_sampling import (
     BAG_CELLS,
     UNKNOWN,
     choose_cells,
-    overlap_of,
+    mask_coverage,
 )
-from lineside.parts.models.feature_head.features import View, head_inputs, on_grid, view_of
 from lineside.parts.models.feature_head.fusion import (
-    BEND,
-    Combination,
-    fit_combination,
+    HINGE_QUANTILE,
+    Fusion,
+    fit_fusion,
+    robust_std,
     slope_for,
-    spread_of,
 )
 from lineside.parts.models.feature_head.head import (
     CLIP,
@@ -40,24 +45,27 @@ from lineside.parts.models.feature_head.head import (
     CellNetwork,
     Head,
     TrainingCells,
+    make_head,
     train_network,
 )
-from lineside.parts.models.feature_head.normal_model import describe
-from lineside.parts.models.feature_head.replay_buffer import CellMemory, rounded
+from lineside.parts.models.feature_head.image_features import image_features
+from lineside.parts.models.feature_head.replay_buffer import ReplayBuffer, quantise
 
 if TYPE_CHECKING:
-    from lineside.parts.models.feature_head.feature_head import GoodAndHead
+    from lineside.parts.models.feature_head.feature_head import FeatureHead
 
 NEW_WEIGHT = 4.0
-"""How much more the cells of a new image count than those of an old one."""
+"""Weight of the cells of a new image relative to those of an old one."""
+NEW_GOOD_CELLS = 60
+"""Most suspicious cells of a falsely rejected image that the head is trained on."""
 STEPS_ON, RATE_ON = 250, 1e-3
 STEPS_FRESH = 600
 
 
-def taught(
-    parent: GoodAndHead, examples: Sequence[TrainingImage], rng: np.random.Generator
-) -> GoodAndHead:
-    """Return a child that has learned from wrongly judged images.
+def update_detector(
+    parent: FeatureHead, examples: Sequence[TrainingImage], rng: np.random.Generator
+) -> FeatureHead:
+    """Return a derived detector that has learned from wrongly judged images.
 
     Args:
         parent: The detector; it is not changed.
@@ -65,72 +73,74 @@ def taught(
         rng: All randomness.
     """
     images = [example.image() for example in examples]
-    views = [view_of(image) for image in images]
-    seen_as = [describe(i, v.native, v.half) for i, v in zip(images, views, strict=True)]
-    accepted = [d for d, e in zip(seen_as, examples, strict=True) if not e.faulty]
-    good = parent.good.update(accepted) if accepted else parent.good
-    faulty = {(e.label, e.part) for e in examples if e.faulty}
+    cells = [cell_features(image) for image in images]
+    features = [image_features(image) for image in images]
+    accepted = [f for f, e in zip(features, examples, strict=True) if not e.faulty]
+    normal = parent.normal.accept(accepted)
     kinds = dict(parent.kinds)
+    faulty = {(e.label, e.part) for e in examples if e.faulty}
     for label, _ in faulty:
         kinds[label] = kinds.get(label, 0) + 1
     if parent.head is None and not faulty:
-        return dataclasses.replace(parent, good=good)
-    maps = [on_grid(parent.good.judge(d)[1], *v.grid) for d, v in zip(seen_as, views, strict=True)]
+        return dataclasses.replace(parent, normal=normal)
+    maps = [
+        resample_map(parent.normal.predict(f).map, *c.grid)
+        for f, c in zip(features, cells, strict=True)
+    ]
     new = [
-        _new_cells(parent, views[i], maps[i], example, i, rng) for i, example in enumerate(examples)
+        _new_cells(parent, cells[i], maps[i], example, i, rng) for i, example in enumerate(examples)
     ]
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     defective = sum(kinds.values())
     if parent.head is None:
-        head, combination = _first_head(parent.memory, new, defective, generator)
+        head, fusion = _fit_first_head(parent.replay, new, defective, generator)
     else:
-        head, combination = _trained_on(parent, new, defective, generator)
+        head, fusion = _train_on(parent, parent.head, new, defective, generator)
     return dataclasses.replace(
         parent,
-        good=good,
+        normal=normal,
         head=head,
-        combination=combination,
-        memory=_remembering(parent.memory, [_settled(c, head.network) for c in new]),
+        fusion=fusion,
+        replay=_extend(parent.replay, [_resolve_bag(c, head.network) for c in new]),
         kinds=kinds,
     )
 
 
 def _new_cells(
-    parent: GoodAndHead,
-    seen: View,
+    parent: FeatureHead,
+    features: CellFeatures,
     suspicion: NDArray[np.float32],
     example: TrainingImage,
     number: int,
     rng: np.random.Generator,
 ) -> TrainingCells:
     """Return the cells of one new image, the most suspicious ones of a good image."""
-    memory = parent.memory
-    inputs = head_inputs(seen)
+    inputs = head_inputs(features)
     if example.faulty:
         mask = example.mask()
-        overlap = None if mask is None else overlap_of(mask, *seen.grid)
-        places, target = choose_cells(overlap, suspicion, True, rng)
+        coverage = None if mask is None else mask_coverage(mask, *features.grid)
+        index, target = choose_cells(coverage, suspicion, True, rng)
     else:
-        likeness = suspicion
+        scores = suspicion
         if parent.head is not None:
-            likeness = parent.head.logits(inputs).mean(1).numpy().reshape(seen.grid)
-        places = np.argsort(-likeness, axis=None, kind="stable")[:60]
-        target = np.zeros(len(places), np.float32)
-    weight = np.full(len(places), NEW_WEIGHT, np.float32)
+            scores = parent.head.logits(inputs).mean(1).numpy().reshape(features.grid)
+        index = np.argsort(-scores, axis=None, kind="stable")[:NEW_GOOD_CELLS]
+        target = np.zeros(len(index), np.float32)
+    weight = np.full(len(index), NEW_WEIGHT, np.float32)
     weight[target == 1] /= math.sqrt(max(1, int((target == 1).sum())))
     weight[target == UNKNOWN] = 0
     weight[np.flatnonzero(target == UNKNOWN)[:BAG_CELLS]] = NEW_WEIGHT / math.sqrt(BAG_CELLS)
     return TrainingCells(
-        inputs=(inputs[torch.from_numpy(places)] - memory.centre) / memory.scale,
+        inputs=(inputs[torch.from_numpy(index)] - parent.replay.mean) / parent.replay.std,
         target=torch.from_numpy(target),
         weight=torch.from_numpy(weight)[:, None],
-        image=torch.full((len(places),), number),
+        image=torch.full((len(index),), number),
     )
 
 
-def _joined(memory: CellMemory, new: Sequence[TrainingCells], folds: int) -> TrainingCells:
-    """Return old and new cells; new ones are hidden from no member."""
-    old = memory.training_cells(WHOLE, folds)
+def _join(replay: ReplayBuffer, new: Sequence[TrainingCells], folds: int) -> TrainingCells:
+    """Return old and new cells; every member sees the new ones."""
+    old = replay.training_cells(WHOLE, folds)
     members = WHOLE + folds
     return TrainingCells(
         inputs=torch.cat([old.inputs, *(c.inputs.clamp(-CLIP, CLIP) for c in new)]),
@@ -140,89 +150,89 @@ def _joined(memory: CellMemory, new: Sequence[TrainingCells], folds: int) -> Tra
     )
 
 
-def _trained_on(
-    parent: GoodAndHead,
+def _train_on(
+    parent: FeatureHead,
+    head: Head,
     new: Sequence[TrainingCells],
     defective_parts: int,
     generator: torch.Generator,
-) -> tuple[Head, Combination]:
+) -> tuple[Head, Fusion]:
     """Return the parent's head trained further on old and new cells."""
-    assert parent.head is not None
-    start = parent.head.network
     network = train_network(
-        _joined(parent.memory, new, 0),
+        _join(parent.replay, new, 0),
         generator=generator,
-        hidden=start.hidden,
+        hidden=head.hidden,
         least_steps=STEPS_ON,
         most_steps=STEPS_ON,
         rate=RATE_ON,
-        start=start,
+        start=head.network,
     ).requires_grad_(False)
-    head = dataclasses.replace(parent.head, network=network)
-    return head, _moved(parent, head, defective_parts)
+    fusion = _shift_fusion(parent, head.network, network, defective_parts)
+    return dataclasses.replace(head, network=network), fusion
 
 
-def _first_head(
-    memory: CellMemory,
+def _fit_first_head(
+    replay: ReplayBuffer,
     new: Sequence[TrainingCells],
     defective_parts: int,
     generator: torch.Generator,
-) -> tuple[Head, Combination]:
-    """Return a head for a detector that had none, with constants from inner folds of memory."""
+) -> tuple[Head, Fusion]:
+    """Return a head for a detector that had none, with constants from the buffer's inner folds."""
     network = train_network(
-        _joined(memory, new, FOLDS),
+        _join(replay, new, FOLDS),
         generator=generator,
         least_steps=STEPS_FRESH,
         most_steps=STEPS_FRESH,
     )
-    head = Head(network=network.some(0, WHOLE), centre=memory.centre, scale=memory.scale)
-    judge = network.some(WHOLE, WHOLE + FOLDS)
-    tops = memory.good_tops(judge, TOP_CELLS, unseen=True)
-    return head, fit_combination(tops, defective_parts)
+    cross_fitted = network.subset(WHOLE, WHOLE + FOLDS)
+    logits = replay.good_image_logits(cross_fitted, TOP_CELLS, held_out=True)
+    head = make_head(network.subset(0, WHOLE), replay.mean, replay.std)
+    return head, fit_fusion(logits, defective_parts)
 
 
-def _settled(cells: TrainingCells, network: CellNetwork) -> TrainingCells:
+def _resolve_bag(cells: TrainingCells, network: CellNetwork) -> TrainingCells:
     """Return the cells with those of a bag that look most like a defect as positives."""
     bag = torch.nonzero(cells.target == UNKNOWN)[:, 0]
     if len(bag) == 0:
         return cells
     with torch.inference_mode():
         best = network(cells.inputs[bag]).mean(1).topk(min(BAG_CELLS, len(bag))).indices
-    chosen = bag[best]
+    rows = bag[best]
     return TrainingCells(
-        inputs=cells.inputs[chosen],
-        target=torch.ones(len(chosen)),
-        weight=torch.full((len(chosen), 1), NEW_WEIGHT / math.sqrt(len(chosen))),
-        image=cells.image[chosen],
+        inputs=cells.inputs[rows],
+        target=torch.ones(len(rows)),
+        weight=torch.full((len(rows), 1), NEW_WEIGHT / math.sqrt(len(rows))),
+        image=cells.image[rows],
     )
 
 
-def _remembering(memory: CellMemory, new: Sequence[TrainingCells]) -> CellMemory:
-    """Return the memory with new cells at its end; they are hidden from no member."""
+def _extend(replay: ReplayBuffer, new: Sequence[TrainingCells]) -> ReplayBuffer:
+    """Return the buffer with new cells at its end: of no fold, so that every member sees them."""
 
-    def nothing(cells: TrainingCells) -> Tensor:
+    def minus_one(cells: TrainingCells) -> Tensor:
         return torch.full((len(cells.target),), -1)
 
     return dataclasses.replace(
-        memory,
-        inputs=torch.cat([memory.inputs, *(rounded(c.inputs) for c in new)]),
-        target=torch.cat([memory.target, *(c.target.to(torch.int8) for c in new)]),
-        weight=torch.cat([memory.weight, *(c.weight[:, 0] for c in new)]),
-        fold=torch.cat([memory.fold, *(nothing(c).to(torch.int8) for c in new)]),
-        image=torch.cat([memory.image, *(nothing(c).to(torch.int32) for c in new)]),
+        replay,
+        inputs=torch.cat([replay.inputs, *(quantise(c.inputs) for c in new)]),
+        target=torch.cat([replay.target, *(c.target.to(torch.int8) for c in new)]),
+        weight=torch.cat([replay.weight, *(c.weight[:, 0] for c in new)]),
+        fold=torch.cat([replay.fold, *(minus_one(c).to(torch.int8) for c in new)]),
+        image=torch.cat([replay.image, *(minus_one(c).to(torch.int32) for c in new)]),
     )
 
 
-def _moved(parent: GoodAndHead, head: Head, defective_parts: int) -> Combination:
-    """Return the constants for a head trained on: they move as good images' logits move."""
-    assert parent.head is not None
-    memory, old = parent.memory, parent.combination
+def _shift_fusion(
+    parent: FeatureHead, old: CellNetwork, new: CellNetwork, defective_parts: int
+) -> Fusion:
+    """Return the constants of an updated head: they move as the logits of good images move."""
     before, after = (
-        memory.good_tops(network, TOP_CELLS, unseen=False)
-        for network in (parent.head.network, head.network)
+        parent.replay.good_image_logits(network, TOP_CELLS, held_out=False)
+        for network in (old, new)
     )
-    return Combination(
-        bend=old.bend + float(np.quantile(after, BEND) - np.quantile(before, BEND)),
-        spread=old.spread * spread_of(after) / spread_of(before),
+    move = float(np.quantile(after, HINGE_QUANTILE) - np.quantile(before, HINGE_QUANTILE))
+    return Fusion(
+        hinge=parent.fusion.hinge + move,
+        spread=parent.fusion.spread * robust_std(after) / robust_std(before),
         slope=slope_for(defective_parts),
     )

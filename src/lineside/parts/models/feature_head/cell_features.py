@@ -1,0 +1,204 @@
+"""Features of every 8 x 8 px grid cell, the inputs of the head.
+
+256  backbone blocks 2, 4, 7 and 10 at full scale, brought to stride 8
+256  the same of the image at half scale, linearly interpolated to the full grid
+ 25  hand-made contrast: what a frozen network trained on objects averages away
+  4  row and column as fractions of the image, and the distances to the nearest borders
+
+Contrast: small blobs (difference of Gaussians, Marr & Hildreth 1980), lines and edges at three
+scales of a binomial pyramid (Burt & Adelson 1983), on the logarithm of brightness, so that exposure
+is an offset. Every filter has both signs and both directions, and a cell keeps its strongest
+response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from lineside.parts.models import backbone
+from lineside.parts.models.backbone import CELL_PX
+from lineside.parts.models.detector import Image
+
+BAND_CELLS = 16384
+"""The head is applied to about this many cells at once: bounded memory for large images."""
+CONTRASTS = 25
+"""Contrast features per cell."""
+TILE_CELLS = 96
+HALO_CELLS = 8
+_DARK = 8 / 255
+"""Added to brightness before the logarithm: noise of black pixels must not dominate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellFeatures:
+    """Features of the grid cells of one image.
+
+    Attributes:
+        native: Backbone features at full scale, shape (rows, columns, 256).
+        half: At half scale, shape (about rows / 2, about columns / 2, 256).
+        contrast: Hand-made contrast, shape (rows, columns, 25).
+    """
+
+    native: Tensor
+    half: Tensor
+    contrast: Tensor
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the grid."""
+        return self.native.shape[0], self.native.shape[1]
+
+
+def cell_features(image: Image) -> CellFeatures:
+    """Pass an image (height, width, 1 or 3) through the frozen backbone at both scales."""
+    return CellFeatures(
+        native=backbone.grid_features(image),
+        half=backbone.grid_features(backbone.halve(image)),
+        contrast=cell_contrast(image),
+    )
+
+
+@torch.inference_mode()
+def head_inputs(features: CellFeatures, first_row: int = 0, last_row: int | None = None) -> Tensor:
+    """Return the head's inputs for some rows of cells, shape (cell, 541), row by row.
+
+    Args:
+        features: Of the image.
+        first_row: First row of cells.
+        last_row: The row after the last one; None for all.
+    """
+    rows, columns = features.grid
+    row_index = torch.arange(first_row, rows if last_row is None else last_row)
+    # (rows / 2, columns / 2, 256) -> (row, column, 256)
+    coarse = _upsample(_upsample(features.half, row_index, 0), torch.arange(columns), 1)
+    row = ((row_index + 0.5) / rows)[:, None].expand(len(row_index), columns)
+    column = ((torch.arange(columns) + 0.5) / columns)[None].expand(len(row_index), columns)
+    position = torch.stack([row, column, row.minimum(1 - row), column.minimum(1 - column)], 2)
+    native, contrast = features.native[row_index], features.contrast[row_index]
+    return torch.cat([native, coarse, contrast, position], 2).flatten(0, 1)
+
+
+def row_bands(features: CellFeatures) -> Iterator[tuple[int, int]]:
+    """Yield first row and the row after the last of bands of about `BAND_CELLS` cells."""
+    rows, columns = features.grid
+    step = max(1, BAND_CELLS // columns)
+    for first in range(0, rows, step):
+        yield first, min(first + step, rows)
+
+
+def _upsample(half: Tensor, index: Tensor, axis: int) -> Tensor:
+    """Interpolate half-scale cells linearly at full-scale cell centres along an axis.
+
+    The centre of full-scale cell i lies at (i + 0.5) / 2 - 0.5 on the half-scale grid.
+    """
+    position = ((index + 0.5) / 2 - 0.5).clamp(0, half.shape[axis] - 1)
+    low = position.floor().long()
+    high = (low + 1).clamp(max=half.shape[axis] - 1)
+    shape = [1, 1, 1]
+    shape[axis] = len(index)
+    return torch.lerp(
+        half.index_select(axis, low), half.index_select(axis, high), (position - low).view(shape)
+    )
+
+
+def resample_map(values: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
+    """Resample a map (any rows, any columns) to a grid, bilinear between cell centres."""
+    if values.shape == (rows, columns):
+        return values
+    x = torch.from_numpy(np.ascontiguousarray(values))[None, None]
+    y = F.interpolate(x, (rows, columns), mode="bilinear", align_corners=False)
+    result: NDArray[np.float32] = y[0, 0].numpy()
+    return result
+
+
+@torch.inference_mode()
+def cell_contrast(image: Image) -> Tensor:
+    """Return the contrast of all cells, shape (ceil(height / 8), ceil(width / 8), 25), float32.
+
+    Large images are processed in tiles with a halo, so that memory stays bounded.
+    """
+    grey = torch.from_numpy(np.ascontiguousarray(image.mean(2, dtype=np.float32)))[None, None]
+    rows, columns = -(-image.shape[0] // CELL_PX), -(-image.shape[1] // CELL_PX)
+    padding = (0, columns * CELL_PX - image.shape[1], 0, rows * CELL_PX - image.shape[0])
+    grey = F.pad(grey, padding, mode="replicate")
+    result = torch.empty(rows, columns, CONTRASTS)
+    for top in range(0, rows, TILE_CELLS):
+        for left in range(0, columns, TILE_CELLS):
+            above, before = max(0, top - HALO_CELLS), max(0, left - HALO_CELLS)
+            bottom, right = min(top + TILE_CELLS, rows), min(left + TILE_CELLS, columns)
+            window = grey[
+                ...,
+                above * CELL_PX : (bottom + HALO_CELLS) * CELL_PX,
+                before * CELL_PX : (right + HALO_CELLS) * CELL_PX,
+            ]
+            tile = _window_contrast(window)
+            result[top:bottom, left:right] = tile[
+                top - above : bottom - above, left - before : right - before
+            ]
+    return result
+
+
+def _window_contrast(grey: Tensor) -> Tensor:
+    """Map grey values (1, 1, 8 * rows, 8 * columns) to contrast (rows, columns, 25)."""
+    log = torch.log(grey + _DARK)
+    mean = F.avg_pool2d(log, CELL_PX)
+    surroundings = F.avg_pool2d(_pad(mean, 3, 3), 7, 1)
+    channels = [mean, mean - surroundings]
+    level = log
+    for octave in range(3):
+        if octave:
+            level = F.avg_pool2d(level, 2)
+        responses = [*_blobs_and_lines(level), *(_edges(level) if octave == 2 else ())]
+        size = CELL_PX >> octave  # pixels of this octave per cell
+        for response in responses:
+            channels += [F.max_pool2d(response, size), F.max_pool2d(-response, size)]
+    roughness = F.avg_pool2d((log - _blur(log, 1)) ** 2, CELL_PX)
+    channels.append((roughness + 1e-6).log())
+    return torch.cat(channels, 1)[0].permute(1, 2, 0)
+
+
+def _pad(x: Tensor, rows: int, columns: int) -> Tensor:
+    return F.pad(x, (columns, columns, rows, rows), mode="replicate")
+
+
+def _blur(x: Tensor, dilation: int) -> Tensor:
+    """Binomial blur, standard deviation 1 px times the dilation."""
+    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+    reach = 2 * dilation
+    x = F.conv2d(_pad(x, 0, reach), taps.view(1, 1, 1, 5), dilation=(1, dilation))
+    return F.conv2d(_pad(x, reach, 0), taps.view(1, 1, 5, 1), dilation=(dilation, 1))
+
+
+def _blobs_and_lines(level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return blob, vertical-line and horizontal-line responses; lines are averaged along 7 px."""
+    fine = _blur(level, 1)
+    blob = fine - _blur(fine, 2)
+    wide = _pad(fine, 2, 2)
+    # second differences over 2 px: left + right - 2 * middle, and the same vertically
+    vertical = wide[:, :, 2:-2, 4:] + wide[:, :, 2:-2, :-4] - 2 * fine
+    horizontal = wide[:, :, 4:, 2:-2] + wide[:, :, :-4, 2:-2] - 2 * fine
+    return (
+        blob,
+        F.avg_pool2d(_pad(vertical, 3, 0), (7, 1), 1),
+        F.avg_pool2d(_pad(horizontal, 0, 3), (1, 7), 1),
+    )
+
+
+def _edges(level: Tensor) -> tuple[Tensor, Tensor]:
+    """Return steps downwards and to the right between pairs of pixels, averaged along 9 px."""
+    rows, columns = level.shape[2:]
+    pairs = F.avg_pool2d(_pad(level, 2, 0), (2, 1), 1)
+    down = (pairs[:, :, 3:] - pairs[:, :, :-3])[:, :, :rows]
+    pairs = F.avg_pool2d(_pad(level, 0, 2), (1, 2), 1)
+    right = (pairs[..., 3:] - pairs[..., :-3])[..., :columns]
+    return (
+        F.avg_pool2d(_pad(down, 0, 4), (1, 9), 1),
+        F.avg_pool2d(_pad(right, 4, 0), (9, 1), 1),
+    )

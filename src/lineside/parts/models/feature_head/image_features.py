@@ -1,0 +1,182 @@
+"""Features of one whole image for the model of good images: about 0.1 MB, whatever its size.
+
+near    block 14 of the backbone (stride 32, 192 channels) of the image squashed to 256 px
+far     the same at 192 px
+whole   mean and standard deviation over the grid of block 15 (320 channels) at 256 px
+lines   strongest line, spot, edge and bar in each of 16 x 16 regions at native resolution
+
+A thin crack of a large part is gone after resampling to a network's input size; Gaussian
+derivatives at native resolution keep it. They are taken at three octaves, with both polarities and
+in both directions, on log brightness. Hessian eigenvalues tell lines from spots (Frangi et al.
+1998), with scale-normalised derivatives (Lindeberg 1998); bars of 15 px gather faint long edges,
+as in matched filtering. Nothing is learned.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lineside.parts.models import backbone
+from lineside.parts.models.detector import Image
+
+NEAR_PX, FAR_PX = 256, 192
+"""Side of the squashed image at the two scales."""
+GRID_BLOCK, WHOLE_BLOCK = 14, 15
+LEVELS = 3
+"""Octaves: the image itself, half and quarter size."""
+RESPONSES = 8
+"""Dark line, bright line, dark spot, bright spot; long edge and long bar, across and along."""
+REGIONS = 16
+"""Rows and columns of regions that the image is cut into."""
+SIGMA_PX = 1.5
+BAR_PX = 15
+WHOLE_PIXELS = 270_000
+"""Larger images are filtered region by region: bounded memory that stays in the CPU's cache."""
+
+_VERSION = "description 1"
+_REACH_PX = BAR_PX // 2
+_FLOOR = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Features of one image, float16; of several images with a leading image axis.
+
+    Attributes:
+        near: Block 14 at 256 px, shape (64, 192): an 8 x 8 grid.
+        far: Block 14 at 192 px, shape (36, 192): a 6 x 6 grid.
+        whole: Mean and standard deviation over the grid of block 15 at 256 px, shape (640,).
+        lines: Log response of 16 x 16 regions, shape (24, 16, 16).
+        size: Log of width and height in px, shape (2,).
+    """
+
+    near: Tensor
+    far: Tensor
+    whole: Tensor
+    lines: Tensor
+    size: Tensor
+
+    def rows(self, index: Tensor) -> Features:
+        """Return the images of a boolean or index tensor."""
+        return Features(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+
+def stack(images: Sequence[Features]) -> Features:
+    """Return the features of several images with a leading image axis."""
+    return Features(
+        **{f.name: torch.stack([getattr(one, f.name) for one in images]) for f in fields(Features)}
+    )
+
+
+@functools.cache
+def extractor() -> str:
+    """Return the hash of everything but the image that decides its features."""
+    settings = (_VERSION, NEAR_PX, FAR_PX, LEVELS, SIGMA_PX, BAR_PX)
+    return hashlib.sha256(repr((settings, backbone.weight_digest())).encode()).hexdigest()
+
+
+@torch.inference_mode()
+def image_features(image: Image) -> Features:
+    """Return the features of an image of any size, shape (height, width, 1 or 3), values 0..1."""
+    near = backbone.block_maps(backbone.resize(image, NEAR_PX, NEAR_PX), (GRID_BLOCK, WHOLE_BLOCK))
+    far = backbone.block_maps(backbone.resize(image, FAR_PX, FAR_PX), (GRID_BLOCK,))
+    whole = near[WHOLE_BLOCK].flatten(1)  # (320, 8, 8) -> (320, 64)
+    height, width = image.shape[:2]
+    return Features(
+        near=near[GRID_BLOCK].flatten(1).T.half().contiguous(),  # (192, 8, 8) -> (64, 192)
+        far=far[GRID_BLOCK].flatten(1).T.half().contiguous(),  # (192, 6, 6) -> (36, 192)
+        whole=torch.cat([whole.mean(1), whole.std(1)]).half(),
+        lines=line_responses(image).half(),
+        size=torch.tensor([math.log(width), math.log(height)]).half(),
+    )
+
+
+_PAIRS = ((0, 2), (1, 1), (1, 3), (2, 0), (2, 3), (3, 1), (3, 2))
+"""(vertical, horizontal) kernel of L_xx, L_xy, edge and L_yy, bar across; edge, bar along."""
+
+
+@functools.cache
+def _kernels() -> tuple[Tensor, Tensor]:
+    """Return the vertical kernels (4, 1, 15, 1) and horizontal ones (7, 1, 1, 15).
+
+    Vertical order: smooth, first and second derivative, bar. The horizontal ones complete the
+    pairs of `_PAIRS`.
+    """
+    x = np.arange(-_REACH_PX, _REACH_PX + 1)
+    smooth = np.where(np.abs(x) <= 3 * SIGMA_PX + 0.5, np.exp(-(x**2) / (2 * SIGMA_PX**2)), 0.0)
+    smooth /= smooth.sum()
+    first = -x / SIGMA_PX * smooth
+    second = (x**2 / SIGMA_PX**2 - 1) * smooth
+    second -= np.where(smooth > 0, second.sum() / (smooth > 0).sum(), 0.0)
+    bar = np.full(BAR_PX, 1 / BAR_PX)
+    table = torch.tensor(np.stack([smooth, first, second, bar]), dtype=torch.float32)
+    across = table[[pair[1] for pair in _PAIRS]]
+    return table[:, None, :, None], across[:, None, None, :]
+
+
+@torch.inference_mode()
+def line_responses(image: Image) -> Tensor:
+    """Return the log of the strongest response per region, shape (24, 16, 16) float32.
+
+    Args:
+        image: Shape (height, width, 1 or 3), values 0..1. Colours are averaged.
+    """
+    grey = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).mean(2)
+    level = torch.log(grey * 255.0 + 8.0)[None, None]
+    octaves = []
+    for _ in range(LEVELS):
+        octaves.append(_region_maxima(level))
+        level = F.avg_pool2d(level, 2, ceil_mode=True)
+    return torch.log(torch.cat(octaves) + _FLOOR)
+
+
+def _region_maxima(level: Tensor) -> Tensor:
+    """Return the maximum of each response in each region: (1, 1, h, w) -> (8, 16, 16)."""
+    padded = F.pad(level, (_REACH_PX,) * 4, mode="replicate")
+    height, width = level.shape[2:]
+    if height * width <= WHOLE_PIXELS:
+        return F.adaptive_max_pool2d(_filter(padded), REGIONS)[0]
+    maxima = torch.empty(RESPONSES, REGIONS, REGIONS)
+    for row, (top, bottom) in enumerate(_spans(height)):
+        for column, (left, right) in enumerate(_spans(width)):
+            window = padded[:, :, top : bottom + 2 * _REACH_PX, left : right + 2 * _REACH_PX]
+            maxima[:, row, column] = _filter(window).amax((0, 2, 3))
+    return maxima
+
+
+def _spans(size: int) -> list[tuple[int, int]]:
+    """Return first and end pixel of each region, as adaptive pooling cuts them."""
+    return [(i * size // REGIONS, math.ceil((i + 1) * size / REGIONS)) for i in range(REGIONS)]
+
+
+def _filter(padded: Tensor) -> Tensor:
+    """Return the eight responses, all >= 0, (1, 8, height, width).
+
+    Args:
+        padded: Logarithm of grey values with 7 px of border, (1, 1, height + 14, width + 14).
+    """
+    down, across = _kernels()
+    columns = F.conv2d(padded, down)  # the four vertical kernels, (1, 4, height, width + 14)
+    xx, xy, edge_y, yy, bar_y, edge_x, bar_x = F.conv2d(
+        columns[:, [pair[0] for pair in _PAIRS]], across, groups=len(_PAIRS)
+    ).split(1, 1)
+    # eigenvalues of the Hessian ((xx, xy), (xy, yy)): both of one sign at a spot, one at a line
+    middle = (xx + yy) / 2
+    spread = (((xx - yy) / 2).square() + xy.square()).sqrt()
+    high, low = middle + spread, middle - spread
+    return torch.cat(
+        [
+            *(high.relu(), (-low).relu(), low.relu(), (-high).relu()),
+            *(edge_y.abs(), edge_x.abs(), bar_y.abs(), bar_x.abs()),
+        ],
+        1,
+    )
