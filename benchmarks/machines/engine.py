@@ -35,7 +35,12 @@ from lineside.machines.signals import (
     make_layout,
     speed_contradiction,
 )
-from lineside.machines.signals.harmonics import line_heights_of, strongest_family
+from lineside.machines.signals.harmonics import (
+    HarmonicSeries,
+    LineHeights,
+    fit_harmonics,
+    line_heights_of,
+)
 from lineside.machines.signals.layout import Group, fast_length, mel_edges_hz
 from lineside.machines.signals.spectra import spectrum_of
 from lineside.machines.simulation import Condition, Rig, simulate_vibration
@@ -375,8 +380,8 @@ def _hitsm(say: Say) -> None:
         )
         doubt = speed_contradiction(snapshot, stated) != ""
         if path.stem.startswith("IR5"):
-            family = strongest_family(line_heights_of([spectrum]), 0.5 * stated, 600.0)
-            orders.append(family.hz / stated if family else np.nan)
+            series = strongest_series(line_heights_of([spectrum]), 0.5 * stated, 600.0)
+            orders.append(series.hz / stated if series else np.nan)
             silent.append(not doubt)
         else:
             (silent if path.stem == "Normal_1200" else told).append(
@@ -387,7 +392,7 @@ def _hitsm(say: Say) -> None:
             speeds.append(estimate.hz if estimate else np.nan)
     print(f"IR5 orders {np.round(orders, 4)}, healthy speeds {np.round(speeds, 3)} Hz")
     spread = float(np.ptp(orders) / np.mean(orders))
-    reason = "3 files; (greatest - least) / mean of the strongest family's order"
+    reason = "3 files; (greatest - least) / mean of the strongest series' order"
     say("hitsm_order_spread", plain(spread, "fraction", 3, "lower", reason))
     reason = "1: both untrue speeds reported, none of the four true ones doubted"
     value = float(all(told) and all(silent))
@@ -420,3 +425,22 @@ def _spectrum(samples: NDArray[np.float32], rate_hz: float, speed_hz: float) -> 
         envelope_hz=BAND_HZ,
     )  # fmt: skip
     return spectrum_of("a", samples[:length], group, speed_hz)
+
+
+def strongest_series(heights: LineHeights, low_hz: float, high_hz: float) -> HarmonicSeries | None:
+    """Return the series of the strongest line, at its fundamental; None if there is no line.
+
+    The strongest line may be the second or third harmonic: the lowest fundamental whose own line
+    has a third of its height or more is taken.
+    """
+    lines = heights.lines(low_hz, high_hz)
+    if not lines:
+        return None
+    hz, height = lines[0]
+    slip = 0.5 * heights.resolution_hz / hz
+    for divisor in (3, 2):
+        series = fit_harmonics(heights, hz / divisor, slip)
+        enough = max(heights.threshold, height / 3)
+        if hz / divisor >= low_hz and series.heights[0] >= enough:
+            return series
+    return fit_harmonics(heights, hz, slip)

@@ -173,10 +173,10 @@ def test_what_a_sensor_did_is_told_apart_from_the_machine(folder, model):
     lost[0] = np.nan
     for changed, words in (
         (holed, "sensor x lacks 200 of 1024 samples"),
-        (still, "sensor y gave 0.3 g throughout"),
-        (lost, "sensor x gave no finite sample"),
+        (still, "sensor y reads 0.3 g throughout"),
+        (lost, "sensor x has no finite sample"),
         (samples[:1], "sensor y is not in this snapshot"),
-        (samples[:, :900], "gave 900 samples instead of 1024"),
+        (samples[:, :900], "has 900 samples instead of 1024"),
     ):
         header = "x,y" if len(changed) == 2 else "x"
         verdict = sensor_notes(folder, model, as_text(changed, header=header).encode())
@@ -244,9 +244,9 @@ def test_a_sensor_that_was_dead_from_the_beginning_does_not_blind_the_others(tmp
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda acc: acc * 0 + 1, "sensor channel_0 gave 1 g throughout"),
-        (lambda acc: acc * np.nan, "sensor channel_0 gave no finite sample"),
-        (lambda acc: acc * np.float32(1e25), "gave numbers of the order"),
+        (lambda acc: acc * 0 + 1, "sensor channel_0 reads 1 g throughout"),
+        (lambda acc: acc * np.nan, "sensor channel_0 has no finite sample"),
+        (lambda acc: acc * np.float32(1e25), "has values of the order"),
     ],
 )
 def test_a_machine_without_a_sound_sensor_is_refused_with_the_reason(tmp_path, change, words):

@@ -9,6 +9,7 @@ import pytest
 from lineside.machines.data import find_snapshots, load_measurement
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.explain.evidence import alarm_evidence
+from lineside.machines.explain.explanation import explain_snapshot
 from lineside.machines.models.detector import Rows
 from lineside.machines.signals import Engine
 from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
@@ -57,3 +58,15 @@ def test_without_a_speed_it_refuses_a_diagnosis(pump):
     machine, worn = pump
     told = said(machine, dataclasses.replace(worn, speed_hz=None))["diagnosis"]
     assert told["status"] == "refused" and told["fault"] == "" and "speed" in told["reason"]
+
+
+def test_a_snapshot_is_explained_in_orders_where_its_speed_is_known(pump):
+    machine, worn = pump
+    known = explain_snapshot(machine, worn)
+    assert "BPFO" in known.facts["diagnosis"] and "contributes most" in known.text
+    envelopes = ["Envelope spectrum of horizontal", "Envelope spectrum of vertical"]
+    titles = [figure.title for figure in known.figures]
+    assert titles == ["Top features", "Order spectrum", *envelopes]
+    unknown = explain_snapshot(machine, dataclasses.replace(worn, speed_hz=None))
+    titles = [figure.title for figure in unknown.figures]
+    assert titles[-3:] == ["Power spectral density", *envelopes]

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from benchmarks.machines.engine import strongest_series
 
 from lineside.core.errors import UserError
 from lineside.machines.data.measurement import Channel, Measurement
 from lineside.machines.signals import Bearing, Engine, bearing_from_geometry, diagnose, make_layout
-from lineside.machines.signals.harmonics import fit_harmonics, line_heights_of, strongest_family
+from lineside.machines.signals.harmonics import fit_harmonics, line_heights_of
 from lineside.machines.simulation import Condition, Rig, simulate_vibration
 
 RIG = Rig(seconds=2.0)
@@ -54,10 +55,10 @@ def test_faults_are_named(fault, seed):
 
 @pytest.mark.parametrize("speed_hz", [14.0, 25.0, 36.0])
 def test_the_line_keeps_its_order_at_every_speed(speed_hz):
-    family = strongest_family(
+    series = strongest_series(
         line_heights_of(spectra("outer race", 8.0, speed_hz=speed_hz)), 0.5 * speed_hz, 500.0
     )
-    assert family.hz / speed_hz == pytest.approx(RIG.order("outer race"), rel=0.01)
+    assert series.hz / speed_hz == pytest.approx(RIG.order("outer race"), rel=0.01)
 
 
 @pytest.mark.parametrize("seed", range(3))

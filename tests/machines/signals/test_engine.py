@@ -293,15 +293,6 @@ def test_kurtogram_of_noise_is_zero_and_of_a_tone_is_minus_one():
     assert inside == pytest.approx([-1] * len(inside), abs=0.1)
 
 
-def test_spectra_know_orders_only_with_a_speed():
-    wave = noise()
-    layout = make_layout([measured(wave)])
-    with_speed = Engine(layout).spectra(measured(wave, speed_hz=20.0))["c0"]
-    assert with_speed.psd_orders[100] == pytest.approx(with_speed.psd_hz[100] / 20)
-    without = Engine(layout).spectra(measured(wave))["c0"]
-    assert without.psd_orders is None and without.envelope_orders is None
-
-
 def test_nothing_to_make_a_layout_of_is_said():
     with pytest.raises(UserError):
         make_layout([])

@@ -1,4 +1,4 @@
-"""One snapshot explained by itself: a sentence, pictures, and the facts behind them."""
+"""Explanation of one snapshot by itself: a sentence, figures, and the facts behind them."""
 
 from __future__ import annotations
 
@@ -12,45 +12,70 @@ from lineside.core.report import plots
 from lineside.machines.alarms.verdict import date
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.explain.evidence import (
-    closest,
-    contributions,
     describe_feature,
-    diagnosis_of,
+    nearest_healthy,
+    snapshot_contributions,
 )
 from lineside.machines.models.detector import Rows
 from lineside.machines.models.machine import Machine
-from lineside.machines.signals import Diagnosis, Engine, SensorFault, find_sensor_faults
+from lineside.machines.signals import (
+    Bearing,
+    Diagnosis,
+    Engine,
+    SensorFault,
+    Spectrum,
+    diagnose,
+    find_sensor_faults,
+    speed_contradiction,
+)
+from lineside.machines.signals.bearings import BALL, SHORT
+from lineside.machines.signals.engine import usable_samples
+from lineside.machines.signals.orders import order_spectrum
+
+MAX_ORDER = 40.0
+"""Highest order of the figures."""
+HARMONICS = (1, 2, 3, 4, 5)
 
 
 def explain_snapshot(machine: Machine, measurement: Measurement) -> Explanation:
-    """Explain one snapshot by itself: features, closest healthy snapshots, diagnosis."""
+    """Explain one snapshot by itself: features, nearest healthy snapshots, spectra, diagnosis."""
     engine = Engine(machine.layout)
     row = engine.features(measurement)
     faults = find_sensor_faults(measurement, machine.norms)
     running = machine.operation.running(measurement, row, machine.layout.names)
-    shares = contributions(machine, measurement, row, running)
-    told = diagnosis_of(machine, measurement, engine)
+    shares = snapshot_contributions(machine, measurement, row, running)
+    spectra = engine.spectra(measurement)
+    speed_hz = measurement.speed_hz or None
+    if speed_hz and speed_contradiction(measurement, speed_hz):
+        speed_hz = None  # a doubtful speed is not used
+    diagnosis = diagnose(list(spectra.values()), machine.layout.bearing, speed_hz)
     facts = {
         "time (UTC)": date(measurement.time),
         "operation": running,
         "speed": "unknown" if measurement.speed_hz is None else f"{measurement.speed_hz:.2f} Hz",
         "load": "unknown" if measurement.load is None else f"{measurement.load:g}",
-        "sensors": "; ".join(f.message for f in faults) or "well",
-        "diagnosis": f"{told.status}: {told.reason}",
+        "sensors": "; ".join(fault.message for fault in faults) or "ok",
+        "diagnosis": f"{diagnosis.status}: {diagnosis.reason}",
     }
+    figures = [_compare_features(machine, row, shares)] if shares else []
+    if spectra:
+        orders = _draw_orders(machine, measurement, speed_hz) if speed_hz else None
+        figures.append(orders or _draw_density(spectra))
+    bearing = machine.layout.bearing
+    figures += [_draw_envelope(each, bearing, speed_hz) for each in spectra.values()]
     return Explanation(
         item=measurement.item,
-        text=_sentence(machine, row, shares, told, faults),
-        figures=tuple(_figures(machine, measurement, row, shares, engine)),
+        text=_summarise(machine, row, shares, diagnosis, faults),
+        figures=tuple(figures),
         facts=facts,
     )
 
 
-def _sentence(
+def _summarise(
     machine: Machine,
     row: Rows,
     shares: Mapping[str, float],
-    told: Diagnosis,
+    diagnosis: Diagnosis,
     faults: list[SensorFault],
 ) -> str:
     if faults:
@@ -58,68 +83,121 @@ def _sentence(
     if not shares:
         return f"{machine.name}: this snapshot has no usable features."
     first = next(iter(shares))
-    place = machine.layout.index(first)
-    usual = float(np.median(machine.reference[:, place]))
-    now, then = (machine.layout.to_physical(first, value) for value in (float(row[place]), usual))
-    reason = told.reason[:1].upper() + told.reason[1:]
-    found = f" Diagnosis: {told.fault}." if told.status == "fault" else f" {reason}."
+    index = machine.layout.index(first)
+    median = float(np.median(machine.reference[:, index]))
+    now, usual = (machine.layout.to_physical(first, x) for x in (float(row[index]), median))
+    reason = diagnosis.reason[:1].upper() + diagnosis.reason[1:]
     return (
-        f"{machine.name}: the {describe_feature(machine, first)} speaks loudest, {now:.3g} against "
-        f"{then:.3g} usually.{found}"
+        f"{machine.name}: the {describe_feature(machine, first)} contributes most to the novelty, "
+        f"{now:.3g} instead of {usual:.3g} usually. {reason}."
     )
 
 
-def _figures(
-    machine: Machine,
-    measurement: Measurement,
-    row: Rows,
-    shares: Mapping[str, float],
-    engine: Engine,
-) -> list[Figure]:
-    figures = [_against_healthy(machine, row, shares)] if shares else []
-    for name, spectrum in engine.spectra(measurement).items():
-        shown = spectrum.envelope_hz <= 40 * (measurement.speed_hz or 25.0)
-        figures.append(
-            plots.lines(
-                f"Envelope spectrum of {name}",
-                f"Lines of the envelope between {spectrum.band_hz[0]:.0f} and "
-                f"{spectrum.band_hz[1]:.0f} Hz; a bearing fault stands at its order and multiples.",
-                {name: (spectrum.envelope_hz[shown], spectrum.envelope[shown])},
-                x_label="frequency of the envelope [Hz]",
-                y_label=f"amplitude [{spectrum.unit}]",
-            )
-        )
-    return figures
-
-
-def _against_healthy(machine: Machine, row: Rows, shares: Mapping[str, float]) -> Figure:
-    """The loudest features of a snapshot beside its closest healthy ones."""
-    near = machine.reference[closest(machine, row)]
-    everything = machine.reference
-    places = [machine.layout.index(name) for name in shares]
-    centre = np.median(everything[:, places], axis=0)
-    spread = np.maximum(1.4826 * np.median(np.abs(everything[:, places] - centre), axis=0), 1e-6)
-    series = {
-        "this snapshot": (row[places] - centre) / spread,
-        "closest healthy ones": (near[:, places].mean(axis=0) - centre) / spread,
-    }
-    names = [describe_feature(machine, name) for name in shares]
+def _draw_orders(machine: Machine, measurement: Measurement, speed_hz: float) -> Figure | None:
+    """Return the order spectra of all channels, None if the snapshot has too few turns."""
+    spectra = {}
+    for group in machine.layout.groups:
+        for name in group.channels:
+            samples = usable_samples(measurement, name, group)
+            if samples is None:
+                continue
+            spectrum = order_spectrum(samples, group.rate_hz, speed_hz, MAX_ORDER)
+            if spectrum is not None:
+                spectra[f"{name} [{group.unit}]" if group.unit else name] = spectrum
+    if not spectra:
+        return None
 
     def paint(axes: Axes) -> None:
-        at = np.arange(len(names), dtype=float)
-        for place, (name, values) in enumerate(series.items()):
-            axes.barh(at + 0.4 * place, values, 0.38, color=plots.SERIES[place], label=name)
-        axes.set_yticks((at + 0.2).tolist(), names, fontsize=8)
+        for i, (label, spectrum) in enumerate(spectra.items()):
+            color = plots.SERIES[i % len(plots.SERIES)]
+            axes.plot(spectrum.orders, spectrum.amplitude, color=color, label=label, linewidth=1.0)
+        _mark_lines(axes, {f"{h}x": float(h) for h in HARMONICS})
+        axes.set(xlabel="shaft order [-]", ylabel="amplitude", xlim=(0, MAX_ORDER))
+        axes.legend(fontsize=8, loc="upper right")
+
+    tracked = any(spectrum.tracked for spectrum in spectra.values())
+    angle = "by the phase of a shaft harmonic" if tracked else f"at {speed_hz:.2f} Hz"
+    caption = (
+        "Amplitude over multiples of the shaft speed, comparable between speeds: 1x is the shaft, "
+        f"gear mesh is at the number of teeth. Samples at equal shaft angles, {angle}."
+    )
+    return plots.draw("Order spectrum", caption, paint, size_inches=(8.6, 3.0), wide=True)
+
+
+def _draw_density(spectra: Mapping[str, Spectrum]) -> Figure:
+    """Return the power densities of all channels, for want of a speed or of turns."""
+    return plots.lines(
+        "Power spectral density",
+        "Power over frequency; orders need a known shaft speed and a snapshot of several turns.",
+        {f"{name} [{each.unit}2/Hz]": (each.psd_hz, each.psd) for name, each in spectra.items()},
+        x_label="frequency [Hz]",
+        y_label="power density",
+        log_y=True,
+    )
+
+
+def _draw_envelope(spectrum: Spectrum, bearing: Bearing | None, speed_hz: float | None) -> Figure:
+    """Return the envelope spectrum of a channel, with the bearing's fault frequencies."""
+    inside = spectrum.envelope_hz <= MAX_ORDER * (spectrum.speed_hz or 25.0)
+    marks = {}
+    if bearing is not None and speed_hz:
+        for fault, order in bearing.orders.items():
+            # a ball defect hits both races: its line is at twice the spin frequency
+            label, factor = (f"2 {SHORT[fault]}", 2) if fault == BALL else (SHORT[fault], 1)
+            marks[label] = factor * order * speed_hz
+
+    def paint(axes: Axes) -> None:
+        axes.plot(spectrum.envelope_hz[inside], spectrum.envelope[inside], color=plots.SERIES[0])
+        _mark_lines(axes, marks)
+        axes.set(xlabel="envelope frequency [Hz]", ylabel=f"amplitude [{spectrum.unit}]")
+
+    low, high = spectrum.band_hz
+    return plots.draw(
+        f"Envelope spectrum of {spectrum.channel}",
+        f"Envelope of the band from {low:.0f} to {high:.0f} Hz; a bearing fault shows as lines at "
+        "its fault frequency and multiples of it.",
+        paint,
+    )
+
+
+def _mark_lines(axes: Axes, marks: Mapping[str, float]) -> None:
+    """Draw a labelled dotted line at each position of the x axis."""
+    for label, x in marks.items():
+        axes.axvline(x, color=plots.MARKER, linestyle=":", linewidth=0.8)
+        axes.annotate(
+            label, (x, 1.0), xycoords=axes.get_xaxis_transform(), fontsize=7, ha="center",
+            va="bottom",
+        )  # fmt: skip
+
+
+def _compare_features(machine: Machine, row: Rows, shares: Mapping[str, float]) -> Figure:
+    """Return the top features beside those of the nearest healthy snapshots."""
+    nearest = machine.reference[nearest_healthy(machine, row)]
+    columns = [machine.layout.index(name) for name in shares]
+    reference = machine.reference[:, columns]
+    centre = np.median(reference, axis=0)
+    spread = np.maximum(1.4826 * np.median(np.abs(reference - centre), axis=0), 1e-6)
+    series = {
+        "this snapshot": (row[columns] - centre) / spread,
+        "nearest healthy snapshots": (nearest[:, columns].mean(axis=0) - centre) / spread,
+    }
+    labels = [describe_feature(machine, name) for name in shares]
+
+    def paint(axes: Axes) -> None:
+        y = np.arange(len(labels), dtype=float)
+        for i, (name, values) in enumerate(series.items()):
+            axes.barh(y + 0.4 * i, values, 0.38, color=plots.SERIES[i], label=name)
+        axes.set_yticks((y + 0.2).tolist(), labels, fontsize=8)
         axes.invert_yaxis()
-        axes.set(xlabel="distance from the healthy median [robust spreads]")
+        axes.set(xlabel="distance from the healthy median [robust standard deviations]")
         axes.grid(axis="y", alpha=0)
         axes.legend(fontsize=8)
 
     return plots.draw(
-        "Loudest features",
-        "What speaks loudest for this snapshot, most important first, beside its closest healthy "
-        "ones.",
+        "Top features",
+        "Features that contribute most to the novelty of this snapshot, largest share first, "
+        "compared with its nearest healthy snapshots.",
         paint,
-        size_inches=(8.6, 0.9 + 0.36 * len(names)),
+        size_inches=(8.6, 0.9 + 0.36 * len(labels)),
         wide=True,
     )

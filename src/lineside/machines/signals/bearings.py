@@ -1,4 +1,12 @@
-"""Rolling bearings: how often a defect of each part is hit per turn of the shaft."""
+"""Fault frequencies of rolling bearings in orders of the shaft: BPFO, BPFI, BSF, FTF.
+
+With n balls of diameter d on the pitch diameter D at the contact angle a, q = d / D cos(a):
+
+    BPFO = n / 2 (1 - q)    BPFI = n / 2 (1 + q)    BSF = D / (2 d) (1 - q^2)    FTF = (1 - q) / 2
+
+(Randall and Antoni, "Rolling element bearing diagnostics - a tutorial", Mechanical Systems and
+Signal Processing 25, 2011, equations 1 to 4).
+"""
 
 from __future__ import annotations
 
@@ -15,14 +23,14 @@ SHORT = {OUTER: "BPFO", INNER: "BPFI", BALL: "BSF", CAGE: "FTF"}
 
 @dataclass(frozen=True, kw_only=True)
 class Bearing:
-    """Fault frequencies of a bearing whose outer ring stands still, in orders of the shaft.
+    """Fault frequencies of a bearing with a fixed outer ring, in orders of the shaft.
 
     Attributes:
-        outer_race: Balls that pass a point of the outer race per turn (BPFO).
-        inner_race: Balls that pass a point of the inner race per turn (BPFI).
-        ball: Turns of a ball about itself per turn (BSF); a defect hits a race twice as often.
-        cage: Turns of the cage per turn (FTF).
-        name: For people.
+        outer_race: Ball pass frequency of the outer race (BPFO).
+        inner_race: Ball pass frequency of the inner race (BPFI).
+        ball: Ball spin frequency (BSF); a defect hits a race twice per spin.
+        cage: Fundamental train frequency (FTF), turns of the cage.
+        name: Label.
     """
 
     outer_race: float
@@ -32,7 +40,7 @@ class Bearing:
     name: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse orders that no bearing has."""
+        """Refuse impossible orders."""
         given = (self.outer_race, self.inner_race, self.ball, self.cage)
         if not all(np.isfinite(order) and order > 0 for order in given):
             raise UserError(f"fault orders must be positive, got {given}", "check the geometry")
@@ -58,17 +66,13 @@ def bearing_from_geometry(
 
     Args:
         balls: Rolling elements in one row.
-        ball_mm: Their diameter; any unit will do if `pitch_mm` has the same.
-        pitch_mm: Diameter of the circle through their centres.
+        ball_mm: Their diameter, in any unit that `pitch_mm` has too.
+        pitch_mm: Pitch diameter, of the circle through their centres.
         contact_degrees: Contact angle.
-        name: For people.
+        name: Label.
 
     Raises:
-        UserError: if there is no such bearing.
-
-    References:
-        Randall and Antoni: "Rolling element bearing diagnostics - a tutorial", Mechanical Systems
-        and Signal Processing 25, 2011, equations 1 to 4.
+        UserError: if the geometry is impossible.
     """
     if balls < 3 or not 0 < ball_mm < pitch_mm or not 0 <= contact_degrees < 90:
         raise UserError(

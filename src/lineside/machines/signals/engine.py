@@ -1,8 +1,16 @@
-"""From one measurement to its features: one batched real FFT per group of channels feeds all.
+"""Features of one snapshot, from one batched real FFT per group of channels.
 
-The Hann window is applied in the frequency domain (each bin minus half of its two neighbours),
-so that the same transform also gives the envelope: a slice of the spectrum, brought back to time
-at the width of the slice, is the band-passed analytic signal at the lowest rate that holds it.
+With X = rfft(x) of n samples, (channel, sample) -> (channel, bin):
+
+spectrum        Hann window in the frequency domain, X_k / 2 - (X_{k-1} + X_{k+1}) / 4, so that X
+                itself remains unwindowed for the envelope
+sub-bands, mel  mean square per band of the windowed spectrum (Welch 1967 with one segment)
+velocity        sum of |A_k / (2 pi f_k)|^2 over 10 to 1000 Hz, the band of ISO 20816-3
+envelope        |ifft(X[first:last])|: a slice of the one-sided spectrum is the band-passed analytic
+                signal, decimated to the width of the slice, hence the demodulated envelope at the
+                lowest rate that holds it (Randall and Antoni 2011, section 4)
+
+Bins count from 1: neither the mean nor the Nyquist bin belongs to a feature.
 """
 
 from __future__ import annotations
@@ -26,27 +34,28 @@ from lineside.machines.signals.layout import (
     mel_edges_hz,
 )
 from lineside.machines.signals.spectra import Spectrum, spectrum_of
-from lineside.machines.signals.waveforms import time_features
 
 Features = NDArray[np.float32]
 FLOOR = np.float32(1e-20)
 """Added to mean squares before the logarithm."""
+TINY = 1e-12
 LANES = 4
-"""Rows that one transform takes at the cost of little more than one."""
+"""Rows that one SIMD transform takes at little more than the cost of one."""
 SHORT_SHARE = 0.01
-"""A channel may be this much shorter than the layout's; zeros are put in its end."""
+"""A channel may be shorter than the layout's by this share; it is padded with zeros."""
 RATE_TOLERANCE = 1e-3
 SEVERITY_HZ = (10.0, 1000.0)
+"""Band of the vibration velocity of ISO 20816-3."""
 LINE_TOLERANCE = 0.015
 LINE_HARMONICS = (1, 2, 3)
 
 
 class Engine:
-    """Makes the features of one layout.
+    """Computes the features of one layout.
 
-    It keeps its work space between calls: one engine per thread. A channel that is missing, has
-    another rate, is more than 1 % too short or holds no finite sample gives NaN for its features;
-    single missing samples count as the channel's mean.
+    It reuses its work space between calls: one engine per thread. A channel that is missing, has
+    another rate, is more than 1 % too short or holds no finite sample gets NaN features; single
+    missing samples are replaced by the channel's mean.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -67,17 +76,17 @@ class Engine:
         return out
 
     def spectra(self, measurement: Measurement) -> dict[str, Spectrum]:
-        """Return power density and envelope spectrum of every usable channel, for evidence."""
-        found = {}
+        """Return power density and envelope spectrum of every usable channel, for diagnosis."""
+        spectra = {}
         for group in self.layout.groups:
             for name in group.channels:
-                wave = usable(measurement, name, group)
+                wave = usable_samples(measurement, name, group)
                 if wave is not None:
-                    found[name] = spectrum_of(name, wave, group, measurement.speed_hz)
-        return found
+                    spectra[name] = spectrum_of(name, wave, group, measurement.speed_hz)
+        return spectra
 
 
-def usable(measurement: Measurement, name: str, group: Group) -> Waveform | None:
+def usable_samples(measurement: Measurement, name: str, group: Group) -> Waveform | None:
     """Return the samples of a channel that fit its group, None if they do not."""
     channel = measurement.channels.get(name)
     if channel is None or channel.unit != group.unit:
@@ -89,19 +98,55 @@ def usable(measurement: Measurement, name: str, group: Group) -> Waveform | None
     return channel.samples[: group.length]
 
 
+def time_features(
+    centred: NDArray[np.float32], scratch: NDArray[np.float32], ones: NDArray[np.float32]
+) -> tuple[float, ...]:
+    """Return the time-domain statistics of one waveform, in the order of `TIME_NAMES`.
+
+    rms, peak, peak to peak, crest factor peak / rms, excess kurtosis, skewness, and with the mean
+    of |x|, m, and of its root, r: shape factor rms / m, impulse factor peak / m, clearance factor
+    peak / r^2. One row with its scratch stays in the processor's cache, several rows do not. Dot
+    products sum in parallel lanes, so that float32 keeps four digits or more; samples between 1e-8
+    and 1e8 in their unit neither underflow nor overflow.
+
+    Args:
+        centred: Samples without their mean, shape (sample,).
+        scratch: Same shape; overwritten.
+        ones: Same shape; a dot product with them is the fastest sum.
+    """
+    count = len(centred)
+    power = max(float(centred.dot(centred)) / count, TINY * TINY)
+    rms = math.sqrt(power)
+    np.square(centred, out=scratch)
+    third = float(scratch.dot(centred)) / (count * power * rms)
+    fourth = float(scratch.dot(scratch)) / (count * power * power)
+    np.abs(centred, out=scratch)
+    np.sqrt(scratch, out=scratch)
+    # Unlike a BLAS sum, a dot product does not depend on the memory alignment of its rows.
+    mean = max(float(scratch.dot(scratch)) / count, TINY)
+    spread = max((float(scratch.dot(ones)) / count) ** 2, TINY)
+    top, bottom = float(np.maximum.reduce(centred)), float(np.minimum.reduce(centred))
+    peak = max(top, -bottom, TINY)
+    return (
+        rms, peak, max(top - bottom, TINY), peak / rms, fourth - 3, third, rms / mean,
+        peak / mean, peak / spread,
+    )  # fmt: skip
+
+
 class _GroupEngine:
-    """Constants and work space of one group."""
+    """Constants and work space of one group of channels with the same rate, length and unit."""
 
     def __init__(self, group: Group, layout: Layout) -> None:
         self.group, self.layout = group, layout
         channels, bins = len(group.channels), group.length // 2 - 1
         self.ones = np.ones(group.length, dtype=np.float32)
-        # Rows of zeros fill the last lanes: two or three rows alone would cost more than four.
+        # Rows are padded to whole SIMD lanes: two or three rows would take longer than four.
         rows = channels if channels % LANES == 1 else -(-channels // LANES) * LANES
         self.padded = np.zeros((rows, group.length), dtype=np.float32)
         self.wave = self.padded[:channels]
-        # Little work space, and used again: what stays in the processor's cache is fast.
+        # Small work space that is reused stays in the processor's cache.
         self.scratch = np.zeros(group.length, dtype=np.float32)
+        # the samples' memory, seen as complex differences of neighbouring bins, (channel, bin + 1)
         self.steps = self.wave[:, : 2 * bins + 2].view(np.complex64)
         self.power = np.zeros((channels, bins), dtype=np.float32)
         self.weighted = self.wave[:, :bins]
@@ -109,10 +154,11 @@ class _GroupEngine:
         self.out = np.zeros((channels, len(names)), dtype=np.float32)
         self.scales = _scales(names)
         self.hz = np.linspace(1, bins, bins, dtype=np.float64) * np.float64(group.resolution_hz)
-        # Two-sided to one-sided, and the window's mean square of 3/8: see Welch 1967.
+        # power = |4 X_hann|^2; the one-sided mean square is 2 |X_hann|^2 / (3/8 n^2), where 3/8 is
+        # the window's mean square (Welch 1967): power / (3 n^2)
         self.unit_power = np.float32(1 / (3 * group.length**2))
         self.velocity = _velocity_weights(group, self.hz)
-        self._edges_of_sums(bins)
+        self._set_band_edges(bins)
         first, last = group.envelope_bins
         self.slice = slice(first, last)
         self.envelope = np.zeros((rows, last - first), dtype=np.float32)
@@ -123,8 +169,8 @@ class _GroupEngine:
         self.line_mean = np.full(self.envelope_top, 1 / self.envelope_top, dtype=np.float32)
         self.envelope_bands = _edges(self.envelope_top, layout.envelope_bands)
 
-    def _edges_of_sums(self, bins: int) -> None:
-        """Bands and mel filters share one pass: sums between the edges of either."""
+    def _set_band_edges(self, bins: int) -> None:
+        """Sub-bands and mel filters share one pass: sums between the union of their edges."""
         self.bands = _edges(bins, self.layout.bands)
         self.mel_starts, self.mel_rising = _mel_weights(self.group, self.hz)
         self.cuts = np.union1d(self.bands, self.mel_starts[:-1])
@@ -136,27 +182,28 @@ class _GroupEngine:
     def features(self, measurement: Measurement) -> Features:
         """Return shape (channel, feature); overwritten by the next call.
 
-        All features are written as they are; one logarithm at the end serves all but a few.
+        Features are written in physical units, then the logarithm (asinh for a few) is taken.
         """
         out = self.out
-        bad = self._gather(measurement)
-        spectrum = fft.rfft(self.padded, axis=1)
+        bad = self._read_samples(measurement)
+        spectrum = fft.rfft(self.padded, axis=1)  # (row, sample) -> (row, sample // 2 + 1)
+        # (row, last - first) bins -> as many samples of the envelope
         np.abs(fft.ifft(spectrum[:, self.slice], axis=1, norm="forward"), out=self.envelope)
         self._windowed_power(spectrum[: len(out)])
-        at = self._spectral(out, len(TIME_NAMES))
-        at = self._envelope(out, at, measurement.speed_hz)
-        assert at == out.shape[1]
-        for part, begin, end in self.scales:
-            part(out[:, begin:end], out=out[:, begin:end])
+        column = self._write_spectral(out, len(TIME_NAMES))
+        column = self._write_envelope(out, column, measurement.speed_hz)
+        assert column == out.shape[1]
+        for function, begin, end in self.scales:
+            function(out[:, begin:end], out=out[:, begin:end])
         if bad:
             out[bad] = np.nan
         return out
 
-    def _gather(self, measurement: Measurement) -> list[int]:
-        """Take in samples without their mean; write time features; return rows without samples."""
+    def _read_samples(self, measurement: Measurement) -> list[int]:
+        """Copy centred samples, write time-domain features, return rows without samples."""
         bad = []
         for row, name in enumerate(self.group.channels):
-            samples = usable(measurement, name, self.group)
+            samples = usable_samples(measurement, name, self.group)
             if samples is None or not self._centre(samples, self.wave[row]):
                 bad.append(row)
                 self.wave[row] = 0
@@ -166,143 +213,148 @@ class _GroupEngine:
         return bad
 
     def _centre(self, samples: Waveform, out: Waveform) -> bool:
-        """Write samples without their mean, zeros for missing ones; False if all are missing."""
+        """Write samples minus their mean, zeros for missing ones; False if all are missing."""
         mean = samples.dot(self.ones[: len(samples)]) / len(samples)
         if len(samples) == len(out) and math.isfinite(mean):
             np.subtract(samples, mean, out=out)
             return True
-        fits = np.isfinite(samples)
+        finite = np.isfinite(samples)
         out[:] = 0
-        if fits.any():
-            centre = samples[fits].mean(dtype=np.float64)
-            out[: len(samples)][fits] = samples[fits] - np.float32(centre)
-        return bool(fits.any())
+        if finite.any():
+            centre = samples[finite].mean(dtype=np.float64)
+            out[: len(samples)][finite] = samples[finite] - np.float32(centre)
+        return bool(finite.any())
 
     def _windowed_power(self, spectrum: NDArray[np.complex64]) -> None:
-        """Power of the Hann-windowed signal in every bin but the first and the last.
+        """Write the power of the Hann-windowed signal: (channel, bin + 2) -> (channel, bin).
 
         The samples and the spectrum are no longer needed and are overwritten: new memory would
-        push what is needed out of the processor's cache.
+        evict the rest from the processor's cache.
         """
-        # Twice the bin minus its neighbours is the difference of two differences.
+        # 2 X_k - X_{k-1} - X_{k+1} = (X_k - X_{k-1}) - (X_{k+1} - X_k): a difference of differences
         np.subtract(spectrum[:, 1:], spectrum[:, :-1], out=self.steps)
         hann = spectrum[:, : self.power.shape[1]]
         np.subtract(self.steps[:, :-1], self.steps[:, 1:], out=hann)
         np.abs(hann, out=self.power)
         np.square(self.power, out=self.power)
 
-    def _spectral(self, out: Features, at: int) -> int:
-        """Write velocity, bands and mel filters from `at` on; return where they end."""
+    def _write_spectral(self, out: Features, column: int) -> int:
+        """Write velocity, sub-bands and mel filters from a column on; return the next column."""
         if self.velocity is not None:
             first, weights = self.velocity
             squares = self.power[:, first : first + len(weights)] @ weights
-            out[:, at] = np.sqrt(squares * self.unit_power + FLOOR)
-            at += 1
-        begin = at
-        pieces = np.add.reduceat(self.power, self.cuts, axis=1)
-        bands = out[:, at : at + len(self.bands)]
+            out[:, column] = np.sqrt(squares * self.unit_power + FLOOR)
+            column += 1
+        begin = column
+        pieces = np.add.reduceat(self.power, self.cuts, axis=1)  # (channel, bin) -> (channel, cut)
+        bands = out[:, column : column + len(self.bands)]
         np.add.reduceat(pieces, self.band_cuts, axis=1, out=bands)
-        at += len(self.bands)
-        # A triangle rises over one interval between corners and falls over the next, so that two
-        # sums per interval give all filters.
+        column += len(self.bands)
+        # A triangular filter rises over one interval between corners and falls over the next: two
+        # sums per interval, rising and falling, give all filters.
         power = self.power[:, self.mel_slice]
         weighted = self.weighted[:, : power.shape[1]]
         np.multiply(power, self.mel_rising, out=weighted)
         rising = np.add.reduceat(weighted, self.mel_first, axis=1)
         falling = np.add.reduceat(pieces, self.mel_cuts, axis=1) - rising
         mels = rising[:, :-1] + falling[:, 1:]
-        np.maximum(mels, 0, out=out[:, at : at + mels.shape[1]])
-        at += mels.shape[1]
-        written = out[:, begin:at]
+        np.maximum(mels, 0, out=out[:, column : column + mels.shape[1]])
+        column += mels.shape[1]
+        written = out[:, begin:column]
         written *= self.unit_power
         written += FLOOR
-        return at
+        return column
 
-    def _envelope(self, out: Features, at: int, speed_hz: float | None) -> int:
-        """Write the envelope's features, then orders and lines; return where they end."""
+    def _write_envelope(self, out: Features, column: int, speed_hz: float | None) -> int:
+        """Write the envelope's features, then order bands and bearing lines."""
         envelope, count = self.envelope[: len(out)], self.envelope.shape[1]
-        level = np.vecdot(envelope, self.envelope_mean)
+        level = np.vecdot(envelope, self.envelope_mean)  # mean over time, (channel,)
         envelope -= level[:, None]
         squares = envelope * envelope
         spread = np.maximum(np.vecdot(squares, self.envelope_mean), FLOOR)
+        # amplitude of the envelope spectrum from bin 1 up to 1 kHz, (channel, line)
         lines = np.abs(fft.rfft(self.envelope, axis=1)[: len(out), 1 : self.envelope_top + 1])
         background = np.maximum(np.vecdot(lines, self.line_mean), FLOOR * count)
-        out[:, at] = level * self.envelope_unit + FLOOR
-        out[:, at + 1] = np.sqrt(spread * self.envelope_unit**2 + FLOOR)
-        out[:, at + 2] = np.vecdot(squares, squares) / (count * spread * spread) - 3
-        out[:, at + 3] = np.maximum(lines.max(axis=1) / background, FLOOR)
-        at += 4
-        sums = out[:, at : at + len(self.envelope_bands)]
+        out[:, column] = level * self.envelope_unit + FLOOR
+        out[:, column + 1] = np.sqrt(spread * self.envelope_unit**2 + FLOOR)
+        out[:, column + 2] = np.vecdot(squares, squares) / (count * spread * spread) - 3
+        out[:, column + 3] = np.maximum(lines.max(axis=1) / background, FLOOR)
+        column += 4
+        sums = out[:, column : column + len(self.envelope_bands)]
         np.add.reduceat(lines * lines, self.envelope_bands, axis=1, out=sums)
         sums *= np.float32(2 * (self.envelope_unit / count) ** 2)  # amplitude to mean square
         sums += FLOOR
-        at += sums.shape[1]
-        at = self._orders(out, at, speed_hz)
-        return self._lines(lines, background, out, at, speed_hz)
+        column += sums.shape[1]
+        column = self._write_order_bands(out, column, speed_hz)
+        return self._write_bearing_lines(lines, background, out, column, speed_hz)
 
-    def _orders(self, out: Features, at: int, speed_hz: float | None) -> int:
-        """Write the energy of bands that are fixed in orders; NaN above half the rate."""
+    def _write_order_bands(self, out: Features, column: int, speed_hz: float | None) -> int:
+        """Write the mean square of bands at fixed orders; NaN above half the rate.
+
+        Edges lie between bins: the cumulative power is interpolated at them.
+        """
         count = self.layout.order_bands
         if not count:
-            return at
+            return column
         if not speed_hz:
-            out[:, at : at + count] = np.nan
-            return at + count
+            out[:, column : column + count] = np.nan
+            return column + count
         total = np.zeros((len(self.power), self.power.shape[1] + 1))
         np.cumsum(self.power, axis=1, dtype=np.float64, out=total[:, 1:])
         edges = np.linspace(0, self.layout.orders, count + 1) * speed_hz / self.group.resolution_hz
-        place = np.clip(edges - 0.5, 0, self.power.shape[1])  # bin 1 reaches from 0.5 to 1.5
-        low = np.minimum(place.astype(int), self.power.shape[1] - 1)
-        sums = total[:, low] + (total[:, low + 1] - total[:, low]) * (place - low)
-        found = np.diff(sums, axis=1) * self.unit_power + FLOOR
-        found[:, edges[1:] > self.group.length / 2] = np.nan
-        out[:, at : at + count] = found
-        return at + count
+        position = np.clip(edges - 0.5, 0, self.power.shape[1])  # bin 1 reaches from 0.5 to 1.5
+        low = np.minimum(position.astype(int), self.power.shape[1] - 1)
+        sums = total[:, low] + (total[:, low + 1] - total[:, low]) * (position - low)
+        bands = np.diff(sums, axis=1) * self.unit_power + FLOOR
+        bands[:, edges[1:] > self.group.length / 2] = np.nan
+        out[:, column : column + count] = bands
+        return column + count
 
-    def _lines(
+    def _write_bearing_lines(
         self,
         lines: NDArray[np.float32],
         background: NDArray[np.float32],
         out: Features,
-        at: int,
+        column: int,
         speed_hz: float | None,
     ) -> int:
-        """Write how high the bearing's lines stand over the mean of the envelope spectrum."""
+        """Write the height of each fault's first harmonics over the mean envelope spectrum."""
         bearing = self.layout.bearing
         for order in bearing.orders.values() if bearing else ():
             heights = []
             for harmonic in LINE_HARMONICS if speed_hz else ():
-                place = harmonic * order * (speed_hz or 0.0) / self.group.resolution_hz - 1
-                reach = max(1.0, LINE_TOLERANCE * place)
-                window = lines[:, max(0, int(place - reach)) : int(place + reach) + 2]
+                # column of `lines`, which begin at bin 1
+                line = harmonic * order * (speed_hz or 0.0) / self.group.resolution_hz - 1
+                reach = max(1.0, LINE_TOLERANCE * line)
+                window = lines[:, max(0, int(line - reach)) : int(line + reach) + 2]
                 heights += [window.max(axis=1) / background] if window.shape[1] else []
             mean = np.mean(heights, axis=0) if heights else np.full(len(lines), np.nan)
-            out[:, at] = np.maximum(mean, FLOOR)
-            at += 1
-        return at
+            out[:, column] = np.maximum(mean, FLOOR)
+            column += 1
+        return column
 
 
 def _scales(names: Sequence[str]) -> list[tuple[np.ufunc, int, int]]:
-    """Which function is applied to which features: asinh to a few, the logarithm to the rest."""
-    found: list[tuple[np.ufunc, int, int]] = []
-    for place, name in enumerate(names):
+    """Return (function, first column, end) of runs of features: asinh for a few, else log."""
+    runs: list[tuple[np.ufunc, int, int]] = []
+    for column, name in enumerate(names):
         function = np.arcsinh if name in ASINH_NAMES else np.log
-        if found and found[-1][0] is function:
-            found[-1] = (function, found[-1][1], place + 1)
+        if runs and runs[-1][0] is function:
+            runs[-1] = (function, runs[-1][1], column + 1)
         else:
-            found.append((function, place, place + 1))
-    return found
+            runs.append((function, column, column + 1))
+    return runs
 
 
 def _edges(bins: int, parts: int) -> NDArray[np.intp]:
-    """First bin of each of equal parts."""
+    """Return the first bin of each of equal parts."""
     return np.linspace(0, bins, parts + 1).astype(np.intp)[:-1]
 
 
 def _velocity_weights(
     group: Group, hz: NDArray[np.float64]
 ) -> tuple[int, NDArray[np.float32]] | None:
-    """First bin and weights from power to the mean square of velocity in mm2/s2."""
+    """Return the first bin, and weights from power to the mean square of velocity in mm2/s2."""
     if not group.has_velocity:
         return None
     first = int(np.searchsorted(hz, SEVERITY_HZ[0] - group.resolution_hz / 2))
@@ -316,11 +368,11 @@ def _velocity_weights(
 def _mel_weights(
     group: Group, hz: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """First bin of every interval between corners and the end; rising weight of every bin."""
+    """Return the first bin of each interval between corners, and each bin's rising weight."""
     corners = mel_edges_hz(group)
     starts = np.searchsorted(hz, corners)
     starts[-1] = len(hz)
     inside = hz[starts[0] :]
-    place = np.clip(np.searchsorted(corners, inside, side="right") - 1, 0, len(corners) - 2)
-    rising = (inside - corners[place]) / (corners[place + 1] - corners[place])
+    interval = np.clip(np.searchsorted(corners, inside, side="right") - 1, 0, len(corners) - 2)
+    rising = (inside - corners[interval]) / (corners[interval + 1] - corners[interval])
     return starts.astype(np.intp), np.clip(rising, 0, 1).astype(np.float32)

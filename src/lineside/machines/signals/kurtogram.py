@@ -1,4 +1,9 @@
-"""Which band of the spectrum holds impulses: a fast kurtogram, otherwise a band seen to work."""
+"""Demodulation band of the envelope: the most impulsive one of a fast kurtogram, or a default.
+
+Spectral kurtosis of a band with complex envelope c: mean |c|^4 / (mean |c|^2)^2 - 2. It is 0 for
+Gaussian noise, -1 for a tone, large for impulses (Antoni, "Fast computation of the kurtogram for
+the detection of transient faults", Mechanical Systems and Signal Processing 21, 2007).
+"""
 
 from __future__ import annotations
 
@@ -10,22 +15,22 @@ from numpy.typing import NDArray
 from scipy import fft
 
 DEFAULT_HZ = (2000.0, 10000.0)
-"""Where ball bearings ring; used when healthy data hold no impulses that would tell."""
+"""Usual resonances of ball bearings; used when the healthy data hold no impulses."""
 NARROWEST_HZ = 600.0
 """A band must hold several harmonics of a fault and their sidebands."""
 SIGMAS = 6.0
-"""How far above Gaussian noise a band's kurtosis must lie to be believed."""
+"""Standard errors by which a kurtosis must exceed that of Gaussian noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BandKurtosis:
-    """Kurtosis of the complex envelope of one band: 0 for Gaussian noise, -1 for a tone.
+    """Spectral kurtosis of one band.
 
     Attributes:
         low_hz: Lower edge.
         high_hz: Upper edge.
         kurtosis: Spectral kurtosis, mean over snapshots.
-        sigma: Its standard error if the signal were Gaussian noise.
+        sigma: Its standard error for Gaussian noise.
     """
 
     low_hz: float
@@ -37,23 +42,19 @@ class BandKurtosis:
 def kurtogram(
     waves: NDArray[np.float32], rate_hz: float, narrowest_hz: float = NARROWEST_HZ
 ) -> list[BandKurtosis]:
-    """Return the kurtosis of every band of the 1/3-binary tree of Antoni 2007, section 3.
+    """Return the kurtosis of every band of the 1/3-binary tree (Antoni 2007, section 3).
 
     Level k splits 0 to half the rate into 2^k bands, the levels in between into 3 x 2^k. The
-    filters are slices of one spectrum with raised-cosine edges, brought back at the band's rate.
+    filters are slices of one spectrum with sine edges, transformed back at the band's rate.
 
     Args:
         waves: Shape (snapshot, sample), finite.
         rate_hz: Samples per second.
         narrowest_hz: Bands are not split further.
-
-    References:
-        Antoni: "Fast computation of the kurtogram for the detection of transient faults",
-        Mechanical Systems and Signal Processing 21, 2007.
     """
     centred = waves - waves.mean(axis=1, keepdims=True)
-    spectrum = fft.rfft(centred, axis=1)
-    found = []
+    spectrum = fft.rfft(centred, axis=1)  # (snapshot, sample // 2 + 1)
+    bands = []
     parts = sorted({2**k for k in range(1, 12)} | {3 * 2**k for k in range(10)})
     for number in parts:
         if rate_hz / 2 / number < narrowest_hz:
@@ -62,12 +63,14 @@ def kurtogram(
         for first, last in pairwise(edges):
             if last - first >= 16:
                 hz = rate_hz / waves.shape[1]
-                found.append(_band(spectrum[:, first:last], float(first * hz), float(last * hz)))
-    return found
+                bands.append(
+                    _band_kurtosis(spectrum[:, first:last], float(first * hz), float(last * hz))
+                )
+    return bands
 
 
 def choose_band(waves: NDArray[np.float32], rate_hz: float) -> tuple[tuple[float, float], float]:
-    """Return the band for the envelope, and the kurtosis that chose it (0: the default band).
+    """Return the demodulation band and its kurtosis (0: the default band).
 
     Args:
         waves: Healthy snapshots, shape (snapshot, sample).
@@ -82,17 +85,20 @@ def choose_band(waves: NDArray[np.float32], rate_hz: float) -> tuple[tuple[float
     return (min(DEFAULT_HZ[0], 0.15 * rate_hz), top), 0.0
 
 
-def _band(slices: NDArray[np.complex64], low_hz: float, high_hz: float) -> BandKurtosis:
+def _band_kurtosis(slices: NDArray[np.complex64], low_hz: float, high_hz: float) -> BandKurtosis:
+    """Return the kurtosis of slices of spectra, shape (snapshot, bin)."""
     bins = slices.shape[1]
     edge = max(2, bins // 8)
     taper = np.ones(bins, dtype=np.float32)
     taper[:edge] = np.sin(np.pi / 2 * (np.arange(edge) + 0.5) / edge)
     taper[-edge:] = taper[:edge][::-1]
     power = np.abs(fft.ifft(slices * taper, axis=1)).astype(np.float64) ** 2
-    inner = power[:, bins // 32 : bins - bins // 32]  # the ends hold the jump of the period
+    # (snapshot, bin) -> squared envelope (snapshot, bin); its ends hold the jump of the period
+    inner = power[:, bins // 32 : bins - bins // 32]
     square = np.maximum(inner.mean(axis=1), 1e-300) ** 2
     kurtosis = (inner**2).mean(axis=1) / square - 2
-    # Variance of the ratio for complex Gaussian noise is 4 / m; the taper correlates neighbours.
+    # The ratio's variance for complex Gaussian noise is 4 / m; times 1.5, as the taper correlates
+    # neighbours.
     sigma = np.sqrt(4 * 1.5 / (inner.shape[1] * len(slices)))
     return BandKurtosis(
         low_hz=low_hz, high_hz=high_hz, kurtosis=float(kurtosis.mean()), sigma=float(sigma)

@@ -18,7 +18,7 @@ from scipy.fft import next_fast_len
 
 from lineside.core.errors import UserError
 from lineside.machines.data.measurement import Measurement
-from lineside.machines.signals.bearings import Bearing
+from lineside.machines.signals.bearings import FAULTS, SHORT, Bearing
 from lineside.machines.signals.kurtogram import choose_band
 
 BANDS, MELS, ENVELOPE_BANDS = 100, 64, 24
@@ -26,6 +26,12 @@ TIME_NAMES = (
     "rms", "peak", "peak_to_peak", "crest", "kurtosis", "skew", "shape", "impulse", "clearance",
 )  # fmt: skip
 ENVELOPE_NAMES = ("envelope_level", "envelope_spread", "envelope_kurtosis", "envelope_line")
+LABELS = {
+    "crest": "crest factor", "skew": "skewness", "shape": "shape factor",
+    "impulse": "impulse factor", "clearance": "clearance factor",
+    "envelope_line": "highest line of the envelope",
+}  # fmt: skip
+"""Where the name with spaces would not say what a feature is."""
 ASINH_NAMES = ("kurtosis", "skew", "envelope_kurtosis")
 ENVELOPE_TOP_HZ = 1000.0
 """Envelope bands reach up to here, or to half the width of the envelope's band."""
@@ -211,11 +217,13 @@ def make_layout(
 
 
 def feature_label(name: str) -> str:
-    """Return the label of a feature: ``envelope level of x``, or the name of a slow value."""
+    """Return the label of a feature: ``BPFO line in the envelope of x``, or a slow value's name."""
     if name.startswith("value."):
         return name.removeprefix("value.")
     channel, _, kind = name.rpartition(".")
-    return f"{kind.replace('_', ' ')} of {channel}"
+    fault = next((f for f in FAULTS if kind == f"envelope_{f.replace(' ', '_')}"), None)
+    label = f"{SHORT[fault]} line in the envelope" if fault else LABELS.get(kind)
+    return f"{label or kind.replace('_', ' ')} of {channel}"
 
 
 def fast_length(samples: int) -> int:

@@ -1,152 +1,128 @@
-"""Order tracking: samples per turn instead of samples per second."""
+"""Order tracking: the amplitude spectrum in multiples of the shaft speed instead of hertz.
+
+A speed that changes within a snapshot smears its lines in hertz. Samples at equal angles instead
+of equal times make them sharp again. No tachometer is needed: the phase of a shaft harmonic is the
+angle (phase demodulation; Bonnardot et al., "Use of the acceleration signal of a gearbox in order
+to perform angular resampling", Mechanical Systems and Signal Processing 19, 2005).
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
-from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import map_coordinates
 
-from lineside.core.errors import UserError
-
 Curve = NDArray[np.float64]
-HYSTERESIS = 0.2
-"""Share of the tachometer's range that a pulse must fall before the next one counts."""
+PER_TURN = 128
+"""Samples per turn after resampling: they hold 64 orders."""
+MIN_TURNS = 4
+SWAY = 0.1
+"""Half the width of the band around a shaft harmonic whose phase is taken, relative to it."""
+TRACKED_ORDERS = (1, 2, 3)
+"""Shaft harmonics whose phase is tried."""
 
 
-def pulse_times(tachometer: NDArray[np.float32], rate_hz: float) -> Curve:
-    """Return when the tachometer's signal rises through the middle of its range, in seconds.
+@dataclass(frozen=True, kw_only=True)
+class OrderSpectrum:
+    """Amplitude spectrum of one waveform over shaft orders.
 
-    Times are interpolated between samples; a pulse only counts after the signal has fallen
-    through a lower threshold, so that noise on an edge does not count twice.
+    Attributes:
+        orders: Multiples of the shaft speed, shape (line,).
+        amplitude: In the samples' unit, Hann window, shape (line,).
+        tracked: Whether the angle comes from the phase of a shaft harmonic, not from the mean
+            speed.
+    """
+
+    orders: Curve
+    amplitude: Curve
+    tracked: bool
+
+
+def order_spectrum(
+    samples: NDArray[np.float32], rate_hz: float, speed_hz: float, highest: float
+) -> OrderSpectrum | None:
+    """Return the order spectrum of a waveform, None for fewer than `MIN_TURNS` turns.
+
+    The angle is that of the constant mean speed or of the phase of one of the first three shaft
+    harmonics: whichever gives the sharpest spectrum, the largest sum A^4 / (sum A^2)^2.
 
     Args:
-        tachometer: Samples of the pulse train, shape (sample,), finite.
+        samples: Shape (sample,); missing ones are replaced by the mean.
         rate_hz: Samples per second.
-
-    Raises:
-        UserError: if there are fewer than two pulses.
+        speed_hz: Mean shaft speed, turns per second.
+        highest: Highest order to return.
     """
-    wave = np.asarray(tachometer, dtype=np.float64)
-    low, high = np.percentile(wave, (1, 99)) if len(wave) else (0.0, 0.0)
-    middle = (low + high) / 2
-    armed_below = middle - HYSTERESIS * (high - low)
-    rises = np.flatnonzero((wave[:-1] < middle) & (wave[1:] >= middle))
-    falls = np.flatnonzero(wave < armed_below)
-    last_low = np.searchsorted(falls, rises, side="right") - 1
-    armed = last_low >= 0
-    rises, last_low = rises[armed], last_low[armed]
-    # Of several rises after the same low sample only the first one is a pulse.
-    rises = rises[np.unique(last_low, return_index=True)[1]]
-    if len(rises) < 2 or high <= low:
-        raise UserError(f"the tachometer gave {len(rises)} pulses", "two or more are needed")
-    part = (middle - wave[rises]) / (wave[rises + 1] - wave[rises])
-    return np.asarray((rises + part) / rate_hz)
+    if len(samples) * speed_hz / rate_hz < MIN_TURNS:
+        return None
+    wave = np.nan_to_num(np.asarray(samples, dtype=np.float64) - np.nanmean(samples))
+    constant = speed_hz * np.arange(len(wave)) / rate_hz
+    tracked = [turns_from_line(wave, rate_hz, speed_hz, order) for order in TRACKED_ORDERS]
+    angles = [constant, *(t for t in tracked if _is_plausible(t * rate_hz / speed_hz))]
+    spectra = [_spectrum(resample_at_angles(wave, turns, PER_TURN)) for turns in angles]
+    sharpness = [float((a**4).sum() / max((a**2).sum() ** 2, 1e-300)) for _, a in spectra]
+    best = int(np.argmax(sharpness))
+    orders, amplitude = spectra[best]
+    inside = orders <= min(highest, rate_hz / 2 / speed_hz)
+    return OrderSpectrum(orders=orders[inside], amplitude=amplitude[inside], tracked=best > 0)
 
 
-def turns_from_pulses(pulses_s: Curve, samples: int, rate_hz: float, per_turn: int = 1) -> Curve:
-    """Return the shaft's turns at every sample, shape (sample,), by monotone interpolation.
+def turns_from_line(wave: Curve, rate_hz: float, speed_hz: float, order: float) -> Curve:
+    """Return the shaft angle in turns at every sample, from the phase of a shaft harmonic.
 
-    Before the first and after the last pulse the nearest pulse's speed goes on.
+    The harmonic is cut out of the spectrum with its surroundings (`SWAY`); the unwrapped phase of
+    that analytic signal over 2 pi times the order is the angle.
 
     Args:
-        pulses_s: Times of the pulses in seconds, rising.
-        samples: Number of samples.
+        wave: Samples without their mean, shape (sample,).
         rate_hz: Samples per second.
-        per_turn: Pulses per turn.
+        speed_hz: Mean shaft speed, roughly.
+        order: Of the harmonic.
     """
-    if len(pulses_s) < 2 or not (np.diff(pulses_s) > 0).all():
-        raise UserError("pulse times must rise, and be two or more", "check the tachometer")
-    turns = np.arange(len(pulses_s)) / per_turn
-    time = np.arange(samples) / rate_hz
-    found = PchipInterpolator(pulses_s, turns)(np.clip(time, pulses_s[0], pulses_s[-1]))
-    first = 1 / (per_turn * (pulses_s[1] - pulses_s[0]))
-    last = 1 / (per_turn * (pulses_s[-1] - pulses_s[-2]))
-    found += np.minimum(time - pulses_s[0], 0) * first
-    found += np.maximum(time - pulses_s[-1], 0) * last
-    return np.asarray(found)
-
-
-def turns_from_speed(speed_hz: Curve | float, samples: int, rate_hz: float) -> Curve:
-    """Return the shaft's turns at every sample from its speed, shape (sample,).
-
-    Args:
-        speed_hz: One speed, or a profile at equal distances from the first to the last sample.
-        samples: Number of samples.
-        rate_hz: Samples per second.
-    """
-    profile = np.atleast_1d(np.asarray(speed_hz, dtype=np.float64))
-    if not np.isfinite(profile).all() or (profile <= 0).any():
-        raise UserError("order tracking needs a speed above zero throughout", "cut the snapshot")
-    places = np.linspace(0, 1, len(profile)) if len(profile) > 1 else np.zeros(1)
-    fine = np.interp(np.linspace(0, 1, samples), places, profile)
-    steps = (fine[1:] + fine[:-1]) / (2 * rate_hz)
-    return np.concatenate([[0.0], np.cumsum(steps)])
-
-
-def turns_from_line(
-    samples: NDArray[np.float32], rate_hz: float, speed_hz: float, *,
-    order: float = 1.0, sway: float = 0.1,
-) -> Curve:  # fmt: skip
-    """Return the shaft's turns at every sample from the phase of one of its lines.
-
-    The line is cut out of the spectrum with its surroundings; the phase of that analytic signal,
-    unwrapped, is the angle (phase demodulation, Bonnardot et al. 2005, "Use of the acceleration
-    signal of a gearbox in order to perform angular resampling").
-
-    Args:
-        samples: Shape (sample,).
-        rate_hz: Samples per second.
-        speed_hz: Roughly known mean speed.
-        order: Which line, in turns of the shaft.
-        sway: Half the width that is cut out, relative to the line.
-    """
-    centred = np.nan_to_num(np.asarray(samples, dtype=np.float64) - np.nanmean(samples))
-    spectrum = fft.fft(centred)
-    hz = fft.fftfreq(len(centred), 1 / rate_hz)
+    hz = fft.fftfreq(len(wave), 1 / rate_hz)
     line = order * speed_hz
-    weight = np.clip(1 - np.abs(hz - line) / (sway * line), 0, None)
-    weight = np.sin(np.pi / 2 * np.minimum(1, 2 * weight))  # flat inside, soft at the edge
-    phase = np.unwrap(np.angle(fft.ifft(spectrum * weight)))
+    weight = np.clip(1 - np.abs(hz - line) / (SWAY * line), 0, None)
+    weight = np.sin(np.pi / 2 * np.minimum(1, 2 * weight))  # flat inside, soft at the edges
+    phase = np.unwrap(np.angle(fft.ifft(fft.fft(wave) * weight)))
     return np.asarray((phase - phase[0]) / (2 * np.pi * order))
 
 
-def angular_samples(
-    samples: NDArray[np.float32], rate_hz: float, turns: Curve, per_turn: int
-) -> Curve:
-    """Return the samples at equal angles, shape (sample,), `per_turn` for every turn.
+def resample_at_angles(wave: Curve, turns: Curve, per_turn: int) -> Curve:
+    """Return the samples at equal angles: (sample,) in time -> (angle,), `per_turn` each turn.
 
-    What lies above half of `per_turn` orders at the slowest speed is taken out first; values in
-    between come from cubic splines.
+    What lies above `per_turn` / 2 orders at the slowest speed is filtered out first (aliasing);
+    values between samples come from cubic splines.
 
     Args:
-        samples: Shape (sample,), in time; missing ones count as the mean.
-        rate_hz: Samples per second.
-        turns: The shaft's turns at every sample, rising, same shape.
+        wave: Samples without their mean, shape (sample,).
+        turns: Shaft angle at every sample, shape (sample,).
         per_turn: New samples per turn.
     """
-    wave = np.nan_to_num(np.asarray(samples, dtype=np.float64) - np.nanmean(samples))
-    if len(turns) != len(wave) or turns[-1] - turns[0] < 2:
-        raise UserError(
-            f"{len(wave)} samples and {len(turns)} angles over {turns[-1] - turns[0]:.1f} turns",
-            "order tracking needs one angle per sample and two turns or more",
-        )
     rising = np.maximum.accumulate(turns)
-    slowest = np.gradient(rising).clip(min=0)
-    edge = 0.5 * per_turn * max(float(np.percentile(slowest, 1)), 1e-9)  # cycles per sample
+    turns_per_sample = np.gradient(rising).clip(min=0)
+    # cut-off in cycles per sample, at the first percentile of the speed
+    edge = 0.5 * per_turn * max(float(np.percentile(turns_per_sample, 1)), 1e-9)
     if edge < 0.5:
         spectrum = fft.rfft(wave)
-        cycles = fft.rfftfreq(len(wave))
-        spectrum *= np.clip((edge - cycles) / (0.1 * edge), 0, 1)
+        spectrum *= np.clip((edge - fft.rfftfreq(len(wave))) / (0.1 * edge), 0, 1)
         wave = fft.irfft(spectrum, len(wave))
     angles = np.arange(np.ceil(rising[0] * per_turn), rising[-1] * per_turn) / per_turn
-    places = np.interp(angles, rising, np.arange(len(wave)))
-    return np.asarray(map_coordinates(wave, [places], order=3, mode="nearest"))
+    positions = np.interp(angles, rising, np.arange(len(wave)))
+    return np.asarray(map_coordinates(wave, [positions], order=3, mode="nearest"))
 
 
-def order_spectrum(angular: Curve, per_turn: int) -> tuple[Curve, Curve]:
-    """Return orders and amplitudes (Hann window, in the samples' unit) of a resampled wave."""
-    window = np.hanning(len(angular) + 1)[:-1]
-    lines = np.abs(fft.rfft((angular - angular.mean()) * window))
-    return fft.rfftfreq(len(angular), 1 / per_turn), 2 * lines / window.sum()
+def _is_plausible(relative: Curve) -> bool:
+    """Return whether an angle, in samples at the mean speed, stays within twice the sway.
+
+    Where the harmonic drowns in noise the phase slips, and the speed leaves the band.
+    """
+    return bool(np.abs(np.gradient(relative) - 1).max() < 2 * SWAY)
+
+
+def _spectrum(resampled: Curve) -> tuple[Curve, Curve]:
+    """Return orders and amplitudes (Hann window) of samples at equal angles."""
+    window = np.hanning(len(resampled) + 1)[:-1]
+    amplitude = np.abs(fft.rfft((resampled - resampled.mean()) * window))
+    return fft.rfftfreq(len(resampled), 1 / PER_TURN), 2 * amplitude / window.sum()

@@ -1,4 +1,4 @@
-"""Sensor faults, told apart from faults of the machine before anything is scored."""
+"""Sensor faults in one snapshot: found before scoring, so that they raise no machine alarm."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ Kind = Literal[
     "loud",
 ]
 DEAD_SHARE = 0.03
-"""Below this share of the healthy level, and well below all healthy snapshots, nothing is felt."""
+"""Below this share of the healthy rms, and well below all healthy snapshots, a sensor is dead."""
 DEAD_VALUE_SHARE = 0.06
-"""The same for slow values: their levels hold the offset and the last digit as well."""
+"""The same for slow values, whose levels hold the offset and the last digit too."""
 LOUD_FACTOR = 100.0
-"""Bearings run to failure rise by about ten, hardly by a hundred."""
+"""Run-to-failure bearings get about ten times louder, hardly a hundred times."""
 GAP_SHARE = 0.001
 RATE_TOLERANCE = 1e-3
 LENGTH_TOLERANCE = 0.01
-FROZEN_SHARE = 0.1
-"""A run of equal samples this long means that the sensor stood still."""
+STUCK_SHARE = 0.1
+"""A run of equal samples longer than this share of the snapshot is a stuck sensor."""
 SMALL_SPREAD = 1e-3
-"""Below this share of the mean square, the spread is not its difference from the mean's."""
+"""Below this share of the mean square, mean(x^2) - mean(x)^2 has lost its digits."""
 IMPOSSIBLE = 1e15
-"""No vibration in any unit: bytes were read in the wrong order, or the file is damaged."""
+"""No vibration in any unit: wrong byte order, or a damaged file."""
 CLIPPED_SAMPLES = 10
 CLIPPED_STEPS = 50
 OFFSET_SPREADS = 8.0
@@ -53,7 +53,7 @@ class SensorFault:
 
     Attributes:
         sensor: Channel, ``value.NAME``, or ``all values``.
-        kind: What is wrong.
+        kind: Of the fault.
         message: One sentence with the numbers.
     """
 
@@ -64,10 +64,10 @@ class SensorFault:
 
 @dataclass(frozen=True, kw_only=True)
 class Norm:
-    """What is normal for one channel or value.
+    """Usual level and format of one channel or value.
 
     Attributes:
-        level: Median spread (root mean square about the mean) of a channel, median of a value.
+        level: Median standard deviation of a channel, median of a value.
         lowest: Lowest of them.
         offset: Median of a channel's mean.
         offset_spread: Median absolute deviation of the means.
@@ -87,14 +87,14 @@ class Norm:
 
 @dataclass(frozen=True, kw_only=True)
 class Norms:
-    """What is normal for the sensors of one machine; plain JSON through `spec`."""
+    """Norms of the sensors of one machine, by name."""
 
     channels: Mapping[str, Norm]
     values: Mapping[str, Norm]
 
 
 def learn_norms(healthy: Sequence[Measurement]) -> Norms:
-    """Return what is normal, from healthy snapshots; the running ones should be in the majority."""
+    """Return the norms of healthy snapshots; most of them should be of the running machine."""
     channels = dict.fromkeys(name for m in healthy for name in m.channels)
     values = dict.fromkeys(name for m in healthy for name in m.values)
     return Norms(
@@ -110,33 +110,35 @@ def learn_norms(healthy: Sequence[Measurement]) -> Norms:
 
 
 def find_sensor_faults(measurement: Measurement, norms: Norms | None = None) -> list[SensorFault]:
-    """Return the faults of all sensors in one snapshot, none if all are sound.
+    """Return the faults of all sensors in one snapshot.
 
-    A machine that is said to stand still (speed 0) has no dead sensors.
+    A machine at standstill (stated speed 0) has no dead sensors.
 
     Args:
         measurement: The snapshot.
-        norms: Without them only what shows by itself is found: gaps, frozen, clipped.
+        norms: Without them only gaps, stuck and clipped sensors are found.
     """
-    found: list[SensorFault] = []
+    faults: list[SensorFault] = []
     idle = measurement.speed_hz == 0
-    strange = [name for name in measurement.channels if norms and name not in norms.channels]
+    unknown = [name for name in measurement.channels if norms and name not in norms.channels]
     for name, channel in measurement.channels.items():
         norm = norms.channels.get(name) if norms else None
-        if name in strange:
-            found.append(_fault(name, "unknown", "was never learned and is not used"))
+        if name in unknown:
+            faults.append(_fault(name, "unknown", "was never learned and is not used"))
         else:
-            found += _channel_faults(name, channel, norm, idle)
-    told = f", which has {', '.join(strange)}" if strange else ""
+            faults += _channel_faults(name, channel, norm, idle)
+    others = f", which has {', '.join(unknown)}" if unknown else ""
     for name in norms.channels if norms else ():
         if name not in measurement.channels:
-            found.append(_fault(name, "missing", f"is not in this snapshot{told}"))
-    return found + _value_faults(measurement, norms, idle)
+            faults.append(_fault(name, "missing", f"is not in this snapshot{others}"))
+    return faults + _value_faults(measurement, norms, idle)
 
 
 def _channel_norm(channels: Sequence[Channel]) -> Norm:
-    levels = np.array([np.nanstd(c.samples.astype(np.float64)) for c in channels if _any(c)])
-    means = np.array([np.nanmean(c.samples, dtype=np.float64) for c in channels if _any(c)])
+    levels = np.array(
+        [np.nanstd(c.samples.astype(np.float64)) for c in channels if _has_samples(c)]
+    )
+    means = np.array([np.nanmean(c.samples, dtype=np.float64) for c in channels if _has_samples(c)])
     if not len(levels):
         return Norm(level=0.0, lowest=0.0)
     offset = float(np.median(means))
@@ -158,13 +160,13 @@ def _value_norm(values: Sequence[float]) -> Norm:
     return Norm(level=float(np.median(finite)), lowest=float(finite.min()))
 
 
-def _any(channel: Channel) -> bool:
+def _has_samples(channel: Channel) -> bool:
     return bool(np.isfinite(channel.samples).any())
 
 
-def _fault(sensor: str, kind: Kind, says: str) -> SensorFault:
+def _fault(sensor: str, kind: Kind, finding: str) -> SensorFault:
     return SensorFault(
-        sensor=sensor, kind=kind, message=f"sensor {sensor.removeprefix('value.')} {says}"
+        sensor=sensor, kind=kind, message=f"sensor {sensor.removeprefix('value.')} {finding}"
     )
 
 
@@ -173,61 +175,61 @@ def _channel_faults(
 ) -> list[SensorFault]:
     samples = np.asarray(channel.samples, dtype=np.float32)
     if not len(samples):
-        return [_fault(name, "length", "gave no samples")]
-    found = _setting_faults(name, channel, norm) if norm else []
+        return [_fault(name, "length", "has no samples")]
+    faults = _format_faults(name, channel, norm) if norm else []
     total = float(samples.dot(_ones(len(samples))))  # a dot product is the fastest sum
     if not math.isfinite(total):
         finite = samples[np.isfinite(samples)]
         missing = len(samples) - len(finite)
         if not len(finite):
-            return [*found, _fault(name, "gaps", "gave no finite sample")]
+            return [*faults, _fault(name, "gaps", "has no finite sample")]
         if missing > GAP_SHARE * len(samples):
-            found.append(_fault(name, "gaps", f"lacks {missing} of {len(samples)} samples"))
+            faults.append(_fault(name, "gaps", f"lacks {missing} of {len(samples)} samples"))
         samples, total = finite, float(finite.sum(dtype=np.float64))
     mean = total / len(samples)
     rms = _rms(samples, mean)
     if not rms < IMPOSSIBLE:
-        return [*found, _fault(name, "gaps", f"gave numbers of the order {rms:.0e}")]
+        return [*faults, _fault(name, "gaps", f"has values of the order {rms:.0e}")]
     low, high = float(np.minimum.reduce(samples)), float(np.maximum.reduce(samples))
     if low == high:
-        return [*found, _fault(name, "stuck", f"gave {mean:.4g} {channel.unit} throughout")]
-    frozen = _longest_run(samples)
+        return [*faults, _fault(name, "stuck", f"reads {mean:.4g} {channel.unit} throughout")]
+    run = _longest_run(samples)
     dead = norm is not None and rms < min(DEAD_SHARE * norm.level, norm.lowest / 2)
     if dead and norm and not idle:
         share = f"{rms:.2g} {channel.unit} rms, {rms / norm.level:.1%} of its healthy level"
-        return [*found, _fault(name, "dead", f"feels nothing: {share}")]
-    if frozen > FROZEN_SHARE * len(samples) and rms > 0 and not dead:
-        found.append(_fault(name, "stuck", f"stood still for {frozen} of {len(samples)} samples"))
+        return [*faults, _fault(name, "dead", f"is dead: {share}")]
+    if run > STUCK_SHARE * len(samples) and rms > 0 and not dead:
+        faults.append(_fault(name, "stuck", f"is stuck for {run} of {len(samples)} samples"))
     elif _is_clipped(samples, low, high):
-        found.append(
-            _fault(name, "clipped", f"is cut off at {low:.4g} or {high:.4g} {channel.unit}")
+        faults.append(
+            _fault(name, "clipped", f"is clipped at {low:.4g} or {high:.4g} {channel.unit}")
         )
-    return found + (_level_faults(name, channel.unit, mean, rms, norm) if norm else [])
+    return faults + (_level_faults(name, channel.unit, mean, rms, norm) if norm else [])
 
 
-def _setting_faults(name: str, channel: Channel, norm: Norm) -> list[SensorFault]:
-    found = []
+def _format_faults(name: str, channel: Channel, norm: Norm) -> list[SensorFault]:
+    faults = []
     if norm.rate_hz and abs(channel.rate_hz / norm.rate_hz - 1) > RATE_TOLERANCE:
-        says = f"was sampled at {channel.rate_hz:g} Hz instead of {norm.rate_hz:g} Hz"
-        found.append(_fault(name, "rate", says))
+        finding = f"was sampled at {channel.rate_hz:g} Hz instead of {norm.rate_hz:g} Hz"
+        faults.append(_fault(name, "rate", finding))
     if norm.samples and abs(len(channel.samples) / norm.samples - 1) > LENGTH_TOLERANCE:
-        says = f"gave {len(channel.samples)} samples instead of {norm.samples}"
-        found.append(_fault(name, "length", says))
+        finding = f"has {len(channel.samples)} samples instead of {norm.samples}"
+        faults.append(_fault(name, "length", finding))
     if norm.unit and channel.unit != norm.unit:
-        found.append(_fault(name, "unit", f"gave {channel.unit} instead of {norm.unit}"))
-    return found
+        faults.append(_fault(name, "unit", f"is in {channel.unit} instead of {norm.unit}"))
+    return faults
 
 
 def _level_faults(name: str, unit: str, mean: float, rms: float, norm: Norm) -> list[SensorFault]:
-    found = []
+    faults = []
     allowed = max(OFFSET_SPREADS * norm.offset_spread, norm.level)
     if abs(mean - norm.offset) > max(allowed, 0.5 * rms) > 0:
-        says = f"is off by {mean - norm.offset:+.3g} {unit} from its healthy mean"
-        found.append(_fault(name, "offset", says))
+        finding = f"is off by {mean - norm.offset:+.3g} {unit} from its healthy mean"
+        faults.append(_fault(name, "offset", finding))
     if rms > LOUD_FACTOR * norm.level > 0:
-        says = f"is {rms / norm.level:.0f} times as loud as when healthy: loose, or another gain"
-        found.append(_fault(name, "loud", says))
-    return found
+        finding = f"is {rms / norm.level:.0f} times as loud as when healthy: loose, or another gain"
+        faults.append(_fault(name, "loud", finding))
+    return faults
 
 
 @lru_cache(maxsize=8)
@@ -247,10 +249,10 @@ def _rms(samples: NDArray[np.float32], mean: float) -> float:
 
 def _longest_run(samples: NDArray[np.float32]) -> int:
     """Return the length of the longest run of equal samples, 1 where none is long."""
-    # A long run shows in two neighbours of a coarse comb.
-    step = max(1, int(FROZEN_SHARE * len(samples)) // 2)
-    comb = samples[::step].tolist()
-    if all(one != other for one, other in pairwise(comb)):
+    # A long run contains two neighbours of a coarse grid of samples.
+    step = max(1, int(STUCK_SHARE * len(samples)) // 2)
+    grid = samples[::step].tolist()
+    if all(one != other for one, other in pairwise(grid)):
         return 1
     changes = np.flatnonzero(samples[1:] != samples[:-1])
     edges = np.concatenate([[-1], changes, [len(samples) - 1]])
@@ -258,9 +260,9 @@ def _longest_run(samples: NDArray[np.float32]) -> int:
 
 
 def _is_clipped(samples: NDArray[np.float32], low: float, high: float) -> bool:
-    """Whether far more samples lie at an extreme than just inside of it.
+    """Return whether far more samples lie at an extreme than just inside of it.
 
-    A sensor of few steps has many samples at its extremes too, and is not clipped.
+    A sensor of low resolution has many samples at its extremes too, and is not clipped.
     """
     margin = np.float32(0.002 * (high - low))
     for beyond in (lambda m: samples >= high - m, lambda m: samples <= low + m):
@@ -274,28 +276,28 @@ def _is_clipped(samples: NDArray[np.float32], low: float, high: float) -> bool:
 
 
 def _value_faults(measurement: Measurement, norms: Norms | None, idle: bool) -> list[SensorFault]:
-    """Faults of slow values: missing ones, and a row whose levels have all gone."""
-    found = [
-        _fault(f"value.{name}", "gaps", "gave no number")
+    """Return missing slow values, and the loss of most levels at once."""
+    faults = [
+        _fault(f"value.{name}", "gaps", "has no value")
         for name, value in measurement.values.items()
         if not np.isfinite(value)
     ]
     if norms is None:
-        return found
-    found += [
+        return faults
+    faults += [
         _fault(f"value.{name}", "missing", "is not in this snapshot")
         for name in norms.values
         if name not in measurement.values
     ]
-    # Levels (rms, maximum, spread) are always positive; if most of them go, so did the signal.
+    # Levels (rms, maximum, spread) are always positive; if most of them vanish, so did the signal.
     levels = [name for name, norm in norms.values.items() if norm.lowest > 0 and norm.level > 0]
     present = [name for name in levels if np.isfinite(measurement.values.get(name, np.nan))]
-    gone = [name for name in present if _is_gone(measurement.values[name], norms.values[name])]
-    if not idle and len(gone) >= 2 and 2 * len(gone) >= len(present):
-        says = f"nothing is felt: {', '.join(gone)} fell below {DEAD_VALUE_SHARE:.0%} of healthy"
-        found.append(SensorFault(sensor="all values", kind="dead", message=says))
-    return found
+    dead = [name for name in present if _is_dead(measurement.values[name], norms.values[name])]
+    if not idle and len(dead) >= 2 and 2 * len(dead) >= len(present):
+        message = f"no signal: {', '.join(dead)} fell below {DEAD_VALUE_SHARE:.0%} of healthy"
+        faults.append(SensorFault(sensor="all values", kind="dead", message=message))
+    return faults
 
 
-def _is_gone(value: float, norm: Norm) -> bool:
+def _is_dead(value: float, norm: Norm) -> bool:
     return abs(value) < min(DEAD_VALUE_SHARE * norm.level, norm.lowest / 2)

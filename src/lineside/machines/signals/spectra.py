@@ -1,4 +1,4 @@
-"""Spectra of one channel in physical units, for evidence and diagnosis."""
+"""Power density and envelope spectrum of one channel in physical units, for diagnosis."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from lineside.machines.signals.layout import Group
 
 Curve = NDArray[np.float64]
 FINENESS = 4
-"""The envelope spectrum is read this many times finer than its resolution (zero padding)."""
+"""Zero padding: points of the envelope spectrum per resolution of 1 / length."""
 PSD_BINS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spectrum:
-    """What one channel of one snapshot holds by frequency.
+    """Spectra of one channel of one snapshot.
 
     Attributes:
         channel: Its name.
         unit: Its unit.
-        speed_hz: Turns of the shaft per second as stated, None if nobody knows.
+        speed_hz: Stated shaft speed, turns per second, None if unknown.
         seconds: Length of the snapshot; 1 / seconds is the resolution.
         psd_hz: Frequencies of the power density.
         psd: One-sided power density in unit2/Hz, Hann window, averaged over neighbouring bins.
         envelope_hz: Frequencies of the envelope spectrum.
         envelope: Amplitude of each line of the envelope in `unit`, Hann window.
-        envelope_level: Mean of the envelope; a line's share of it is the depth of modulation.
-        band_hz: Band whose envelope it is.
+        envelope_level: Mean of the envelope; a line over it is the depth of modulation.
+        band_hz: Demodulation band.
     """
 
     channel: str
@@ -46,25 +46,15 @@ class Spectrum:
     envelope_level: float
     band_hz: tuple[float, float]
 
-    @property
-    def psd_orders(self) -> Curve | None:
-        """The frequencies in turns of the shaft, None if the speed is unknown."""
-        return self.psd_hz / self.speed_hz if self.speed_hz else None
-
-    @property
-    def envelope_orders(self) -> Curve | None:
-        """The envelope's frequencies in turns of the shaft, None if the speed is unknown."""
-        return self.envelope_hz / self.speed_hz if self.speed_hz else None
-
 
 def spectrum_of(name: str, wave: Waveform, group: Group, speed_hz: float | None) -> Spectrum:
     """Return the spectra of one channel.
 
     Args:
         name: The channel.
-        wave: Its samples, shape (sample,); missing ones (NaN) count as the mean.
-        group: Its rate, unit and envelope band.
-        speed_hz: Turns of the shaft per second as stated.
+        wave: Its samples, shape (sample,); missing ones (NaN) are replaced by the mean.
+        group: Its rate, unit and demodulation band.
+        speed_hz: Stated shaft speed, turns per second.
     """
     samples = np.asarray(wave, dtype=np.float64)
     samples = np.nan_to_num(samples - np.nanmean(samples))
@@ -79,9 +69,10 @@ def spectrum_of(name: str, wave: Waveform, group: Group, speed_hz: float | None)
 
 
 def envelope_in_band(samples: Curve, group: Group) -> Curve:
-    """Return the envelope in the group's band at the rate of that band's width.
+    """Return the envelope in the group's band, sampled at that band's width.
 
-    Equal to the magnitude of the Hilbert transform's analytic signal after an ideal band-pass.
+    (sample,) -> (last - first,): the magnitude of the analytic signal (Hilbert transform) after an
+    ideal band-pass, decimated. The factor 2 / length makes it an amplitude.
     """
     first, last = group.envelope_bins
     padded = np.zeros(group.length)
@@ -91,7 +82,7 @@ def envelope_in_band(samples: Curve, group: Group) -> Curve:
 
 
 def envelope_spectrum(envelope: Curve, rate_hz: float) -> tuple[Curve, Curve]:
-    """Return frequencies and amplitudes of the lines of an envelope, without its mean."""
+    """Return frequencies and amplitudes of the envelope without its mean, Hann window."""
     window = np.hanning(len(envelope) + 1)[:-1]
     size = fft.next_fast_len(FINENESS * len(envelope), real=True)
     lines = np.abs(fft.rfft((envelope - envelope.mean()) * window, size))
@@ -99,9 +90,10 @@ def envelope_spectrum(envelope: Curve, rate_hz: float) -> tuple[Curve, Curve]:
 
 
 def power_density(samples: Curve, rate_hz: float, bins: int = PSD_BINS) -> tuple[Curve, Curve]:
-    """Return the one-sided power density from one transform, averaged over neighbouring bins.
+    """Return frequencies and one-sided power density, averaged over neighbouring bins.
 
-    The average over m bins has the variance of m segments (Daniell 1946; compare Welch 1967).
+    psd = 2 |rfft(w x)|^2 / (rate sum(w^2)). The average over m bins of one transform has the
+    variance of m segments (Daniell 1946; compare Welch 1967).
     """
     window = np.hanning(len(samples) + 1)[:-1]
     power = np.abs(fft.rfft(samples * window)) ** 2

@@ -1,4 +1,8 @@
-"""How fast the shaft turns, as its harmonics tell, and whether a stated speed can be true."""
+"""Shaft speed from the comb of its harmonics, and the plausibility of a stated speed.
+
+The score of a speed f is the mean log height of the lines at f, 2f ... 6f over the running median
+of the amplitude spectrum. A speed must show its own line.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +20,26 @@ HARMONICS = np.arange(1, 7)
 FINENESS = 4
 BACKGROUND_BINS = 61
 LINE = 5.0
-"""Height over the background from which on a line counts."""
+"""Height over the background from which on a peak counts as a line."""
 CAP = 30.0
-"""Higher lines count no more than this: one giant line is no comb."""
+"""Upper bound on a height: a single large line is no comb."""
 SAME = 0.03
-"""Speeds that differ by less are the same: people state nominal speeds, motors slip."""
+"""Speeds that differ by less are the same: stated speeds are nominal, motors slip."""
 SEARCH = 3.0
-"""A contradiction is looked for between a third and three times the stated speed."""
-FEWEST_HITS = 3
+"""Other speeds are searched between a third and three times the stated one."""
+MIN_LINES = 3
 CONFIDENT = 0.25
 MULTIPLES = (1 / 3, 1 / 2, 2 / 3, 1.0, 3 / 2, 2.0, 3.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedEstimate:
-    """What the comb of harmonics says.
+    """The speed whose harmonics stand out most.
 
     Attributes:
-        hz: Turns of the shaft per second that fit best.
-        confidence: 0 to 1: how much worse the best unrelated speed fits; times the share of
-            harmonics that stand.
+        hz: Shaft speed, turns per second.
+        confidence: 0 to 1: (1 - score of the best unrelated speed / score) times the share of
+            harmonics that are lines.
         heights: Height of the first six harmonics over the background.
     """
 
@@ -44,32 +48,32 @@ class SpeedEstimate:
     heights: tuple[float, ...]
 
     @property
-    def hits(self) -> int:
-        """How many of the harmonics are lines."""
+    def lines(self) -> int:
+        """Number of harmonics that are lines."""
         return sum(height > LINE for height in self.heights)
 
 
 def estimate_speed(measurement: Measurement, low_hz: float, high_hz: float) -> SpeedEstimate | None:
     """Return the shaft speed between two limits whose harmonics stand highest together.
 
-    A speed must show its own line. None if no channel is long enough to tell speeds apart (ten
-    turns of the lowest speed).
+    None if no channel is long enough to resolve speeds (ten turns at the lowest speed).
 
     Args:
         measurement: Its channels are averaged.
         low_hz: Slowest speed to consider.
         high_hz: Fastest.
     """
-    curves = [
+    spectra = [
         line_heights(channel, HARMONICS[-1] * high_hz * 1.05)
         for channel in measurement.channels.values()
         if len(channel.samples) / channel.rate_hz * low_hz >= 10
     ]
-    if not curves:
+    if not spectra:
         return None
-    step = min(hz[1] for hz, _ in curves) / HARMONICS[-1]
+    step = min(hz[1] for hz, _ in spectra) / HARMONICS[-1]
     grid = np.arange(low_hz, high_hz + step, step)
-    logs = np.mean([_comb(hz, heights, grid) for hz, heights in curves], axis=0)
+    # (channel, harmonic, speed) -> (harmonic, speed)
+    logs = np.mean([_comb(hz, heights, grid) for hz, heights in spectra], axis=0)
     scores = logs.mean(axis=0) * (logs[0] > np.log(LINE))
     best = int(np.argmax(scores))
     if scores[best] <= 0:
@@ -77,40 +81,44 @@ def estimate_speed(measurement: Measurement, low_hz: float, high_hz: float) -> S
     related = np.zeros(len(grid), dtype=bool)
     for multiple in MULTIPLES:
         related |= np.abs(grid / (multiple * grid[best]) - 1) < SAME
-    rival = float(scores[~related].max(initial=0.0))
+    runner_up = float(scores[~related].max(initial=0.0))
     heights = tuple(float(height) for height in np.exp(logs[:, best]))
-    hits = sum(height > LINE for height in heights)
-    confidence = (1 - rival / scores[best]) * hits / len(HARMONICS)
+    lines = sum(height > LINE for height in heights)
+    confidence = (1 - runner_up / scores[best]) * lines / len(HARMONICS)
     return SpeedEstimate(hz=float(grid[best]), confidence=float(confidence), heights=heights)
 
 
 def speed_contradiction(measurement: Measurement, stated_hz: float) -> str:
     """Return one sentence if the spectrum contradicts a stated speed, otherwise "".
 
-    It takes a comb of harmonics of another speed that nothing else explains, and the absence of
-    the stated speed's own line and its odd harmonics: twice or half a speed is told apart by
-    them. The estimate is reported, never used in place of the stated speed.
+    It takes a comb of harmonics of another speed, and the absence of the stated speed's own line
+    and its odd harmonics, which distinguish a speed from its half or double. The estimate is
+    reported, never used in place of the stated speed.
 
     Args:
         measurement: One snapshot.
-        stated_hz: Turns of the shaft per second that somebody states.
+        stated_hz: Stated shaft speed, turns per second.
     """
     if stated_hz <= 0:
         return ""
-    found = estimate_speed(measurement, stated_hz / SEARCH, stated_hz * SEARCH)
-    if found is None or found.hits < FEWEST_HITS or found.confidence < CONFIDENT:
+    estimate = estimate_speed(measurement, stated_hz / SEARCH, stated_hz * SEARCH)
+    if estimate is None or estimate.lines < MIN_LINES or estimate.confidence < CONFIDENT:
         return ""
-    if abs(found.hz / stated_hz - 1) < SAME or _stands(measurement, stated_hz):
+    if abs(estimate.hz / stated_hz - 1) < SAME or _has_lines(measurement, stated_hz):
         return ""
     return (
-        f"the stated speed of {stated_hz:.2f} Hz shows no line of its own, but {found.hits} of "
-        f"{len(HARMONICS)} harmonics of {found.hz:.2f} Hz stand out: the stated speed is doubtful "
-        "and is not used"
+        f"the stated speed of {stated_hz:.2f} Hz has no line in the spectrum, but {estimate.lines} "
+        f"of {len(HARMONICS)} harmonics of {estimate.hz:.2f} Hz stand out: the stated speed is "
+        "doubtful and is not used"
     )
 
 
 def line_heights(channel: Channel, top_hz: float) -> tuple[Curve, Curve]:
-    """Return frequencies up to `top_hz` and the amplitude over its running median."""
+    """Return frequencies up to `top_hz` and the amplitude over its running median.
+
+    Hann window, zero-padded to `FINENESS` points per resolution; the median is taken at the true
+    resolution and interpolated.
+    """
     samples = np.asarray(channel.samples, dtype=np.float64)
     samples = np.nan_to_num(samples - np.nanmean(samples))
     window = np.hanning(len(samples) + 1)[:-1]
@@ -125,13 +133,13 @@ def line_heights(channel: Channel, top_hz: float) -> tuple[Curve, Curve]:
 
 
 def _comb(hz: Curve, heights: Curve, grid: Curve) -> Curve:
-    """Log height of every harmonic of every speed, shape (harmonic, speed)."""
-    places = np.outer(HARMONICS, grid)
-    return np.log(np.clip(np.interp(places, hz, heights, right=1.0), 1.0, CAP))
+    """Return the log height of every harmonic of every speed, shape (harmonic, speed)."""
+    harmonics_hz = np.outer(HARMONICS, grid)
+    return np.log(np.clip(np.interp(harmonics_hz, hz, heights, right=1.0), 1.0, CAP))
 
 
-def _stands(measurement: Measurement, stated_hz: float) -> bool:
-    """Whether the stated speed has its own line, or two of its odd harmonics."""
+def _has_lines(measurement: Measurement, stated_hz: float) -> bool:
+    """Return whether the stated speed has its own line, or two of its odd harmonics."""
     for channel in measurement.channels.values():
         hz, heights = line_heights(channel, 6 * stated_hz)
         odd = []
