@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lineside.core.audit import checks
-from lineside.core.audit.outliers import one_value, outliers, robust_scores
+from lineside.core.audit.outliers import check_one_value, check_outliers, robust_scores
 from lineside.core.statistics import cohen_kappa, wilson
 
 IDS = [f"i{n}" for n in range(6)]
@@ -13,7 +13,7 @@ IDS = [f"i{n}" for n in range(6)]
 def balance(positive: int, negative: int, share: float = 0.2):
     labels = ["good"] * negative + ["bad"] * positive
     groups = [str(n) for n in range(len(labels))]
-    return checks.class_balance(labels, groups, normal="good", shares={"test": share})
+    return checks.check_class_balance(labels, groups, normal="good", shares={"test": share})
 
 
 def test_balance_states_the_width_of_the_recall():
@@ -32,14 +32,14 @@ def test_balance_warns_by_ratio_and_is_content_with_plenty():
 
 
 def test_balance_counts_groups_not_items():
-    check = checks.class_balance(
+    check = checks.check_class_balance(
         ["bad"] * 6 + ["good"] * 2, ["a"] * 6 + ["b", "c"], normal="good", shares={}
     )
     assert check.count == 1 and "1 positive (1 : 2.0)" in check.evidence
 
 
 def copies(digests, labels=None, groups=None, roles=None):
-    return checks.copies(IDS, digests, labels or ["g"] * 6, groups or IDS, roles or [""] * 6)
+    return checks.check_copies(IDS, digests, labels or ["g"] * 6, groups or IDS, roles or [""] * 6)
 
 
 def test_copies():
@@ -62,27 +62,30 @@ def test_copies_with_two_labels_or_roles_fail_and_come_first():
 def test_leakage():
     groups = ["p", "p", "q", "q", "r", "r"]
     roles = ["train", "train", "test", "test", "train", "test"]
-    leak = checks.leakage(IDS, groups, roles)
+    leak = checks.check_leakage(IDS, groups, roles)
     assert leak.status == "fail" and leak.count == 1 and leak.items == ("i4", "i5")
-    clean = checks.leakage(IDS, groups, ["train"] * 4 + ["test"] * 2)
+    clean = checks.check_leakage(IDS, groups, ["train"] * 4 + ["test"] * 2)
     assert clean.status == "ok"
-    assert checks.leakage(IDS, IDS, ["train"] * 4 + ["test"] * 2).status == "unknown"
-    assert checks.leakage(IDS, groups, [""] * 6).status == "info"
+    assert checks.check_leakage(IDS, IDS, ["train"] * 4 + ["test"] * 2).status == "unknown"
+    assert checks.check_leakage(IDS, groups, [""] * 6).status == "info"
 
 
 def test_mixed_labels():
     groups = ["p", "p", "q", "q", "r", "r"]
-    mixed = checks.mixed_labels(IDS, groups, [True, False, True, True, False, False])
+    mixed = checks.check_mixed_labels(IDS, groups, [True, False, True, True, False, False])
     assert mixed.status == "warn" and mixed.items == ("i0", "i1")
-    assert checks.mixed_labels(IDS, groups, [True, True, False, False, True, True]).status == "ok"
-    assert checks.mixed_labels(IDS, IDS, [True] * 6).status == "unknown"
+    assert (
+        checks.check_mixed_labels(IDS, groups, [True, True, False, False, True, True]).status
+        == "ok"
+    )
+    assert checks.check_mixed_labels(IDS, IDS, [True] * 6).status == "unknown"
 
 
 def test_one_value():
-    assert one_value("mode", ["L"] * 6, IDS).status == "ok"
-    odd = one_value("mode", ["L", "L", "L", "RGB", "L", "P"], IDS, hint="h")
+    assert check_one_value("mode", ["L"] * 6, IDS).status == "ok"
+    odd = check_one_value("mode", ["L", "L", "L", "RGB", "L", "P"], IDS, hint="h")
     assert odd.status == "warn" and odd.count == 2 and odd.items == ("i5", "i3")
-    assert one_value("mode", [], []).status == "unknown"
+    assert check_one_value("mode", [], []).status == "unknown"
 
 
 def test_robust_scores_against_a_hand_computed_case():
@@ -100,17 +103,17 @@ def test_outliers():
     rng = np.random.default_rng(0)
     values = rng.normal(size=50)
     ids = [str(n) for n in range(50)]
-    assert outliers("o", {"x": values}, ids, smallest={}).status == "ok"
+    assert check_outliers("o", {"x": values}, ids, smallest={}).status == "ok"
     values[[7, 3]] = 20, -50
-    found = outliers("o", {"y": np.zeros(50), "x": values}, ids, smallest={}, hint="look")
+    found = check_outliers("o", {"y": np.zeros(50), "x": values}, ids, smallest={}, hint="look")
     assert found.status == "warn" and found.items == ("3", "7") and "y 0, x 2" in found.evidence
-    assert outliers("o", {"x": values}, ids, smallest={"x": 10.0}).count == 0
-    assert outliers("o", {"x": [1, 2]}, ["a", "b"], smallest={}).status == "unknown"
+    assert check_outliers("o", {"x": values}, ids, smallest={"x": 10.0}).count == 0
+    assert check_outliers("o", {"x": [1, 2]}, ["a", "b"], smallest={}).status == "unknown"
 
 
 def agree(ratings):
     ids = [str(n) for n in range(len(next(iter(ratings.values()), [])))]
-    return checks.agreement(ids, ratings, ids, np.random.default_rng(0))
+    return checks.check_rater_agreement(ids, ratings, ids, np.random.default_rng(0))
 
 
 def test_agreement_is_unknown_without_two_raters():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lineside.core.audit.label_noise import _contradiction, label_doubts, neighbours
+from lineside.core.audit.label_noise import _contradiction, check_labels, neighbours
 
 
 def blobs(distance: float, positives: int = 40, n: int = 200, seed: int = 0):
@@ -18,32 +18,32 @@ def test_planted_wrong_labels_are_found_on_both_sides():
     ids, features, positive, groups = blobs(8.0)
     wrong = [4, 5, 196, 197]
     positive[wrong] = ~positive[wrong]
-    check = label_doubts(ids, features, positive, groups, np.random.default_rng(0))
+    check = check_labels(ids, features, positive, groups, np.random.default_rng(0))
     assert check.status == "warn"
     assert set(map(str, wrong)) <= set(check.items) and check.count <= 8
 
 
 def test_right_labels_are_ok():
-    check = label_doubts(*blobs(12.0), np.random.default_rng(0))
+    check = check_labels(*blobs(12.0), np.random.default_rng(0))
     assert check.status == "ok" and check.count == 0
 
 
 def test_features_that_say_nothing_are_unknown():
     for seed in range(3):
-        assert label_doubts(*blobs(0.0, seed=seed), np.random.default_rng(0)).status == "unknown"
+        assert check_labels(*blobs(0.0, seed=seed), np.random.default_rng(0)).status == "unknown"
     rare = blobs(0.0, positives=12)
-    assert label_doubts(*rare, np.random.default_rng(0)).status == "unknown"
+    assert check_labels(*rare, np.random.default_rng(0)).status == "unknown"
 
 
 def test_too_few_groups_are_unknown():
-    check = label_doubts(*blobs(8.0, positives=4, n=16), np.random.default_rng(0))
+    check = check_labels(*blobs(8.0, positives=4, n=16), np.random.default_rng(0))
     assert check.status == "unknown" and "too few" in check.evidence
 
 
 def test_mixed_groups_do_not_crash():
     ids, features, positive, _ = blobs(8.0)
     groups = [str(i % 40) for i in range(200)]
-    check = label_doubts(ids, features, positive, groups, np.random.default_rng(0))
+    check = check_labels(ids, features, positive, groups, np.random.default_rng(0))
     assert check.status in ("warn", "unknown", "ok")
 
 

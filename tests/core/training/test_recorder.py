@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lineside.core.audit.label_noise_warning import label_noise
+from lineside.core.audit.label_noise import estimate_label_noise
 from lineside.core.errors import UserError
 from lineside.core.training.loop import Training, train
 from lineside.core.training.recorder import GradientSignal, Recorder
@@ -393,7 +393,9 @@ def test_labels_that_nothing_explains_are_not_accused():
     for seed in range(5):
         labels = np.random.default_rng(seed).integers(2, size=300)
         assert math.isnan(
-            label_noise(ids, features, labels, groups, np.random.default_rng(0)).share
+            estimate_label_noise(ids, features, labels, groups, np.random.default_rng(0)).share
         )
-    few = label_noise(ids[:20], features[:20], labels[:20], groups[:20], np.random.default_rng(0))
+    few = estimate_label_noise(
+        ids[:20], features[:20], labels[:20], groups[:20], np.random.default_rng(0)
+    )
     assert math.isnan(few.share) and not few.noisy

@@ -1,1 +1,1 @@
-"""Generic audit checks: counts, copies, leaks, outliers, shortcuts, drift, label noise."""
+"""Checks of a data set before training: generic ones, outliers, shortcuts, drift, label noise."""

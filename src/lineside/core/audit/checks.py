@@ -1,8 +1,8 @@
-"""The audit's generic checks: counts, copies, leaks, contradictions, disagreement of raters.
+"""Generic checks of the audit: class balance, copies, leakage, mixed groups, rater agreement.
 
-All take plain sequences with one entry per item and answer with one `Check`. A check that has
-nothing to look at says ``unknown``, never ``ok``. Odd values are found in `oddities`, checks that
-fit a small model are in `doubts` and `label_doubts`.
+All take plain sequences with one entry per item and return one `Check`. A check without data to
+judge returns ``unknown``, never ``ok``. Rare values are checked in `outliers`; checks that fit a
+model are in `shortcuts` and `label_noise`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KAPPA_GOOD = 0.6
 """Landis & Koch (1977) call a kappa above 0.6 substantial."""
 
 
-def class_balance(
+def check_class_balance(
     labels: Sequence[str],
     groups: Sequence[str],
     *,
@@ -33,15 +33,15 @@ def class_balance(
     unit: str = "units",
     word: str = "positive",
 ) -> Check:
-    """Count classes, and say how well the recall can be known from the positives of each role.
+    """Count classes, and state how precisely the positives of each role can measure a recall.
 
     Args:
         labels: Label by item; everything but `normal` is positive.
         groups: The independent unit by item.
         normal: The label of the negative class.
         shares: Share of the positive units that each measuring role gets, e.g. ``{"test": 0.2}``.
-        unit: What a group is called.
-        word: What the positive class is called.
+        unit: Word for groups.
+        word: Word for the positive class.
     """
     positive = {g for g, label in zip(groups, labels, strict=True) if label != normal}
     negative = set(groups) - positive
@@ -57,7 +57,7 @@ def class_balance(
     ratio = max(len(positive), len(negative)) / max(1, min(len(positive), len(negative)))
     expected = {role: round(len(positive) * share) for role, share in shares.items()}
     widths = {role: _recall_width(n) for role, n in expected.items()}
-    tells = "; ".join(
+    precision = "; ".join(
         f"about {expected[role]} {word} in {role}, a recall of {NOMINAL_RECALL} would be known "
         f"within an interval {width:.2f} wide"
         for role, width in widths.items()
@@ -68,7 +68,7 @@ def class_balance(
         status="warn" if ratio > LARGEST_RATIO or wide else "ok",
         count=len(positive),
         evidence=f"{text}; {len(negative)} {unit} are {normal}, {len(positive)} {word} "
-        f"(1 : {ratio:.1f}); {tells}",
+        f"(1 : {ratio:.1f}); {precision}",
         hint="collect more of the rare class; recall is limited by its number" if wide else "",
     )
 
@@ -80,7 +80,7 @@ def _recall_width(n: int) -> float:
     return high - low
 
 
-def copies(
+def check_copies(
     ids: Sequence[str],
     digests: Sequence[str],
     labels: Sequence[str],
@@ -93,27 +93,30 @@ def copies(
 
     Copies within one group count once for statistics anyway: they are worth a note only.
     """
-    same = [places for places in _places(digests).values() if len(places) > 1]
-    torn = [p for p in same if len({labels[i] for i in p}) > 1]
-    across = [p for p in same if len({roles[i] for i in p if roles[i]}) > 1]
-    apart = [p for p in same if len({groups[i] for i in p}) > 1]
-    extra = sum(len(places) - 1 for places in same)
-    if not same:
+    sets = [indices for indices in _indices(digests).values() if len(indices) > 1]
+    contradictory = [s for s in sets if len({labels[i] for i in s}) > 1]
+    across_roles = [s for s in sets if len({roles[i] for i in s if roles[i]}) > 1]
+    across_groups = [s for s in sets if len({groups[i] for i in s}) > 1]
+    extra = sum(len(indices) - 1 for indices in sets)
+    if not sets:
         return Check(name=name, status="ok", evidence=f"{len(ids)} items, all different")
-    status: Status = "fail" if torn or across else "warn" if apart else "info"
+    failed = contradictory or across_roles
+    status: Status = "fail" if failed else "warn" if across_groups else "info"
     return Check(
         name=name,
         status=status,
         count=extra,
-        evidence=f"{extra} of {len(ids)} items are copies of others ({len(same)} sets); "
-        f"{len(torn)} sets carry different labels, {len(across)} lie in two split roles, "
-        f"{len(apart)} in two groups",
-        hint="remove the copies" if not torn else "decide on one label, then remove the copies",
-        items=_listed(ids, [*torn, *across, *apart, *same]),
+        evidence=f"{extra} of {len(ids)} items are copies of others ({len(sets)} sets); "
+        f"{len(contradictory)} sets carry different labels, {len(across_roles)} lie in two split "
+        f"roles, {len(across_groups)} in two groups",
+        hint="decide on one label, then remove the copies"
+        if contradictory
+        else "remove the copies",
+        items=_ids_of(ids, [*contradictory, *across_roles, *across_groups, *sets]),
     )
 
 
-def leakage(
+def check_leakage(
     ids: Sequence[str], groups: Sequence[str], roles: Sequence[str], *, unit: str = "units"
 ) -> Check:
     """Find groups on both sides of a prescribed split."""
@@ -125,9 +128,9 @@ def leakage(
             evidence="the data prescribe no split; it is made by group, so none can leak",
         )
     shared = [
-        places
-        for places in _places(groups).values()
-        if len({roles[i] for i in places if roles[i]}) > 1
+        indices
+        for indices in _indices(groups).values()
+        if len({roles[i] for i in indices if roles[i]}) > 1
     ]
     if shared:
         return Check(
@@ -136,7 +139,7 @@ def leakage(
             count=len(shared),
             evidence=f"{len(shared)} {unit} lie in more than one split role",
             hint="keep all items of a group in one role",
-            items=_listed(ids, shared),
+            items=_ids_of(ids, shared),
         )
     known = len(set(groups)) < len(groups)
     return Check(
@@ -149,7 +152,7 @@ def leakage(
     )
 
 
-def mixed_labels(
+def check_mixed_labels(
     ids: Sequence[str],
     groups: Sequence[str],
     positive: Sequence[bool],
@@ -158,9 +161,9 @@ def mixed_labels(
     words: tuple[str, str] = ("positive", "negative"),
 ) -> Check:
     """Find groups that hold positive and negative items, which `words` name."""
-    places = _places(groups).values()
-    mixed = [p for p in places if len({positive[i] for i in p}) > 1]
-    several = sum(len(p) > 1 for p in places)
+    members = _indices(groups).values()
+    mixed = [m for m in members if len({positive[i] for i in m}) > 1]
+    several = sum(len(m) > 1 for m in members)
     if not several:
         return Check(
             name=f"mixed {unit}", status="unknown", evidence=f"all {unit} consist of one item"
@@ -174,11 +177,11 @@ def mixed_labels(
         hint="true if the defect shows in some views only; else correct label or group"
         if mixed
         else "",
-        items=_listed(ids, mixed),
+        items=_ids_of(ids, mixed),
     )
 
 
-def agreement(
+def check_rater_agreement(
     ids: Sequence[str],
     ratings: Mapping[str, Sequence[str]],
     groups: Sequence[str],
@@ -188,7 +191,7 @@ def agreement(
 
     Args:
         ids: Item ids.
-        ratings: Labels by rater, ``""`` where a rater did not look.
+        ratings: Labels by rater, ``""`` where a rater gave none.
         groups: The independent unit by item; the interval is a bootstrap over them.
         rng: Random stream of the bootstrap.
     """
@@ -209,7 +212,7 @@ def agreement(
             name=name,
             status="unknown",
             evidence="no item was judged by two people",
-            hint="let a second person label some items: no model can be surer than the labels",
+            hint="let a second person label some items: labels limit every model",
         )
     low = min((value for value in values if not np.isnan(value)), default=1.0)
     return Check(
@@ -224,13 +227,13 @@ def agreement(
     )
 
 
-def _places(keys: Sequence[str]) -> dict[str, list[int]]:
-    places: defaultdict[str, list[int]] = defaultdict(list)
+def _indices(keys: Sequence[str]) -> dict[str, list[int]]:
+    indices: defaultdict[str, list[int]] = defaultdict(list)
     for i, key in enumerate(keys):
-        places[key].append(i)
-    return dict(places)
+        indices[key].append(i)
+    return dict(indices)
 
 
-def _listed(ids: Sequence[str], sets: Sequence[Sequence[int]]) -> tuple[str, ...]:
+def _ids_of(ids: Sequence[str], sets: Sequence[Sequence[int]]) -> tuple[str, ...]:
     """Return the ids of sets of items, each once, in the order given."""
-    return tuple(dict.fromkeys(ids[i] for places in sets for i in places))[:MOST_ITEMS]
+    return tuple(dict.fromkeys(ids[i] for indices in sets for i in indices))[:MOST_ITEMS]

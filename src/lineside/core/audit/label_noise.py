@@ -1,7 +1,22 @@
-"""Doubtful labels: items that look like their neighbours but are labelled otherwise."""
+"""Label noise: labels that contradict items that look alike, judged on fixed features.
+
+Both functions use neighbours and models from other groups only, since items of one group look
+alike for reasons that have nothing to do with the label.
+
+`check_labels` is the audit's check for two classes. It lists items whose neighbours carry the other
+label, with a threshold that finds labels exchanged on purpose.
+
+`estimate_label_noise` is called before a training, for any number of classes. The network being
+trained cannot judge labels: it flags correct ones while it diverges and memorises wrong ones. A
+second, cross-validated model joins the neighbours. Hard items are contradicted too, so the set as a
+whole is judged on its clearest items: where the classes are separated without error, the share with
+another label is the share of wrong labels (Menon et al. 2015, anchor points; Northcutt et al. 2021,
+confident learning).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,21 +25,42 @@ from numpy.typing import ArrayLike, NDArray
 
 from lineside.core.audit.checks import MOST_ITEMS
 from lineside.core.audit.outliers import robust_scores
-from lineside.core.audit.shortcuts import Bools, Floats, enough_groups, members_of, too_few
+from lineside.core.audit.shortcuts import (
+    FEWEST_GROUPS,
+    FOLDS,
+    Bools,
+    Floats,
+    enough_groups,
+    members_of,
+    too_few,
+)
 from lineside.core.contract import Check
 
-NEIGHBOURS = 10
+Integers = NDArray[np.int64]
+
 BLOCK_ROWS = 512
+
+CHECK_NEIGHBOURS = 10
 EXCHANGED = 0.03
-"""Share of the groups whose label is exchanged to see whether that is noticed."""
+"""Share of the groups whose label is exchanged in a trial."""
 LEAST_FOUND = 0.5
 LEAST_LIFT = 3.0
-"""How much more often an exchanged label must be noticed than any other."""
+"""How much more often an exchanged label must be found than any other is flagged."""
 THRESHOLDS = (0.6, 0.7, 0.8, 0.9, 0.95)
 TRIALS = 39
 
+NEIGHBOURS = 20
+NOISY_SHARE = 0.15
+"""Largest share of contradicted labels among the clearest items without a warning."""
+CLEAREST = 0.3
+PERMUTATIONS = 19
+FEWEST_ITEMS = 100
+REPETITIONS = 3
+"""Divisions into folds that the regression is averaged over."""
+_PENALTY = 0.1
 
-def label_doubts(
+
+def check_labels(
     ids: Sequence[str],
     features: ArrayLike,
     positive: Sequence[bool],
@@ -38,8 +74,8 @@ def label_doubts(
     The score is the share of opposite labels among the 10 neighbours, classes weighted equally.
     Threshold and trust come from trials: labels of some groups are exchanged on purpose; the
     threshold of a label separates exchanged from given ones best (Youden 1950). If too few are
-    found again, or hardly more often than given ones are accused, that label is not judged;
-    if this holds for both, the answer is ``unknown``.
+    found, or hardly more often than given ones are flagged, that label is not judged; if this
+    holds for both, the answer is ``unknown``.
 
     Args:
         ids: Item ids.
@@ -47,24 +83,24 @@ def label_doubts(
         positive: Label by item.
         groups: The independent unit by item; neighbours from the same group do not count.
         rng: Random stream of the trials.
-        names: What negative and positive labels are called.
+        names: Words for negative and positive labels.
     """
     name, y = "doubtful labels", np.asarray(positive, dtype=bool)
-    if not enough_groups(y, groups) or len(set(groups)) <= NEIGHBOURS:
+    if not enough_groups(y, groups) or len(set(groups)) <= CHECK_NEIGHBOURS:
         return Check(name=name, status="unknown", evidence=too_few(y, groups))
-    near = neighbours(scaled(features), groups, NEIGHBOURS)
+    near = neighbours(standardise(features), groups, CHECK_NEIGHBOURS)
     score = _contradiction(near, y)
-    trials = [_trial(near, y, groups, score, side, rng) for side in (False, True)]
-    told = [
+    trials = [_exchange_labels(near, y, groups, score, side, rng) for side in (False, True)]
+    rates = "; ".join(
         f"{names[side]}: of labels exchanged on purpose {t.found:.0%} are noticed, "
-        f"{t.accused:.0%} of those given"
+        f"{t.flagged:.0%} of those given"
         for side, t in enumerate(trials)
-    ]
+    )
     if not any(trial.trusted for trial in trials):
         return Check(
             name=name,
             status="unknown",
-            evidence=f"simple features do not tell the classes apart: {'; '.join(told)}",
+            evidence=f"simple features do not tell the classes apart: {rates}",
             hint="look at the cases that the trained model gets most wrong",
         )
     limits = np.array([trial.threshold if trial.trusted else np.inf for trial in trials])
@@ -74,39 +110,108 @@ def label_doubts(
         name=name,
         status="warn" if order else "ok",
         count=len(order),
-        evidence=f"{len(order)} of {len(ids)} labels contradict the {NEIGHBOURS} nearest "
-        f"neighbours from other groups ({'; '.join(told)})",
+        evidence=f"{len(order)} of {len(ids)} labels contradict the {CHECK_NEIGHBOURS} nearest "
+        f"neighbours from other groups ({rates})",
         hint="look at these first" if order else "",
         items=tuple(ids[i] for i in order[:MOST_ITEMS]),
     )
 
 
-def scaled(features: ArrayLike) -> Floats:
+@dataclass(frozen=True, kw_only=True)
+class LabelNoise:
+    """Estimated label noise of a training set.
+
+    Attributes:
+        share: Share of contradicted labels among the clearest items, classes weighted equally;
+            NaN if the set is too small, or the features do not separate the classes.
+        count: Items whose own label is contradicted.
+        items: Number of different items.
+        ranked: Ids, the most contradicted first.
+    """
+
+    share: float
+    count: int
+    items: int
+    ranked: tuple[str, ...]
+
+    @property
+    def noisy(self) -> bool:
+        """Whether too many labels are contradicted."""
+        return self.share > NOISY_SHARE
+
+
+def estimate_label_noise(
+    ids: Sequence[str],
+    features: ArrayLike,
+    labels: Sequence[str] | Sequence[bool] | Sequence[int],
+    groups: Sequence[str],
+    rng: np.random.Generator,
+) -> LabelNoise:
+    """Judge the labels of a data set by nearest neighbours and a cross-validated regression.
+
+    Whether the features separate the classes at all is tested in every data set: the neighbours
+    must agree with the labels better than with any of 19 permutations that exchange labels
+    between groups.
+
+    Args:
+        ids: Item of each row; several rows (views) of one item are judged together.
+        features: Shape (rows, features): a fixed description, not the trained network's own.
+        labels: Class by row.
+        groups: The independent unit by row; neighbours from the same group do not count.
+        rng: Random stream of folds and permutations, used for nothing else.
+    """
+    y = np.unique(np.asarray(labels), return_inverse=True)[1].astype(np.int64)
+    if not _enough(y, groups):
+        return LabelNoise(share=math.nan, count=0, items=len(set(ids)), ranked=())
+    x = standardise(features)
+    near = neighbours(x, groups, NEIGHBOURS)
+    classes = int(y.max()) + 1
+    votes = class_votes(near, y, classes)
+    separable = _agreement(votes, y) > max(
+        _agreement(class_votes(near, p, classes), p) for p in _permute_groups(y, groups, rng)
+    )
+    predicted = [_cross_validate(x, y, groups, rng) for _ in range(REPETITIONS)]
+    # (rows, classes): probability of each class by neighbours and regression
+    belief = (votes + np.mean(predicted, axis=0)) / 2
+    score = 1.0 - belief[np.arange(len(y)), y]
+    names, row_of = np.unique(np.asarray(ids, dtype=str), return_inverse=True)
+    by_item = np.bincount(row_of, weights=score) / np.bincount(row_of)
+    wrong = belief.argmax(axis=1) != y
+    return LabelNoise(
+        share=_clearest_share(belief, y, wrong) if separable else math.nan,
+        count=len(set(row_of[wrong].tolist())),
+        items=len(names),
+        ranked=tuple(names[np.argsort(-by_item, kind="stable")].tolist()),
+    )
+
+
+def standardise(features: ArrayLike) -> Floats:
     """Return features in robust standard deviations from their medians, cut off at five."""
     x = np.asarray(features, dtype=np.float64)
     return np.clip(np.stack([robust_scores(column) for column in x.T], axis=1), -5, 5)
 
 
-def neighbours(x: Floats, groups: Sequence[str], k: int) -> NDArray[np.int64]:
+def neighbours(x: Floats, groups: Sequence[str], k: int) -> Integers:
     """Return the k nearest items of other groups, shape (items, k)."""
-    number = np.unique(np.asarray(groups), return_inverse=True)[1]
+    group = np.unique(np.asarray(groups), return_inverse=True)[1]
     squares = (x * x).sum(axis=1)
-    found = np.empty((len(x), k), dtype=np.int64)
+    nearest = np.empty((len(x), k), dtype=np.int64)
     for start in range(0, len(x), BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)
+        # |b|^2 - 2 a.b: squared distances up to a constant of each row
         distance = squares[None] - 2 * x[rows] @ x.T
-        distance[number[rows, None] == number[None]] = np.inf
-        found[rows] = np.argpartition(distance, k, axis=1)[:, :k]
-    return found
+        distance[group[rows, None] == group[None]] = np.inf
+        nearest[rows] = np.argpartition(distance, k, axis=1)[:, :k]
+    return nearest
 
 
-def class_votes(near: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> Floats:
+def class_votes(near: Integers, labels: Integers, classes: int) -> Floats:
     """Return each class's share of the neighbours' votes; every class has the same total weight.
 
     Args:
         near: Neighbours by item, shape (items, neighbours).
         labels: Class by item, 0 to ``classes - 1``.
-        classes: How many there are.
+        classes: Number of classes.
 
     Returns:
         Shape (items, classes); rows sum to 1.
@@ -118,7 +223,7 @@ def class_votes(near: NDArray[np.int64], labels: NDArray[np.int64], classes: int
     return np.stack(votes, axis=1)
 
 
-def _contradiction(near: NDArray[np.int64], y: Bools) -> Floats:
+def _contradiction(near: Integers, y: Bools) -> Floats:
     """Return the class-weighted share of neighbours with the opposite label."""
     votes = class_votes(near, y.astype(np.int64), 2)
     opposite: Floats = votes[np.arange(len(y)), 1 - y.astype(np.int64)]
@@ -127,29 +232,29 @@ def _contradiction(near: NDArray[np.int64], y: Bools) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class _Trial:
-    """How well wrong labels of one side are noticed: shares of exchanged and of given labels."""
+    """Shares of exchanged labels that are found, and of given labels that are flagged."""
 
     threshold: float
     found: float
-    accused: float
+    flagged: float
 
     @property
     def trusted(self) -> bool:
-        return self.found >= LEAST_FOUND and self.found >= LEAST_LIFT * self.accused
+        return self.found >= LEAST_FOUND and self.found >= LEAST_LIFT * self.flagged
 
 
-def _trial(
-    near: NDArray[np.int64],
+def _exchange_labels(
+    near: Integers,
     y: Bools,
     groups: Sequence[str],
     score: Floats,
     side: bool,
     rng: np.random.Generator,
 ) -> _Trial:
-    """Give some groups the label `side` on purpose, and see which threshold finds them best."""
-    others = [places for places in members_of(groups) if (y[places] != side).all()]
+    """Give some groups the label `side` on purpose; return the threshold that finds them best."""
+    others = [members for members in members_of(groups) if (y[members] != side).all()]
     if not others:
-        return _Trial(threshold=1.0, found=0.0, accused=1.0)
+        return _Trial(threshold=1.0, found=0.0, flagged=1.0)
     number = max(1, round(EXCHANGED * len(others)))
     scores = []
     for _ in range(TRIALS):
@@ -160,6 +265,67 @@ def _trial(
         scores.append(_contradiction(near, labels)[flipped])
     exchanged, given = np.concatenate(scores), score[y == side]
     found = [float((exchanged >= t).mean()) for t in THRESHOLDS]
-    accused = [float((given >= t).mean()) for t in THRESHOLDS]
-    best = int(np.argmax(np.subtract(found, accused)))
-    return _Trial(threshold=THRESHOLDS[best], found=found[best], accused=accused[best])
+    flagged = [float((given >= t).mean()) for t in THRESHOLDS]
+    best = int(np.argmax(np.subtract(found, flagged)))
+    return _Trial(threshold=THRESHOLDS[best], found=found[best], flagged=flagged[best])
+
+
+def _enough(y: Integers, groups: Sequence[str]) -> bool:
+    group = np.unique(np.asarray(groups), return_inverse=True)[1]
+    apart = len(y) - np.bincount(group).max() > NEIGHBOURS
+    by_class = [len(np.unique(group[y == c])) for c in range(int(y.max()) + 1)]
+    few = len(by_class) < 2 or min(by_class) < FEWEST_GROUPS
+    return len(y) >= FEWEST_ITEMS and bool(apart) and not few
+
+
+def _agreement(votes: Floats, y: Integers) -> float:
+    return float(votes[np.arange(len(y)), y].mean())
+
+
+def _permute_groups(y: Integers, groups: Sequence[str], rng: np.random.Generator) -> list[Integers]:
+    """Return labelings in which the labels of groups, in their order, went to other groups."""
+    members = members_of(groups)
+    order = np.concatenate(members)
+    labelings = []
+    for _ in range(PERMUTATIONS):
+        shuffled = np.concatenate([members[i] for i in rng.permutation(len(members))])
+        labels = np.empty_like(y)
+        labels[order] = y[shuffled]
+        labelings.append(labels)
+    return labelings
+
+
+def _cross_validate(
+    x: Floats, y: Integers, groups: Sequence[str], rng: np.random.Generator
+) -> Floats:
+    """Return class probabilities (rows, classes) by a regression that never saw the row's group."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    classes = int(y.max()) + 1
+    belief = np.full((len(y), classes), 1.0 / classes)
+    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=int(rng.integers(2**31)))
+    for train, test in splitter.split(x, y, groups):
+        if len(np.unique(y[train])) < classes:
+            continue
+        regression = LogisticRegression(C=_PENALTY, class_weight="balanced", max_iter=300)
+        model = make_pipeline(StandardScaler(), regression)
+        belief[test] = model.fit(x[train], y[train]).predict_proba(x[test])
+    return belief
+
+
+def _clearest_share(belief: Floats, y: Integers, wrong: Bools) -> float:
+    """Return the contradicted share among the clearest items of each predicted class."""
+    predicted, confidence = belief.argmax(axis=1), belief.max(axis=1)
+    weight = 1.0 / np.bincount(y)[y]
+    shares = []
+    for c in range(belief.shape[1]):
+        members = np.flatnonzero(predicted == c)
+        if not members.size:
+            return math.nan
+        order = members[np.argsort(-confidence[members], kind="stable")]
+        top = order[: max(5, round(CLEAREST * members.size))]
+        shares.append(float((weight[top] * wrong[top]).sum() / weight[top].sum()))
+    return float(np.mean(shares))

@@ -1,4 +1,4 @@
-"""Checks for odd values: one that differs where all should agree, and numbers far from the rest."""
+"""Outliers: rare values where all items should agree, and numbers far from the median."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ OUTLIER_SCORE = 6.0
 MAD_TO_SD = 1.4826
 
 
-def one_value(
+def check_one_value(
     name: str, values: Sequence[str], ids: Sequence[str], *, hint: str = "", status: Status = "warn"
 ) -> Check:
     """Expect one value throughout; list the items that have a rarer one."""
     counts = Counter(values)
     if not counts:
-        return Check(name=name, status="unknown", evidence="nothing to look at")
+        return Check(name=name, status="unknown", evidence="there are no values")
     usual = min(counts, key=lambda value: (-counts[value], value))
-    odd = sorted(
+    rare = sorted(
         (i for i, value in enumerate(values) if value != usual),
         key=lambda i: (counts[values[i]], values[i]),
     )
@@ -31,19 +31,19 @@ def one_value(
     more = f" and {len(counts) - 6} more" if len(counts) > 6 else ""
     return Check(
         name=name,
-        status=status if odd else "ok",
-        count=len(odd),
+        status=status if rare else "ok",
+        count=len(rare),
         evidence=text + more,
-        hint=hint if odd else "",
-        items=tuple(ids[i] for i in odd[:MOST_ITEMS]),
+        hint=hint if rare else "",
+        items=tuple(ids[i] for i in rare[:MOST_ITEMS]),
     )
 
 
 def robust_scores(values: ArrayLike, smallest: float = 0.0) -> NDArray[np.float64]:
-    """Return signed distances from the median in robust standard deviations (1.4826 MAD).
+    """Return (x - median) / (1.4826 MAD): signed distances in robust standard deviations.
 
-    Where more than half of the values are equal, the mean absolute deviation takes the place of
-    the MAD (Iglewicz & Hoaglin 1993); where all are, every score is 0.
+    Where more than half of the values are equal, 1.2533 times the mean absolute deviation replaces
+    it (Iglewicz & Hoaglin 1993); where all are, every score is 0.
 
     Args:
         values: Any numbers.
@@ -53,13 +53,13 @@ def robust_scores(values: ArrayLike, smallest: float = 0.0) -> NDArray[np.float6
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
         return array
-    away = array - np.median(array)
-    spread = MAD_TO_SD * np.median(np.abs(away)) or 1.2533 * np.mean(np.abs(away))
+    deviation = array - np.median(array)
+    spread = MAD_TO_SD * np.median(np.abs(deviation)) or 1.2533 * np.mean(np.abs(deviation))
     spread = max(float(spread), smallest)
-    return away / spread if spread > 0 else np.zeros_like(array)
+    return deviation / spread if spread > 0 else np.zeros_like(array)
 
 
-def outliers(
+def check_outliers(
     name: str,
     measures: Mapping[str, ArrayLike],
     ids: Sequence[str],
@@ -80,13 +80,13 @@ def outliers(
         return Check(name=name, status="unknown", evidence=f"{len(ids)} items are too few")
     scores = {m: robust_scores(values, smallest.get(m, 0.0)) for m, values in measures.items()}
     worst = np.max([np.abs(s) for s in scores.values()], axis=0)
-    odd = [i for i in np.argsort(-worst, kind="stable") if worst[i] > OUTLIER_SCORE]
+    far = [i for i in np.argsort(-worst, kind="stable") if worst[i] > OUTLIER_SCORE]
     counts = [f"{m} {int((np.abs(s) > OUTLIER_SCORE).sum())}" for m, s in scores.items()]
     return Check(
         name=name,
-        status="warn" if odd else "ok",
-        count=len(odd),
+        status="warn" if far else "ok",
+        count=len(far),
         evidence=f"items beyond {OUTLIER_SCORE:g} robust standard deviations: {', '.join(counts)}",
-        hint=hint if odd else "",
-        items=tuple(ids[i] for i in odd[:MOST_ITEMS]),
+        hint=hint if far else "",
+        items=tuple(ids[i] for i in far[:MOST_ITEMS]),
     )

@@ -1,7 +1,7 @@
-"""Checks that fit a small model: shortcuts, and drift between two samples.
+"""Shortcut and drift tests: can a depth-2 tree predict the label, or the sample, from metadata?
 
-Every verdict is held against chance by permuting labels between groups, since items of one group
-resemble each other and are no independent evidence.
+p = (1 + number of permutations with at least this AUC) / (1 + permutations). Labels are permuted
+between whole groups, since items of one group resemble each other and are not independent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PERMUTATIONS = 19
 SIGNIFICANT = 0.05
 
 
-def shortcuts(
+def check_shortcuts(
     features: ArrayLike,
     names: Sequence[str],
     positive: Sequence[bool],
@@ -48,9 +48,7 @@ def shortcuts(
     if not enough_groups(y, groups):
         return Check(name=name, status="unknown", evidence=too_few(y, groups))
     folds = _folds(y, groups, rng)
-    value = _tree_auc(x, y, folds)
-    chance = [_tree_auc(x, p, folds) for p in _permuted(y, groups, rng, PERMUTATIONS)]
-    p = (1 + sum(c >= value for c in chance)) / (1 + len(chance))
+    value, p = _tree_test(x, y, groups, folds, rng)
     alone = [_tree_auc(x[:, [j]], y, folds) for j in range(len(names))]
     best = int(np.argmax(alone))
     strong = value > SHORTCUT_AUC and p <= SIGNIFICANT
@@ -67,7 +65,7 @@ def shortcuts(
     )
 
 
-def drift(
+def check_drift(
     old: ArrayLike,
     new: ArrayLike,
     names: Sequence[str],
@@ -77,7 +75,7 @@ def drift(
     *,
     name: str = "drift",
 ) -> Check:
-    """Compare two samples: can a classifier tell them apart, and in which feature?
+    """Compare two samples: can a classifier separate them, and by which feature?
 
     A depth-2 tree cross-validated by group (classifier two-sample test, Lopez-Paz & Oquab 2017),
     and Kolmogorov-Smirnov tests of the group medians with Holm's correction (1979).
@@ -97,39 +95,49 @@ def drift(
     if not enough_groups(y, groups):
         return Check(name=name, status="unknown", evidence=too_few(y, groups))
     folds = _folds(y, groups, rng)
-    value = _tree_auc(x, y, folds)
-    chance = [_tree_auc(x, p, folds) for p in _permuted(y, groups, rng, PERMUTATIONS)]
-    p_tree = (1 + sum(c >= value for c in chance)) / (1 + len(chance))
-    moved = _moved(x, y, groups, names)
-    shifted = bool(moved) or (p_tree <= SIGNIFICANT and value > SHORTCUT_AUC)
+    value, p = _tree_test(x, y, groups, folds, rng)
+    features = _shifted_features(x, y, groups, names)
+    shifted = bool(features) or (p <= SIGNIFICANT and value > SHORTCUT_AUC)
     return Check(
         name=name,
         status="warn" if shifted else "ok",
-        count=len(moved),
-        evidence=f"a depth-2 tree tells the samples apart with AUC {value:.2f} (p = {p_tree:.2f}); "
-        + (f"shifted: {', '.join(moved)}" if moved else "no single feature has shifted"),
+        count=len(features),
+        evidence=f"a depth-2 tree tells the samples apart with AUC {value:.2f} (p = {p:.2f}); "
+        + (f"shifted: {', '.join(features)}" if features else "no single feature has shifted"),
         hint="find out what changed before trusting a model across" if shifted else "",
     )
 
 
-def _moved(x: Floats, y: Bools, groups: Sequence[str], names: Sequence[str]) -> list[str]:
+def _tree_test(
+    x: Floats, y: Bools, groups: Sequence[str], folds: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[float, float]:
+    """Return the AUC of a depth-2 tree and its p-value under labels permuted between groups."""
+    value = _tree_auc(x, y, folds)
+    chance = [_tree_auc(x, p, folds) for p in _permute_labels(y, groups, rng, PERMUTATIONS)]
+    return value, (1 + sum(c >= value for c in chance)) / (1 + len(chance))
+
+
+def _shifted_features(
+    x: Floats, y: Bools, groups: Sequence[str], names: Sequence[str]
+) -> list[str]:
     """Return the features whose group medians differ, by Holm's step-down procedure."""
     from scipy.stats import ks_2samp
 
     members = members_of(groups)
-    medians = np.array([np.median(x[places], axis=0) for places in members])
-    side = np.array([y[places[0]] for places in members])
+    # (groups, features): one value per independent unit
+    medians = np.array([np.median(x[indices], axis=0) for indices in members])
+    side = np.array([y[indices[0]] for indices in members])
     values = [float(ks_2samp(m[side], m[~side]).pvalue) for m in medians.T]
-    moved = []
+    shifted = []
     for step, j in enumerate(np.argsort(values, kind="stable")):
         if values[j] > SIGNIFICANT / (len(values) - step):
             break
-        moved.append(f"{names[j]} (p = {values[j]:.1g})")
-    return moved
+        shifted.append(f"{names[j]} (p = {values[j]:.1g})")
+    return shifted
 
 
 def members_of(groups: Sequence[str]) -> list[list[int]]:
-    """Return the places of every group, groups in order of appearance."""
+    """Return the indices of every group, groups in order of appearance."""
     members: dict[str, list[int]] = {}
     for i, group in enumerate(groups):
         members.setdefault(group, []).append(i)
@@ -147,28 +155,28 @@ def enough_groups(y: Bools, groups: Sequence[str]) -> bool:
 
 
 def too_few(y: Bools, groups: Sequence[str]) -> str:
-    """Return the sentence that says how many groups there are."""
+    """Return the sentence with the number of groups of each class."""
     one, other = _class_groups(y, groups)
     return f"{one} and {other} independent groups are too few ({FEWEST_GROUPS} each are needed)"
 
 
-def _permuted(
+def _permute_labels(
     y: Bools, groups: Sequence[str], rng: np.random.Generator, repetitions: int
 ) -> list[Bools]:
     """Return labels with whole groups exchanged; a mixed group counts as positive."""
     members = members_of(groups)
-    label = np.array([y[places].any() for places in members])
-    place = np.empty(len(y), dtype=int)
-    for number, places in enumerate(members):
-        place[places] = number
-    return [rng.permutation(label)[place] for _ in range(repetitions)]
+    label = np.array([y[indices].any() for indices in members])
+    group_of = np.empty(len(y), dtype=int)
+    for number, indices in enumerate(members):
+        group_of[indices] = number
+    return [rng.permutation(label)[group_of] for _ in range(repetitions)]
 
 
 def _folds(y: Bools, groups: Sequence[str], rng: np.random.Generator) -> NDArray[np.int64]:
     """Return the fold of every item: groups stay whole, classes are shared out evenly."""
     fold = np.empty(len(y), dtype=np.int64)
     members = members_of(groups)
-    label = np.array([y[places].any() for places in members])
+    label = np.array([y[indices].any() for indices in members])
     for side in (False, True):
         order = rng.permutation(np.flatnonzero(label == side))
         for rank, number in enumerate(order):

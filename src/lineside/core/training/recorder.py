@@ -26,7 +26,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from lineside.core.audit.label_noise_warning import LabelNoise, label_noise
+from lineside.core.audit.label_noise import LabelNoise, estimate_label_noise
 from lineside.core.errors import UserError
 from lineside.core.training.gradient_signal import GradientSignal, norm_of
 from lineside.core.training.warnings import MEASURED, Health
@@ -159,11 +159,11 @@ class Recorder:
         groups: Sequence[str],
         rng: np.random.Generator,
     ) -> LabelNoise:
-        """Warn of labels that contradict their neighbours; see `label_noise`.
+        """Warn of labels that contradict their neighbours; see `estimate_label_noise`.
 
         Call it once, before training: it looks at fixed features, never at the network.
         """
-        noise = label_noise(ids, features, labels, groups, rng)
+        noise = estimate_label_noise(ids, features, labels, groups, rng)
         self.health.labels(self._row.get("step", 0), noise)
         return noise
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lineside.core.audit.label_noise_warning import LabelNoise
+from lineside.core.audit.label_noise import LabelNoise
 from lineside.core.run.files import finite
 
 DEAD_SHARE = 0.95

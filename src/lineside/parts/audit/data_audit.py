@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from lineside.core.audit import checks
-from lineside.core.audit import outliers as oddities
-from lineside.core.audit import shortcuts as doubts
-from lineside.core.audit.label_noise import label_doubts
+from lineside.core.audit.label_noise import check_labels
+from lineside.core.audit.outliers import check_one_value, check_outliers
+from lineside.core.audit.shortcuts import check_drift, check_shortcuts
 from lineside.core.contract import Check, Refusal, Status
 from lineside.core.errors import UserError
 from lineside.parts.audit.mask_checks import mask_checks
@@ -60,7 +60,7 @@ def audit(data: Path | Sequence[PartImage | Refusal], config: Any) -> list[Check
         *_copies(readable, found.looks),
         check_same_part(readable),
         _leakage(readable),
-        checks.mixed_labels(
+        checks.check_mixed_labels(
             [i.id for i in readable],
             [i.part for i in readable],
             [i.faulty for i in readable],
@@ -68,7 +68,7 @@ def audit(data: Path | Sequence[PartImage | Refusal], config: Any) -> list[Check
             words=("faulty", GOOD),
         ),
         *mask_checks(readable, found.looks),
-        _label_doubts(readable, found.looks, config.seed),
+        _label_noise(readable, found.looks, config.seed),
         _shortcuts(readable, found.looks, config.seed),
         _raters(readable, config.seed),
         *_storage(found.looks),
@@ -100,7 +100,7 @@ def _unreadable(number: int, bad: Sequence[Refusal]) -> Check:
 
 def _balance(items: Sequence[PartImage], config: Any) -> Check:
     """Say how many faulty parts there are, and how many each measuring role will get."""
-    return checks.class_balance(
+    return checks.check_class_balance(
         [item.label for item in items],
         [item.groups[0] for item in items],
         normal=GOOD,
@@ -133,8 +133,8 @@ def _copies(items: Sequence[PartImage], looks: Sequence[Look]) -> list[Check]:
         [i.role for i in items],
     )
     ids = [item.id for item in items]
-    files = checks.copies(ids, [k.file_sha256 for k in looks], *columns, name="copied files")
-    content = checks.copies(
+    files = checks.check_copies(ids, [k.file_sha256 for k in looks], *columns, name="copied files")
+    content = checks.check_copies(
         ids, [k.content_sha256 for k in looks], *columns, name="identical pictures"
     )
     # Copied files are identical pictures too: say it once.
@@ -142,7 +142,7 @@ def _copies(items: Sequence[PartImage], looks: Sequence[Look]) -> list[Check]:
 
 
 def _leakage(items: Sequence[PartImage]) -> Check:
-    return checks.leakage(
+    return checks.check_leakage(
         [i.id for i in items],
         [i.groups[0] for i in items],
         [i.role for i in items],
@@ -150,8 +150,8 @@ def _leakage(items: Sequence[PartImage]) -> Check:
     )
 
 
-def _label_doubts(items: Sequence[PartImage], looks: Sequence[Look], seed: int) -> Check:
-    return label_doubts(
+def _label_noise(items: Sequence[PartImage], looks: Sequence[Look], seed: int) -> Check:
+    return check_labels(
         [item.id for item in items],
         np.stack([look.features for look in looks]),
         [item.faulty for item in items],
@@ -164,7 +164,7 @@ def _label_doubts(items: Sequence[PartImage], looks: Sequence[Look], seed: int) 
 def _shortcuts(items: Sequence[PartImage], looks: Sequence[Look], seed: int) -> Check:
     names = ("file size", "width", "height", "brightness")
     features = [[k.file_bytes, k.width, k.height, k.brightness] for k in looks]
-    return doubts.shortcuts(
+    return check_shortcuts(
         features,
         names,
         [item.faulty for item in items],
@@ -179,7 +179,7 @@ def _raters(items: Sequence[PartImage], seed: int) -> Check:
     ratings = {name: [item.raters.get(name, "") for item in items] for name in names}
     if len(names) == 1:
         ratings = {"the label": [item.label for item in items], **ratings}
-    return checks.agreement(
+    return checks.check_rater_agreement(
         [item.id for item in items],
         ratings,
         [item.groups[0] for item in items],
@@ -190,7 +190,7 @@ def _raters(items: Sequence[PartImage], seed: int) -> Check:
 def _storage(looks: Sequence[Look]) -> list[Check]:
     """Check that all pictures are stored alike, and that they use their range of values."""
     ids = [look.id for look in looks]
-    modes = oddities.one_value(
+    modes = check_one_value(
         "storage of the pictures",
         [f"{k.mode} {k.bits}-bit, {k.channels} channel{'s' * (k.channels > 1)}" for k in looks],
         ids,
@@ -203,7 +203,7 @@ def _sizes(looks: Sequence[Look]) -> Check:
     sizes = [f"{look.width}x{look.height}" for look in looks]
     usual = max(sizes.count(size) for size in set(sizes)) if len(set(sizes)) < 20 else 0
     status: Status = "warn" if 1 - FEW < usual / len(sizes) < 1 else "info"
-    return oddities.one_value(
+    return check_one_value(
         "size of the pictures",
         sizes,
         [look.id for look in looks],
@@ -233,7 +233,7 @@ def _range(looks: Sequence[Look]) -> Check:
 
 
 def _health(looks: Sequence[Look]) -> Check:
-    return oddities.outliers(
+    return check_outliers(
         "acquisition health",
         {
             "sharpness": [k.sharpness for k in looks],
@@ -260,7 +260,7 @@ def _drift(items: Sequence[PartImage], looks: Sequence[Look], seed: int) -> list
         for role, side in sides.items()
     }
     return [
-        doubts.drift(
+        check_drift(
             features["train"],
             features["test"],
             names,
