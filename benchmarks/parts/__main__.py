@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
+from benchmarks.core.certificate_simulation import simulate_certificates
 from benchmarks.parts import findings, pictures_opened, resources, sets, tile_audit
 from benchmarks.parts import robustness as robust
 from benchmarks.parts import tiles as tile
 from benchmarks.results import Say, plain, print_results, run_results
 from lineside.core.contract import Estimate, Outcome
-from lineside.core.statistics import simulate_certificates
 from lineside.parts.config import METHOD_NAMES
 
 CALIBRATION_PARTS = 30

@@ -24,7 +24,7 @@ from lineside.core.contract import Estimate
 from lineside.core.errors import UserError
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.core.statistics import auroc, average_precision, fpr_at_recall
+from lineside.core.statistics import auroc, average_precision, rank
 from lineside.parts.data.images import training_image
 from lineside.parts.data.items import GOOD, PartImage
 from lineside.parts.methods import RECIPES
@@ -169,8 +169,8 @@ def _mask(example: TrainingImage) -> NDArray[np.bool_]:
 MEASURES = {
     "auroc": auroc,
     "ap": average_precision,
-    "frr95": lambda scores, labels: fpr_at_recall(scores, labels, 0.95),
-    "frr100": lambda scores, labels: fpr_at_recall(scores, labels, 1.0),
+    "frr95": lambda scores, labels: float(rank(scores, labels).fpr_at_recall(0.95)),
+    "frr100": lambda scores, labels: float(rank(scores, labels).fpr_at_recall(1.0)),
 }
 
 

@@ -86,7 +86,7 @@ def test_bad_pictures_among_good_ones_are_listed_and_the_rest_is_trained(shop, t
 def test_without_defects_it_works_and_promises_nothing(shop, tmp_path, capsys):
     data = shop.data(tmp_path / "data", good=8, faulty=0)
     assert train(data, tmp_path / "run") == 0
-    assert "nothing is promised about recall" in capsys.readouterr().out
+    assert "no recall is guaranteed" in capsys.readouterr().out
     picture = data / "good" / "g00_v1.png"
     assert main(["parts", "predict", str(picture), "--model", str(tmp_path / "run")]) in (0, 1)
     assert main(["parts", "explain", str(picture), "--model", str(tmp_path / "run"),

@@ -50,7 +50,7 @@ def outcomes(n_good, n_faulty, lot=False, views=2):
 
 def test_the_promise_counts_parts_not_pictures(model):
     point = calibrate(model, outcomes(40, 30), Config()).operating.point
-    assert (point.n_good, point.n_faulty) == (40, 30)
+    assert (point.n_negative, point.n_positive) == (40, 30)
     assert not point.provable
     assert "needs 59" in point.message
     certified = calibrate(model, outcomes(40, 60), Config()).operating.point

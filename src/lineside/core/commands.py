@@ -150,7 +150,7 @@ def run_audit(name: str, data: Path, config: Any) -> int:
 def run_evaluation(name: str, data: Path, model: Path, config: Any) -> int:
     """Print every metric with its interval; exit code 1 if the model breaks its own promise."""
     from lineside.core.run.progress import Progress
-    from lineside.core.statistics import OperatingPoint, check_promise, group_scores
+    from lineside.core.statistics import OperatingPoint, check_guarantee, unit_scores
     from lineside.core.workflow import evaluate
 
     found = evaluate(application(name), data, model, config, Progress())
@@ -163,7 +163,7 @@ def run_evaluation(name: str, data: Path, model: Path, config: Any) -> int:
         print_refusals(found.refusals)
         return BAD_INPUT if found.refusals else 0
     point = OperatingPoint.from_json(block["point"])
-    kept, line = check_promise(point, group_scores(found.outcomes, point.rule))
+    kept, line = check_guarantee(point, unit_scores(found.outcomes, point.rule))
     print(line)
     if point.suspended:
         print(f"note: the certificate is suspended: {point.suspended}", file=sys.stderr)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lineside.core.contract import Estimate, Metric
-from lineside.core.statistics import Ranking, RankMetric, by_group, proportion
+from lineside.core.statistics import Ranking, RankMetric, per_unit, proportion
 from lineside.parts.models.detector import Mask
 
 Floats = NDArray[np.float64]
@@ -36,7 +36,7 @@ def _false_rejects_all(ranking: Ranking) -> Floats:
     return ranking.fpr_at_recall(1.0)
 
 
-PARTS = by_group("any")
+PARTS = per_unit("any")
 
 METRICS: tuple[Metric, ...] = (
     Metric(

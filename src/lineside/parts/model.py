@@ -18,7 +18,7 @@ import numpy as np
 from lineside.core.contract import Explanation, Refusal
 from lineside.core.errors import UserError
 from lineside.core.run.model_store import identity_of
-from lineside.core.statistics.operating_points import Decision
+from lineside.core.statistics import Decision
 from lineside.core.training.checkpoint import under
 from lineside.parts.calibration import MapScale, Operating
 from lineside.parts.data.images import decode, digest

@@ -10,13 +10,14 @@ import numpy as np
 
 from lineside.core.contract import Outcome
 from lineside.core.run.files import sha256
-from lineside.core.statistics import group_scores, operating_point
+from lineside.core.statistics import Words, operating_point, unit_scores
 from lineside.parts.calibration import MapScale, Operating
 from lineside.parts.config import Config
 from lineside.parts.data.images import read_picture
 from lineside.parts.data.items import GOOD, PartImage
 from lineside.parts.model import PartsModel
 
+WORDS = Words(positive="faulty", negative="good", unit="part", units="parts")
 LOTS = "the data name lots: parts of a lot are alike, so a promise counted by part is not proven"
 CONTOUR_QUANTILE = 0.95
 """Share of good calibration images without any contour."""
@@ -68,12 +69,12 @@ def calibrate(model: PartsModel, outcomes: Sequence[Outcome], config: Config) ->
         UserError: if there is nothing to calibrate on.
     """
     point = operating_point(
-        group_scores(outcomes, config.view_rule),
+        unit_scores(outcomes, config.view_rule),
         recall=1.0 - config.max_escape,
         confidence=config.confidence,
         review_budget=config.review_budget,
         prevalence=config.prevalence,
-        unit="part",
+        words=WORDS,
         model=model.identity,
     )
     if any("lot" in outcome.slices for outcome in outcomes):

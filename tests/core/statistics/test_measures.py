@@ -16,21 +16,16 @@ from lineside.core.statistics import (
     Units,
     auroc,
     average_precision,
-    brier,
     by_slice,
-    calibration_curve,
     clopper_pearson,
     clopper_pearson_lower,
     clopper_pearson_upper,
     cohen_kappa,
     estimate,
-    fpr_at_recall,
-    oracle_f1_max,
     paired_difference,
     pr_curve,
     proportion,
     rank,
-    recall_at_fpr,
     roc_curve,
     wilson,
     worst_cases,
@@ -101,7 +96,7 @@ def test_weights_are_repeated_items():
     )
     several = rank(scores, labels, np.stack([weights, np.ones(60)]))
     assert several.auroc() == pytest.approx([auroc(scores, labels, weights), auroc(scores, labels)])
-    assert several.fpr_at_recall(0.9)[0] == fpr_at_recall(scores[again], labels[again], 0.9)
+    assert several.fpr_at_recall(0.9)[0] == rank(scores[again], labels[again]).fpr_at_recall(0.9)
 
 
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 1.0])
@@ -112,20 +107,20 @@ def test_rates_at_a_level_by_brute_force(seed, level):
         (np.mean(scores[labels == 1] >= t), np.mean(scores[labels == 0] >= t))
         for t in [*scores, np.inf]
     ]
-    assert fpr_at_recall(scores, labels, level) == pytest.approx(
+    assert rank(scores, labels).fpr_at_recall(level) == pytest.approx(
         min(f for r, f in rates if r >= level - 1e-12)
     )
-    assert recall_at_fpr(scores, labels, 1 - level) == pytest.approx(
+    assert rank(scores, labels).recall_at_fpr(1 - level) == pytest.approx(
         max(r for r, f in rates if f <= 1 - level + 1e-12)
     )
 
 
 def test_rates_at_a_level_by_hand():
     scores, labels = [4, 3, 3, 2, 1], [1, 1, 0, 0, 1]
-    assert fpr_at_recall(scores, labels, 0.5) == 0.5  # the tie at 3 brings the good one along
-    assert fpr_at_recall(scores, labels, 1.0) == 1.0
-    assert recall_at_fpr(scores, labels, 0.0) == pytest.approx(1 / 3)
-    assert fpr_at_recall([1, 2, 3, 4, 5, 6, 7, 8, 9, 0], [1] * 9 + [0], 1 / 9) == 0
+    assert rank(scores, labels).fpr_at_recall(0.5) == 0.5  # the tie at 3 brings the good one along
+    assert rank(scores, labels).fpr_at_recall(1.0) == 1.0
+    assert rank(scores, labels).recall_at_fpr(0.0) == pytest.approx(1 / 3)
+    assert rank([1, 2, 3, 4, 5, 6, 7, 8, 9, 0], [1] * 9 + [0]).fpr_at_recall(1 / 9) == 0
 
 
 def test_curves_agree_with_sklearn():
@@ -139,14 +134,6 @@ def test_curves_agree_with_sklearn():
     assert precision == pytest.approx(p[:-1][::-1])
     assert recall == pytest.approx(r[:-1][::-1])
     assert thresholds == pytest.approx(t[::-1])
-
-
-def test_oracle_f1_by_brute_force():
-    scores, labels = tied(4, 60)
-    best = max(reference.f1_score(labels, scores >= t) for t in scores)
-    f1, threshold = oracle_f1_max(scores, labels)
-    assert f1 == pytest.approx(best)
-    assert reference.f1_score(labels, scores >= threshold) == pytest.approx(best)
 
 
 @pytest.mark.parametrize(
@@ -230,31 +217,6 @@ def test_kappa_bootstrap_over_groups_is_wider_when_groups_repeat_themselves():
     assert grouped.n == 60
     assert grouped.high - grouped.low > 2 * (naive.high - naive.low)
     assert grouped.high - grouped.low == pytest.approx(single.high - single.low, rel=0.15)
-
-
-def test_brier_and_calibration_agree_with_sklearn():
-    rng = np.random.default_rng(0)
-    stated = rng.random(500)
-    labels = (rng.random(500) < stated).astype(int)
-    assert brier(stated, labels) == pytest.approx(reference.brier_score_loss(labels, stated))
-    from sklearn.calibration import calibration_curve as theirs
-
-    curve = calibration_curve(stated, labels, bins=5)
-    observed, predicted = theirs(labels, stated, n_bins=5, strategy="quantile")
-    assert curve.observed == pytest.approx(observed)
-    assert curve.predicted == pytest.approx(predicted)
-    assert curve.count.sum() == 500
-    assert curve.error < 0.08
-    assert ((curve.low <= curve.observed) & (curve.observed <= curve.high)).all()
-
-
-def test_calibration_by_hand_with_ties():
-    curve = calibration_curve([0.2, 0.2, 0.8, 0.8], [0, 0, 1, 0], bins=10)
-    assert curve.predicted == pytest.approx([0.2, 0.8])
-    assert curve.observed == pytest.approx([0.0, 0.5])
-    assert curve.error == pytest.approx(0.25)
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        brier([1.2], [1])
 
 
 def test_fast_and_slow_bootstrap_give_the_same_interval():

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from benchmarks.core.certificate_simulation import expected_violation, simulate_certificates
 from scipy import stats
 
 from lineside.core.contract import Metric, Outcome
@@ -14,29 +15,29 @@ from lineside.core.statistics import (
     OperatingPoint,
     Ranking,
     RankMetric,
+    Words,
     at_prevalence,
     auroc,
     best_provable_recall,
-    by_group,
     certify_kinds,
-    check_promise,
-    conformal_p_values,
+    check_guarantee,
     conformal_risk_threshold,
     cost_curve,
     decision_rates,
     estimate,
-    expected_violation,
-    false_reject_threshold,
-    group_scores,
+    false_alarm_threshold,
+    fresh_recall,
     operating_point,
     order_statistic,
     order_statistic_threshold,
-    parts_needed,
+    per_unit,
     rate_estimates,
-    recall_statement,
     reject_threshold,
-    simulate_certificates,
+    unit_scores,
+    units_needed,
 )
+
+PARTS = Words(positive="faulty", negative="good", unit="part", units="parts")
 
 
 def row(group, score, label, kind="", item="x"):
@@ -53,7 +54,7 @@ def groups_of(good, faulty, kinds=None):
     kinds = kinds or ["fault"] * len(faulty)
     rows = [row(f"g{i:05}", s, 0) for i, s in enumerate(good)]
     rows += [row(f"f{i:05}", s, 1, k) for i, (s, k) in enumerate(zip(faulty, kinds, strict=True))]
-    return group_scores(rows)
+    return unit_scores(rows)
 
 
 def normal_groups(n_good, n_faulty, seed=0, shift=2.0):
@@ -68,24 +69,24 @@ MIXED = [
 
 
 def test_groups_are_joined_by_rule():
-    any_view, every = group_scores(MIXED, "any"), group_scores(MIXED, "every")
-    assert any_view.groups == every.groups == ("a", "b", "c")
+    any_view, every = unit_scores(MIXED, "any"), unit_scores(MIXED, "every")
+    assert any_view.units == every.units == ("a", "b", "c")
     assert any_view.scores.tolist() == [0.9, 0.4, 0.2]
     assert every.scores.tolist() == [0.3, 0.1, 0.2]
     assert any_view.labels.tolist() == [1, 0, 1]
     assert every.labels.tolist() == [0, 0, 1]
     assert every.kinds == ("", "", "crack")
     assert any_view.kinds == ("crack", "", "crack")
-    assert any_view.good.tolist() == [0.4]
+    assert any_view.negative.tolist() == [0.4]
     with pytest.raises(ValueError, match="rule"):
-        group_scores(MIXED, "most")
+        unit_scores(MIXED, "most")
     with pytest.raises(UserError, match="no score"):
-        group_scores([row("a", float("nan"), 1)])
+        unit_scores([row("a", float("nan"), 1)])
     with pytest.raises(UserError, match="no label"):
-        group_scores([row("a", 0.1, 0.5)])
+        unit_scores([row("a", 0.1, 0.5)])
 
 
-def test_metric_by_group():
+def test_metric_per_unit():
     rng = np.random.default_rng(0)
     outcomes = [
         row(f"{g:02}", rng.normal(g % 2, 1), g % 2, item=str(i))
@@ -94,7 +95,7 @@ def test_metric_by_group():
     ]
     fast = Metric(
         name="m", unit="fraction", better="higher",
-        of=RankMetric(statistic=Ranking.auroc, units=by_group("any")),
+        of=RankMetric(statistic=Ranking.auroc, units=per_unit("any")),
     )  # fmt: skip
 
     def by_hand(rows):
@@ -120,14 +121,14 @@ TABLE = {
 
 
 @pytest.mark.parametrize("misses", TABLE)
-def test_parts_needed_table(misses):
+def test_units_needed_table(misses):
     recalls = (0.80, 0.85, 0.90, 0.95, 0.98, 0.99, 0.999)
-    assert [parts_needed(r, 0.95, misses) for r in recalls] == TABLE[misses]
+    assert [units_needed(r, 0.95, misses) for r in recalls] == TABLE[misses]
 
 
-def test_parts_needed_at_other_confidence():
-    assert parts_needed(0.9, 0.90) == 22
-    assert parts_needed(0.9) == math.ceil(math.log(0.05) / math.log(0.9))
+def test_units_needed_at_other_confidence():
+    assert units_needed(0.9, 0.90) == 22
+    assert units_needed(0.9) == math.ceil(math.log(0.05) / math.log(0.9))
 
 
 @pytest.mark.parametrize("recall", [0.8, 0.9, 0.95])
@@ -206,35 +207,36 @@ def test_conformal_risk_threshold_by_brute_force_and_on_average():
     assert np.mean(escapes) == pytest.approx(2 / 25, abs=0.004)
 
 
-def test_false_reject_threshold_agrees_with_p_values():
+def conformal_p_values(good, scores):
+    """(1 + number of good calibration scores >= score) / (n + 1), by the definition."""
+    return np.array([(1 + sum(g >= s for g in good)) / (len(good) + 1) for s in scores])
+
+
+def test_false_alarm_threshold_agrees_with_p_values():
     rng = np.random.default_rng(0)
     good = np.round(rng.normal(0, 1, 99), 1)
-    threshold, rate = false_reject_threshold(good, 0.05)
+    threshold, rate = false_alarm_threshold(good, 0.05)
     assert rate == 0.05
     candidates = np.concatenate([good, rng.normal(1, 1, 200)])
     assert ((conformal_p_values(good, candidates) <= 0.05) == (candidates >= threshold)).all()
-    threshold, rate = false_reject_threshold([1.0, 2.0], 0.01)
+    threshold, rate = false_alarm_threshold([1.0, 2.0], 0.01)
     assert 2.0 < threshold < 2.0 + 1e-9
     assert rate == pytest.approx(1 / 3)
 
 
 def test_false_reject_rate_holds_on_average():
     rng = np.random.default_rng(0)
-    rates = [1 - false_reject_threshold(rng.random(99), 0.05)[0] for _ in range(3000)]
+    rates = [1 - false_alarm_threshold(rng.random(99), 0.05)[0] for _ in range(3000)]
     assert np.mean(rates) == pytest.approx(0.05, abs=0.002)
-
-
-def test_p_values_by_hand():
-    assert conformal_p_values([1, 2, 3], [0, 2, 9]).tolist() == [1.0, 0.75, 0.25]
 
 
 def test_certified_point():
     groups = normal_groups(80, 46)
-    point = operating_point(groups, recall=0.9, unit="part", model="abc", date="2024-05-01")
+    point = operating_point(groups, recall=0.9, words=PARTS, model="abc", date="2024-05-01")
     assert point.certified
     assert point.method == "order statistic"
-    assert point.threshold == np.sort(groups.faulty)[1]
-    assert (point.n_good, point.n_faulty, point.misses, point.needed) == (80, 46, 1, 29)
+    assert point.threshold == np.sort(groups.positive)[1]
+    assert (point.n_negative, point.n_positive, point.misses, point.needed) == (80, 46, 1, 29)
     assert point.reject_threshold == point.threshold
     assert "certified with 46 faulty parts" in point.message
     assert point.decide(point.threshold) == "reject"
@@ -246,7 +248,7 @@ def test_certified_point():
 
 
 def test_unprovable_point_says_what_is_missing():
-    point = operating_point(normal_groups(80, 24), recall=0.9, unit="part")
+    point = operating_point(normal_groups(80, 24), recall=0.9, words=PARTS)
     assert not point.provable
     assert point.method == "conformal risk control"
     assert point.misses == 1
@@ -260,8 +262,8 @@ def test_unprovable_point_says_what_is_missing():
 
 def test_very_few_faulty_groups():
     groups = groups_of([0.0, 0.1], [0.5])
-    point = operating_point(groups, recall=0.95, unit="part")
-    assert point.method == "lowest faulty score"
+    point = operating_point(groups, recall=0.95, words=PARTS)
+    assert point.method == "lowest positive score"
     assert point.threshold == 0.5
     assert point.bound == 0.5
     assert "1 faulty part," in point.message
@@ -270,17 +272,17 @@ def test_very_few_faulty_groups():
 def test_without_faulty_groups_nothing_is_claimed_about_recall():
     rng = np.random.default_rng(0)
     groups = groups_of(rng.random(199), [])
-    point = operating_point(groups, recall=0.9, review_budget=0.04, unit="part")
+    point = operating_point(groups, recall=0.9, review_budget=0.04, words=PARTS)
     assert point.recall is None
     assert not point.provable
-    assert (point.bound, point.n_faulty) == (0.01, 0)
-    assert "nothing is promised about recall" in point.message
-    assert np.mean(groups.good >= point.reject_threshold) <= 0.01
-    assert np.mean(groups.good >= point.threshold) <= 0.05
+    assert (point.bound, point.n_positive) == (0.01, 0)
+    assert "no recall is guaranteed" in point.message
+    assert np.mean(groups.negative >= point.reject_threshold) <= 0.01
+    assert np.mean(groups.negative >= point.threshold) <= 0.05
     assert point.threshold < point.reject_threshold
-    assert check_promise(point, normal_groups(5, 5))[0]
+    assert check_guarantee(point, normal_groups(5, 5))[0]
     with pytest.raises(UserError, match="no parts"):
-        operating_point(groups_of([], []), recall=0.9, unit="part")
+        operating_point(groups_of([], []), recall=0.9, words=PARTS)
 
 
 def test_point_survives_json():
@@ -304,9 +306,9 @@ def test_review_band_by_brute_force():
         for budget in (0.0, 0.05, 0.2, 0.9):
             low = 0.0
             best = low
-            for end in np.unique(np.nextafter(groups.good[groups.good >= low], np.inf)):
-                good = np.mean((groups.good >= low) & (groups.good < end))
-                faulty = np.mean((groups.faulty >= low) & (groups.faulty < end))
+            for end in np.unique(np.nextafter(groups.negative[groups.negative >= low], np.inf)):
+                good = np.mean((groups.negative >= low) & (groups.negative < end))
+                faulty = np.mean((groups.positive >= low) & (groups.positive < end))
                 if (1 - prevalence) * good + prevalence * faulty <= budget + 1e-12:
                     best = end
             assert reject_threshold(groups, low, budget, prevalence) == best
@@ -318,22 +320,22 @@ def test_decision_rates_by_hand():
     point = operating_point(groups, recall=0.9)
     point = OperatingPoint.from_json({**point.as_json(), "threshold": 0.4, "reject_threshold": 0.7})
     rates = decision_rates(groups, point)
-    assert (rates.escape, rates.overkill) == (0.2, 0.25)
-    assert (rates.review_faulty, rates.review_good) == (0.2, 0.5)
-    assert (rates.recall, rates.false_reject) == (0.8, 0.75)
+    assert (rates.miss, rates.false_alarm) == (0.2, 0.25)
+    assert (rates.review_positive, rates.review_negative) == (0.2, 0.5)
+    assert (rates.recall, rates.held_negative) == (0.8, 0.75)
     shares = rate_estimates(groups, point)
-    assert shares["escape"].value == 0.2
-    assert shares["overkill"].value == 0.25
-    assert shares["first_pass_good"].value == 0.25
+    assert shares["miss"].value == 0.2
+    assert shares["false_alarm"].value == 0.25
+    assert shares["accepted_negative"].value == 0.25
     assert shares["recall"].low == pytest.approx(stats.binomtest(4, 5).proportion_ci().low)
-    assert shares["review_good"].better == "lower"
+    assert shares["review_negative"].better == "lower"
 
 
 def test_production_rates_by_hand():
-    rates = DecisionRates(escape=0.1, overkill=0.05, review_faulty=0.2, review_good=0.15)
+    rates = DecisionRates(miss=0.1, false_alarm=0.05, review_positive=0.2, review_negative=0.15)
     made = at_prevalence(rates, 0.01)
     shipped = 0.01 * 0.1 + 0.99 * 0.95
-    assert made.escapes_per_million == pytest.approx(1e6 * 0.001 / shipped)
+    assert made.misses_per_million == pytest.approx(1e6 * 0.001 / shipped)
     assert made.precision == pytest.approx(0.009 / (0.009 + 0.99 * 0.2))
     assert made.first_pass_yield == pytest.approx(0.001 + 0.99 * 0.8)
     assert made.review_share == pytest.approx(0.002 + 0.1485)
@@ -378,21 +380,21 @@ def test_a_person_who_misses_costs_something():
     assert human.review_all[0] == pytest.approx(0.5 * 0.1 * 10 / 5.5)
 
 
-def test_recall_statement_and_refuted_promise():
-    found = recall_statement(np.arange(20), 1.0, unit="part")
+def test_fresh_recall_and_refuted_guarantee():
+    found = fresh_recall(np.arange(20), 1.0, words=PARTS)
     assert found.value == 0.95
     assert found.low == pytest.approx(
         stats.binomtest(19, 20, alternative="greater").proportion_ci().low
     )
-    assert recall_statement([], 0.0).reason
-    point = operating_point(normal_groups(50, 60), recall=0.9, unit="part")
-    fine, text = check_promise(point, normal_groups(10, 50, seed=1))
+    assert fresh_recall([], 0.0).reason
+    point = operating_point(normal_groups(50, 60), recall=0.9, words=PARTS)
+    fine, text = check_guarantee(point, normal_groups(10, 50, seed=1))
     assert fine
     assert "compatible" in text
-    broken, text = check_promise(point, normal_groups(10, 50, seed=1, shift=0.5))
+    broken, text = check_guarantee(point, normal_groups(10, 50, seed=1, shift=0.5))
     assert not broken
-    assert "calibrate anew" in text
-    assert "not tested" in check_promise(point, groups_of([0.1], []))[1]
+    assert "calibrate again" in text
+    assert "not tested" in check_guarantee(point, groups_of([0.1], []))[1]
 
 
 def test_kinds():
@@ -403,7 +405,7 @@ def test_kinds():
     assert alone["hole"].provable
     assert alone["hole"].threshold == 5.0
     assert not alone["crack"].provable
-    assert alone["crack"].message == "unprovable: 5 of 29 groups; best provable is 0.549"
+    assert alone["crack"].message == "unprovable: 5 of 29 units; best provable is 0.549"
     assert alone["dent"].best_recall == pytest.approx(0.794, abs=5e-4)
     assert alone["crack"].observed.value == 0.8
     together = {c.kind: c for c in certify_kinds(groups, recall=0.9, bonferroni=True)}
@@ -421,7 +423,7 @@ def certificate_data(spread, groups=68, each=6, seed=0):
     return [*rows, row("good", 0.0, 0)]
 
 
-def test_simulation_keeps_the_promise_by_group_and_breaks_it_by_item():
+def test_simulation_keeps_the_guarantee_by_group_and_breaks_it_by_item():
     found = simulate_certificates(
         certificate_data(0.3), np.random.default_rng(0), repetitions=1500, rule="every"
     )

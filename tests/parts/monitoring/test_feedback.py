@@ -123,7 +123,9 @@ def test_recalibration_lifts_the_suspension_with_the_settings_of_the_run(
     model = load_model(taught_run)
     assert model.suspended == "" and model.identity == identity
     point = model.operating.point
-    assert (point.n_good, point.n_faulty) == (6, 3), "counted by part: the pattern is the run's"
+    assert (point.n_negative, point.n_positive) == (6, 3), (
+        "counted by part: the pattern is the run's"
+    )
     assert point.recall == pytest.approx(0.8)
     assert recalibrate(taught_run, fresh) == 0, "the same parts may set another point"
     assert load_model(taught_run).operating.point.recall == pytest.approx(0.95)
@@ -156,7 +158,7 @@ def test_an_unreadable_picture_is_listed_and_the_rest_calibrates(
     (fresh / "good" / "q_v1.png").write_bytes(b"")
     assert recalibrate(taught_run, fresh) == 2
     assert "q_v1.png" in capsys.readouterr().err
-    assert load_model(taught_run).operating.point.n_good == 6
+    assert load_model(taught_run).operating.point.n_negative == 6
 
 
 @pytest.mark.parametrize("case", ["none", "gone", "both", "deaf"])

@@ -1,7 +1,7 @@
 """Statistics with the group (part, person, song, machine) as the independent unit.
 
-Measures: rankings, rates, calibration, agreement, bootstrap over groups. Risk: operating points
-that keep a stated guarantee, decisions, costs.
+Measures: rankings, rates, agreement, bootstrap over groups. Risk: operating points that guarantee a
+recall, decisions, costs. Positive is what is to be detected; the application gives the words.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from lineside.core.statistics.bootstrap import (
     paired_difference,
     worst_cases,
 )
-from lineside.core.statistics.calibration import CalibrationCurve, brier, calibration_curve
-from lineside.core.statistics.certificate_simulation import Simulation, simulate_certificates
 from lineside.core.statistics.costs import CostCurve, ProductionRates, at_prevalence, cost_curve
 from lineside.core.statistics.decisions import DecisionRates, decision_rates, rate_estimates
-from lineside.core.statistics.fresh_evidence import check_promise, recall_statement
-from lineside.core.statistics.guarantee_by_kind import KindCertificate, certify_kinds
+from lineside.core.statistics.guarantees import (
+    KindCertificate,
+    certify_kinds,
+    check_guarantee,
+    fresh_recall,
+)
 from lineside.core.statistics.operating_points import (
+    Decision,
     OperatingPoint,
     operating_point,
     reject_threshold,
@@ -37,76 +40,63 @@ from lineside.core.statistics.ranking import (
     Ranking,
     auroc,
     average_precision,
-    fpr_at_recall,
-    oracle_f1_max,
     pr_curve,
     rank,
-    recall_at_fpr,
     roc_curve,
 )
 from lineside.core.statistics.thresholds import (
     best_provable_recall,
-    conformal_p_values,
     conformal_risk_threshold,
-    expected_violation,
-    false_reject_threshold,
+    false_alarm_threshold,
     order_statistic,
     order_statistic_threshold,
-    parts_needed,
+    units_needed,
 )
-from lineside.core.statistics.unit_scores import GroupScores, Rule, by_group, group_scores
+from lineside.core.statistics.units import Rule, UnitScores, Words, per_unit, unit_scores
 
 __all__ = [
-    "CalibrationCurve",
     "CostCurve",
+    "Decision",
     "DecisionRates",
-    "GroupScores",
     "KindCertificate",
     "OperatingPoint",
     "ProductionRates",
     "RankMetric",
     "Ranking",
     "Rule",
-    "Simulation",
+    "UnitScores",
     "Units",
+    "Words",
     "at_prevalence",
     "auroc",
     "average_precision",
     "best_provable_recall",
-    "brier",
-    "by_group",
     "by_slice",
-    "calibration_curve",
     "certify_kinds",
-    "check_promise",
+    "check_guarantee",
     "clopper_pearson",
     "clopper_pearson_lower",
     "clopper_pearson_upper",
     "cohen_kappa",
-    "conformal_p_values",
     "conformal_risk_threshold",
     "cost_curve",
     "decision_rates",
     "estimate",
-    "expected_violation",
-    "false_reject_threshold",
-    "fpr_at_recall",
-    "group_scores",
+    "false_alarm_threshold",
+    "fresh_recall",
     "operating_point",
-    "oracle_f1_max",
     "order_statistic",
     "order_statistic_threshold",
     "paired_difference",
-    "parts_needed",
+    "per_unit",
     "pr_curve",
     "proportion",
     "rank",
     "rate_estimates",
-    "recall_at_fpr",
-    "recall_statement",
     "reject_threshold",
     "roc_curve",
-    "simulate_certificates",
+    "unit_scores",
+    "units_needed",
     "wilson",
     "worst_cases",
 ]

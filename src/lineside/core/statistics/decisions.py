@@ -1,4 +1,4 @@
-"""What an operating point does to faulty and good groups: escapes, overkill, review."""
+"""Rates of an operating point: misses, false alarms and reviews."""
 
 from __future__ import annotations
 
@@ -10,94 +10,95 @@ from numpy.typing import NDArray
 from lineside.core.contract import Estimate
 from lineside.core.statistics.operating_points import OperatingPoint
 from lineside.core.statistics.proportions import proportion
-from lineside.core.statistics.unit_scores import GroupScores
+from lineside.core.statistics.units import UnitScores
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionRates:
-    """Shares by group; NaN where there is no group of that label.
+    """Shares of units; NaN where there is no unit of that label.
 
     Attributes:
-        escape: Accepted faulty groups / faulty groups.
-        overkill: Good groups rejected without a person / good groups.
-        review_faulty: Reviewed faulty groups / faulty groups.
-        review_good: Reviewed good groups / good groups.
+        miss: Accepted positives / positives (false negatives).
+        false_alarm: Negatives rejected without a person / negatives (false positives).
+        review_positive: Reviewed positives / positives.
+        review_negative: Reviewed negatives / negatives.
     """
 
-    escape: float
-    overkill: float
-    review_faulty: float
-    review_good: float
+    miss: float
+    false_alarm: float
+    review_positive: float
+    review_negative: float
 
     @property
     def recall(self) -> float:
-        """Faulty groups held back (reviewed or rejected) / faulty groups."""
-        return 1 - self.escape
+        """Positives held back (reviewed or rejected) / positives."""
+        return 1 - self.miss
 
     @property
-    def false_reject(self) -> float:
-        """Good groups held back (reviewed or rejected) / good groups."""
-        return self.overkill + self.review_good
+    def held_negative(self) -> float:
+        """Negatives held back (reviewed or rejected) / negatives."""
+        return self.false_alarm + self.review_negative
 
 
-def decision_rates(groups: GroupScores, point: OperatingPoint) -> DecisionRates:
-    """Return the shares of escapes, overkill and review among these groups."""
-    share = shares(groups, point, np.ones((1, len(groups.scores))))[0]
+def decision_rates(scores: UnitScores, point: OperatingPoint) -> DecisionRates:
+    """Return the shares of misses, false alarms and reviews among these units."""
+    share = shares(scores, point, np.ones((1, len(scores.scores))))[0]
     return DecisionRates(
-        escape=float(share[0]), overkill=float(share[1]),
-        review_faulty=float(share[2]), review_good=float(share[3]),
+        miss=float(share[0]), false_alarm=float(share[1]),
+        review_positive=float(share[2]), review_negative=float(share[3]),
     )  # fmt: skip
 
 
 def rate_estimates(
-    groups: GroupScores, point: OperatingPoint, confidence: float = 0.95
+    scores: UnitScores, point: OperatingPoint, confidence: float = 0.95
 ) -> dict[str, Estimate]:
-    """Return recall, escape, overkill and review shares with two-sided Clopper-Pearson ends.
+    """Return the rates with two-sided Clopper-Pearson intervals.
 
     Returns:
-        ``recall``, ``escape``, ``overkill``, ``review_faulty``, ``review_good``, and
-        ``first_pass_good`` (good groups accepted at once).
+        ``recall``, ``miss``, ``false_alarm``, ``review_positive``, ``review_negative``, and
+        ``accepted_negative`` (negatives accepted without review), see `DecisionRates`.
     """
-    faulty, good = groups.faulty, groups.good
+    positive, negative = scores.positive, scores.negative
     low, high = point.threshold, point.reject_threshold
 
     def share(hits: NDArray[np.bool_], better: bool) -> Estimate:
         return proportion(int(hits.sum()), len(hits), confidence, "higher" if better else "lower")
 
     return {
-        "recall": share(faulty >= low, True),
-        "escape": share(faulty < low, False),
-        "overkill": share(good >= max(low, high), False),
-        "review_faulty": share((faulty >= low) & (faulty < high), False),
-        "review_good": share((good >= low) & (good < high), False),
-        "first_pass_good": share(good < low, True),
+        "recall": share(positive >= low, True),
+        "miss": share(positive < low, False),
+        "false_alarm": share(negative >= max(low, high), False),
+        "review_positive": share((positive >= low) & (positive < high), False),
+        "review_negative": share((negative >= low) & (negative < high), False),
+        "accepted_negative": share(negative < low, True),
     }
 
 
 def shares(
-    groups: GroupScores, point: OperatingPoint, weights: NDArray[np.float64]
+    scores: UnitScores, point: OperatingPoint, weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return (escape, overkill, review_faulty, review_good) per row of group weights.
+    """Return (miss, false_alarm, review_positive, review_negative) per row of unit weights.
 
     Args:
-        groups: Scores of n groups.
+        scores: Scores of n units.
         point: The thresholds.
         weights: Shape (repetitions, n).
 
     Returns:
         Shape (repetitions, 4); NaN where the label has no weight.
     """
-    accepted = groups.scores < point.threshold
-    rejected = ~accepted & (groups.scores >= point.reject_threshold)
-    faulty, good = groups.labels == 1, groups.labels == 0
+    accepted = scores.scores < point.threshold
+    rejected = ~accepted & (scores.scores >= point.reject_threshold)
+    positive, negative = scores.labels == 1, scores.labels == 0
     columns = [
-        (accepted, faulty),
-        (rejected, good),
-        (~accepted & ~rejected, faulty),
-        (~accepted & ~rejected, good),
+        (accepted, positive),
+        (rejected, negative),
+        (~accepted & ~rejected, positive),
+        (~accepted & ~rejected, negative),
     ]
-    hits = np.stack([weights @ (event & kind) for event, kind in columns], axis=-1)
-    totals = np.stack([weights @ kind for _, kind in columns], axis=-1)
+    # (repetitions, n) @ (n,) per column -> (repetitions, 4)
+    hits = np.stack([weights @ (event & label) for event, label in columns], axis=-1)
+    totals = np.stack([weights @ label for _, label in columns], axis=-1)
     result = np.full(hits.shape, np.nan)
     np.divide(hits, totals, out=result, where=totals > 0)
     return result

@@ -1,4 +1,4 @@
-"""How well scores rank positives above negatives; ties are one step, never an order.
+"""Ranking measures (ROC, precision-recall) with ties and weights; ties are one step of the curve.
 
 A threshold t calls everything with score >= t positive. All measures take optional weights, and
 weights of shape (repetitions, n) give all bootstrap repetitions from a single sort.
@@ -43,12 +43,12 @@ class Ranking:
 
     @property
     def recall(self) -> Floats:
-        """Share of positives found at each threshold, shape (..., k); NaN without positives."""
+        """Share of positives at or above each threshold, shape (..., k); NaN without positives."""
         return _ratio(self.true, self.positives)
 
     @property
     def fpr(self) -> Floats:
-        """Share of negatives called positive, shape (..., k); NaN without negatives."""
+        """Share of negatives at or above it, shape (..., k); NaN without negatives."""
         return _ratio(self.false, self.negatives)
 
     @property
@@ -71,18 +71,21 @@ class Ranking:
         return area
 
     def fpr_at_recall(self, recall: float) -> Floats:
-        """Smallest false-positive rate over thresholds with at least this recall, shape (...)."""
+        """Smallest false-positive rate over thresholds with at least this recall, shape (...).
+
+        At recall 1 this is an extreme value: one positive decides it.
+        """
         enough = self.true >= recall * self.positives - TOLERANCE
         first = enough.argmax(axis=-1)[..., None]
-        found = np.take_along_axis(self.fpr, first, axis=-1)[..., 0]
-        return np.where(self.positives[..., 0] > 0, found, np.nan)
+        fpr = np.take_along_axis(self.fpr, first, axis=-1)[..., 0]
+        return np.where(self.positives[..., 0] > 0, fpr, np.nan)
 
     def recall_at_fpr(self, fpr: float) -> Floats:
         """Largest recall over thresholds with at most this false-positive rate, shape (...)."""
         allowed = self.false <= fpr * self.negatives + TOLERANCE
-        found: Floats = np.where(allowed, self.true, 0.0).max(axis=-1)
-        share = _ratio(found, self.positives[..., 0])
-        return np.where(self.negatives[..., 0] > 0, share, np.nan)
+        true: Floats = np.where(allowed, self.true, 0.0).max(axis=-1)
+        recall = _ratio(true, self.positives[..., 0])
+        return np.where(self.negatives[..., 0] > 0, recall, np.nan)
 
 
 def rank(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> Ranking:
@@ -102,6 +105,7 @@ def rank(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None)
     ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
     weight = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
     weight = weight[..., order]
+    # cumulative counts (..., n), of which only the last of each group of ties is kept: (..., k)
     true = np.cumsum(np.where(positive, weight, 0.0), axis=-1)[..., ends]
     every = np.cumsum(weight, axis=-1)[..., ends]
     return Ranking(thresholds=ordered[ends], true=true, false=every - true)
@@ -117,33 +121,6 @@ def average_precision(
 ) -> float:
     """Return the stepwise average precision; it depends on the share of positives."""
     return float(rank(scores, labels, weights).average_precision())
-
-
-def fpr_at_recall(scores: ArrayLike, labels: ArrayLike, recall: float) -> float:
-    """Return the smallest false-positive rate that reaches a recall, ties included.
-
-    At recall 1 this is an extreme value: one positive decides it.
-    """
-    return float(rank(scores, labels).fpr_at_recall(recall))
-
-
-def recall_at_fpr(scores: ArrayLike, labels: ArrayLike, fpr: float) -> float:
-    """Return the largest recall within a false-positive rate, ties included."""
-    return float(rank(scores, labels).recall_at_fpr(fpr))
-
-
-def oracle_f1_max(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
-    """Return (largest F1, its threshold).
-
-    An oracle: the threshold is chosen on the data it is judged on, so no deployed system has it.
-    """
-    ranking = rank(scores, labels)
-    total = ranking.true + ranking.false + ranking.positives
-    f1 = 2 * ranking.true / total
-    if not ranking.positives[0]:
-        return float("nan"), float("nan")
-    best = int(f1.argmax())
-    return float(f1[best]), float(ranking.thresholds[best])
 
 
 def roc_curve(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats, Floats]:

@@ -1,7 +1,7 @@
-"""Thresholds with a guarantee. A group with score >= threshold is held back, so ties are safe.
+"""Thresholds with a guarantee. A unit with score >= threshold is held back, so ties are safe.
 
-All guarantees assume that groups are exchangeable with those of later use, and that scores come
-from a model that was frozen before these groups were scored.
+All guarantees assume that units are exchangeable with those of later use, and that scores come
+from a model that was frozen before these units were scored.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
 ROUNDING = 1e-9
@@ -17,10 +17,10 @@ ROUNDING = 1e-9
 
 
 def order_statistic(n: int, recall: float, confidence: float = 0.95) -> int:
-    """Return k*: the k-th lowest of n faulty scores is a threshold that keeps the promise.
+    """Return k*: the k-th lowest of n positive scores is a threshold that keeps the guarantee.
 
     k* = max{k : BinomCDF(k - 1; n, 1 - recall) <= 1 - confidence} (Tong, Feng & Li 2018,
-    proposition 1), or 0 if there is none, i.e. the promise is not provable with n groups.
+    proposition 1), or 0 if there is none, i.e. the recall is not provable with n units.
     """
     _check(recall, confidence)
     if n < 1:
@@ -30,26 +30,26 @@ def order_statistic(n: int, recall: float, confidence: float = 0.95) -> int:
 
 
 def order_statistic_threshold(
-    faulty: ArrayLike, recall: float, confidence: float = 0.95
+    positives: ArrayLike, recall: float, confidence: float = 0.95
 ) -> float | None:
     """Return the largest threshold whose recall is proven, or None if none is.
 
-    With the stated confidence over the draw of the calibration groups, at least `recall` of all
-    future faulty groups score at or above it.
+    With the stated confidence over the draw of the calibration units, at least `recall` of all
+    future positive units score at or above it.
     """
-    scores = np.sort(np.asarray(faulty, dtype=np.float64))
+    scores = np.sort(np.asarray(positives, dtype=np.float64))
     k = order_statistic(len(scores), recall, confidence)
     return float(scores[k - 1]) if k else None
 
 
-def parts_needed(recall: float, confidence: float = 0.95, misses: int = 0) -> int:
-    """Return how many faulty groups prove a recall if `misses` of them are missed.
+def units_needed(recall: float, confidence: float = 0.95, misses: int = 0) -> int:
+    """Return the number of positive units that prove a recall if `misses` of them are missed.
 
     The smallest n with BinomCDF(misses; n, 1 - recall) <= 1 - confidence; without misses that is
     ceil(ln(1 - confidence) / ln(recall)).
 
     Example:
-        >>> parts_needed(0.90), parts_needed(0.95), parts_needed(0.99)
+        >>> units_needed(0.90), units_needed(0.95), units_needed(0.99)
         (29, 59, 299)
     """
     _check(recall, confidence)
@@ -68,80 +68,39 @@ def parts_needed(recall: float, confidence: float = 0.95, misses: int = 0) -> in
 
 
 def best_provable_recall(n: int, confidence: float = 0.95) -> float:
-    """Return the largest recall that n faulty groups can prove: (1 - confidence) ** (1 / n)."""
+    """Return the largest recall that n positive units can prove: (1 - confidence) ** (1 / n)."""
     return float((1 - confidence) ** (1 / n)) if n > 0 else 0.0
 
 
-def conformal_risk_threshold(faulty: ArrayLike, escape: float) -> float | None:
-    """Return the largest threshold whose *expected* escape rate is bounded, or None.
+def conformal_risk_threshold(positives: ArrayLike, miss_rate: float) -> float | None:
+    """Return the largest threshold whose *expected* miss rate is bounded, or None.
 
-    The largest t with (misses(t) + 1) / (n + 1) <= escape (Angelopoulos et al. 2022, theorem 1).
-    The bound holds on average over calibration sets, not with a stated confidence for this one.
+    The largest t with (misses(t) + 1) / (n + 1) <= miss_rate (Angelopoulos et al. 2022, theorem
+    1). The bound holds on average over calibration sets, not with a confidence for this one.
     """
-    scores = np.sort(np.asarray(faulty, dtype=np.float64))
-    allowed = math.floor(escape * (len(scores) + 1) + ROUNDING) - 1
+    scores = np.sort(np.asarray(positives, dtype=np.float64))
+    allowed = math.floor(miss_rate * (len(scores) + 1) + ROUNDING) - 1
     if allowed < 0 or not len(scores):
         return None
     return float(scores[min(allowed, len(scores) - 1)])
 
 
-def conformal_p_values(good: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
-    """Return (1 + number of good calibration scores >= score) / (n + 1) for each score."""
-    known = np.sort(np.asarray(good, dtype=np.float64))
-    above = len(known) - np.searchsorted(known, np.asarray(scores, dtype=np.float64), "left")
-    return np.asarray((1 + above) / (len(known) + 1), dtype=np.float64)
+def false_alarm_threshold(negatives: ArrayLike, rate: float) -> tuple[float, float]:
+    """Return (threshold, rate): a new negative unit reaches the threshold with at most that rate.
 
-
-def false_reject_threshold(good: ArrayLike, rate: float) -> tuple[float, float]:
-    """Return (threshold, rate): a new good group reaches the threshold with at most that rate.
-
-    Holds back what has a conformal p-value <= rate. With too few good groups for the wanted rate
-    the threshold lies just above all of them and the returned rate is 1 / (n + 1).
+    Holds back scores with a conformal p-value (1 + number of negatives >= score) / (n + 1) <= rate
+    (Vovk et al. 2005). With too few negatives for the rate the threshold lies just above all of
+    them and the returned rate is 1 / (n + 1).
 
     Raises:
-        ValueError: without good scores.
+        ValueError: without negatives.
     """
-    known = np.sort(np.asarray(good, dtype=np.float64))
-    if not len(known):
-        raise ValueError("no good scores to set a false-reject rate with")
-    k = math.floor(rate * (len(known) + 1) + ROUNDING)
-    threshold = float(np.nextafter(known[-min(max(k, 1), len(known))], np.inf))
-    return threshold, rate if k >= 1 else 1 / (len(known) + 1)
-
-
-def expected_violation(
-    n_calibration: int, n_test: int, recall: float, confidence: float = 0.95
-) -> float:
-    """Return how often n_test further groups show a recall below the promise, although it holds.
-
-    A test set is finite, so a correct threshold fails a test more often than 1 - confidence.
-    For untied exchangeable groups the share is exactly P(H <= k* - 1), where H counts calibration
-    groups among the k* - 1 + m lowest of all scores, H ~ Hypergeometric(n_calibration + n_test,
-    n_calibration, k* - 1 + m), and m is the smallest number of misses that breaks the recall.
-    NaN if the promise is not provable with n_calibration groups.
-    """
-    k = order_statistic(n_calibration, recall, confidence)
-    m = math.floor(n_test * (1 - recall) + ROUNDING) + 1
-    if not k or n_test < 1:
-        return float("nan")
-    if m > n_test:
-        return 0.0
-    drawn = k - 1 + m
-    low = max(0, drawn - n_test)
-    hits = np.arange(low, k, dtype=np.float64)
-    log = (
-        _log_choose(n_calibration, hits)
-        + _log_choose(n_test, drawn - hits)
-        - _log_choose(n_calibration + n_test, np.array([float(drawn)]))
-    )
-    return float(min(1.0, np.exp(log).sum()))
-
-
-def _log_choose(n: int, k: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(
-        special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1),
-        dtype=np.float64,
-    )
+    scores = np.sort(np.asarray(negatives, dtype=np.float64))
+    if not len(scores):
+        raise ValueError("no negative scores to set a false-alarm rate with")
+    k = math.floor(rate * (len(scores) + 1) + ROUNDING)
+    threshold = float(np.nextafter(scores[-min(max(k, 1), len(scores))], np.inf))
+    return threshold, rate if k >= 1 else 1 / (len(scores) + 1)
 
 
 def _check(recall: float, confidence: float) -> None:

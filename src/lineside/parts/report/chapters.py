@@ -13,19 +13,19 @@ from lineside.core.report.chapters import verdict
 from lineside.core.report.render import Block
 from lineside.core.statistics import (
     CostCurve,
-    GroupScores,
     KindCertificate,
     OperatingPoint,
+    UnitScores,
     at_prevalence,
     by_slice,
     certify_kinds,
     cost_curve,
     decision_rates,
-    group_scores,
+    fresh_recall,
     pr_curve,
     proportion,
     rate_estimates,
-    recall_statement,
+    unit_scores,
 )
 from lineside.core.study import Study
 from lineside.parts.models.anogan.warnings import against_chance
@@ -37,10 +37,10 @@ REVIEW_COST = 0.2
 MOST_VALUES = 10
 RATES = {
     "recall": "faulty parts held back (rejected or reviewed)",
-    "escape": "faulty parts that escape",
-    "overkill": "good parts rejected without a person",
-    "review_good": "good parts that a person reviews",
-    "first_pass_good": "good parts accepted at once",
+    "miss": "faulty parts that escape",
+    "false_alarm": "good parts rejected without a person",
+    "review_negative": "good parts that a person reviews",
+    "accepted_negative": "good parts accepted at once",
 }
 
 
@@ -57,21 +57,21 @@ def summary(study: Study) -> list[str]:
     return lines
 
 
-def _fresh_evidence(point: OperatingPoint, groups: GroupScores) -> list[str]:
+def _fresh_evidence(point: OperatingPoint, groups: UnitScores) -> list[str]:
     """Say what the test parts, which set nothing, show."""
-    if not len(groups.faulty):
+    if not len(groups.positive):
         return ["There are no faulty test parts, so nothing is known about missed defects."]
-    fresh = recall_statement(groups.faulty, point.threshold, point.confidence, "part")
+    fresh = fresh_recall(groups.positive, point.threshold, point.confidence, point.words)
     missed = fresh.n - round(fresh.value * fresh.n)
     text = (
         f"On parts it has never seen it missed {missed} of {fresh.n} faulty ones: it misses at "
         f"most {1 - (fresh.low or 0.0):.1%} ({point.confidence:.0%} confidence)."
     )
-    if len(groups.good):
+    if len(groups.negative):
         rates = decision_rates(groups, point)
         text += (
-            f" Of {len(groups.good)} good ones it held back {rates.false_reject:.1%} "
-            f"({rates.review_good:.1%} for a person's look, the rest rejected)."
+            f" Of {len(groups.negative)} good ones it held back {rates.held_negative:.1%} "
+            f"({rates.review_negative:.1%} for a person's look, the rest rejected)."
         )
     return [text]
 
@@ -133,21 +133,21 @@ def operating(study: Study) -> Section:
     )
 
 
-def _histogram(groups: GroupScores, point: OperatingPoint) -> Figure:
+def _histogram(groups: UnitScores, point: OperatingPoint) -> Figure:
     marks = {"threshold": point.threshold}
     if point.reject_threshold > point.threshold:
         marks["reject threshold"] = point.reject_threshold
     return plots.histogram(
         "Scores of test parts",
         "Good parts should lie left of the threshold, faulty ones right of it.",
-        {"good": groups.good, "faulty": groups.faulty},
+        {"good": groups.negative, "faulty": groups.positive},
         x_label="part score [-]",
         lines_at=marks,
     )
 
 
-def _pr(groups: GroupScores, point: OperatingPoint) -> list[Figure]:
-    if not len(groups.faulty) or not len(groups.good):
+def _pr(groups: UnitScores, point: OperatingPoint) -> list[Figure]:
+    if not len(groups.positive) or not len(groups.negative):
         return []
     recall, precision, _ = pr_curve(groups.scores, groups.labels)
     rates = decision_rates(groups, point)
@@ -170,7 +170,7 @@ def _pr(groups: GroupScores, point: OperatingPoint) -> list[Figure]:
 def kinds(study: Study) -> Section:
     """Show recall per kind of defect and what each kind can prove."""
     point, test = _point(study), _test_groups(study)
-    calibration = group_scores(study.best.outcomes["calibration"], point.rule)
+    calibration = unit_scores(study.best.outcomes["calibration"], point.rule)
     names = sorted({kind for kind in (*test.kinds, *calibration.kinds) if kind and kind != "good"})
     if not names:
         return Section(title="Kinds of defects")
@@ -259,7 +259,7 @@ def slices(study: Study) -> Section:
 def costs(study: Study) -> Section:
     """Show expected cost over prevalence and the rates at production prevalence."""
     point, groups = _point(study), _test_groups(study)
-    if not len(groups.faulty) or not len(groups.good):
+    if not len(groups.positive) or not len(groups.negative):
         return Section(title="Costs")
     config = study.config
     curve = cost_curve(
@@ -278,7 +278,7 @@ def costs(study: Study) -> Section:
     }
     rates = at_prevalence(decision_rates(groups, point), config.prevalence)
     rows = (
-        ("escapes per million shipped", f"{rates.escapes_per_million:.0f}"),
+        ("escapes per million shipped", f"{rates.misses_per_million:.0f}"),
         ("faulty among those held back", f"{rates.precision:.3f}"),
         ("first-pass yield", f"{rates.first_pass_yield:.3f}"),
         ("share that a person reviews", f"{rates.review_share:.3f}"),
@@ -329,5 +329,5 @@ def _point(study: Study) -> OperatingPoint:
     return point
 
 
-def _test_groups(study: Study) -> GroupScores:
-    return group_scores(study.best.outcomes["test"], _point(study).rule)
+def _test_groups(study: Study) -> UnitScores:
+    return unit_scores(study.best.outcomes["test"], _point(study).rule)

@@ -1,4 +1,4 @@
-"""Does a certificate keep its word? Repeated calibration and testing on the same scored items.
+"""Coverage of certificates: repeated calibration and testing on the same scored items.
 
 Three ways to calibrate "recall >= r with confidence c" on one half and test on the other:
 by group (right), by item (wrong wherever items of a group resemble each other), and a control in
@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from lineside.core.contract import Outcome
 from lineside.core.errors import UserError
-from lineside.core.statistics.thresholds import expected_violation, order_statistic_threshold
-from lineside.core.statistics.unit_scores import Rule, group_scores
+from lineside.core.statistics import Rule, order_statistic, order_statistic_threshold, unit_scores
+from lineside.core.statistics.thresholds import ROUNDING
 
 Floats = NDArray[np.float64]
 
@@ -29,7 +30,7 @@ class Simulation:
 
     Attributes:
         name: ``by group``, ``by group, counted by item``, ``by item``, ``independent items``.
-        violation: Share of repetitions whose tested recall was below the promise.
+        violation: Share of repetitions whose tested recall was below the guarantee.
         expected: Exact share for a correct certificate on untied, exchangeable units of the
             same number; for the by-item way the share that it would have if items were
             independent; NaN where no formula applies.
@@ -39,7 +40,7 @@ class Simulation:
         worst_recall: The tested recall that 5 % of the repetitions fall below.
         n_calibration: Calibrating units (mean over repetitions, rounded, by item).
         n_test: Testing units (likewise).
-        repetitions: Repetitions in which the promise was provable.
+        repetitions: Repetitions in which the guarantee was provable.
     """
 
     name: str
@@ -69,8 +70,8 @@ def simulate_certificates(
     Args:
         outcomes: Outcomes with ``score`` and ``label``; only faulty groups matter.
         rng: Random stream of the splits.
-        recall: Promised recall.
-        confidence: Promised confidence.
+        recall: Guaranteed recall.
+        confidence: Confidence of the guarantee.
         repetitions: Number of random splits.
         n_calibration: Faulty groups that calibrate; half of them if None.
         rule: How items of a group are joined.
@@ -81,20 +82,21 @@ def simulate_certificates(
     Raises:
         UserError: if there are fewer than 2 faulty groups, or n_calibration leaves none to test.
     """
+    # items labelled good do not count, also in mixed groups
     faulty = [o for o in outcomes if o.value["label"] == 1]
-    groups = group_scores(faulty, rule)  # items labelled good do not count, also in mixed groups
-    names = groups.groups
+    groups = unit_scores(faulty, rule)
+    names = groups.units
     size = len(names) // 2 if n_calibration is None else n_calibration
     if not 0 < size < len(names):
         raise UserError(
             f"{size} of {len(names)} faulty groups cannot calibrate", "both sides need some"
         )
-    places = {name: i for i, name in enumerate(names)}
+    index = {name: i for i, name in enumerate(names)}
     items = np.array([o.value["score"] for o in faulty], dtype=np.float64)
-    owner = np.array([places[o.unit or o.item] for o in faulty], dtype=np.int64)
+    owner = np.array([index[o.unit or o.item] for o in faulty], dtype=np.int64)
     tries: dict[str, list[tuple[float, int, int]]] = {}
     for _ in range(repetitions):
-        for name, calibrating, testing in _halves(groups.faulty, items, owner, size, rng):
+        for name, calibrating, testing in _halves(groups.positive, items, owner, size, rng):
             threshold = order_statistic_threshold(calibrating, recall, confidence)
             if threshold is not None and len(testing):
                 tested = float(np.mean(testing >= threshold))
@@ -139,3 +141,38 @@ def _summary(
         worst_recall=float(np.percentile(tested, 5)), n_calibration=n_calibration,
         n_test=n_test, repetitions=len(rows),
     )  # fmt: skip
+
+
+def expected_violation(
+    n_calibration: int, n_test: int, recall: float, confidence: float = 0.95
+) -> float:
+    """Return how often n_test further groups show a recall below the guarantee, although it holds.
+
+    A test set is finite, so a correct threshold fails a test more often than 1 - confidence.
+    For untied exchangeable groups the share is exactly P(H <= k* - 1), where H counts calibration
+    groups among the k* - 1 + m lowest of all scores, H ~ Hypergeometric(n_calibration + n_test,
+    n_calibration, k* - 1 + m), and m is the smallest number of misses that breaks the recall.
+    NaN if the recall is not provable with n_calibration groups.
+    """
+    k = order_statistic(n_calibration, recall, confidence)
+    m = math.floor(n_test * (1 - recall) + ROUNDING) + 1
+    if not k or n_test < 1:
+        return float("nan")
+    if m > n_test:
+        return 0.0
+    drawn = k - 1 + m
+    low = max(0, drawn - n_test)
+    hits = np.arange(low, k, dtype=np.float64)
+    log = (
+        _log_choose(n_calibration, hits)
+        + _log_choose(n_test, drawn - hits)
+        - _log_choose(n_calibration + n_test, np.array([float(drawn)]))
+    )
+    return float(min(1.0, np.exp(log).sum()))
+
+
+def _log_choose(n: int, k: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(
+        special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1),
+        dtype=np.float64,
+    )

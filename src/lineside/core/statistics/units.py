@@ -1,4 +1,4 @@
-"""From scored items to scored groups: one score and one label per independent unit."""
+"""From scored items to scored units: one score and one label per independent unit."""
 
 from __future__ import annotations
 
@@ -18,19 +18,43 @@ Rule = Literal["any", "every"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupScores:
-    """One row per group, in alphabetical order of the groups.
+class Words:
+    """What an application calls its units in messages, e.g. faulty and good parts.
 
     Attributes:
-        groups: Names, n of them.
-        scores: Shape (n,), higher is more faulty.
-        labels: 1 faulty, 0 good, shape (n,).
-        kinds: Kind of fault, ``""`` for good groups or where it is unknown.
-        index: An outcome of each group, shape (n,).
-        rule: How the items of a group were joined.
+        positive: Adjective of what is to be detected.
+        negative: Adjective of everything else.
+        unit: One independent unit.
+        units: Several of them.
     """
 
-    groups: tuple[str, ...]
+    positive: str = "positive"
+    negative: str = "negative"
+    unit: str = "unit"
+    units: str = "units"
+
+    def of(self, n: int) -> str:
+        """Return the word for n units."""
+        return self.unit if n == 1 else self.units
+
+
+NEUTRAL = Words()
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitScores:
+    """One row per unit, in alphabetical order of the units.
+
+    Attributes:
+        units: Names, n of them.
+        scores: Shape (n,), higher is more positive.
+        labels: 1 positive, 0 negative, shape (n,).
+        kinds: Kind of the positive, ``""`` for negatives or where it is unknown.
+        index: An outcome of each unit, shape (n,).
+        rule: How the items of a unit were joined.
+    """
+
+    units: tuple[str, ...]
     scores: NDArray[np.float64]
     labels: NDArray[np.int64]
     kinds: tuple[str, ...]
@@ -38,29 +62,29 @@ class GroupScores:
     rule: Rule
 
     @property
-    def faulty(self) -> NDArray[np.float64]:
-        """Scores of the faulty groups."""
+    def positive(self) -> NDArray[np.float64]:
+        """Scores of the positive units."""
         return np.asarray(self.scores[self.labels == 1], dtype=np.float64)
 
     @property
-    def good(self) -> NDArray[np.float64]:
-        """Scores of the good groups."""
+    def negative(self) -> NDArray[np.float64]:
+        """Scores of the negative units."""
         return np.asarray(self.scores[self.labels == 0], dtype=np.float64)
 
 
-def group_scores(
+def unit_scores(
     outcomes: Sequence[Outcome], rule: Rule = "any", *, kind_slice: str = "kind"
-) -> GroupScores:
-    """Join the items of each group; labels and scores are joined in the same way.
+) -> UnitScores:
+    """Join the items of each unit; labels and scores are joined in the same way.
 
-    ``any``: a group is faulty if any of its items is; its score is the maximum over its items.
-    ``every``: a group is faulty only if every item is; its score is the minimum, so it is held
-    back only if every item raises an alarm. The promise then also holds for a single item.
+    ``any``: a unit is positive if any of its items is; its score is the maximum over its items.
+    ``every``: a unit is positive only if every item is; its score is the minimum, so it is held
+    back only if every item raises an alarm. The guarantee then also holds for a single item.
 
     Args:
-        outcomes: Outcomes whose value has ``score`` and ``label`` (1 faulty, 0 good).
-        rule: How production sees a group; calibrate and use with the same one.
-        kind_slice: Slice that names the kind; a group has its most frequent one.
+        outcomes: Outcomes whose value has ``score`` and ``label`` (1 positive, 0 negative).
+        rule: How production sees a unit; calibrate and use with the same one.
+        kind_slice: Slice that names the kind; a unit has its most frequent one.
 
     Raises:
         UserError: if a score or label is missing.
@@ -75,8 +99,8 @@ def group_scores(
     names = sorted(members)
     rows = [[outcomes[i] for i in members[name]] for name in names]
     joined = [_join(row, rule) for row in rows]
-    return GroupScores(
-        groups=tuple(names),
+    return UnitScores(
+        units=tuple(names),
         scores=np.array([score for score, _ in joined], dtype=np.float64),
         labels=np.array([label for _, label in joined], dtype=np.int64),
         kinds=tuple(
@@ -88,12 +112,12 @@ def group_scores(
     )
 
 
-def by_group(rule: Rule = "any") -> Callable[[Sequence[Outcome]], Units]:
-    """Return the units of a `RankMetric` that counts groups instead of items."""
+def per_unit(rule: Rule = "any") -> Callable[[Sequence[Outcome]], Units]:
+    """Return the argument `units` of a `RankMetric` that counts units instead of items."""
 
     def units(outcomes: Sequence[Outcome]) -> Units:
         try:
-            joined = group_scores(outcomes, rule)
+            joined = unit_scores(outcomes, rule)
         except UserError:  # a missing score: the metric is undefined, not the program wrong
             nothing = np.array([np.nan])
             return Units(scores=nothing, labels=nothing, index=np.array([0]))
@@ -122,4 +146,4 @@ def _check(outcome: Outcome) -> None:
     if np.isnan(score):
         raise UserError(f"{outcome.item} has no score", "leave out items that could not be judged")
     if outcome.value.get("label") not in (0.0, 1.0):
-        raise UserError(f"{outcome.item} has no label", "label it good or faulty, or leave it out")
+        raise UserError(f"{outcome.item} has no label", "label it or leave it out")
