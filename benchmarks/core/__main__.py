@@ -1,4 +1,4 @@
-"""Benchmarks of the shared core: recorder, explanations, adversarial trace, information plane.
+"""Benchmarks of the shared core: recorder, explanations, information plane, worker processes.
 
 Run: ``python -m benchmarks.core --list``, ``python -m benchmarks.core --only NAME``, or all:
 ``python -m benchmarks.core``. Numbers go to ``docs/results/core.json``. Development images lie
@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks.core import adversarial, explanations, information, recording
+from benchmarks.core import adversarial, explanations, information, recording, scale
 from benchmarks.parts import anogan, zoom
 from benchmarks.results import Say, run_command
 
@@ -23,6 +23,7 @@ RESULTS: dict[str, Callable[[Say], None]] = {
     "zoom": zoom.zoom_results,
     "adversarial": adversarial.adversarial,
     "fanogan": anogan.fanogan,
+    "scale": scale.scale,
 }
 
 SEEDS = {

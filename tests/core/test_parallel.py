@@ -70,7 +70,7 @@ def refuse_odd(number):
 
 def die_at(culprit, number):
     if number == culprit:
-        time.sleep(0.5)
+        time.sleep(1.0)
         os._exit(1)
     return number
 
@@ -97,6 +97,10 @@ def count_call(log, number):
 
 def hash_of(number):
     return f"content {number}"
+
+
+def size_of(name):
+    return Path(name).stat().st_size
 
 
 def threads(number):
@@ -198,6 +202,13 @@ def test_refused_items_are_tried_again(tmp_path):
     journal = Journal(path=tmp_path / "journal.jsonl", content_hash=hash_of)
     assert isinstance(next(map_items(refuse_odd, [1], journal=journal)), Refusal)
     assert list(map_items(square, [1], journal=journal)) == [1]
+
+
+def test_relative_paths_mean_the_same_on_workers(workers, cluster, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("four")
+    monkeypatch.chdir(tmp_path)
+    for executor in (workers, cluster):
+        assert list(map_items(size_of, ["file"], executor)) == [4]
 
 
 def test_workers_use_one_thread_each(workers):

@@ -11,16 +11,13 @@ them away from lost workers and restarts local ones. Added here:
 
 Dask pickles functions and items: functions must be importable by name, and items hold paths, never
 pixels. Each worker process loads a model itself, once (`stored_model`).
-
-Example:
-    >>> with open_executor(workers=2) as executor:                        # doctest: +SKIP
-    ...     sizes = list(map_items(os.path.getsize, paths, executor))
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+import os
 import signal
 import sys
 import time
@@ -50,7 +47,7 @@ DASK_SETTINGS = {
         "OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1,
     },
     "distributed.comm.timeouts.connect": "10s",  # of a result whose worker has just died
-    "distributed.deploy.lost-worker-timeout": "5s",
+    "distributed.deploy.lost-worker-timeout": "60s",  # a restart may take long under load
     "distributed.scheduler.allowed-failures": 1,  # workers that a task may lose before it fails
     "distributed.scheduler.http.routes": [],  # no dashboard
     "distributed.worker.http.routes": [],
@@ -153,6 +150,9 @@ def _connected(client_type: type[Client], address: str) -> Iterator[Client]:
             if versions != mine:
                 hint = "install the same versions on all of them"
                 raise UserError(f"worker {worker} has {versions}, this computer {mine}", hint)
+        for worker, threads in client.nthreads().items():
+            if threads != 1:  # tasks change the working folder
+                raise UserError(f"worker {worker} has {threads} threads", "start it: --nthreads 1")
         yield client
 
 
@@ -195,36 +195,37 @@ class _Entry:
     known: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Done:
-    """Result of an entry; None if its content hash is the one that the journal knows."""
-
-    sha256: str = ""
-    result: Any = None
+Done = tuple[str, Any]
+"""Content hash and result of an entry; no result if the journal knows it by this hash."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Task:
-    """What is done with an entry, here or on a worker."""
+    """What is done with an entry, here or on a worker in the same working folder."""
 
+    folder: str
     function: Callable[[Any], Any]
     content_hash: Callable[[Any], str] | None
 
-    def run(self, entry: _Entry) -> _Done:
+    def run(self, entry: _Entry) -> Done:
         try:
             digest = self.content_hash(entry.item) if self.content_hash else ""
         except OSError:  # the function will say what is wrong with the file
             digest = ""
         if digest and digest == entry.known:
-            return _Done(sha256=digest)
+            return digest, None
         try:
-            return _Done(sha256=digest, result=self.function(entry.item))
+            return digest, self.function(entry.item)
         except UserError as error:
-            return _Done(result=Refusal(item=entry.name, message=error.message, hint=error.hint))
+            return "", Refusal(item=entry.name, message=error.message, hint=error.hint)
 
 
-def _run_batch(task: _Task, entries: Sequence[_Entry]) -> tuple[float, list[_Done]]:
+def _run_batch(task: _Task, entries: Sequence[_Entry]) -> tuple[float, list[Done]]:
     """Run a batch on a worker; return the seconds it took, and its results."""
+    try:
+        os.chdir(task.folder)  # relative paths mean the same as here
+    except OSError as error:
+        raise WorkerError(f"a worker does not see the folder {task.folder}") from error
     if "torch" in sys.modules:  # one thread also where a worker was started without its nanny
         sys.modules["torch"].set_num_threads(1)
     start = time.perf_counter()
@@ -255,7 +256,8 @@ def map_items(
     Raises:
         UserError: if the cluster is lost, or a worker cannot do any item.
     """
-    task = _Task(function=function, content_hash=journal.content_hash if journal else None)
+    content_hash = journal.content_hash if journal else None
+    task = _Task(folder=os.getcwd(), function=function, content_hash=content_hash)
     known = journal.known() if journal else {}
 
     def entries() -> Iterator[_Entry]:
@@ -266,12 +268,13 @@ def map_items(
     with ExitStack() as stack:
         keep = stack.enter_context(journal.opened()) if journal else None
 
-        def finish(entry: _Entry, done: _Done) -> Any:
-            if journal and done.sha256 and done.sha256 == entry.known:
+        def finish(entry: _Entry, done: Done) -> Any:
+            digest, result = done
+            if journal and digest and digest == entry.known:
                 return journal.decode(known[entry.name][1])
-            if keep and done.sha256 and not isinstance(done.result, Refusal):
-                keep(entry.name, done.sha256, done.result)
-            return done.result
+            if keep and digest and not isinstance(result, Refusal):
+                keep(entry.name, digest, result)
+            return result
 
         try:
             if executor is None or executor.client is None:
@@ -304,7 +307,7 @@ class _Flight:
 
     client: Client
     task: _Task
-    finish: Callable[[_Entry, _Done], Any]
+    finish: Callable[[_Entry, Done], Any]
     sent: dict[Future, Batch] = field(default_factory=dict)
     suspects: list[Batch] = field(default_factory=list)
     finished: dict[int, list[Any]] = field(default_factory=dict)
@@ -365,13 +368,10 @@ class _Flight:
         done = self._fetch([self._submit([entry])])[0]
         if done is not None:
             return self.finish(entry, done[0])
-        return Refusal(
-            item=entry.name,
-            message="every worker process that tried it was killed (a crash, or out of memory)",
-            hint="leave it out, or try it by itself",
-        )
+        message = "every worker process that tried it was killed (a crash, or out of memory)"
+        return Refusal(item=entry.name, message=message, hint="leave it out, or try it by itself")
 
-    def _fetch(self, futures: list[Future]) -> list[list[_Done] | None]:
+    def _fetch(self, futures: list[Future]) -> list[list[Done] | None]:
         """Return the results of each batch, or None for one that lost too many workers.
 
         Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -23,9 +23,18 @@ class Progress:
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
-    def track(self, items: Sequence[T], title: str) -> Iterator[T]:
-        """Yield the items while showing how many are done and how long it still takes."""
-        with self.steps(title, len(items)) as advance:
+    def track(self, items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
+        """Yield the items while showing how many are done and how long it still takes.
+
+        Args:
+            items: Anything with a length, or any iterable with its `total`.
+            title: What is being done.
+            total: Number of items.
+        """
+        if total is None:
+            assert isinstance(items, Sized)
+            total = len(items)
+        with self.steps(title, total) as advance:
             for done, item in enumerate(items, start=1):
                 yield item
                 advance(done)
