@@ -36,14 +36,14 @@ from lineside.core.errors import UserError
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.machines import models
+from lineside.machines.data import load_measurements
 from lineside.machines.data.histories import find_snapshots
 from lineside.machines.data.items import Snapshot
 from lineside.machines.methods import DETECTORS, choose_columns
 from lineside.machines.models.detector import Rows
 from lineside.machines.monitoring.operating_states import IDLE_LEVEL
-from lineside.machines.monitoring.sensors import is_well
+from lineside.machines.monitoring.sensors import sensors_ok
 from lineside.machines.signals import Engine, learn_norms, make_layout
-from lineside.machines.training.fitting import load_all
 
 TWICE = float(np.log(2.0))
 
@@ -79,11 +79,11 @@ def life(run: str) -> Life:
     path = STORE / "bands" / f"{run}.npz"
     if not path.exists():
         with tempfile.TemporaryDirectory(prefix="femto-") as folder:
-            measurements, refused = load_all(femto_snapshots(run, Path(folder)))
+            measurements, refused = load_measurements(femto_snapshots(run, Path(folder)))
         if refused:
             raise UserError(refused[0].message, refused[0].hint)
         norms = learn_norms(measurements[:HELD_OUT])
-        well = [is_well(m, norms) for m in measurements]
+        well = [sensors_ok(m, norms) for m in measurements]
         chosen = [m for m, good in zip(measurements[:HELD_OUT], well, strict=False) if good]
         engine = Engine(make_layout(chosen[::4]))
         rows, names = engine.features_of(measurements), engine.layout.names

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.results import ROOT, Say, plain
 from lineside.core.errors import UserError
-from lineside.machines.data.formats import read_record
+from lineside.machines.data.formats import read_recording
 from lineside.machines.data.measurement import Channel, Measurement
 from lineside.machines.signals import (
     Bearing,
@@ -411,7 +411,7 @@ def _files(name: str) -> list[Path]:
 
 def _load(path: Path) -> tuple[NDArray[np.float32], float, float]:
     """Samples, rate and stated speed of a file with one channel."""
-    record = read_record(path)
+    record = read_recording(path)
     name = next(iter(record.samples))
     speed_hz = 0.0 if record.speed_hz is None else float(record.speed_hz[0])
     return record.samples[name][0], record.rate_hz[name] or HITSM_RATE_HZ, speed_hz

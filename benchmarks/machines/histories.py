@@ -105,7 +105,7 @@ def z_series(detector: Detector, rows: Rows, span: Span, rules: Rules, factor: f
         factor=factor,
         ceiling=getattr(detector, "ceiling", None),
     )
-    return calibration.series(scores)[0][held:]
+    return calibration.series(scores)[held:]
 
 
 def watch(z: Floats, first: int, times: Floats, rules: Rules, skip: Sequence[int] = ()) -> Watch:

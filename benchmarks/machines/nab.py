@@ -30,7 +30,7 @@ from lineside.machines.data.sidecar import seconds_of
 from lineside.machines.data.tables import read_table
 from lineside.machines.model import MachinesModel
 from lineside.machines.outcomes import calibrate, outcomes
-from lineside.machines.training.fitting import learn_machine
+from lineside.machines.training.fitting import fit_machine
 
 SERIES = ("machine_temperature", "ambient_temperature")
 METHODS = ("pca", "trend", "mahalanobis", "knn", "lstm_ae")
@@ -97,7 +97,7 @@ def alarm_times(name: str, method: str, seed: int) -> Floats:
 
 def _begun(items: Sequence[Snapshot], learned: int, method: str, seed: int) -> list[float]:
     fitted = round(learned * 2 / 3)
-    machine = learn_machine(
+    machine = fit_machine(
         items[:fitted], method, rng=rng_of(seed, "nab"), log=lambda row: None,
         stop=lambda: False, held_out=items[fitted:learned],
     )  # fmt: skip

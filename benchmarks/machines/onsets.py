@@ -141,7 +141,7 @@ def _in_sample(detector: Detector, rows: Rows) -> Floats:
     calibration = calibrate(
         scores[:fitted], 600.0 * np.arange(fitted), rules=IMS2_RULES, factor=0.2
     )
-    return calibration.series(scores)[0][fitted:]
+    return calibration.series(scores)[fitted:]
 
 
 BEARING_COLUMNS = (0, 1, 2, 3, 4)

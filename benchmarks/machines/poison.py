@@ -41,8 +41,8 @@ from lineside.machines.outcomes import calibrate as calibrate_model
 from lineside.machines.outcomes import outcomes
 from lineside.machines.signals import Engine
 from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
-from lineside.machines.training.fitting import learn_machine
-from lineside.machines.training.relearning import Consent, learn_anew
+from lineside.machines.training.fitting import fit_machine
+from lineside.machines.training.relearning import Consent, relearn
 
 STORE = Path.home() / "lineside-checkpoints" / "machines"
 SEEDS = tuple(range(10))
@@ -160,7 +160,7 @@ def _fitted_anew(
 
 def _learned(items: Sequence[Snapshot], seed: int) -> MachinesModel:
     roles = split(items, Config(learn=LEARNED))
-    machine = learn_machine(
+    machine = fit_machine(
         roles.train, METHOD, rng=rng_of(seed, METHOD), log=lambda row: None, stop=lambda: False,
         held_out=roles.calibration,
     )  # fmt: skip
@@ -182,7 +182,7 @@ def _refused(model: MachinesModel, name: str, since: float, folder: Path) -> boo
     """Whether learning the last weeks as normal is refused without a consent."""
     save_model(folder / "model", "machines", model)
     try:
-        learn_anew(
+        relearn(
             folder / "data", folder / "model", folder / "child", machine=name, since=str(since),
             consent=Consent(),
         )  # fmt: skip

@@ -112,11 +112,11 @@ def read_at(told: Told, moment: float, danger: float) -> tuple[Any, float]:
 
     Both are the hours from `moment` on; the line is the least-squares one through the same points.
     """
-    memory: dict[str, Any] = dict(prognosis.FRESH)
+    memory: dict[str, Any] = dict(prognosis.INITIAL)
     for time, novelty, alarmed in zip(told["times"], told["novelty"], told["alarmed"], strict=True):
         if time > moment:
             break
-        memory = prognosis.follow(memory, time, novelty, alarmed, danger)
+        memory = prognosis.update(memory, time, novelty, alarmed, danger)
     made = memory["forecast"]
     t, y = np.array(memory["trend"]).T
     slope, offset = np.polyfit(t - moment, y, 1) if len(t) > 1 else (0.0, 0.0)

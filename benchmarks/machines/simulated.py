@@ -47,7 +47,7 @@ from lineside.machines.simulation import (
     simulate_history,
 )
 from lineside.machines.simulation.rig import STEP_G
-from lineside.machines.training.fitting import learn_machine
+from lineside.machines.training.fitting import fit_machine
 
 STORE = Path.home() / "lineside-checkpoints" / "machines" / "simulated"
 YEARS_SEEDS = tuple(range(80))
@@ -112,7 +112,7 @@ def calibrated(
     fitted = round(len(snapshots) * FITTED_SHARE)
     found = {}
     for method in methods:
-        machine = learn_machine(
+        machine = fit_machine(
             snapshots[:fitted], method, rng=rng_of(seed, method), log=lambda row: None,
             stop=lambda: False, held_out=snapshots[fitted:],
         )  # fmt: skip

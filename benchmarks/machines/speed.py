@@ -71,7 +71,7 @@ def _bands(history: History, machine: Machine) -> dict[str, Callable[[Rows], Flo
             later: Rows, columns: list[int] = columns, detector: Detector = detector,
             limits: Any = limits,
         ) -> Floats:  # fmt: skip
-            z = limits.series(detector.score(np.ascontiguousarray(later[:, columns])))[0]
+            z = limits.series(detector.score(np.ascontiguousarray(later[:, columns])))
             return np.asarray(z > limits.limit, dtype=np.float64)
 
         found[name] = counting

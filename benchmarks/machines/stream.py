@@ -47,7 +47,7 @@ from lineside.machines.streams import encode
 from lineside.machines.streams.console import ConsoleReporter
 from lineside.machines.streams.maintenance import Maintenance
 from lineside.machines.streams.watch import Options, watch
-from lineside.machines.training.fitting import learn_machine
+from lineside.machines.training.fitting import fit_machine
 
 KILLS = 100
 LONGEST_LIFE_SECONDS = 0.8
@@ -82,7 +82,7 @@ def make_plant(folder: Path, names: Sequence[str], count: int, rig: Rig, method:
         save_history(simulate_history(scenario, np.random.default_rng(seed)), folder / name)
         found = [s for s in find_snapshots(folder / name) if not isinstance(s, Refusal)]
         parts = split(found[: LEARNED * 2], config)
-        learned[name] = learn_machine(
+        learned[name] = fit_machine(
             parts.train, method, rng=np.random.default_rng(seed), log=lambda row: None,
             stop=lambda: False,
         )  # fmt: skip

@@ -73,7 +73,7 @@ class Trace:
         """
         calibration, first = self._calibration(self.ceiling if ranked else None)
         found = np.full(len(self.scores), np.nan)
-        found[first:] = calibration.series(self.scores[first:])[0]
+        found[first:] = calibration.series(self.scores[first:])
         return found
 
     def novelty(self) -> Floats:

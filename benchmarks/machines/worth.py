@@ -33,7 +33,7 @@ from lineside.machines.outcomes import calibrate, outcomes
 from lineside.machines.report.baselines import fit_same_inputs
 from lineside.machines.report.method_choice import Record, decide, make_record, verdict
 from lineside.machines.simulation import FLEET, Scenario, save_history, simulate_history
-from lineside.machines.training.fitting import learn_machine
+from lineside.machines.training.fitting import fit_machine
 
 STORE = Path.home() / "lineside-checkpoints" / "machines" / "worth"
 SEEDS = (0, 1, 2, 3, 4)
@@ -81,7 +81,7 @@ def judge_history(scenario: Scenario, seed: int, folder: Path, methods: Sequence
 
 def _fitted(method: str, split: Split, config: Config) -> MachinesModel:
     own = split.train
-    machine = learn_machine(
+    machine = fit_machine(
         own, method, rng=rng_of(config.seed, f"{method} {own[0].machine}"),
         log=lambda row: None, stop=lambda: False, held_out=split.calibration,
     )  # fmt: skip

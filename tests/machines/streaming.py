@@ -22,7 +22,7 @@ from lineside.machines.simulation import Rig, Scenario, save_history, simulate_h
 from lineside.machines.store.queries import verdicts
 from lineside.machines.streams.console import ConsoleReporter
 from lineside.machines.streams.watch import Options, StopRequest, watch
-from lineside.machines.training.fitting import learn_machine
+from lineside.machines.training.fitting import fit_machine
 
 __all__ = ["put"]
 NAMES = ("pump", "fan")
@@ -44,7 +44,7 @@ def learn_fleet(folder):
     config = Config(methods=("trend",), learn=84)
     parts = split(items, config)
     learned = {
-        name: learn_machine(
+        name: fit_machine(
             [s for s in parts.train if s.machine == name], "trend",
             rng=np.random.default_rng(0), log=lambda row: None, stop=lambda: False,
         )

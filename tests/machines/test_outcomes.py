@@ -14,7 +14,7 @@ from lineside.machines.data.measurement import Channel
 from lineside.machines.model import MachinesModel
 from lineside.machines.monitoring.session import Session
 from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
-from lineside.machines.training.fitting import learn_machine
+from lineside.machines.training.fitting import fit_machine
 
 SCENARIO = Scenario(
     name="pump", rig=Rig(seconds=0.1), days=8.0, interval_hours=2.0, onset_day=None, run_in=0.0
@@ -30,7 +30,7 @@ def snapshots(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def machine(snapshots):
-    learned = learn_machine(
+    learned = fit_machine(
         snapshots[:44], "trend", rng=np.random.default_rng(0), log=lambda row: None,
         stop=lambda: False,
     )  # fmt: skip

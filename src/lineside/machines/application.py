@@ -10,7 +10,7 @@ from lineside.machines.model import load
 from lineside.machines.outcomes import calibrate, outcomes
 from lineside.machines.report.chapters import numbers, sections, summary
 from lineside.machines.simulation import make_demo
-from lineside.machines.training.fleet import methods
+from lineside.machines.training.fitting import methods
 
 APPLICATION = Application(
     name="machines",

@@ -1,4 +1,4 @@
-"""The verbs of ``lineside machines`` beside the common ones; torch-free until a verb runs."""
+"""The verbs of ``lineside machines`` in addition to the common ones; torch-free until one runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +37,7 @@ def predict(*files: Path, model: Path = RUN, json: bool = False) -> int:
 
 @app.command
 def explain(file: Path, /, *, model: Path = RUN, out: Path = Path("explanation.html")) -> int:
-    """Say in a sentence and pictures what speaks for the newest snapshot of a machine.
+    """Explain the newest snapshot of a machine in a sentence and pictures.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def explain(file: Path, /, *, model: Path = RUN, out: Path = Path("explanation.h
     model: Path
         A run, or a model folder in it.
     out: Path
-        The page that is written.
+        The page to write.
     """
     from lineside.machines.serving import explain_to_page
 
@@ -72,14 +72,14 @@ def watch(
     everything: Annotated[bool, Parameter(name="--all", negative="")] = False,
     json: bool = False,
 ) -> int:
-    """Judge snapshots as they come in, by folder, HTTP or MQTT, and store each exactly once.
+    """Judge snapshots as they arrive in a folder, by HTTP or MQTT, and store each exactly once.
 
-    It may be killed at any moment: the same command goes on where it was. Ctrl-C ends it.
+    It may be killed at any moment: the same command resumes where it stopped. Ctrl-C ends it.
 
     Parameters
     ----------
     data: Path
-        Folders that recorders write to, one folder per machine, as for training.
+        Folders that recorders write to, with one folder per machine, as for training.
     model: Path
         A run, or a model folder in it.
     store: str
@@ -87,23 +87,23 @@ def watch(
     mqtt: str
         mqtt://[USER[:PASSWORD]@]HOST[:PORT]/TOPIC, mqtts:// for TLS.
     http: str
-        [HOST:]PORT to listen on; without a host this computer only. There is no password.
+        [HOST:]PORT to listen on; without a host only this computer can connect. No password.
     once: bool
-        Take what is there, then end: exit code 1 on a finding, 2 if something was refused.
+        Judge what is there, then end: exit code 1 on a finding, 2 if something was refused.
     interval_seconds: float
-        Pause between two looks into a folder; a file is taken when it has not changed in between.
+        Pause between two scans of a folder; a file is read once it has not changed in between.
     waveforms: bool
-        Store samples, not only what was computed from them.
+        Store samples as well as features and verdicts.
     keep_days: float
-        All samples this young stay; of older ones, one snapshot a day and those around alarms.
+        Days for which all samples are kept; later one snapshot a day and those near alarms.
     max_gb: float
-        Samples take no more room than this.
+        Largest disk space of the samples.
     durable: bool
-        SQLite: survive power cuts to the last snapshot, for a flush of the disk each.
+        SQLite: lose no snapshot in a power cut, at the cost of one disk flush each.
     client_id: str
-        Name of the session at the MQTT broker; by default made from computer, store and topic.
+        Client id at the MQTT broker; by default made from computer, store and topic.
     everything: bool
-        Print every snapshot, not only what happened.
+        Print every snapshot, not only events.
     json: bool
         One JSON object per line.
     """
@@ -141,7 +141,7 @@ def replay(machine: str, /, *, model: Path = RUN, store: str = STORE, json: bool
 
 @app.command
 def fleet(*, store: str = STORE, json: bool = False) -> int:
-    """Print how every machine stands, the worst first; exit code 1 if one needs a person.
+    """Print the status of every machine, the worst first; exit code 1 if one needs attention.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def fleet(*, store: str = STORE, json: bool = False) -> int:
 
 @app.command
 def acknowledge(machine: str, /, *, store: str = STORE, by: str = "", why: str = "") -> int:
-    """Say that the running alarm of a machine has been seen.
+    """Acknowledge the active alarm of a machine.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def acknowledge(machine: str, /, *, store: str = STORE, by: str = "", why: str =
     by: str
         Who; by default the user of this computer.
     why: str
-        What is done about it.
+        A remark, e.g. what is done about it.
     """
     from lineside.machines.streams.commands import run_action
 
@@ -177,14 +177,14 @@ def acknowledge(machine: str, /, *, store: str = STORE, by: str = "", why: str =
 
 @app.command
 def mute(machine: str, /, *, hours: float, store: str = STORE, by: str = "", why: str = "") -> int:
-    """Hold the alarms of a machine back for some hours; it is judged and stored all the same.
+    """Mute the alarms of a machine for some hours; it is still judged and stored.
 
     Parameters
     ----------
     machine: str
         Its name.
     hours: float
-        From now on.
+        For how long from now.
     store: str
         The store of a watch: a SQLite file, or a URL.
     by: str
@@ -211,10 +211,10 @@ def learn(
     why: str = "",
     over_alarm: bool = False,
 ) -> int:
-    """Learn one machine anew from a time on, or a new one: makes a child of a model.
+    """Learn one machine again from a time on, or a new one: makes a derived model.
 
     Nothing is learned as normal without a person's name and reason; without them the command says
-    how far it would move the machine's normal. All other machines stay as they are.
+    how far it would move the machine's baseline. All other machines stay as they are.
 
     Parameters
     ----------
@@ -225,23 +225,23 @@ def learn(
     since: str
         First time to learn from: a date, a date and time (UTC), or seconds.
     out: Path
-        Folder of the child model; it may not exist yet.
+        Folder of the derived model; it must not exist yet.
     model: Path
         A run, or a model folder in it; it stays as it is.
     until: str
-        Last time to learn from; a date includes its day. By default as many snapshots as a
-        training takes.
+        Last time to learn from; a date includes its day. By default as many snapshots as in a
+        training.
     by: str
-        Who answers for it.
+        Who takes responsibility.
     why: str
         The reason, e.g. "bearing replaced".
     over_alarm: bool
-        Learn although an alarm is running.
+        Learn although an alarm is active.
     """
-    from lineside.machines.training.relearning import Consent, learn_anew
+    from lineside.machines.training.relearning import Consent, relearn
 
     consent = Consent(by=by, why=why, over_alarm=over_alarm)
-    lines = learn_anew(data, model, out, machine=machine, since=since, until=until, consent=consent)
+    lines = relearn(data, model, out, machine=machine, since=since, until=until, consent=consent)
     for line in lines:
         print(line)
     return 0
@@ -249,20 +249,20 @@ def learn(
 
 @app.command
 def consent(*, machine: str, out: Path, model: Path = RUN, by: str = "", why: str = "") -> int:
-    """Answer for a normal that drifted while it was learned: makes a child of a model.
+    """Consent to a baseline that drifted during training: makes a derived model.
 
     Parameters
     ----------
     machine: str
         Name of the machine.
     out: Path
-        Folder of the child model; it may not exist yet.
+        Folder of the derived model; it must not exist yet.
     model: Path
         A run, or a model folder in it; it stays as it is.
     by: str
-        Who answers for it.
+        Who takes responsibility.
     why: str
-        The reason, e.g. "looked at it: a new belt".
+        The reason, e.g. "inspected: a new belt".
     """
     from lineside.machines.training.relearning import Consent, give_consent
 
@@ -273,20 +273,21 @@ def consent(*, machine: str, out: Path, model: Path = RUN, by: str = "", why: st
 
 @app.command
 def ledger(*, model: Path = RUN) -> int:
-    """Print what was learned as normal when, by whose consent and why; 1 if one is missing.
+    """Print what was learned as normal, when, and who consented; exit code 1 if one is missing.
 
     Parameters
     ----------
     model: Path
         A run, or a model folder in it.
     """
-    from lineside.machines.training.derived_models import model_of
-    from lineside.machines.training.learning_record import ledger_lines, notes
+    from lineside.core.run.model_store import load_model
+    from lineside.machines.application import APPLICATION
+    from lineside.machines.training.learning_record import consent_notes, learning_record_lines
 
-    fitted = model_of(model)
-    for line in ledger_lines(fitted):
+    fitted = load_model(model, APPLICATION)
+    for line in learning_record_lines(fitted):
         print(line)
-    missing = notes(fitted)
-    for line in missing:
-        print(f"note    {line}")
+    missing = consent_notes(fitted)
+    for note in missing:
+        print(f"note    {note}")
     return 1 if missing else 0

@@ -1,4 +1,4 @@
-"""What a user of `machines` decides. Everything else is a keyword of the method it belongs to."""
+"""Settings of a run that a user decides; all other constants are keywords of their method."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Config:
     """Constants of the detectors: our own, or those of the study of 2019 (it fitted 200 snapshots,
     which are two thirds of ``learn`` 300)."""
     learn: int = 200
-    """Snapshots of each machine from which its normal state is learned, the earliest ones."""
+    """Snapshots of each machine that its baseline is learned from, the earliest ones."""
     run_in_hours: float = 0.0
-    """Hours at the start of a machine that are not learned from."""
+    """Hours at the start of a machine that are left out of the training."""
     budget: float = 0.1
-    """False alarm episodes per machine-month that are acceptable."""
+    """Acceptable false alarm episodes per machine-month."""
     robustness: bool = True
     """Run the robustness suite on the test snapshots."""
 
@@ -52,9 +52,9 @@ class Config:
                 f"methods are {', '.join(METHOD_NAMES)}",
             )
         if len(set(self.methods)) < len(self.methods):
-            raise UserError("a method is named twice", "name each once")
+            raise UserError("a method is given twice", "give each once")
         if self.learn < 30:
-            raise UserError(f"learn is {self.learn}", "30 snapshots are the fewest to learn from")
+            raise UserError(f"learn is {self.learn}", "at least 30 snapshots are needed")
         if self.budget <= 0 or self.run_in_hours < 0 or self.seed < 0:
             raise UserError(
                 "budget must be positive, run_in_hours and seed not negative", "see --help"

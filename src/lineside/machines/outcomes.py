@@ -14,16 +14,15 @@ from lineside.core.errors import UserError
 from lineside.machines.alarms import calibrate as calibrate_scores
 from lineside.machines.alarms.verdict import Verdict
 from lineside.machines.config import Config
-from lineside.machines.data import load_measurement, read_sidecar
+from lineside.machines.data import load_measurement, load_measurements, read_sidecar
 from lineside.machines.data.dataset import by_machine
 from lineside.machines.data.items import FAULTY, HEALTHY, Snapshot
 from lineside.machines.metrics import timeline
 from lineside.machines.model import MachinesModel
 from lineside.machines.models.machine import Branch, Machine
-from lineside.machines.monitoring.sensors import is_well
+from lineside.machines.monitoring.sensors import sensors_ok
 from lineside.machines.monitoring.session import Session
 from lineside.machines.signals import Engine
-from lineside.machines.training.fitting import load_all
 
 LABELS = {HEALTHY: 0.0, FAULTY: 1.0}
 
@@ -61,10 +60,10 @@ def calibrate(model: MachinesModel, outcomes: Sequence[Outcome], config: Config)
     for name, machine in model.machines.items():
         own = [o for o in outcomes if o.unit == name]
         main = _calibrated(machine, machine.main, own, "raw", config)
-        free = machine.free
-        if free is not None:
-            free = _calibrated(machine, free, own, "raw_free", config)
-        machines[name] = dataclasses.replace(machine, main=main, free=free)
+        fallback = machine.fallback
+        if fallback is not None:
+            fallback = _calibrated(machine, fallback, own, "raw_fallback", config)
+        machines[name] = dataclasses.replace(machine, main=main, fallback=fallback)
     return dataclasses.replace(model, machines=machines)
 
 
@@ -86,22 +85,22 @@ def _calibrated(
 
 def _raw_outcomes(machine: Machine, ordered: Sequence[Snapshot]) -> list[Outcome]:
     """Scores of healthy snapshots: those at rest or with a faulty sensor have none."""
-    measurements, _ = load_all(ordered)
-    well = [m for m in measurements if is_well(m, machine.norms)]
+    measurements, _ = load_measurements(ordered)
+    well = [m for m in measurements if sensors_ok(m, machine.norms)]
     rows = Engine(machine.layout).features_of(well) if well else np.zeros((0, 1), np.float32)
     names = machine.layout.names
     learned = [
         place for place, m in enumerate(well)
-        if machine.operation.running(m, rows[place], names) == "learned"
+        if machine.operating_model.state_of(m, rows[place], names) == "learned"
     ]  # fmt: skip
     values: dict[float, dict[str, float]] = {}
     if learned:
         explained = np.stack(
-            [machine.operation.residual(well[p], rows[p]) for p in learned]
+            [machine.operating_model.compensate(well[p], rows[p]) for p in learned]
         ).astype(np.float32)
         found = {"raw": _scores(machine.main, explained)}
-        if machine.free is not None:
-            found["raw_free"] = _scores(machine.free, explained)
+        if machine.fallback is not None:
+            found["raw_fallback"] = _scores(machine.fallback, explained)
         for row, place in enumerate(learned):
             values[well[place].time] = {key: float(score[row]) for key, score in found.items()}
     return [

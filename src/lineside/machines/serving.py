@@ -1,4 +1,4 @@
-"""Judging files for the command line."""
+"""Judging and explaining files for the command line."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from pathlib import Path
 from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
 from lineside.core.report import write_explanation
+from lineside.core.run.model_store import load_model
 from lineside.machines.alarms.verdict import Verdict
+from lineside.machines.application import APPLICATION
 from lineside.machines.data import find_snapshots
 from lineside.machines.data.items import Snapshot
-from lineside.machines.training.derived_models import model_of
-from lineside.machines.training.learning_record import notes
+from lineside.machines.training.learning_record import consent_notes
 
 
 def judge(files: Sequence[Path], model: Path) -> list[Verdict | Refusal]:
-    """Judge all snapshots of files and folders, each machine's in order of time.
+    """Judge all snapshots of files and folders, those of each machine in order of time.
 
     Raises:
         UserError: no file is given, or the model is of another application.
     """
     if not files:
         raise UserError("no file is given", "lineside machines predict FILES --model RUN")
-    fitted = model_of(model)
-    for line in notes(fitted):
-        print(f"note: {line}", file=sys.stderr)
-    items: list[Snapshot] = []
+    fitted = load_model(model, APPLICATION)
+    for note in consent_notes(fitted):
+        print(f"note: {note}", file=sys.stderr)
+    snapshots: list[Snapshot] = []
     refusals: list[Verdict | Refusal] = []
     for path in files:
         if not path.exists():
@@ -35,12 +36,12 @@ def judge(files: Sequence[Path], model: Path) -> list[Verdict | Refusal]:
                 Refusal(item=str(path), message="does not exist", hint="check the path")
             )
             continue
-        for found in find_snapshots(path):
-            if isinstance(found, Refusal):
-                refusals.append(found)
+        for item in find_snapshots(path):
+            if isinstance(item, Refusal):
+                refusals.append(item)
             else:
-                items.append(found)
-    return [*fitted.predict(items), *refusals]
+                snapshots.append(item)
+    return [*fitted.predict(snapshots), *refusals]
 
 
 def explain_to_page(path: Path, model: Path, out: Path) -> str:
@@ -49,13 +50,14 @@ def explain_to_page(path: Path, model: Path, out: Path) -> str:
     Raises:
         UserError: if there is no readable snapshot, or the model is of another application.
     """
-    fitted = model_of(model)
-    found = find_snapshots(path)
-    items = [one for one in found if isinstance(one, Snapshot)]
-    if not items:
-        why = next(one for one in found if isinstance(one, Refusal))
-        raise UserError(f"{path} holds no readable snapshot: {why.message}", why.hint)
-    told = fitted.explain(max(items, key=lambda item: item.time))
+    fitted = load_model(model, APPLICATION)
+    items = find_snapshots(path)
+    snapshots = [item for item in items if isinstance(item, Snapshot)]
+    if not snapshots:
+        refusal = next(item for item in items if isinstance(item, Refusal))
+        raise UserError(f"{path} has no readable snapshot: {refusal.message}", refusal.hint)
+    explanation = fitted.explain(max(snapshots, key=lambda snapshot: snapshot.time))
     return write_explanation(
-        out, told.item, f"model {fitted.identity}", told, "The newest snapshot that was given."
-    )
+        out, explanation.item, f"model {fitted.identity}", explanation,
+        "The newest of the given snapshots.",
+    )  # fmt: skip

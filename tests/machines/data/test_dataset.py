@@ -54,11 +54,11 @@ def test_audit_names_what_is_wrong():
     assert gappy.status == "warn" and "1 gap of" in gappy.evidence
     assert (
         checks([*history("a", 400), Refusal(item="f", message="empty")])[
-            "unreadable or doubled snapshots"
+            "unreadable or duplicate snapshots"
         ].count
         == 1
     )
-    learned = checks(history("a", 400, label="faulty"))["faults in the learning time"]
+    learned = checks(history("a", 400, label="faulty"))["faults in the training period"]
     assert learned.status == "fail" and learned.count == 200
 
 
@@ -77,7 +77,7 @@ def test_irregular_intervals_are_told():
     [
         ({"methods": ("pcaa",)}, "unknown method 'pcaa'"),
         ({"methods": ()}, "no method"),
-        ({"methods": ("pca", "pca")}, "named twice"),
+        ({"methods": ("pca", "pca")}, "given twice"),
         ({"learn": 5}, "30 snapshots"),
         ({"budget": 0.0}, "budget must be positive"),
     ],

@@ -12,7 +12,7 @@ from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
 from lineside.core.run import table_reader
 from lineside.machines.data import arrays, find_snapshots, load_measurement
-from lineside.machines.data.formats import read_record
+from lineside.machines.data.formats import read_recording
 from lineside.machines.data.tables import is_table, read_table
 
 RNG = np.random.default_rng(0)
@@ -61,7 +61,7 @@ def test_a_tdms_file_that_was_cut_off_is_refused(tmp_path):
     path = tdms_file(tmp_path / "a.tdms")
     path.write_bytes(path.read_bytes()[:20000])
     with pytest.raises(UserError, match="cut off in its last segment"):
-        read_record(path)
+        read_recording(path)
 
 
 def uff_file(path):
@@ -82,7 +82,7 @@ def uff_file(path):
 
 
 def test_uff58_tells_names_rates_and_units(tmp_path):
-    record = read_record(uff_file(tmp_path / "a.uff"))
+    record = read_recording(uff_file(tmp_path / "a.uff"))
     assert list(record.samples) == ["x", "y"] and record.units["x"] == "m/s2"
     assert record.rate_hz["x"] == pytest.approx(25600, rel=1e-4)
     np.testing.assert_allclose(record.samples["y"][0], WAVE[1], rtol=1e-4, atol=1e-5)
@@ -93,7 +93,7 @@ def test_a_uff_file_that_was_cut_off_is_refused(tmp_path):
     lines = path.read_text().splitlines()
     path.write_text("\n".join(lines[: len(lines) // 4]))
     with pytest.raises(UserError):
-        read_record(path)
+        read_recording(path)
 
 
 @pytest.mark.parametrize(("suffix", "package"), [("tdms", "nptdms"), ("uff", "pyuff")])
@@ -101,7 +101,7 @@ def test_a_missing_library_names_the_extra(tmp_path, monkeypatch, suffix, packag
     monkeypatch.setitem(sys.modules, package, None)
     path = write(tmp_path / f"a.{suffix}", "anything")
     with pytest.raises(UserError) as told:
-        read_record(path)
+        read_recording(path)
     assert package in told.value.message and "lineside[machines]" in told.value.hint
 
 
@@ -140,7 +140,7 @@ def test_a_clock_without_a_date_goes_on_after_midnight(tmp_path):
 def test_matlab_variables_of_any_name_in_any_direction(tmp_path):
     for name, shape in (("V0", (-1, 1)), ("VarName6", (1, -1)), ("inside5d_1200_1", (-1,))):
         savemat(tmp_path / f"{name}.mat", {name: WAVE[0].reshape(shape), "note": "text"})
-        record = read_record(tmp_path / f"{name}.mat")
+        record = read_recording(tmp_path / f"{name}.mat")
         assert list(record.samples) == [name] and record.rate_hz[name] is None
         np.testing.assert_array_equal(record.samples[name][0], WAVE[0])
 
@@ -151,7 +151,7 @@ def test_a_column_of_sample_times_tells_the_rate_and_is_no_table(tmp_path):
         rows = [f"{factor * t:.7f},{a:.4f}" for t, a in zip(seconds, WAVE[0], strict=True)]
         path = write(tmp_path / "a.csv", "\n".join([f"{header},x", *rows]))
         assert not is_table(path)
-        record = read_record(path)
+        record = read_recording(path)
         assert list(record.samples) == ["x"]
         assert record.rate_hz["x"] == pytest.approx(25600, rel=1e-4)
 
@@ -159,7 +159,7 @@ def test_a_column_of_sample_times_tells_the_rate_and_is_no_table(tmp_path):
 def test_missing_sample_times_become_gaps(tmp_path):
     kept = [place for place in range(2560) if not 100 <= place < 150]
     rows = [f"{place / 25600:.9f},{WAVE[0, place]:.4f}" for place in kept]
-    record = read_record(write(tmp_path / "a.csv", "\n".join(["time,x", *rows])))
+    record = read_recording(write(tmp_path / "a.csv", "\n".join(["time,x", *rows])))
     wave = record.samples["x"][0]
     assert wave.shape == (2560,) and np.flatnonzero(np.isnan(wave)).tolist() == list(
         range(100, 150)
@@ -167,17 +167,17 @@ def test_missing_sample_times_become_gaps(tmp_path):
     np.testing.assert_allclose(wave[200:], WAVE[0, 200:], atol=1e-4)
     rows[50] = f"7,{WAVE[0, 0]}"
     with pytest.raises(UserError, match="times of its samples jump"):
-        read_record(write(tmp_path / "b.csv", "\n".join(["time,x", *rows])))
+        read_recording(write(tmp_path / "b.csv", "\n".join(["time,x", *rows])))
 
 
 def test_no_column_is_lost_to_an_equal_name(tmp_path):
     rows = "\n".join(f"{a},{b}" for a, b in WAVE.T)
-    assert list(read_record(write(tmp_path / "a.csv", "a,a\n" + rows)).samples) == ["a", "a_2"]
+    assert list(read_recording(write(tmp_path / "a.csv", "a,a\n" + rows)).samples) == ["a", "a_2"]
     acc = WAVE[None]
     np.savez(tmp_path / "a.npz", acc=acc, channels=["a", "a"], fs=1.0)
-    assert list(read_record(tmp_path / "a.npz").samples) == ["a", "a_2"]
+    assert list(read_recording(tmp_path / "a.npz").samples) == ["a", "a_2"]
     np.savez(tmp_path / "b.npz", acc=WAVE, channels=["a", "b"], fs=1.0)
-    assert list(read_record(tmp_path / "b.npz").samples) == ["a", "b"]
+    assert list(read_recording(tmp_path / "b.npz").samples) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_no_column_is_lost_to_an_equal_name(tmp_path):
 def test_histories_that_contradict_themselves_are_refused(tmp_path, fields, words):
     np.savez(tmp_path / "a.npz", **{"acc": WAVE[None], "fs": 25600.0, **fields})
     with pytest.raises(UserError, match=words):
-        read_record(tmp_path / "a.npz")
+        read_recording(tmp_path / "a.npz")
 
 
 def test_what_is_too_large_is_refused_before_it_is_read(tmp_path, monkeypatch):
@@ -202,9 +202,9 @@ def test_what_is_too_large_is_refused_before_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(arrays, "LARGEST_BYTES", 1_000_000)
     monkeypatch.setattr(table_reader, "LARGEST_BYTES", 1000)
     with pytest.raises(UserError, match=r"holds 0\.0 GB"):
-        read_record(tmp_path / "a.npz")
+        read_recording(tmp_path / "a.npz")
     with pytest.raises(UserError, match="GB of text"):
-        read_record(tmp_path / "a.csv")
+        read_recording(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
 from lineside.core.run.table_reader import read_columns
 from lineside.machines.data import find_snapshots, load_measurement
-from lineside.machines.data.formats import read_record
+from lineside.machines.data.formats import read_recording
 from lineside.machines.data.histories import time_of_name
 
 RNG = np.random.default_rng(0)
@@ -34,7 +34,7 @@ def clocked(separator):
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_text_with_a_clock_tells_rate_and_time(tmp_path, separator):
-    record = read_record(write(tmp_path / "acc_00001.csv", clocked(separator)))
+    record = read_recording(write(tmp_path / "acc_00001.csv", clocked(separator)))
     assert list(record.samples) == ["column_4", "column_5"]
     assert record.rate_hz["column_4"] == pytest.approx(25600, rel=1e-3)
     assert record.times[0] == pytest.approx(9 * 3600 + 39 * 60 + 39)
@@ -43,7 +43,7 @@ def test_text_with_a_clock_tells_rate_and_time(tmp_path, separator):
 
 def test_decimal_commas_and_a_header(tmp_path):
     rows = [f"{i};{a}".replace(".", ",") for i, a in enumerate(WAVE[:, 0])]
-    record = read_record(write(tmp_path / "a.csv", "\n".join(["index;x axis", *rows])))
+    record = read_recording(write(tmp_path / "a.csv", "\n".join(["index;x axis", *rows])))
     np.testing.assert_allclose(record.samples["x axis"][0], WAVE[:, 0], atol=1e-6)
 
 
@@ -62,7 +62,7 @@ def test_matlab_structures_with_strings_for_numbers(tmp_path):
     wave = WAVE[:, :1]
     content = {"bearing": {"gs": wave, "sr": np.uint16(48828), "rate": np.uint8(25), "load": "50"}}
     savemat(tmp_path / "a.mat", content)
-    record = read_record(tmp_path / "a.mat")
+    record = read_recording(tmp_path / "a.mat")
     assert list(record.samples) == ["gs"] and record.rate_hz["gs"] == 48828
     assert record.speed_hz.tolist() == [25.0] and record.load.tolist() == [50.0]
 
@@ -70,7 +70,7 @@ def test_matlab_structures_with_strings_for_numbers(tmp_path):
 def test_wav_is_scaled_to_one(tmp_path):
     values = (WAVE / np.abs(WAVE).max() * 32767).astype(np.int16)
     wavfile.write(tmp_path / "a.wav", 8000, values)
-    record = read_record(tmp_path / "a.wav")
+    record = read_recording(tmp_path / "a.wav")
     assert record.rate_hz["channel_1"] == 8000
     np.testing.assert_allclose(
         record.samples["channel_1"][0] * record.scale, values[:, 1] / 32768, atol=1e-7
@@ -140,7 +140,7 @@ def test_one_bad_file_does_not_stop_the_rest(tmp_path):
 )
 def test_text_without_a_waveform_is_refused_in_words(tmp_path, text, words):
     with pytest.raises(UserError, match=words):
-        read_record(write(tmp_path / "a.csv", text))
+        read_recording(write(tmp_path / "a.csv", text))
 
 
 def test_missing_facts_are_asked_for(tmp_path):

@@ -13,7 +13,7 @@ from lineside.machines.explain.explanation import explain_snapshot
 from lineside.machines.models.detector import Rows
 from lineside.machines.signals import Engine
 from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
-from lineside.machines.training.fitting import learn_machine
+from lineside.machines.training.fitting import fit_machine
 
 SCENARIO = Scenario(name="pump", rig=Rig(seconds=0.8), days=5.0, onset_day=3.5, growth_days=1.5)
 HEALTHY = 40
@@ -24,7 +24,7 @@ def pump(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fleet") / "pump"
     save_history(simulate_history(SCENARIO, np.random.default_rng(0)), folder)
     items = list(find_snapshots(folder))
-    machine = learn_machine(
+    machine = fit_machine(
         items[:HEALTHY], "trend", rng=np.random.default_rng(0), log=lambda row: None,
         stop=lambda: False,
     )  # fmt: skip
@@ -34,7 +34,7 @@ def pump(tmp_path_factory):
 def said(machine, measurement: Measurement):
     engine = Engine(machine.layout)
     row: Rows = engine.features(measurement)
-    window = machine.main.select(machine.operation.residual(measurement, row)[None])
+    window = machine.main.select(machine.operating_model.compensate(measurement, row)[None])
     return alarm_evidence(machine, machine.main, window, measurement, row, engine)
 
 

@@ -13,8 +13,7 @@ from lineside.machines import models
 from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots
 from lineside.machines.models.scaling import Scaling, fit_scaling
-from lineside.machines.training.fitting import learn_machine
-from lineside.machines.training.fleet import options_of
+from lineside.machines.training.fitting import fit_machine, preset_options
 
 SNAPSHOTS, SAMPLES = 60, 512
 
@@ -33,8 +32,8 @@ def snapshots(tmp_path_factory):
 
 
 def learn(snapshots, method, stop=lambda: False):
-    options = options_of(method, Config(preset="beyond-imagenet"))
-    return learn_machine(
+    options = preset_options(method, Config(preset="beyond-imagenet"))
+    return fit_machine(
         snapshots, method, rng=np.random.default_rng(0), log=lambda row: None, stop=stop,
         options=options,
     )  # fmt: skip

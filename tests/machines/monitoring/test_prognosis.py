@@ -9,12 +9,12 @@ from scipy import stats
 from lineside.machines.monitoring.prognosis import (
     BEFORE,
     EVERY,
-    FRESH,
     HOUR,
+    INITIAL,
     MOST,
-    follow,
     forecast,
-    news,
+    is_news,
+    update,
 )
 
 
@@ -60,14 +60,16 @@ def test_a_trend_that_bends_has_a_wider_interval():
 
 
 def test_sens_interval_is_that_of_scipy_where_snapshots_are_independent():
-    from lineside.machines.monitoring.prognosis import _interval, _slopes
+    from lineside.machines.monitoring.prognosis import _pair_slopes, _slope_interval
 
     t, y = grown(40, noise=3.0, seed=3)
     slope, intercept, low, high = stats.theilslopes(y, t, alpha=0.9)
     alternating = np.where(np.arange(40) % 2, 1.0, -1.0)  # no positive autocorrelation
-    assert _interval(_slopes(t, y), alternating, 0.9) == pytest.approx((low, high), rel=0.05)
+    assert _slope_interval(_pair_slopes(t, y), alternating, 0.9) == pytest.approx(
+        (low, high), rel=0.05
+    )
     assert low < slope < high and np.isfinite(intercept)
-    assert np.median(_slopes(t, y)) == pytest.approx(slope)
+    assert np.median(_pair_slopes(t, y)) == pytest.approx(slope)
 
 
 def test_one_burst_does_not_tilt_it():
@@ -91,15 +93,15 @@ def test_no_trend_and_too_little_are_said():
 
 
 def fold(series, alarm_from, danger=20.0, cut=False):
-    memory, made, told = FRESH, [], []
+    state, made, told = INITIAL, [], []
     for place, value in enumerate(series):
         if cut:
-            memory = json.loads(json.dumps(memory))
-        memory = follow(memory, place * HOUR, float(value), place >= alarm_from, danger)
-        if news(memory):
-            told.append(memory["forecast"])
-            memory = {**memory, "told": memory["forecast"]}
-        made.append(memory)
+            state = json.loads(json.dumps(state))
+        state = update(state, place * HOUR, float(value), place >= alarm_from, danger)
+        if is_news(state):
+            told.append(state["forecast"])
+            state = {**state, "reported": state["forecast"]}
+        made.append(state)
     return made, told
 
 
@@ -123,7 +125,7 @@ def test_a_forecast_is_made_seldom_and_told_when_it_matters():
     assert len(told) <= 4 and told[-1]["hours"] == 0.0
     assert "danger (novelty 20)" in told[0]["text"]
     over = fold(np.concatenate([steady[:60], np.zeros(5)]), alarm_from=40)[0][-1]
-    assert follow(over, 1e9, 0.0, False, 20.0)["forecast"] is None, "no alarm, no forecast"
+    assert update(over, 1e9, 0.0, False, 20.0)["forecast"] is None, "no alarm, no forecast"
 
 
 def test_scores_that_saturate_below_danger_have_no_forecast():

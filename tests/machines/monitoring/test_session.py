@@ -79,10 +79,10 @@ def test_what_was_learned_from_is_not_judged(model, fleet, later):
     learned = [s for s in find_snapshots(fleet) if not isinstance(s, Refusal)][:84]
     verdicts = model.predict(learned)
     assert {v.state for v in verdicts} == {"warming up"} and verdicts[0].novelty is None
-    assert "learned from this time" in verdicts[0].note
+    assert "part of the training period" in verdicts[0].note
     assert model.predict(later)[0].novelty == model.predict([*learned, *later])[84].novelty
     machine = model.machines["pump"]
-    assert not machine.learned_from(later[0].time) and not machine.learned_from(1000.0)
+    assert not machine.was_trained_on(later[0].time) and not machine.was_trained_on(1000.0)
 
 
 @pytest.mark.parametrize("method", ["pca", "lstm_ae"])
@@ -119,7 +119,7 @@ def test_an_unlearned_speed_is_judged_without_units(model, later):
     session = model.session("pump")
     base = load_measurement(later[0])
     verdict = session.push(dataclasses.replace(base, speed_hz=40.0))
-    assert "never learned" in verdict.note and verdict.novelty is not None
+    assert "outside of the trained range" in verdict.note and verdict.novelty is not None
     still = dataclasses.replace(load_measurement(later[1]), speed_hz=0.0)
     assert session.push(still).state == "idle"
 
@@ -129,7 +129,7 @@ def test_the_same_samples_twice_are_a_stuck_sensor(model, later):
     base = load_measurement(later[0])
     session.push(base)
     again = session.push(dataclasses.replace(base, time=base.time + 600))
-    assert again.state == "sensor fault" and "second time" in again.note
+    assert again.state == "sensor fault" and "repeated its samples" in again.note
 
 
 def test_channels_may_be_missing_or_full_of_holes(model, later):
@@ -170,10 +170,10 @@ def test_a_snapshot_is_explained_with_pictures(model, later):
 )
 def test_every_method_is_learned_stored_and_read_back(fleet, later, method, tmp_path):
     from lineside.machines.model import MachinesModel, load
-    from lineside.machines.training.fitting import learn_machine
+    from lineside.machines.training.fitting import fit_machine
 
     items = [s for s in find_snapshots(fleet) if not isinstance(s, Refusal)][:40]
-    machine = learn_machine(
+    machine = fit_machine(
         items, method, rng=np.random.default_rng(0), log=lambda row: None, stop=lambda: False
     )
     model = MachinesModel(method=method, machines={"pump": machine})
@@ -205,14 +205,14 @@ def test_a_running_alarm_is_followed_to_danger(model, later):
     assert before["earliest_hours"] <= hours + 4 and hours <= latest + 4
 
 
-def test_a_doubted_speed_is_not_used_and_does_not_blind(model, later):
+def test_a_suspect_speed_is_not_used_and_does_not_blind(model, later):
     base = load_measurement(later[0])
     trusting = model.session("pump")
     plain = trusting.push(base)
-    doubting = {**trusting.state(), "last": None, "main": None, "repeats": {}}
-    doubting["repeats"] = {"channels": {}, "values": "", "count": 0}
-    doubting["speed"] = {"doubted": True, "hz": base.speed_hz, "age": 0, "wait": 64}
-    session = model.session("pump", doubting)
+    suspecting = {**trusting.state(), "last": None, "main": None}
+    suspecting["stuck"] = {"hashes": {}, "values": "", "repeats": 0}
+    suspecting["speed"] = {"suspect": True, "hz": base.speed_hz, "age": 0, "wait": 64}
+    session = model.session("pump", suspecting)
     verdict = session.push(base)
     assert np.isnan(session.row).any() and not np.isnan(trusting.row).any()
     assert plain.novelty is not None and verdict.novelty is not None

@@ -1,4 +1,4 @@
-"""A stated speed that the spectrum contradicts is doubted, and trusted again with its line."""
+"""A stated speed that the spectrum contradicts is suspect until the spectrum shows its line."""
 
 import json
 
@@ -7,12 +7,12 @@ import pytest
 
 from lineside.machines.data.measurement import Channel, Measurement
 from lineside.machines.monitoring.stated_speed import (
-    CHANGED,
-    DOUBTED,
-    FRESH,
-    SELDOM,
-    believed,
-    look,
+    CHANGED_INTERVAL,
+    INITIAL,
+    INTERVAL,
+    SUSPECT_INTERVAL,
+    check_speed,
+    drop_suspect_speed,
 )
 
 RATE_HZ, SECONDS = 2048.0, 2.0
@@ -29,25 +29,25 @@ def turning(hz, stated, seed=0):
 
 
 def fold(measurements):
-    memory, told = FRESH, []
+    state, kinds = INITIAL, []
     for measurement in measurements:
-        memory, events = look(json.loads(json.dumps(memory)), measurement)
-        told += [event.kind for event in events]
-    return memory, told
+        state, events = check_speed(json.loads(json.dumps(state)), measurement)
+        kinds += [event.kind for event in events]
+    return state, kinds
 
 
-def test_doubt_begins_once_and_ends_once():
+def test_a_wrong_speed_becomes_suspect_once_and_is_confirmed_once():
     wrong = [turning(20.0, 31.0, seed) for seed in range(3)]
-    memory, told = fold(wrong)
-    assert told == ["speed doubted"]
-    assert believed(memory, wrong[0]).speed_hz is None
-    right = [turning(31.0, 31.0, seed) for seed in range(3, 3 + 2 * DOUBTED)]
-    memory, told = fold(wrong + right)
-    assert told == ["speed doubted", "speed trusted"]
-    assert believed(memory, right[0]).speed_hz == 31.0
+    state, told = fold(wrong)
+    assert told == ["speed suspect"]
+    assert drop_suspect_speed(state, wrong[0]).speed_hz is None
+    right = [turning(31.0, 31.0, seed) for seed in range(3, 3 + 2 * SUSPECT_INTERVAL)]
+    state, told = fold(wrong + right)
+    assert told == ["speed suspect", "speed confirmed"]
+    assert drop_suspect_speed(state, right[0]).speed_hz == 31.0
 
 
-def test_silence_does_not_give_trust_back():
+def test_silence_does_not_confirm_a_speed():
     noise = turning(20.0, 31.0, 9)
     rng = np.random.default_rng(5)
     quiet = Channel(
@@ -55,24 +55,24 @@ def test_silence_does_not_give_trust_back():
         rate_hz=RATE_HZ,
     )
     silent = Measurement(machine="m", time=0.0, channels={"a": quiet}, speed_hz=31.0)
-    memory, told = fold([turning(20.0, 31.0)] + [silent] * 3 * DOUBTED)
-    assert told == ["speed doubted"] and memory["doubted"]
+    state, told = fold([turning(20.0, 31.0)] + [silent] * 3 * SUSPECT_INTERVAL)
+    assert told == ["speed suspect"] and state["suspect"]
 
 
-def test_looks_are_rare_and_rarer(monkeypatch):
+def test_checks_become_rarer(monkeypatch):
     from lineside.machines.monitoring import stated_speed
 
     seen = []
     monkeypatch.setattr(stated_speed, "speed_contradiction", lambda m, hz: seen.append(hz) or "")
     steady = turning(20.0, 20.0)
     fold([steady] * 640)
-    assert len(seen) == 6 + (640 - 63) // SELDOM
+    assert len(seen) == 6 + (640 - 63) // INTERVAL
     seen.clear()
     fold([turning(20.0, 20.0 + (place // 40) % 2 * 5) for place in range(640)])
-    assert 640 // SELDOM < len(seen) <= 640 // CHANGED + 6
+    assert 640 // INTERVAL < len(seen) <= 640 // CHANGED_INTERVAL + 6
 
 
 @pytest.mark.parametrize("hz", [None, 0.0])
-def test_without_a_speed_there_is_nothing_to_doubt(hz):
-    memory, told = fold([turning(20.0, hz)])
-    assert memory == FRESH and told == []
+def test_without_a_speed_there_is_nothing_to_check(hz):
+    state, told = fold([turning(20.0, hz)])
+    assert state == INITIAL and told == []

@@ -1,11 +1,11 @@
-"""Readings that come a second time are told, live ones are not."""
+"""Readings that repeat are reported as stuck, live ones are not."""
 
 import json
 
 import numpy as np
 
 from lineside.machines.data.measurement import Channel, Measurement
-from lineside.machines.monitoring.stuck_sensors import FRESH, repeated
+from lineside.machines.monitoring.stuck_sensors import INITIAL, stuck_sensors
 
 
 def snapshot(seed, other=None, **values):
@@ -25,11 +25,11 @@ def row(flow, heat=40.0):
 
 
 def fold(measurements):
-    memory, found = FRESH, []
+    state, faulty = INITIAL, []
     for measurement in measurements:
-        memory, faults = repeated(json.loads(json.dumps(memory)), measurement)
-        found.append([fault.sensor for fault in faults])
-    return found
+        state, faults = stuck_sensors(json.loads(json.dumps(state)), measurement)
+        faulty.append([fault.sensor for fault in faults])
+    return faulty
 
 
 def test_only_the_channel_that_repeats_is_stuck():

@@ -26,7 +26,7 @@ from lineside.machines.report.method_choice import (
     verdict,
 )
 from lineside.machines.simulation import FLEET, save_history, simulate_history
-from lineside.machines.training.fitting import learn_machine
+from lineside.machines.training.fitting import fit_machine
 
 
 def record(method, kind, false=0, found=1, delay=50.0, faults=1, **more):
@@ -154,7 +154,7 @@ def judged(scenario, methods, folder, seed=0):
     split = split_items([s for s in find_snapshots(folder) if isinstance(s, Snapshot)], config)
     models, found = {}, []
     for name in methods:
-        machine = learn_machine(
+        machine = fit_machine(
             split.train, name, rng=rng_of(seed, name), log=lambda row: None, stop=lambda: False
         )
         model = MachinesModel(method=name, machines={scenario.name: machine})

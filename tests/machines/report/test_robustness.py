@@ -15,7 +15,7 @@ from lineside.machines.outcomes import calibrate, outcomes
 from lineside.machines.report import robustness
 from lineside.machines.report.robustness import Counts, _summary
 from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
-from lineside.machines.training.fitting import learn_machine
+from lineside.machines.training.fitting import fit_machine
 
 
 def test_counts_add_up_and_are_summarised():
@@ -39,7 +39,7 @@ def pump(tmp_path_factory):
     )
     save_history(simulate_history(scenario, np.random.default_rng(0)), folder / "pump")
     items = [s for s in find_snapshots(folder) if isinstance(s, Snapshot)]
-    machine = learn_machine(
+    machine = fit_machine(
         items[:56], "pca", rng=np.random.default_rng(0), log=lambda row: None, stop=lambda: False
     )
     model = MachinesModel(method="pca", machines={"pump": machine}, identity="abc")

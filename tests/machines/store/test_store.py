@@ -440,15 +440,15 @@ def test_a_consent_changes_no_verdict_and_forgets_no_alarm(store, model, later):
     before = queries.fleet(store)[0]
     assert before.level != "normal"
     pump = model.machines["pump"]
-    row = dataclasses.replace(pump.ledger[-1], by="Ada", why="looked at it", decided=1.0)
-    pump = dataclasses.replace(pump, ledger=(*pump.ledger, row))
+    row = dataclasses.replace(pump.learning_record[-1], by="Ada", why="inspected", decided_at=1.0)
+    pump = dataclasses.replace(pump, learning_record=(*pump.learning_record, row))
     consented = dataclasses.replace(model, machines={**model.machines, "pump": pump})
     journal = Journal(store, consented)
     assert not any(journal.ingest(measurement).events for measurement in later[-5:])
     after = queries.fleet(store)[0]
     assert (after.level, after.episode) == (before.level, before.episode)
     relearned = dataclasses.replace(row, last=row.last + 1.0)
-    pump = dataclasses.replace(pump, ledger=(*pump.ledger, relearned))
+    pump = dataclasses.replace(pump, learning_record=(*pump.learning_record, relearned))
     assert identity_of(pump) != identity_of(model.machines["pump"])
 
 

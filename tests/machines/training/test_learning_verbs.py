@@ -38,7 +38,7 @@ def call(capsys, *words):
 
 def test_a_drifting_normal_is_told_until_somebody_consents(run, tmp_path, capsys):
     code, out, _ = call(capsys, "ledger", "--model", run)
-    assert code == 1 and "mill: learned" in out and "NOBODY HAS CONSENTED" in out
+    assert code == 1 and "mill: learned" in out and "CONSENT IS MISSING" in out
     assert "note    mill: the " in out
     child = tmp_path / "child"
     words = ["consent", "--machine", "mill", "--model", run, "--out", child, "--by", "Kim"]
@@ -57,7 +57,7 @@ def test_learning_needs_a_name_a_reason_and_a_free_folder(run, fleet, tmp_path, 
     ]  # fmt: skip
     code, _, err = call(capsys, *words)
     assert code == 2 and len(err.strip().splitlines()) == 1
-    assert "would move its normal by up to" in err and "--by NAME and --why REASON" in err
+    assert "would move its baseline by up to" in err and "--by NAME and --why REASON" in err
     assert not child.exists()
     consent = ["--by", "Kim", "--why", "a new bearing"]
     code, out, _ = call(capsys, *words, *consent)

@@ -1,4 +1,4 @@
-"""Learning on request: what is refused without a person's consent, and what a child model is."""
+"""Learning on request: what is refused without a person's consent, and what a derived model is."""
 
 import dataclasses
 import json
@@ -18,8 +18,12 @@ from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots
 from lineside.machines.model import load
 from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
-from lineside.machines.training.learning_record import learned_table, ledger_lines, notes
-from lineside.machines.training.relearning import Consent, give_consent, learn_anew, moment
+from lineside.machines.training.learning_record import (
+    consent_notes,
+    learning_record_lines,
+    learning_record_table,
+)
+from lineside.machines.training.relearning import Consent, give_consent, parse_time, relearn
 
 RIG = Rig(seconds=0.15)
 KIM = Consent(by="Kim", why="bearing replaced")
@@ -71,42 +75,36 @@ def unlabelled(fleet, folder, name):
 def test_every_learning_is_in_the_ledger_and_a_drift_needs_a_consent(run):
     model = load_model(run)
     for machine in model.machines.values():
-        (row,) = machine.ledger
-        assert row.rows == 64 and row.by == "" and row.decided is None
+        (row,) = machine.learning_record
+        assert row.rows == 64 and row.by == "" and row.decided_at is None
         assert (row.last - row.first) / 7200 == pytest.approx(95)  # calibration included
-    assert [line.partition(":")[0] for line in notes(model)] == ["mill"]
-    assert "robust spreads while normal was learned" in notes(model)[0]
+    assert [line.partition(":")[0] for line in consent_notes(model)] == ["mill"]
+    assert "robust spreads during training" in consent_notes(model)[0]
     again = load(json.loads(json.dumps(model.spec())), model.tensors())
-    assert again.machines["mill"].ledger == model.machines["mill"].ledger
-    spec = model.spec()
-    for machine in spec["machines"].values():
-        del machine["ledger"]
-    old = load(spec, model.tensors())
-    assert not notes(old) and len(ledger_lines(old)) == 3
-    assert "before ledgers were kept" in ledger_lines(old)[0]
+    assert again.machines["mill"].learning_record == model.machines["mill"].learning_record
 
 
 def test_the_table_and_the_lines_say_who_consented(run):
     model = load_model(run)
-    table = learned_table(model)
+    table = learning_record_table(model)
     assert [row[0] for row in table.rows] == ["fan", "mill", "pump"]
     assert all(len(row) == len(table.columns) for row in table.rows)
-    lines = ledger_lines(model)
-    assert "first learning" in lines[0] and "steady" in lines[0]
-    assert "NOBODY HAS CONSENTED" in lines[1] and "drifted" in lines[1]
+    lines = learning_record_lines(model)
+    assert "first training" in lines[0] and "stationary" in lines[0]
+    assert "CONSENT IS MISSING" in lines[1] and "drifted" in lines[1]
 
 
 def test_the_audit_tells_of_a_drift_before_anything_is_learned(fleet):
     items = [s for s in find_snapshots(fleet) if s.machine != "new"]
-    found = {c.name: c for c in audit(items, Config(learn=96))}["drift in the learning time"]
+    found = {c.name: c for c in audit(items, Config(learn=96))}["drift in the training period"]
     assert found.status == "warn" and found.count == 1
     assert found.evidence.startswith("mill: ") and "rises by" in found.evidence
     steady = [s for s in items if s.machine == "fan"]
-    found = {c.name: c for c in audit(steady, Config(learn=96))}["drift in the learning time"]
+    found = {c.name: c for c in audit(steady, Config(learn=96))}["drift in the training period"]
     assert found.status == "ok"
 
 
-def test_a_consent_makes_a_child_that_judges_alike(run, tmp_path, fleet):
+def test_a_consent_makes_a_derived_model_that_judges_alike(run, tmp_path, fleet):
     model = load_model(run)
     with pytest.raises(UserError, match="robust spreads") as told:
         give_consent(run, tmp_path / "no", machine="mill", consent=Consent(by="Kim"))
@@ -114,14 +112,14 @@ def test_a_consent_makes_a_child_that_judges_alike(run, tmp_path, fleet):
     assert not (tmp_path / "no").exists()
     lines = give_consent(run, tmp_path / "child", machine="mill", consent=KIM)
     child = load_model(tmp_path / "child")
-    assert f"child model {child.identity} of {model.identity}" in lines[-1]
-    assert not notes(child)
-    assert [row.by for row in child.machines["mill"].ledger] == ["", "Kim"]
+    assert f"derived model {child.identity} of {model.identity}" in lines[-1]
+    assert not consent_notes(child)
+    assert [row.by for row in child.machines["mill"].learning_record] == ["", "Kim"]
     items = [s for s in find_snapshots(fleet) if s.machine == "mill"][96:130]
     assert model.predict(items) == child.predict(items)
     with pytest.raises(UserError, match="needs no consent"):
         give_consent(run, tmp_path / "x", machine="fan", consent=KIM)
-    with pytest.raises(UserError, match="never learned"):
+    with pytest.raises(UserError, match="unknown machine"):
         give_consent(run, tmp_path / "x", machine="crane", consent=KIM)
 
 
@@ -130,30 +128,32 @@ def test_without_a_consent_nothing_is_learned_and_the_move_is_told(run, fleet, t
     before = {p: p.read_bytes() for p in (run / "models" / "pca").iterdir()}
     ask = {"machine": "pump", "since": "2026-01-11"}
     for consent in (Consent(), Consent(by="Kim"), Consent(why="it is fine"), Consent(by=" ")):
-        with pytest.raises(UserError, match="would move its normal by up to") as told:
-            learn_anew(data, run, tmp_path / "child", consent=consent, **ask)
+        with pytest.raises(UserError, match="would move its baseline by up to") as told:
+            relearn(data, run, tmp_path / "child", consent=consent, **ask)
         assert "--by NAME and --why REASON" in told.value.hint
         assert "\n" not in told.value.message
-    with pytest.raises(UserError, match="an alarm is running") as told:
-        learn_anew(data, run, tmp_path / "child", consent=KIM, **ask)
+    with pytest.raises(UserError, match="an alarm is active") as told:
+        relearn(data, run, tmp_path / "child", consent=KIM, **ask)
     assert "--over-alarm" in told.value.hint and "--by" not in told.value.hint
     assert not (tmp_path / "child").exists()
     assert before == {p: p.read_bytes() for p in (run / "models" / "pca").iterdir()}
     assert not [p for p in tmp_path.iterdir() if p.name != "data"]
 
 
-def test_a_machine_is_learned_anew_and_the_others_stay_as_they_are(run, fleet, tmp_path):
+def test_a_machine_is_learned_again_and_the_others_stay_as_they_are(run, fleet, tmp_path):
     data = unlabelled(fleet, tmp_path / "data", "pump")
     consent = dataclasses.replace(KIM, over_alarm=True)
     out = tmp_path / "child"
-    lines = learn_anew(data, run, out, machine="pump", since="2026-01-11", consent=consent)
+    lines = relearn(data, run, out, machine="pump", since="2026-01-11", consent=consent)
     parent, child = load_model(run), load_model(out)
     described = json.loads((out / "model.json").read_text())
     assert described["parent"] == parent.identity and described["id"] == child.identity
-    row = child.machines["pump"].ledger[-1]
-    assert row.by == "Kim" and row.over_alarm and row.shift > 3.0 and row.decided > 1.7e9
-    assert row.first >= moment("2026-01-11") and len(child.machines["pump"].ledger) == 2
-    assert "Kim: bearing replaced, while an alarm was running" in lines[0]
+    row = child.machines["pump"].learning_record[-1]
+    assert row.by == "Kim" and row.over_alarm and row.shift > 3.0 and row.decided_at > 1.7e9
+    assert (
+        row.first >= parse_time("2026-01-11") and len(child.machines["pump"].learning_record) == 2
+    )
+    assert "Kim: bearing replaced, while an alarm was active" in lines[0]
     for name in ("fan", "mill"):
         assert encode(child.machines[name])[0] == encode(parent.machines[name])[0]
         assert child.machines[name].operating() == parent.machines[name].operating()
@@ -161,12 +161,12 @@ def test_a_machine_is_learned_anew_and_the_others_stay_as_they_are(run, fleet, t
     items = [s for s in find_snapshots(data) if not isinstance(s, Refusal)]
     late = [v.novelty for v in parent.predict(items[-20:])]
     assert {v.state for v in child.predict(items[-20:])} == {"warming up"}, "learned from them"
-    forgetful = dataclasses.replace(child.machines["pump"], ledger=())
+    forgetful = dataclasses.replace(child.machines["pump"], learning_record=())
     again = dataclasses.replace(child, machines={"pump": forgetful}).predict(items[-20:])
     assert np.median(late) > 3 * np.median([v.novelty for v in again])
     with pytest.raises(UserError, match="exists already"):
-        learn_anew(data, run, out, machine="pump", since="2026-01-11", consent=consent)
-    again = learn_anew(
+        relearn(data, run, out, machine="pump", since="2026-01-11", consent=consent)
+    again = relearn(
         fleet, out, tmp_path / "grandchild", machine="fan", since="2026-01-09", consent=KIM
     )
     assert f"of {child.identity}" in again[-1]
@@ -176,11 +176,11 @@ def test_a_machine_is_learned_anew_and_the_others_stay_as_they_are(run, fleet, t
 
 def test_a_new_machine_is_one_more_key(run, fleet, tmp_path):
     with pytest.raises(UserError, match=r"learning new from .* without a person's consent"):
-        learn_anew(fleet, run, tmp_path / "x", machine="new", since="2026-01-01", consent=Consent())
-    learn_anew(fleet, run, tmp_path / "child", machine="new", since="2026-01-01", consent=KIM)
+        relearn(fleet, run, tmp_path / "x", machine="new", since="2026-01-01", consent=Consent())
+    relearn(fleet, run, tmp_path / "child", machine="new", since="2026-01-01", consent=KIM)
     child = load_model(tmp_path / "child")
     assert sorted(child.machines) == ["fan", "mill", "new", "pump"]
-    assert child.machines["new"].ledger[0].shift == 0.0
+    assert child.machines["new"].learning_record[0].shift == 0.0
     items = [s for s in find_snapshots(fleet) if s.machine == "new"][96:]
     assert {v.state for v in child.predict(items)} <= {"normal"}
 
@@ -189,7 +189,7 @@ def test_a_new_machine_is_one_more_key(run, fleet, tmp_path):
     ("machine", "since", "until", "words"),
     [
         ("crane", "2026-01-01", "", "has no machine 'crane'"),
-        ("fan", "yesterday", "", "'yesterday' is no date"),
+        ("fan", "yesterday", "", "'yesterday' is not a date"),
         ("fan", "2026-01-14", "", "fan has 36 snapshots since 2026-01-14"),
         ("fan", "2026-01-01", "2026-01-02", "fan has 24 snapshots since .* until 2026-01-02"),
         ("pump", "2026-01-08", "2026-01-16", "labelled faulty"),
@@ -197,13 +197,11 @@ def test_a_new_machine_is_one_more_key(run, fleet, tmp_path):
 )
 def test_what_cannot_be_learned_is_refused(run, fleet, tmp_path, machine, since, until, words):
     with pytest.raises(UserError, match=words):
-        learn_anew(
-            fleet, run, tmp_path / "x", machine=machine, since=since, until=until, consent=KIM
-        )
+        relearn(fleet, run, tmp_path / "x", machine=machine, since=since, until=until, consent=KIM)
 
 
 def test_moments():
-    assert moment("1970-01-02") == 86400.0
-    assert moment("1970-01-02", end=True) == 2 * 86400.0 - 0.001
-    assert moment("1970-01-02T01:00", end=True) == 90000.0
-    assert moment("3600") == 3600.0
+    assert parse_time("1970-01-02") == 86400.0
+    assert parse_time("1970-01-02", end=True) == 2 * 86400.0 - 0.001
+    assert parse_time("1970-01-02T01:00", end=True) == 90000.0
+    assert parse_time("3600") == 3600.0

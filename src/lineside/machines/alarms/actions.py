@@ -14,16 +14,16 @@ ActionKind = Literal["acknowledge", "mute"]
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """One thing that a person asked for.
+    """One action of an operator.
 
     Attributes:
         kind: ``acknowledge`` or ``mute``.
         by: Who.
         why: The reason given.
         until: End of a mute, in seconds as in `Measurement.time`.
-        asked: When it was asked for, seconds since 1970 of the computer's clock.
+        asked: When it was requested, seconds since 1970 of the computer's clock.
         applied: Time of the snapshot before which it took effect, None while it waits.
-        number: Its number in the store, in the order of asking.
+        number: Its number in the store, in the order of requests.
     """
 
     kind: ActionKind
@@ -36,26 +36,19 @@ class Action:
 
 
 def apply(alarm: Alarm, action: Action, time: float) -> Event:
-    """Let an action take effect just before the snapshot of a time; say what it did."""
+    """Apply an action just before the snapshot of a time; return what it did."""
     evidence = {"by": action.by, "why": action.why}
+    reason = f" ({action.why})" if action.why else ""
     episode = int(alarm.state()["episode"]) if alarm.level != "normal" else 0
     if action.kind == "mute":
         until = float(action.until or 0.0)
         alarm.mute(until, action.by)
-        text = f"muted by {action.by} until {date(until)}"
-        return Event(kind="muted", episode=episode, text=_because(text, action), evidence=evidence)
+        text = f"muted by {action.by} until {date(until)}{reason}"
+        return Event(kind="muted", episode=episode, text=text, evidence=evidence)
     try:
         alarm.acknowledge(time, action.by)
     except UserError as error:
-        text = f"{action.by} acknowledged, but {error.message}"
-        return Event(kind="nothing to acknowledge", text=_because(text, action), evidence=evidence)
-    return Event(
-        kind="acknowledged",
-        episode=episode,
-        text=_because(f"acknowledged by {action.by}", action),
-        evidence=evidence,
-    )
-
-
-def _because(text: str, action: Action) -> str:
-    return f"{text}: {action.why}" if action.why else text
+        text = f"not acknowledged by {action.by}{reason}: {error.message}"
+        return Event(kind="nothing to acknowledge", text=text, evidence=evidence)
+    text = f"acknowledged by {action.by}{reason}"
+    return Event(kind="acknowledged", episode=episode, text=text, evidence=evidence)

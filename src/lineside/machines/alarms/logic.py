@@ -1,4 +1,10 @@
-"""The alarm logic of one machine: a state machine whose whole memory is plain JSON."""
+"""The alarm logic of one machine: k of n, hysteresis, two levels, mute and acknowledge.
+
+A state machine over the novelty z of successive snapshots. All of its state is plain JSON.
+
+    normal --(k of the last n above the limit)--> alert --(danger_k far above, or loud)--> danger
+    alert, danger --(`quiet` snapshots in a row below hysteresis x limit)--> normal
+"""
 
 from __future__ import annotations
 
@@ -19,16 +25,18 @@ class Rules:
     """When an alarm begins and ends.
 
     Attributes:
-        limit: z above which a snapshot counts.
-        k: That many of the last `n` must count for an alert.
+        limit: z above which a snapshot counts towards an alert.
+        k: Of the last `n` snapshots, this many must count for an alert.
         n: See `k`.
-        danger: z from which on a counting snapshot speaks for danger; infinite for none.
-        growth: So many times as loud as when healthy speaks for danger; infinite for none.
-        danger_k: That many of the last `n` must speak for danger (all of them if n is smaller).
+        danger: z above which a snapshot also counts towards danger; infinite for none.
+        growth: Factor over the healthy vibration level from which a snapshot counts towards
+            danger; infinite for none.
+        danger_k: Of the last `n` snapshots, this many must count towards danger (all of them if n
+            is smaller).
         hysteresis: A snapshot is quiet below this share of the limit.
-        quiet: That many quiet snapshots in a row end the episode.
-        enter_seconds: The condition must have held this long before the alert.
-        leave_seconds: It must have been quiet this long before the end.
+        quiet: This many quiet snapshots in a row end the episode.
+        enter_seconds: How long the condition must hold before an alert.
+        leave_seconds: How long it must be quiet before the episode ends.
     """
 
     limit: float = 6.0
@@ -45,14 +53,17 @@ class Rules:
     def __post_init__(self) -> None:
         if not 1 <= self.k <= self.n or self.danger_k < 1 or self.quiet < 1:
             raise UserError(
-                f"{self.k} of {self.n} (danger: {self.danger_k}) cannot count",
+                f"{self.k} of {self.n} snapshots (danger: {self.danger_k}) is not a valid rule",
                 "1 <= k <= n, danger_k >= 1, quiet >= 1",
             )
         if not 0 < self.hysteresis <= 1 or self.limit <= 0:
-            raise UserError("hysteresis lies between 0 and 1, limit above 0", "see Rules")
+            raise UserError(
+                f"hysteresis is {self.hysteresis:g} and limit {self.limit:g}",
+                "hysteresis lies between 0 and 1, limit above 0",
+            )
 
 
-FRESH: dict[str, Any] = {
+INITIAL: dict[str, Any] = {
     "level": "normal", "recent": [], "severe": [], "since": None, "quiet": 0, "quiet_since": None,
     "episode": 0, "began": None, "acknowledged": None, "muted_until": None, "muted_by": "",
     "pending": None,
@@ -60,22 +71,22 @@ FRESH: dict[str, Any] = {
 
 
 class Alarm:
-    """Folds z over time into states and events.
+    """Folds z over time into levels and events.
 
-    `push` is a pure function of `state` and its arguments: two alarms that go on from the same
-    state, anywhere, give the same events.
+    `push` is a pure function of `state` and its arguments: two alarms that continue from the same
+    state give the same events.
     """
 
     def __init__(
         self, rules: Rules, state: Mapping[str, Any] | None = None, limit: float | None = None
     ) -> None:
-        """Start, or go on from a state; `limit` replaces the limit of the rules."""
+        """Start, or continue from a state; `limit` replaces the limit of the rules."""
         self.rules = rules
         self.limit = rules.limit if limit is None else limit
-        self._s: dict[str, Any] = copy.deepcopy({**FRESH, **(state or {})})
+        self._s: dict[str, Any] = copy.deepcopy({**INITIAL, **(state or {})})
 
     def state(self) -> dict[str, Any]:
-        """Return all memory as plain JSON values."""
+        """Return the whole state as plain JSON values."""
         return copy.deepcopy(self._s)
 
     @property
@@ -85,41 +96,42 @@ class Alarm:
         return level
 
     def push(self, z: float, time: float, growth: float = 1.0) -> tuple[Level, Event | None]:
-        """Take one judged snapshot.
+        """Add one judged snapshot.
 
         Args:
             z: Novelty, see `Calibration.z`; NaN (not judged) changes nothing.
             time: Seconds; never decreasing.
-            growth: How many times as loud as when healthy.
+            growth: Factor over the healthy vibration level.
 
         Returns:
             The level, and an event if it changed and is not muted.
         """
         if not math.isfinite(z):
             return self.level, None
-        self._remember(z, time, growth)
-        event = self._change(z, time, growth)
-        return self.level, self._told(event, time)
+        self._count(z, time, growth)
+        event = self._change_level(z, time, growth)
+        return self.level, self._release(event, time)
 
     def mute(self, until: float, by: str) -> None:
-        """Hold back events until a time; states go on, and a lasting alarm is told afterwards."""
+        """Hold back events until a time; an alarm that lasts longer is reported afterwards."""
         self._s["muted_until"], self._s["muted_by"] = float(until), by
 
     def acknowledge(self, time: float, by: str) -> None:
-        """Note that a person has seen the running episode.
+        """Record that a person has seen the active episode.
 
         Raises:
-            UserError: no alarm is running.
+            UserError: no alarm is active.
         """
         if self.level == "normal":
-            raise UserError("no alarm is running", "only a running alarm can be acknowledged")
+            raise UserError("no alarm is active", "only an active alarm can be acknowledged")
         self._s["acknowledged"] = {"time": float(time), "by": by}
 
-    def forget(self) -> None:
-        """Drop the short memory after a gap or a restart; level and episode stay."""
+    def reset_window(self) -> None:
+        """Forget the last n snapshots after a restart; level and episode stay."""
         self._s.update(recent=[], severe=[], since=None, quiet=0, quiet_since=None)
 
-    def _remember(self, z: float, time: float, growth: float) -> None:
+    def _count(self, z: float, time: float, growth: float) -> None:
+        """Add a snapshot to the k-of-n windows and to the quiet run."""
         rules, s = self.rules, self._s
         counts = z > self.limit
         severe = (counts and z > rules.danger) or growth >= rules.growth
@@ -136,7 +148,7 @@ class Alarm:
         else:
             s["quiet"], s["quiet_since"] = 0, None
 
-    def _change(self, z: float, time: float, growth: float) -> Event | None:
+    def _change_level(self, z: float, time: float, growth: float) -> Event | None:
         rules, s = self.rules, self._s
         if s["level"] != "danger" and sum(s["severe"]) >= min(rules.danger_k, rules.n):
             return self._enter("danger", z, time, growth)
@@ -148,7 +160,8 @@ class Alarm:
             return None
         s["level"], s["acknowledged"] = "normal", None
         hours = (time - s["began"]) / 3600
-        return self._event("cleared", f"episode {s['episode']} ended after {hours:.1f} h", {})
+        text = f"Cleared. Episode {s['episode']} ended after {hours:.1f} h."
+        return self._event("cleared", text, {})
 
     def _enter(self, level: Level, z: float, time: float, growth: float) -> Event:
         s = self._s
@@ -161,18 +174,21 @@ class Alarm:
             "z": z, "limit": self.limit, "growth": growth, "first": first,
             "counting": sum(s["recent"]), "of": len(s["recent"]),
         }  # fmt: skip
-        text = f"novelty {z:.1f} above {self.limit:g}, {evidence['counting']} of {evidence['of']}"
+        text = (
+            f"Alert. Novelty {z:.1f} above {self.limit:g}, {evidence['counting']} of the last "
+            f"{evidence['of']} snapshots."
+        )
         if level == "danger":
-            text = f"novelty {z:.1f}, danger begins at {self.rules.danger:g}"
+            text = f"Danger. Novelty {z:.1f} above {self.rules.danger:g}."
             if growth >= self.rules.growth:
-                text = f"score {growth:.1f} times its healthy level, novelty {z:.1f}"
+                text = f"Danger. Vibration {growth:.1f} times its healthy level, novelty {z:.1f}."
         return self._event(level, text, evidence)
 
     def _event(self, kind: str, text: str, evidence: dict[str, Any]) -> Event:
         return Event(kind=kind, episode=self._s["episode"], text=text, evidence=evidence)
 
-    def _told(self, event: Event | None, time: float) -> Event | None:
-        """Hold events back while muted; afterwards tell the last one that still holds."""
+    def _release(self, event: Event | None, time: float) -> Event | None:
+        """Hold events back while muted; afterwards return the last one that still holds."""
         s = self._s
         if s["muted_until"] is not None and time < s["muted_until"]:
             if event is not None:

@@ -1,26 +1,28 @@
-"""What a model says about one snapshot of one machine."""
+"""The verdict on one snapshot of one machine, and its events."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 State = Literal["normal", "alert", "danger", "sensor fault", "unknown state", "idle", "warming up"]
-"""``unknown state``: a speed or load that was never learned. ``warming up``: too little history."""
+"""``unknown state``: a speed or load outside of the trained range that cannot be judged.
+``warming up``: after a restart, or too few snapshots for the detector. Stored in the database."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """A change that people may have to know of.
+    """A change that is reported to people.
 
     Attributes:
-        kind: ``alert``, ``danger``, ``cleared``, ``sensor fault``, ``sensor well``, ``speed
-            doubted``, ``speed trusted``, ``acknowledged`` ...
+        kind: ``alert``, ``danger``, ``cleared``, ``sensor fault``, ``sensor recovered``, ``speed
+            suspect``, ``speed confirmed``, ``acknowledged`` ...; stored in the database, where
+            older stores have ``sensor well``, ``speed doubted`` and ``speed trusted``.
         episode: Number of the alarm episode of this machine, 0 for other events.
-        text: One sentence.
-        evidence: What speaks for it: channel, band, order, contributions; plain JSON values.
+        text: For people.
+        evidence: Channel, band, order, contributions ...; plain JSON values.
     """
 
     kind: str
@@ -31,18 +33,18 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """One judged snapshot; the machine may need attention even where nothing changed just now.
+    """The verdict on one snapshot.
 
     Attributes:
-        machine: Whose.
+        machine: Name of the machine.
         time: Seconds, see `Measurement`.
         state: State of the machine after this snapshot.
-        novelty: How unusual it is, in robust spreads of held-out healthy snapshots; None where
-            it was not judged (sensor fault, standstill, unknown state).
-        limit: Novelty from which on a snapshot counts towards an alert.
+        novelty: Deviation from normal, in robust spreads of held-out healthy snapshots; None if it
+            was not judged (sensor fault, standstill, unknown state).
+        limit: Novelty above which a snapshot counts towards an alert.
         events: What changed.
-        note: Why it was not judged, or what else to know.
-        forecast: While an alarm runs: hours to danger with their interval, see `Prognosis`, and
+        note: Why it was not judged, or other remarks.
+        forecast: During an alarm: hours to danger with their interval, see `Prognosis`, and
             ``made``, the time of the snapshot from which they count; None without an alarm.
     """
 
@@ -62,7 +64,7 @@ class Verdict:
 
     @property
     def finding(self) -> bool:
-        """True if a person should look."""
+        """True if the machine needs a person's attention."""
         return self.state in ("alert", "danger", "sensor fault", "unknown state")
 
     def as_json(self) -> dict[str, Any]:
@@ -80,18 +82,27 @@ class Verdict:
     def as_line(self) -> str:
         """Return one line of a table."""
         novelty = "       -" if self.novelty is None else f"{self.novelty:8.2f}"
-        said = [*(event.text for event in self.events), *self.note.split("; ")]
-        told = "; ".join(dict.fromkeys(text for text in said if text))  # a note may repeat events
-        line = f"{self.state:<13} {novelty}  {date(self.time):<19}  {self.machine}"
-        return f"{line}  {told}" if told else line
+        texts = [*(event.text for event in self.events), *self.note.split("; ")]
+        remarks = join_texts(dict.fromkeys(texts))  # a note may repeat events
+        return (
+            f"{self.state:<13} {novelty}  {date(self.time):<19}  {self.machine}  {remarks}".strip()
+        )
+
+
+def join_texts(texts: Iterable[str]) -> str:
+    """Join sentences by spaces and phrases by semicolons; empty texts are left out."""
+    line = ""
+    for text in filter(None, texts):
+        line += text if not line else f" {text}" if line.endswith(".") else f"; {text}"
+    return line
 
 
 FIRST_DATED = 946_684_800.0
-"""Times before the year 2000 are no dates but seconds since some start."""
+"""Times before the year 2000 are seconds since the start of a history without dates."""
 
 
 def date(seconds: float) -> str:
-    """Return a time for people: a date (UTC), or seconds since the start of a history."""
+    """Format a time: a date (UTC), or seconds since the start of a history without dates."""
     if seconds < FIRST_DATED:
         return f"{seconds:.0f} s"
     try:

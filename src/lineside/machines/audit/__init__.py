@@ -1,1 +1,1 @@
-"""What spoils a history: gaps, copies, faults at the beginning, drift while it is learned."""
+"""Checks of histories before training: gaps, duplicates, labelled faults, drift."""

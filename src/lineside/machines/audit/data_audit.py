@@ -1,139 +1,151 @@
-"""What spoils a history before anything is learned: gaps, copies, faults in the beginning."""
+"""Checks of histories before training: gaps, duplicates, labelled faults, drift."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lineside.core.contract import Check, Refusal
-from lineside.machines.audit.stationarity import drift_of
+from lineside.machines.audit.stationarity import describe_drift
 from lineside.machines.config import Config
 from lineside.machines.data.dataset import by_machine, split
 from lineside.machines.data.items import FAULTY, Snapshot
 
 FEWEST = 90
-"""Snapshots of a machine below which learning and calibrating leave too little of each."""
+"""Fewest snapshots of a machine that are enough for both fitting and calibration."""
 GAP = 5.0
-"""A step this many times as long as usual is a gap."""
+"""A step longer than this multiple of the median step is a gap."""
 MOST_NAMED = 12
 
-History = dict[str, list[Snapshot]]
+History = Sequence[Snapshot]
 
 
 def audit(items: Sequence[Snapshot | Refusal], config: Config) -> list[Check]:
-    """Return the findings on times, labels and amount; waveforms are judged while learning."""
+    """Check times, labels, amount and drift; waveforms are checked by the training."""
     snapshots = [item for item in items if isinstance(item, Snapshot)]
     refused = [item for item in items if isinstance(item, Refusal)]
     machines = by_machine(snapshots)
+    roles = split(snapshots, config)
+    training = [*roles.train, *roles.calibration]
     return [
-        _unreadable(refused),
-        _each("amount", machines, _amount(config), "record longer, or learn from fewer snapshots"),
-        _each("gaps", machines, _gaps, "a machine is started anew after a gap: look what was done"),
-        _each("interval", machines, _interval, "record at one interval"),
-        _learned_faults(snapshots, config),
-        _drift(snapshots, config),
-        _known_faults(machines),
-    ]
+        _check_refused(refused),
+        _check_each("amount", machines, _few_snapshots(config), "record longer, or lower --learn"),
+        _check_each(
+            "gaps", machines, _gaps,
+            "after a gap a machine counts as restarted: find out what was done to it",
+        ),
+        _check_each("interval", machines, _uneven_interval, "record at a constant interval"),
+        _check_training_labels(training),
+        _check_drift(by_machine(training)),
+        _check_known_faults(machines),
+    ]  # fmt: skip
 
 
-def _unreadable(refused: Sequence[Refusal]) -> Check:
-    first = refused[0] if refused else None
-    named = "" if first is None or first.item in first.message else f"{first.item}: "
+def _check_refused(refused: Sequence[Refusal]) -> Check:
+    example = ""
+    if refused:
+        item, message = refused[0].item, refused[0].message
+        example = f", e.g. {message}" if item in message else f", e.g. {item}: {message}"
     return Check(
-        name="unreadable or doubled snapshots",
+        name="unreadable or duplicate snapshots",
         status="warn" if refused else "ok",
         count=len(refused),
-        evidence=f"{len(refused)} snapshots cannot be used"
-        + (f", e.g. {named}{first.message}" if first else ""),
-        hint="mend or remove them" if refused else "",
+        evidence=f"{len(refused)} snapshots cannot be used{example}",
+        hint="fix or remove them" if refused else "",
         items=tuple(r.item for r in refused[:MOST_NAMED]),
     )
 
 
-def _each(name: str, machines: History, find: Callable[[list[Snapshot]], str], hint: str) -> Check:
-    """Ask a question of every machine; an answer of no words is fine."""
-    found = {machine: find(own) for machine, own in machines.items()}
-    told = {machine: text for machine, text in found.items() if text}
-    evidence = "; ".join(f"{machine}: {text}" for machine, text in list(told.items())[:MOST_NAMED])
+def _check_each(
+    name: str, machines: Mapping[str, History], find: Callable[[History], str], hint: str
+) -> Check:
+    """Run a test on every machine; it returns a finding, or an empty text."""
+    findings = {machine: find(history) for machine, history in machines.items()}
+    findings = {machine: text for machine, text in findings.items() if text}
     return Check(
         name=name,
-        status="warn" if told else "ok" if machines else "unknown",
-        count=len(told),
-        evidence=evidence
+        status="warn" if findings else "ok" if machines else "unknown",
+        count=len(findings),
+        evidence=_listed(findings)
         or (f"{len(machines)} machines are fine" if machines else "there is no machine"),
-        hint=hint if told else "",
+        hint=hint if findings else "",
     )
 
 
-def _amount(config: Config) -> Callable[[list[Snapshot]], str]:
-    def find(own: list[Snapshot]) -> str:
-        if len(own) >= min(FEWEST, config.learn + 10):
+def _listed(findings: Mapping[str, str]) -> str:
+    return "; ".join(f"{machine}: {text}" for machine, text in list(findings.items())[:MOST_NAMED])
+
+
+def _few_snapshots(config: Config) -> Callable[[History], str]:
+    def find(history: History) -> str:
+        if len(history) >= min(FEWEST, config.learn + 10):
             return ""
-        return f"{len(own)} snapshots, at least {FEWEST} are needed"
+        return f"{len(history)} snapshots, at least {FEWEST} are needed"
 
     return find
 
 
-def _steps(own: list[Snapshot]) -> np.ndarray:
-    return np.diff([s.time for s in own])
+def _steps(history: History) -> NDArray[np.float64]:
+    """Seconds between successive snapshots, shape (snapshot - 1,)."""
+    return np.diff([s.time for s in history])
 
 
-def _gaps(own: list[Snapshot]) -> str:
-    steps = _steps(own)
+def _gaps(history: History) -> str:
+    steps = _steps(history)
     if not len(steps):
         return ""
-    long = steps[steps > GAP * np.median(steps)]
-    gaps = "1 gap of" if len(long) == 1 else f"{len(long)} gaps, the longest of"
-    return f"{gaps} {long.max() / 3600:.1f} h" if len(long) else ""
+    gaps = steps[steps > GAP * np.median(steps)]
+    count = "1 gap of" if len(gaps) == 1 else f"{len(gaps)} gaps, the longest of"
+    return f"{count} {gaps.max() / 3600:.1f} h" if len(gaps) else ""
 
 
-def _interval(own: list[Snapshot]) -> str:
-    steps = _steps(own)
+def _uneven_interval(history: History) -> str:
+    steps = _steps(history)
     if len(steps) < 10:
         return ""
-    usual = float(np.median(steps))
-    odd = float((np.abs(steps - usual) > 0.2 * usual).mean())
-    return f"{odd:.0%} of the steps differ from {usual:.0f} s" if odd > 0.05 else ""
+    median = float(np.median(steps))
+    share = float((np.abs(steps - median) > 0.2 * median).mean())
+    return f"{share:.0%} of the steps differ from {median:.0f} s" if share > 0.05 else ""
 
 
-def _learned_faults(snapshots: Sequence[Snapshot], config: Config) -> Check:
-    roles = split(snapshots, config)
-    learned = [s for s in (*roles.train, *roles.calibration) if s.label == FAULTY]
+def _check_training_labels(training: History) -> Check:
+    faulty = [s for s in training if s.label == FAULTY]
     return Check(
-        name="faults in the learning time",
-        status="fail" if learned else "ok",
-        count=len(learned),
-        evidence=f"{len(learned)} snapshots that are learned as normal are labelled faulty",
-        hint="learn from fewer snapshots, or from an earlier time" if learned else "",
-        items=tuple(s.id for s in learned[:MOST_NAMED]),
+        name="faults in the training period",
+        status="fail" if faulty else "ok",
+        count=len(faulty),
+        evidence=f"{len(faulty)} snapshots to learn normal from are labelled faulty",
+        hint="learn from fewer snapshots, or from an earlier period" if faulty else "",
+        items=tuple(s.id for s in faulty[:MOST_NAMED]),
     )
 
 
-def _drift(snapshots: Sequence[Snapshot], config: Config) -> Check:
-    """A fault or a run-in in the learning time, before it is learned as normal."""
-    roles = split(snapshots, config)
-    learned = by_machine([*roles.train, *roles.calibration])
-    found = {machine: drift_of(own) for machine, own in learned.items()}
-    told = {machine: text for machine, text in found.items() if text}
-    unknown = sum(text is None for text in found.values())
-    seen = f"{len(found) - unknown} of {len(found)} machines were looked at and are steady"
+def _check_drift(training: Mapping[str, History]) -> Check:
+    """A fault or a run-in in the training period would be learned as normal."""
+    drifts = {machine: describe_drift(history) for machine, history in training.items()}
+    findings = {machine: text for machine, text in drifts.items() if text}
+    unknown = sum(text is None for text in drifts.values())
+    stationary = (
+        f"{len(drifts) - unknown} of {len(drifts)} machines were checked and are stationary"
+    )
     return Check(
-        name="drift in the learning time",
-        status="warn" if told else "unknown" if unknown else "ok",
-        count=len(told),
-        evidence="; ".join(f"{m}: {text}" for m, text in list(told.items())[:MOST_NAMED]) or seen,
-        hint="a fault, a run-in or a warm-up may be learned as normal: look at the machine, set "
-        "--run-in-hours, or learn from a steadier time" if told else "",
+        name="drift in the training period",
+        status="warn" if findings else "unknown" if unknown else "ok",
+        count=len(findings),
+        evidence=_listed(findings) or stationary,
+        hint="a fault, a run-in or a warm-up may be learned as normal: inspect the machine, set "
+        "--run-in-hours, or learn from a stationary period" if findings else "",
     )  # fmt: skip
 
 
-def _known_faults(machines: History) -> Check:
-    with_fault = sum(any(s.label == FAULTY for s in own) for own in machines.values())
+def _check_known_faults(machines: Mapping[str, History]) -> Check:
+    count = sum(any(s.label == FAULTY for s in history) for history in machines.values())
     return Check(
         name="known faults",
-        status="info" if with_fault else "unknown",
-        count=with_fault,
-        evidence=f"{with_fault} of {len(machines)} machines have a known fault"
-        + ("" if with_fault else ": how many faults would be found is not known"),
+        status="info" if count else "unknown",
+        count=count,
+        evidence=f"{count} of {len(machines)} machines have a known fault"
+        + ("" if count else ": the share of faults that would be found is not known"),
     )

@@ -1,10 +1,7 @@
-"""Reading of snapshots: which there are in a folder, and what each one holds."""
+"""Data of machines: which snapshots a folder holds, and reading each of them."""
 
-from lineside.machines.data.histories import find_snapshots, snapshots_of
-from lineside.machines.data.loading import load_measurement
-from lineside.machines.data.sidecar import NAME as SIDECAR
-from lineside.machines.data.sidecar import Sidecar, read_sidecar
+from lineside.machines.data.histories import find_snapshots
+from lineside.machines.data.loading import load_measurement, load_measurements
+from lineside.machines.data.sidecar import read_sidecar
 
-__all__ = [
-    "SIDECAR", "Sidecar", "find_snapshots", "load_measurement", "read_sidecar", "snapshots_of",
-]  # fmt: skip
+__all__ = ["find_snapshots", "load_measurement", "load_measurements", "read_sidecar"]

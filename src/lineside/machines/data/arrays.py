@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lineside.core.errors import UserError
 from lineside.core.run.table_reader import distinct
-from lineside.machines.data.record import LEAST_SAMPLES, Record, seconds_since_1970, unit_of
+from lineside.machines.data.recording import LEAST_SAMPLES, Recording, seconds_since_1970, unit_of
 
 TIMES = ("t", "time", "times")
 SPEED_NAMES, RATE_NAMES = ("rpm",), ("fs", "sr", "rate_hz", "sample_rate")
@@ -21,7 +21,7 @@ LARGEST_BYTES = 4_000_000_000
 """Unpacked; everything of a file is held in memory."""
 
 
-def read_mat(path: Path) -> Record:
+def read_mat(path: Path) -> Recording:
     """One snapshot from a MATLAB file: arrays, or a structure with waveforms and facts."""
     from scipy.io import loadmat
 
@@ -35,7 +35,7 @@ def read_mat(path: Path) -> Record:
     return _from_fields(path, fields)
 
 
-def read_npz(path: Path) -> Record:
+def read_npz(path: Path) -> Recording:
     """One or many snapshots from arrays named by channel, or one array with ``channels``.
 
     An array of shape (snapshot, channel, sample) holds a history; ``scale``, ``fs``, ``t``,
@@ -49,7 +49,7 @@ def read_npz(path: Path) -> Record:
     values = whole[0]
     count, width = values.shape[:2]
     names = _channel_names(path, fields, width) or [f"channel_{place}" for place in range(width)]
-    return Record(
+    return Recording(
         samples={name: values[:, place] for place, name in enumerate(names)},
         rate_hz=dict.fromkeys(names, _fact(fields, RATE_NAMES)),
         times=_times(path, fields, count),
@@ -127,7 +127,7 @@ def _units(fields: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
     return {name: unit for name, unit in zip(names, found, strict=True) if unit}
 
 
-def _from_fields(path: Path, fields: Mapping[str, Any]) -> Record:
+def _from_fields(path: Path, fields: Mapping[str, Any]) -> Recording:
     """Waveforms are the long vectors and matrices among named values; the rest are facts."""
     samples: dict[str, NDArray[Any]] = {}
     for name, value in fields.items():
@@ -145,7 +145,7 @@ def _from_fields(path: Path, fields: Mapping[str, Any]) -> Record:
                 samples[key] = _single(tall[:, place])[None]
     if not samples:
         raise UserError(f"{path} holds no waveform", "it needs arrays of samples by channel")
-    return Record(
+    return Recording(
         samples=samples,
         rate_hz=dict.fromkeys(samples, _fact(fields, RATE_NAMES)),
         units=_units(fields, list(samples)),

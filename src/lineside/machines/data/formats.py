@@ -1,4 +1,4 @@
-"""Waveforms from files: CSV and plain text, WAV, MAT, NPZ, TDMS and UFF58, each to one `Record`."""
+"""Readers of waveform files: CSV and plain text, WAV, MAT, NPZ, TDMS and UFF58."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lineside.core.errors import UserError
 from lineside.core.run.table_reader import Columns, read_columns
 from lineside.machines.data.arrays import read_mat, read_npz
-from lineside.machines.data.record import Record, check_record, unit_of
+from lineside.machines.data.recording import Recording, check_recording, unit_of
 
 CLOCKS = ("", "time", "t", "date", "datetime", "timestamp", "index", "seconds", "zeit", "datum")
 PARTS_OF_SECOND = {"ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
@@ -25,7 +25,7 @@ MOST_HOLES = 4
 """A waveform whose time column says that it lacks more than three quarters is refused."""
 
 
-def read_record(path: Path) -> Record:
+def read_recording(path: Path) -> Recording:
     """Read one file.
 
     Raises:
@@ -43,11 +43,11 @@ def read_record(path: Path) -> Record:
         raise UserError(
             f"{path} cannot be read: {told}", "it may be damaged: copy it anew"
         ) from error
-    check_record(path, record)
+    check_recording(path, record)
     return record
 
 
-def read_text(path: Path) -> Record:
+def read_text(path: Path) -> Recording:
     """One snapshot from columns of text; leading columns of times and counters are no channels."""
     table = read_columns(path)
     numbers = [table.numbers(place) for place in range(len(table.names))]
@@ -60,7 +60,7 @@ def read_text(path: Path) -> Record:
     if first == 1 and table.header:
         rate, places = _evenly(path, table.names[0], numbers[0])
         samples = {name: _spread(values, places) for name, values in samples.items()}
-    return Record(
+    return Recording(
         samples={name: values[None] for name, values in samples.items()},
         rate_hz=dict.fromkeys(samples, rate),
         times=None if seconds is None else np.array([seconds]),
@@ -68,7 +68,7 @@ def read_text(path: Path) -> Record:
     )
 
 
-def read_wav(path: Path) -> Record:
+def read_wav(path: Path) -> Recording:
     """One snapshot from a WAV file; integers become fractions of full scale."""
     from scipy.io import wavfile
 
@@ -88,14 +88,14 @@ def read_wav(path: Path) -> Record:
     if kind == np.uint8:
         values, scale = values.astype(np.int16) - 128, 1.0 / 128
     names = [f"channel_{number}" for number in range(values.shape[1])]
-    return Record(
+    return Recording(
         samples={name: values[None, :, place] for place, name in enumerate(names)},
         rate_hz=dict.fromkeys(names, float(rate)),
         scale=scale,
     )
 
 
-def read_tdms(path: Path) -> Record:
+def read_tdms(path: Path) -> Recording:
     """One snapshot from a National Instruments TDMS file: every channel with numbers.
 
     Rate, start and unit come from the waveform's properties, where they are given.
@@ -124,7 +124,7 @@ def read_tdms(path: Path) -> Record:
             units[name] = unit_of(channel.properties.get("unit_string"))
             starts += [start] if isinstance(start, np.datetime64) else []
     seconds = min(starts).astype("datetime64[us]").astype(np.float64) / 1e6 if starts else 0.0
-    return Record(
+    return Recording(
         samples=samples,
         rate_hz=rates,
         units={name: unit for name, unit in units.items() if unit},
@@ -132,7 +132,7 @@ def read_tdms(path: Path) -> Record:
     )
 
 
-def read_uff(path: Path) -> Record:
+def read_uff(path: Path) -> Recording:
     """One snapshot from a universal file: its data sets 58 over time."""
     sets = _extra("pyuff", path).UFF(str(path)).read_sets()
     samples, rates, units = {}, {}, {}
@@ -146,10 +146,10 @@ def read_uff(path: Path) -> Record:
                 (len(x) - 1) / float(x[-1] - x[0]) if len(x) > 1 and x[-1] > x[0] else None
             )
             units[name] = unit_of(entry.get("ordinate_axis_units_lab", "").replace("NONE", ""))
-    return Record(samples=samples, rate_hz=rates, units={n: u for n, u in units.items() if u})
+    return Recording(samples=samples, rate_hz=rates, units={n: u for n, u in units.items() if u})
 
 
-READERS: dict[str, Callable[[Path], Record]] = {
+READERS: dict[str, Callable[[Path], Recording]] = {
     ".wav": read_wav,
     ".mat": read_mat,
     ".npz": read_npz,

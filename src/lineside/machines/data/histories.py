@@ -18,9 +18,9 @@ import numpy as np
 
 from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
-from lineside.machines.data.formats import SUFFIXES, read_record
+from lineside.machines.data.formats import SUFFIXES, read_recording
 from lineside.machines.data.items import FAULTY, HEALTHY, UNKNOWN, Snapshot
-from lineside.machines.data.record import Record
+from lineside.machines.data.recording import Recording
 from lineside.machines.data.sidecar import NAME, Sidecar, read_sidecar
 from lineside.machines.data.tables import is_table, read_table
 
@@ -70,7 +70,7 @@ def snapshots_of(path: Path, machine: str, sidecar: Sidecar) -> list[Snapshot]:
             _snapshot(machine, float(t), path, place, sidecar, faulty)
             for place, (t, faulty) in enumerate(zip(table.times, table.faulty, strict=True))
         ]
-    record = read_record(path)
+    record = read_recording(path)
     times = _times(path, record, sidecar)
     return [_snapshot(machine, float(t), path, place, sidecar) for place, t in enumerate(times)]
 
@@ -193,7 +193,7 @@ def _left_out(data: Path) -> list[Refusal]:
     return found
 
 
-def _times(path: Path, record: Record, sidecar: Sidecar) -> np.ndarray:
+def _times(path: Path, record: Recording, sidecar: Sidecar) -> np.ndarray:
     """Times of a file's snapshots: its own, those of its name, or its number times the interval.
 
     A clock that tells no day counts only where people do not say the interval.

@@ -13,7 +13,7 @@ from typing import Any
 
 from lineside.core.errors import UserError, unknown_key
 from lineside.core.run.files import read_json
-from lineside.machines.data.record import unit_of
+from lineside.machines.data.recording import unit_of
 
 NAME = "machine.json"
 POSITIVE = ("rate_hz", "interval_seconds")

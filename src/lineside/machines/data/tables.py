@@ -18,7 +18,7 @@ from lineside.core.run.table_reader import (
     read_lines,
     separator_of,
 )
-from lineside.machines.data.record import seconds_since_1970
+from lineside.machines.data.recording import seconds_since_1970
 from lineside.machines.data.sidecar import seconds_of
 
 LABELS = ("anomaly", "fault", "label")

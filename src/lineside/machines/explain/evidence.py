@@ -22,8 +22,8 @@ def snapshot_contributions(
     machine: Machine, measurement: Measurement, row: Rows, running: str
 ) -> dict[str, float]:
     """Return the top features of one snapshot by itself, without those before it."""
-    branch = machine.main if running == "learned" or machine.free is None else machine.free
-    x = branch.select(machine.operation.residual(measurement, row)[None])
+    branch = machine.main if running == "learned" or machine.fallback is None else machine.fallback
+    x = branch.select(machine.operating_model.compensate(measurement, row)[None])
     if not np.isfinite(x).all():
         return {}
     return top_features(machine, branch, np.repeat(x, branch.detector.history + 1, axis=0))

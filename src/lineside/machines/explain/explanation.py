@@ -42,7 +42,7 @@ def explain_snapshot(machine: Machine, measurement: Measurement) -> Explanation:
     engine = Engine(machine.layout)
     row = engine.features(measurement)
     faults = find_sensor_faults(measurement, machine.norms)
-    running = machine.operation.running(measurement, row, machine.layout.names)
+    running = machine.operating_model.state_of(measurement, row, machine.layout.names)
     shares = snapshot_contributions(machine, measurement, row, running)
     spectra = engine.spectra(measurement)
     speed_hz = measurement.speed_hz or None

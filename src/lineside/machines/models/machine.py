@@ -1,4 +1,4 @@
-"""The learned model of one machine: feature layout, sensor norms, operation, two detectors."""
+"""One fitted machine: feature layout, sensor norms, operating model, detectors and alarm rules."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from lineside.core.run.codec import TRANSIENT, chosen_by, decode, encode
-from lineside.machines.alarms import Calibration, Learned, Rules
+from lineside.machines.alarms import Calibration, Rules
 from lineside.machines.alarms.verdict import FIRST_DATED
 from lineside.machines.methods import DETECTORS
 from lineside.machines.models.detector import Detector, Rows
-from lineside.machines.monitoring.operating_states import Operation
+from lineside.machines.monitoring.operating_states import OperatingModel
 from lineside.machines.signals import Layout, Norms
+from lineside.machines.training.baseline import LearningEntry
 
-FREE = "trend"
-"""Detector of the branch for speeds and loads outside of the learned ones."""
+FALLBACK = "trend"
+"""Method of the branch for speeds and loads outside of the trained range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,51 +51,50 @@ class Branch:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """One learned machine; immutable, stored as plain JSON and tensors.
+    """One fitted machine; immutable, plain JSON and tensors.
 
     Attributes:
-        name: The machine.
-        layout: Names and order of its features.
-        norms: Usual level and rate of its sensors.
-        operation: Learned speeds, loads and levels.
-        main: For snapshots at learned speeds and loads.
-        free: For snapshots at others, None if there is no feature for it.
+        name: Name of the machine.
+        layout: Names and columns of its features.
+        norms: Healthy levels of its sensors.
+        operating_model: Trained speeds and loads, and their effect on the features.
+        main: Judges snapshots at trained speeds and loads.
+        fallback: Judges snapshots at others, None if there is no feature for it.
         rules: The alarm logic.
-        reference: Rows of the healthy snapshots that were fitted, shape (snapshot, feature).
+        reference: Features of the healthy snapshots that were fitted, shape (snapshot, feature).
         reference_times: Their times in seconds.
-        gap_seconds: A longer silence is a restart.
+        gap_seconds: A longer pause is a restart.
         warm_up: Snapshots after a restart that are not judged.
-        ledger: What was learned when, oldest first; the last row is this normal.
+        learning_record: What was learned when, oldest first; the last entry is this baseline.
     """
 
     name: str
     layout: Layout
     norms: Norms
-    operation: Operation
+    operating_model: OperatingModel
     main: Branch
-    free: Branch | None
+    fallback: Branch | None
     rules: Rules
     reference: Rows
     reference_times: tuple[float, ...]
     gap_seconds: float
     warm_up: int = 3
-    ledger: tuple[Learned, ...] = ()
+    learning_record: tuple[LearningEntry, ...] = ()
 
-    def learned_from(self, time: float) -> bool:
-        """Return whether a snapshot of this date was learned from, or left out as the run-in.
+    def was_trained_on(self, time: float) -> bool:
+        """Return whether a time lies in the training period, run-in included.
 
-        Undated histories begin at 0 each, so that their times tell nothing.
+        Histories without dates each begin at 0, so that their times cannot be compared.
         """
-        span = self.learned_span
+        span = self.training_span
         return span is not None and time >= FIRST_DATED and span[0] <= time <= span[1]
 
     @property
-    def learned_span(self) -> tuple[float, float] | None:
-        """Seconds of the first and the last snapshot behind this normal, run-in included."""
-        if not self.ledger:
+    def training_span(self) -> tuple[float, float] | None:
+        """Seconds of the first and the last snapshot of this training, run-in included."""
+        if not self.learning_record:
             return None
-        row = self.ledger[-1]
-        return row.first if row.began is None else row.began, row.last
+        return self.learning_record[-1].started, self.learning_record[-1].last
 
     def operating(self) -> dict[str, Any]:
         """Return the calibrations as plain JSON."""
@@ -102,13 +102,13 @@ class Machine:
             name: None
             if branch is None or branch.calibration is None
             else encode(branch.calibration)[0]
-            for name, branch in (("main", self.main), ("free", self.free))
+            for name, branch in (("main", self.main), ("fallback", self.fallback))
         }
 
     def with_operating(self, block: Mapping[str, Any]) -> Machine:
         """Return the machine with stored calibrations."""
         changed: dict[str, Any] = {}
-        for name, branch in (("main", self.main), ("free", self.free)):
+        for name, branch in (("main", self.main), ("fallback", self.fallback)):
             stored = block.get(name)
             if branch is not None:
                 point = None if stored is None else decode(Calibration, stored, {})

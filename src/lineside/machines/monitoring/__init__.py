@@ -1,1 +1,1 @@
-"""Judging one machine over time: operating states, sensors, prognosis, the session."""
+"""Judging one machine over time: session, operating states, sensor checks, prognosis."""

@@ -1,12 +1,16 @@
-"""Operating states: standing still, running as learned, or running as never before.
+"""Operating states: at standstill, at trained operating conditions, or at others.
 
-A machine that runs at several speeds or loads is not more novel at one of them. What is learned of
-speed and load is taken off every feature by a linear model of the logarithm of the speed, of its
-square and of the load: features are logarithms of amplitudes, which grow with a power of the
-speed. Outside of what was learned that power is not known: there features without a unit
-(kurtosis, crest, lines of the envelope over their neighbourhood) are judged, which a healthy
-machine keeps at every speed, and amplitudes only as far as they leave what any speed and load
-could explain, between no effect and the square of the speed (imbalance) times the load.
+Features are logarithms of amplitudes, and amplitudes grow with a power of the speed. The effect of
+speed and load is therefore a linear regression of each feature x on the drivers d,
+
+    x = slope . (d - mean d) + residual,    d = (log speed, (log speed)^2, load),
+
+fitted to healthy snapshots and subtracted from every snapshot, so that a machine is not more novel
+at one of its speeds. Outside of the trained range the power is not known. There, features without
+a unit (kurtosis, crest factor, envelope lines relative to their neighbourhood) are judged, which
+do not change with speed on a healthy machine; amplitudes are judged only as far as they exceed
+what any speed and load can explain, between no effect and the square of the speed (unbalance)
+times the load.
 """
 
 from __future__ import annotations
@@ -21,23 +25,25 @@ from numpy.typing import NDArray
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.models.detector import Rows
 
-Running = Literal["learned", "unknown", "idle"]
+OperatingState = Literal["learned", "unknown", "idle"]
+"""At trained conditions, at other speeds or loads (or at unknown ones), at standstill."""
+Range = tuple[float, float]
 
 MARGIN = 0.03
-"""Speeds this far outside the learned ones, relatively, still count as learned."""
+"""A speed or load this far outside the trained range, relatively, still counts as trained."""
 VARIES = 0.02
-"""Speeds or loads that spread less than this, relatively, are one speed or load."""
+"""Speeds or loads that differ by less than this, relatively, count as constant."""
 IDLE_SPEED = 0.05
-"""Below this share of the usual speed a machine stands still."""
+"""Below this share of the highest trained speed a machine is at standstill."""
 IDLE_LEVEL = 0.3
-"""So does one whose every channel is below this share of its usual level."""
+"""It is also at standstill if every channel is below this share of its usual level."""
 RIDGE = 1e-3
 SPEED_POWER = 2.0
-"""Amplitudes of a healthy machine grow with at least the zeroth and at most this power of speed."""
+"""Amplitudes of a healthy machine grow with a power of the speed between 0 and this."""
 LOAD_POWER = 1.0
 """The same for the load."""
 AMPLITUDES = ("rms", "velocity", "envelope_level")
-"""Amplitudes that are judged at unlearned speeds and loads."""
+"""Amplitudes that are judged outside of the trained range."""
 UNITLESS = (
     "crest",
     "kurtosis",
@@ -51,191 +57,210 @@ UNITLESS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Operation:
-    """What was learned of a machine's speed, load and level.
+class OperatingModel:
+    """Trained operating conditions of a machine, and their effect on its features.
 
     Attributes:
-        speed_hz: Lowest and highest speed learned, None if speeds are not known.
-        load: Lowest and highest load learned, None if loads are not known.
-        level: Usual logarithm of the rms of each channel while it runs, by feature name.
-        slope: What each driver adds to each feature, shape (driver, feature).
-        centre: Mean of each driver, shape (driver,).
-        drivers: Which drivers there are: ``speed``, ``speed2``, ``load``.
-        usual: Median of each feature without what the drivers explain, shape (feature,).
-        amplitudes: Places of the amplitudes that unlearned speeds and loads are judged by.
+        speed_range_hz: Lowest and highest trained speed, None if speeds are not known.
+        load_range: Lowest and highest trained load, None if loads are not known.
+        levels: Median log rms of each channel while running, by feature name.
+        slopes: Regression coefficients, shape (driver, feature).
+        driver_means: Mean of each driver, shape (driver,).
+        drivers: Names of the drivers: ``speed``, ``speed2``, ``load``.
+        medians: Median of each compensated feature, shape (feature,).
+        amplitude_columns: Columns of the amplitudes that are judged outside of the trained range.
     """
 
-    speed_hz: tuple[float, float] | None
-    load: tuple[float, float] | None
-    level: dict[str, float]
-    slope: NDArray[np.float64]
-    centre: NDArray[np.float64]
+    speed_range_hz: Range | None
+    load_range: Range | None
+    levels: dict[str, float]
+    slopes: NDArray[np.float64]
+    driver_means: NDArray[np.float64]
     drivers: tuple[str, ...]
-    usual: NDArray[np.float64]
-    amplitudes: tuple[int, ...]
+    medians: NDArray[np.float64]
+    amplitude_columns: tuple[int, ...]
 
-    def running(self, measurement: Measurement, row: Rows, names: Sequence[str]) -> Running:
-        """Say how the machine runs.
+    def state_of(self, measurement: Measurement, row: Rows, names: Sequence[str]) -> OperatingState:
+        """Return the operating state of a snapshot.
 
         Args:
-            measurement: Tells speed and load where they are known.
+            measurement: Has speed and load where they are known.
             row: Its features, shape (feature,).
-            names: Their names.
+            names: Names of the features.
         """
-        if self._stands_still(measurement, row, names):
+        if self._is_idle(measurement, row, names):
             return "idle"
-        if _is_outside(measurement.speed_hz, self.speed_hz):
+        if _is_outside(measurement.speed_hz, self.speed_range_hz):
             return "unknown"
-        if _is_outside(measurement.load, self.load):
+        if _is_outside(measurement.load, self.load_range):
             return "unknown"
-        known = {"speed": measurement.speed_hz, "load": measurement.load}
+        stated = {"speed": measurement.speed_hz, "load": measurement.load}
         return (
-            "unknown" if any(known.get(name, 0.0) is None for name in self.drivers) else "learned"
+            "unknown" if any(stated.get(name, 0.0) is None for name in self.drivers) else "learned"
         )
 
-    def residual(self, measurement: Measurement, row: Rows) -> Rows:
-        """Return the features without what speed and load explain, shape (feature,).
+    def compensate(self, measurement: Measurement, row: Rows) -> Rows:
+        """Return the features without the effect of speed and load, (feature,) -> (feature,).
 
-        Where speed or load were never learned, the nearest learned ones explain what they can, and
-        amplitudes lose what the rest of the way could at most.
+        Outside of the trained range the regression is evaluated at the nearest trained value;
+        amplitudes are then moved towards their median by as much as the remaining change of speed
+        and load can explain.
         """
-        speed, faster = _nearest(measurement.speed_hz, self.speed_hz, "speed" in self.drivers)
-        load, heavier = _nearest(measurement.load, self.load, "load" in self.drivers)
-        left = row
+        speed, log_speed = _nearest(
+            measurement.speed_hz, self.speed_range_hz, "speed" in self.drivers
+        )
+        load, log_load = _nearest(measurement.load, self.load_range, "load" in self.drivers)
+        residual = row
         if self.drivers:
-            x = _drivers(speed, load, self.drivers) - self.centre
-            left = (row - x @ self.slope).astype(np.float32)
-        if faster == 0.0 and heavier == 0.0:
-            return left
-        ends = (0.0, SPEED_POWER * faster), (0.0, LOAD_POWER * heavier)
-        left = np.array(left, dtype=np.float32)
-        places = list(self.amplitudes)
-        above = left[places] - self.usual[places]
-        explained = np.clip(above, sum(map(min, ends)), sum(map(max, ends)))
-        left[places] = self.usual[places] + above - explained
-        return left
+            x = _driver_values(speed, load, self.drivers) - self.driver_means
+            residual = (row - x @ self.slopes).astype(np.float32)
+        if log_speed == 0.0 and log_load == 0.0:
+            return residual
+        # An amplitude may have changed by exp(p log_speed + q log_load), 0 <= p <= 2, 0 <= q <= 1.
+        ends = (0.0, SPEED_POWER * log_speed), (0.0, LOAD_POWER * log_load)
+        residual = np.array(residual, dtype=np.float32)
+        columns = list(self.amplitude_columns)
+        deviation = residual[columns] - self.medians[columns]
+        explained = np.clip(deviation, sum(map(min, ends)), sum(map(max, ends)))
+        residual[columns] = self.medians[columns] + deviation - explained
+        return residual
 
-    def rise(self, left: Rows, names: Sequence[str]) -> float:
-        """Return the logarithm by which the channels are louder than usual, on average.
+    def level_rise(self, compensated: Rows, names: Sequence[str]) -> float:
+        """Return the mean log ratio of the channels' rms to their healthy level.
 
         Args:
-            left: What `residual` returned.
+            compensated: What `compensate` returned, shape (feature,).
             names: Names of the features.
 
         Returns:
-            NaN without waveforms, or where a channel has no level.
+            NaN without waveforms, or if a channel has no level.
         """
-        places = [names.index(name) for name in self.level]
-        return float((left[places] - self.usual[places]).mean()) if places else float("nan")
+        columns = [names.index(name) for name in self.levels]
+        if not columns:
+            return float("nan")
+        return float((compensated[columns] - self.medians[columns]).mean())
 
-    def _stands_still(self, measurement: Measurement, row: Rows, names: Sequence[str]) -> bool:
-        if measurement.speed_hz is not None and self.speed_hz is not None:
-            return measurement.speed_hz < IDLE_SPEED * self.speed_hz[1]
+    def _is_idle(self, measurement: Measurement, row: Rows, names: Sequence[str]) -> bool:
+        if measurement.speed_hz is not None and self.speed_range_hz is not None:
+            return measurement.speed_hz < IDLE_SPEED * self.speed_range_hz[1]
         limit = np.log(IDLE_LEVEL)
-        levels = [row[names.index(name)] - usual for name, usual in self.level.items()]
-        return bool(levels) and max(levels) < limit
+        rises = [row[names.index(name)] - level for name, level in self.levels.items()]
+        return bool(rises) and max(rises) < limit
 
 
-def learn_operation(
+def fit_operating_model(
     measurements: Sequence[Measurement], rows: Rows, names: Sequence[str]
-) -> tuple[Operation, NDArray[np.bool_]]:
-    """Learn from healthy snapshots; return what was learned and which of them were running.
+) -> tuple[OperatingModel, NDArray[np.bool_]]:
+    """Fit the operating model to healthy snapshots; also return which of them were running.
 
     Args:
         measurements: Healthy snapshots.
         rows: Their features, shape (snapshot, feature).
         names: Names of the features.
     """
-    speeds = _known([m.speed_hz for m in measurements])
-    loads = _known([m.load for m in measurements])
-    # Slow values are no logarithms, whatever they are called.
+    speeds = _all_or_none([m.speed_hz for m in measurements])
+    loads = _all_or_none([m.load for m in measurements])
+    # Slow values are no logarithms, whatever their names.
     level_names = [n for n in names if n.endswith(".rms") and not n.startswith("value.")]
     running = _running_rows(speeds, rows, names, level_names)
-    moving = None if speeds is None else speeds[running]
-    loaded = None if loads is None else loads[running]
-    drivers = [name for name, values in (("speed", moving), ("load", loaded)) if _varies(values)]
+    running_speeds = None if speeds is None else speeds[running]
+    running_loads = None if loads is None else loads[running]
+    drivers = [
+        name
+        for name, values in (("speed", running_speeds), ("load", running_loads))
+        if _varies(values)
+    ]
     if "speed" in drivers:
         drivers.append("speed2")
     x = np.array(
         [
-            _drivers(m.speed_hz, m.load, drivers)
+            _driver_values(m.speed_hz, m.load, drivers)
             for m, runs in zip(measurements, running, strict=True)
             if runs
         ]
     ).reshape(int(running.sum()), len(drivers))
-    centre = x.mean(axis=0)
-    own = rows[running].astype(np.float64)
-    centred = x - centre
-    weight = centred.T @ centred + RIDGE * len(x) * np.eye(len(drivers))
-    slope = np.linalg.solve(weight, centred.T @ np.nan_to_num(own - np.nanmean(own, axis=0)))
-    operation = Operation(
-        speed_hz=_range(moving), load=_range(loaded),
-        level={n: float(np.median(own[:, names.index(n)])) for n in level_names},
-        slope=slope, centre=centre, drivers=tuple(drivers),
-        usual=np.median(own - centred @ slope, axis=0), amplitudes=tuple(amplitudes(names)),
+    driver_means = x.mean(axis=0)
+    y = rows[running].astype(np.float64)
+    centred = x - driver_means  # (snapshot, driver)
+    # Ridge regression, slopes = (X'X + n RIDGE I)^-1 X'Y: (driver, driver), (driver, feature).
+    gram = centred.T @ centred + RIDGE * len(x) * np.eye(len(drivers))
+    slopes = np.linalg.solve(gram, centred.T @ np.nan_to_num(y - np.nanmean(y, axis=0)))
+    model = OperatingModel(
+        speed_range_hz=_range(running_speeds), load_range=_range(running_loads),
+        levels={n: float(np.median(y[:, names.index(n)])) for n in level_names},
+        slopes=slopes, driver_means=driver_means, drivers=tuple(drivers),
+        medians=np.median(y - centred @ slopes, axis=0),
+        amplitude_columns=tuple(amplitude_columns(names)),
     )  # fmt: skip
-    return operation, running
+    return model, running
 
 
-def unitless(names: Sequence[str]) -> list[int]:
-    """Return the places of features that a healthy machine keeps at every speed and load."""
-    found = []
-    for place, name in enumerate(names):
+def unitless_columns(names: Sequence[str]) -> list[int]:
+    """Return the columns of features that a healthy machine keeps at every speed and load."""
+    columns = []
+    for column, name in enumerate(names):
         kind = name.rpartition(".")[2]
-        line = kind.startswith("envelope_") and kind.split("_", 1)[1].startswith(
+        is_line = kind.startswith("envelope_") and kind.split("_", 1)[1].startswith(
             ("outer", "inner", "ball")
         )
-        if not name.startswith("value.") and (kind in UNITLESS or line):
-            found.append(place)
-    return found
+        if not name.startswith("value.") and (kind in UNITLESS or is_line):
+            columns.append(column)
+    return columns
 
 
-def amplitudes(names: Sequence[str]) -> list[int]:
-    """Return the places of amplitudes that unlearned speeds and loads are judged by."""
+def amplitude_columns(names: Sequence[str]) -> list[int]:
+    """Return the columns of the amplitudes that are judged outside of the trained range."""
     return [
-        place for place, name in enumerate(names)
+        column for column, name in enumerate(names)
         if not name.startswith("value.") and name.rpartition(".")[2] in AMPLITUDES
     ]  # fmt: skip
 
 
-def _is_outside(value: float | None, learned: tuple[float, float] | None) -> bool:
-    if learned is None or value is None:
+def _is_outside(value: float | None, trained: Range | None) -> bool:
+    if trained is None or value is None:
         return False
-    room = MARGIN * max(abs(learned[0]), abs(learned[1]))
-    return not learned[0] - room <= value <= learned[1] + room
+    margin = MARGIN * max(abs(trained[0]), abs(trained[1]))
+    return not trained[0] - margin <= value <= trained[1] + margin
 
 
 def _nearest(
-    value: float | None, learned: tuple[float, float] | None, drives: bool
+    value: float | None, trained: Range | None, is_driver: bool
 ) -> tuple[float | None, float]:
-    """Return the learned value nearest to an unlearned one, and the logarithm of their ratio.
+    """Return the trained value nearest to another one, and the logarithm of their ratio.
 
-    The ratio of a driver that is not known, or of opposite signs, is infinite: it explains
-    everything.
+    The ratio of a driver that is not known, or of opposite signs, is infinite: it explains every
+    change of an amplitude.
     """
-    if learned is not None and value is None and drives:
-        return 0.5 * (learned[0] + learned[1]), np.inf
-    if learned is None or value is None or not _is_outside(value, learned):
+    if trained is not None and value is None and is_driver:
+        return 0.5 * (trained[0] + trained[1]), np.inf
+    if trained is None or value is None or not _is_outside(value, trained):
         return value, 0.0
-    edge = min(max(value, learned[0]), learned[1])
+    edge = min(max(value, trained[0]), trained[1])
     return edge, float(np.log(value / edge)) if value * edge > 0 else np.inf
 
 
-def _known(values: Sequence[float | None]) -> NDArray[np.float64] | None:
+def _all_or_none(values: Sequence[float | None]) -> NDArray[np.float64] | None:
     if any(value is None for value in values):
         return None
     return np.array(values, dtype=np.float64)
 
 
 def _running_rows(
-    speeds: NDArray[np.float64] | None, rows: Rows, names: Sequence[str], levels: Sequence[str]
+    speeds: NDArray[np.float64] | None,
+    rows: Rows,
+    names: Sequence[str],
+    level_names: Sequence[str],
 ) -> NDArray[np.bool_]:
-    """Which snapshots run: by speed where it is known, else by the level of the channels."""
+    """Which snapshots are running: by speed where it is known, else by the level of the channels.
+
+    Returns:
+        Shape (snapshot,).
+    """
     if speeds is not None and speeds.max() > 0:
         return np.asarray(speeds >= IDLE_SPEED * speeds.max())
-    if not levels:
+    if not level_names:
         return np.ones(len(rows), dtype=bool)
-    level = rows[:, [names.index(name) for name in levels]].max(axis=1)
+    level = rows[:, [names.index(name) for name in level_names]].max(axis=1)
     return np.asarray(level >= np.quantile(level, 0.75) + np.log(IDLE_LEVEL))
 
 
@@ -245,14 +270,14 @@ def _varies(values: NDArray[np.float64] | None) -> bool:
     return float(np.ptp(values)) > VARIES * max(float(np.abs(values).max()), 1e-12)
 
 
-def _range(values: NDArray[np.float64] | None) -> tuple[float, float] | None:
+def _range(values: NDArray[np.float64] | None) -> Range | None:
     return None if values is None or not len(values) else (float(values.min()), float(values.max()))
 
 
-def _drivers(
+def _driver_values(
     speed_hz: float | None, load: float | None, names: Sequence[str]
 ) -> NDArray[np.float64]:
-    """Values of the drivers: logarithm of the speed and its square, and the load."""
+    """Values of the named drivers, shape (driver,): log speed, its square, and the load."""
     log = float(np.log(max(speed_hz or 1e-6, 1e-6)))
-    known = {"speed": log, "speed2": log * log, "load": 0.0 if load is None else load}
-    return np.array([known[name] for name in names], dtype=np.float64)
+    values = {"speed": log, "speed2": log * log, "load": 0.0 if load is None else load}
+    return np.array([values[name] for name in names], dtype=np.float64)

@@ -1,4 +1,8 @@
-"""Whether the stated speed can be believed: looked at now and then, since a look is dear."""
+"""Is the stated speed plausible? Checked against the spectrum now and then: a check is expensive.
+
+The check estimates the shaft speed from the spectrum (`speed_contradiction`). While the stated
+speed is suspect, the machine is judged without it.
+"""
 
 from __future__ import annotations
 
@@ -11,56 +15,62 @@ from lineside.machines.data.measurement import Measurement
 from lineside.machines.signals import estimate_speed, speed_contradiction
 from lineside.machines.signals.speed import LINE, SAME
 
-SELDOM = 64
-"""Snapshots between two looks at a speed that was never doubted; the first looks are closer."""
-CHANGED = 16
-"""Snapshots after which a speed that changed is looked at."""
-DOUBTED = 8
-"""Snapshots between two looks at a doubted speed."""
+INTERVAL = 64
+"""Snapshots between two checks of a plausible speed; the first checks follow at 1, 2, 4 ..."""
+CHANGED_INTERVAL = 16
+"""The same after the speed has changed."""
+SUSPECT_INTERVAL = 8
+"""The same while the speed is suspect."""
 CHANNELS = 2
-"""Channels that are looked at: all of them hear the same shaft."""
-FRESH: dict[str, Any] = {"doubted": False, "hz": None, "age": 0, "wait": 1}
+"""Channels that are checked; all of them measure the same shaft."""
+
+SpeedState = dict[str, Any]
+"""Plain JSON: ``suspect``, ``hz`` of the last check, ``age`` and ``wait``: snapshots since the last
+check and until the next one."""
+INITIAL: SpeedState = {"suspect": False, "hz": None, "age": 0, "wait": 1}
 
 
-def look(memory: Mapping[str, Any], measurement: Measurement) -> tuple[dict[str, Any], list[Event]]:
-    """Look at the stated speed of a snapshot if it is time to.
+def check_speed(
+    state: Mapping[str, Any], measurement: Measurement
+) -> tuple[SpeedState, list[Event]]:
+    """Check the stated speed of a snapshot if a check is due.
 
     Args:
-        memory: As it was, `FRESH` at first; plain JSON.
-        measurement: One snapshot; without a speed or without waveforms nothing is looked at.
+        state: As returned for the previous snapshot, `INITIAL` at first.
+        measurement: The snapshot; without a speed or without waveforms nothing is checked.
 
     Returns:
-        The memory, and an event when doubt begins or ends.
+        The new state, and an event if the speed becomes suspect or is confirmed again.
     """
     hz = measurement.speed_hz
     if not hz or hz <= 0 or not measurement.channels:
-        return dict(memory), []
-    age = memory["age"] + 1
-    changed = memory["hz"] is not None and abs(hz / memory["hz"] - 1) > SAME
-    due = DOUBTED if memory["doubted"] else min(memory["wait"], CHANGED if changed else SELDOM)
-    if age < due:
-        return {**memory, "age": age}, []
-    wait = min(2 * memory["wait"], SELDOM)
-    heard = dict(list(measurement.channels.items())[:CHANNELS])
-    measurement = dataclasses.replace(measurement, channels=heard)
-    told = speed_contradiction(measurement, hz)
-    looked = {"doubted": memory["doubted"], "hz": float(hz), "age": 0, "wait": wait}
-    if told and not memory["doubted"]:
-        return {**looked, "doubted": True}, [Event(kind="speed doubted", text=told)]
-    if memory["doubted"] and not told and _has_its_line(measurement, hz):
-        text = f"the stated speed of {hz:.2f} Hz shows its own line: it is used again"
-        return {**looked, "doubted": False}, [Event(kind="speed trusted", text=text)]
-    return looked, []
+        return dict(state), []
+    age = state["age"] + 1
+    changed = state["hz"] is not None and abs(hz / state["hz"] - 1) > SAME
+    interval = CHANGED_INTERVAL if changed else INTERVAL
+    if age < (SUSPECT_INTERVAL if state["suspect"] else min(state["wait"], interval)):
+        return {**state, "age": age}, []
+    wait = min(2 * state["wait"], INTERVAL)
+    channels = dict(list(measurement.channels.items())[:CHANNELS])
+    measurement = dataclasses.replace(measurement, channels=channels)
+    contradiction = speed_contradiction(measurement, hz)
+    checked = {"suspect": state["suspect"], "hz": float(hz), "age": 0, "wait": wait}
+    if contradiction and not state["suspect"]:
+        return {**checked, "suspect": True}, [Event(kind="speed suspect", text=contradiction)]
+    if state["suspect"] and not contradiction and _has_line(measurement, hz):
+        text = f"the spectrum confirms the stated speed of {hz:.2f} Hz: it is used again"
+        return {**checked, "suspect": False}, [Event(kind="speed confirmed", text=text)]
+    return checked, []
 
 
-def believed(memory: Mapping[str, Any], measurement: Measurement) -> Measurement:
-    """Return the snapshot, without its speed while that is doubted."""
-    if not memory["doubted"] or measurement.speed_hz is None:
+def drop_suspect_speed(state: Mapping[str, Any], measurement: Measurement) -> Measurement:
+    """Return the snapshot, without its speed while that is suspect."""
+    if not state["suspect"] or measurement.speed_hz is None:
         return measurement
     return dataclasses.replace(measurement, speed_hz=None)
 
 
-def _has_its_line(measurement: Measurement, hz: float) -> bool:
-    """Silence is no proof: only a line of its own gives a doubted speed its trust back."""
-    found = estimate_speed(measurement, hz * (1 - SAME), hz * (1 + SAME))
-    return found is not None and found.heights[0] > LINE
+def _has_line(measurement: Measurement, hz: float) -> bool:
+    """Whether the shaft shows a line of its own: no contradiction alone is no confirmation."""
+    estimate = estimate_speed(measurement, hz * (1 - SAME), hz * (1 + SAME))
+    return estimate is not None and estimate.heights[0] > LINE

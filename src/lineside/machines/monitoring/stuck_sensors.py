@@ -1,4 +1,4 @@
-"""Readings that come a second time: a sensor or a logger that sends its last ones again."""
+"""Stuck-sensor test: a live sensor never repeats its samples exactly."""
 
 from __future__ import annotations
 
@@ -7,47 +7,58 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.signals import SensorFault
 
-SAMPLES = 512
-"""Samples of a channel, spread over it, that are compared: a live sensor never repeats them."""
-ROWS = 5
-"""Equal rows of slow values in a row that are too many; one value may well stand still."""
-FRESH: dict[str, Any] = {"channels": {}, "values": "", "count": 0}
+HASHED_SAMPLES = 512
+"""Samples of a channel, evenly spaced, that are hashed."""
+REPEATS = 5
+"""Slow values are stuck once all of them are the same in this many snapshots in a row."""
+
+StuckState = dict[str, Any]
+"""Plain JSON: ``hashes`` of the last snapshot by channel, ``values``: the hash of its slow values,
+``repeats``: how many snapshots in a row have had these values."""
+INITIAL: StuckState = {"hashes": {}, "values": "", "repeats": 0}
 
 
-def repeated(
-    memory: Mapping[str, Any], measurement: Measurement
-) -> tuple[dict[str, Any], list[SensorFault]]:
-    """Compare a snapshot with the one before.
+def stuck_sensors(
+    state: Mapping[str, Any], measurement: Measurement
+) -> tuple[StuckState, list[SensorFault]]:
+    """Compare a snapshot with the previous one.
+
+    A channel is stuck if a hash of 512 of its samples repeats. Slow values are stuck if all of
+    them repeat in 5 consecutive snapshots, since a single value may well be constant.
 
     Args:
-        memory: As it was, `FRESH` at first; plain JSON.
-        measurement: One snapshot.
+        state: As returned for the previous snapshot, `INITIAL` at first.
+        measurement: The snapshot.
 
     Returns:
-        The memory, and what is stuck.
+        The new state, and the faults.
     """
-    channels = sorted(measurement.channels.items())
-    names = {name: _digest(c.samples) for name, c in channels if len(c.samples)}
-    stuck = [name for name, digest in names.items() if memory["channels"].get(name) == digest]
-    says = "gave the same samples a second time"
-    found = [
-        SensorFault(sensor=name, kind="stuck", message=f"sensor {name} {says}") for name in stuck
+    hashes = {
+        name: _hash(channel.samples)
+        for name, channel in sorted(measurement.channels.items())
+        if len(channel.samples)
+    }
+    faults = [
+        SensorFault(sensor=name, kind="stuck", message=f"sensor {name} repeated its samples")
+        for name, digest in hashes.items()
+        if state["hashes"].get(name) == digest
     ]
     values = ""
     if len(measurement.values) > 1:
         row = [value for _, value in sorted(measurement.values.items())]
-        values = _digest(np.array(row, dtype=np.float64))
-    count = memory["count"] + 1 if values and values == memory["values"] else 1
-    if count >= ROWS:
-        sentence = f"no value did change in {ROWS} snapshots"
-        found.append(SensorFault(sensor="all values", kind="stuck", message=sentence))
-    return {"channels": names, "values": values, "count": min(count, ROWS)}, found
+        values = _hash(np.array(row, dtype=np.float64))
+    repeats = state["repeats"] + 1 if values and values == state["values"] else 1
+    if repeats >= REPEATS:
+        message = f"no value changed in {REPEATS} snapshots"
+        faults.append(SensorFault(sensor="all values", kind="stuck", message=message))
+    return {"hashes": hashes, "values": values, "repeats": min(repeats, REPEATS)}, faults
 
 
-def _digest(samples: np.ndarray) -> str:
-    step = max(1, len(samples) // SAMPLES)
+def _hash(samples: NDArray[Any]) -> str:
+    step = max(1, len(samples) // HASHED_SAMPLES)
     return hashlib.blake2b(samples[::step].tobytes(), digest_size=8).hexdigest()

@@ -19,6 +19,7 @@ from lineside.core.contract import Split
 from lineside.core.errors import UserError
 from lineside.core.run.folder import rng_of
 from lineside.machines.config import Config
+from lineside.machines.data import load_measurements
 from lineside.machines.data.items import Snapshot
 from lineside.machines.methods import DETECTORS
 from lineside.machines.model import MachinesModel
@@ -27,7 +28,6 @@ from lineside.machines.models.machine import Branch, Machine
 from lineside.machines.models.scaling import Floats
 from lineside.machines.outcomes import calibrate, outcomes
 from lineside.machines.report.method_choice import Record, decide, make_record
-from lineside.machines.training.fitting import load_all
 
 if TYPE_CHECKING:
     from lineside.core.study import Study
@@ -126,8 +126,8 @@ def _fitted_rows(machine: Machine, train: Sequence[Snapshot]) -> Rows:
     """Rows that the machine was fitted on, without what speed and load explain."""
     known = dict(zip(machine.reference_times, machine.reference, strict=True))
     own = [s for s in train if s.machine == machine.name and s.time in known]
-    measurements, _ = load_all(own)
-    rows = [machine.operation.residual(m, known[m.time]) for m in measurements]
+    measurements, _ = load_measurements(own)
+    rows = [machine.operating_model.compensate(m, known[m.time]) for m in measurements]
     return np.stack(rows).astype(np.float32)
 
 

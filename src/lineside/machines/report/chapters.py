@@ -9,7 +9,7 @@ import numpy as np
 from lineside.core.contract import Refusal, Section, Table
 from lineside.core.report.chapters import verdict as leaderboard_verdict
 from lineside.core.study import Study
-from lineside.machines.alarms.calibration import upper_rate
+from lineside.machines.alarms.calibration import poisson_upper_bound
 from lineside.machines.alarms.verdict import Verdict, date
 from lineside.machines.data.dataset import by_machine
 from lineside.machines.metrics import column, healthy_months
@@ -19,7 +19,7 @@ from lineside.machines.report.novelty import timelines
 from lineside.machines.report.robustness import numbers as robustness_numbers
 from lineside.machines.report.robustness import robustness
 from lineside.machines.report.verdicts import answers, detectors
-from lineside.machines.training.learning_record import learned_section, notes
+from lineside.machines.training.learning_record import consent_notes, learning_record_section
 
 MOST_EVENTS = 60
 HYPHEN = "\u2011"
@@ -41,7 +41,7 @@ def summary(study: Study) -> list[str]:
     else:
         lines.append("No fault is known in these data, so nothing is known about missed faults.")
     if months > 0:
-        upper = upper_rate(false, months)
+        upper = poisson_upper_bound(false, months)
         lines.append(
             f"It raised {false} false alarms in {months:.2f} healthy machine-months after "
             f"learning: at most {upper:.2g} a month with 95 % confidence; the budget is "
@@ -58,13 +58,13 @@ def summary(study: Study) -> list[str]:
         lines += answers(study)
     else:
         lines.append(leaderboard_verdict(study))
-    return lines + notes(study.best.model)
+    return lines + consent_notes(study.best.model)
 
 
 def sections(study: Study) -> list[Section]:
     """Return the chapters in reading order."""
     chapters = [timelines(study), detectors(study), promises(study)]
-    chapters += [learned_section(study.best.model), events(study)]
+    chapters += [learning_record_section(study.best.model), events(study)]
     if study.config.robustness:
         chapters.append(robustness(study))
     chapters.append(cases(study))
@@ -81,10 +81,10 @@ def promises(study: Study) -> Section:
     model: MachinesModel = study.best.model
     rows = []
     for name, machine in sorted(model.machines.items()):
-        for branch, what in ((machine.main, "learned"), (machine.free, "other speeds")):
+        for branch, what in ((machine.main, "learned"), (machine.fallback, "other speeds")):
             if branch is not None and branch.calibration is not None:
                 point = branch.calibration
-                rows.append((name, what, f"{point.limit:g}", f"{point.rows}", point.promise))
+                rows.append((name, what, f"{point.limit:g}", f"{point.rows}", point.guarantee))
     return Section(
         title="Limits and what they promise",
         lead=(
@@ -94,7 +94,13 @@ def promises(study: Study) -> Section:
         blocks=(
             Table(
                 title="Limits by machine",
-                columns=("machine", "operation", "limit [robust spreads]", "snapshots", "promise"),
+                columns=(
+                    "machine",
+                    "operation",
+                    "limit [robust spreads]",
+                    "snapshots",
+                    "guarantee",
+                ),
                 rows=tuple(rows),
             ),
         ),

@@ -157,7 +157,10 @@ def _count(verdict: Verdict, healthy: bool) -> Counts:
     judged = verdict.novelty is not None
     exceeds = judged and (verdict.novelty or 0.0) >= (verdict.limit or np.inf)
     begins = any(event.evidence.get("first") for event in verdict.events)
-    unsure = verdict.state in ("sensor fault", "unknown state") or "never learned" in verdict.note
+    unsure = (
+        verdict.state in ("sensor fault", "unknown state")
+        or "outside of the trained range" in verdict.note
+    )
     return Counts(
         healthy=int(healthy and judged),
         exceedances=int(healthy and exceeds),

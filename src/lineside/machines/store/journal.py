@@ -327,7 +327,7 @@ class Journal:
 def identity_of(machine: Machine) -> str:
     """Return a hash of everything that verdicts on a machine rest on; a consent changes none."""
     spec, tensors = encode(machine)
-    spec["ledger"] = machine.learned_span
+    spec["learning_record"] = machine.training_span
     digest = hashlib.sha256(canonical({"spec": spec, "limits": machine.operating()}))
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())

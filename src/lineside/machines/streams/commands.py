@@ -11,7 +11,9 @@ from pathlib import Path
 from lineside.core.commands import print_results
 from lineside.core.errors import UserError
 from lineside.core.run.files import canonical
+from lineside.core.run.model_store import load_model
 from lineside.machines.alarms.verdict import FIRST_DATED, date
+from lineside.machines.application import APPLICATION
 from lineside.machines.store import (
     RetentionPolicy,
     Store,
@@ -23,8 +25,7 @@ from lineside.machines.store import (
 from lineside.machines.store.queries import MachineStatus, fleet
 from lineside.machines.streams.console import ConsoleReporter
 from lineside.machines.streams.watch import FINDING, Options, watch
-from lineside.machines.training.derived_models import model_of
-from lineside.machines.training.learning_record import notes
+from lineside.machines.training.learning_record import consent_notes
 
 
 def run_watch(
@@ -45,9 +46,9 @@ def run_watch(
     Raises:
         UserError: see `watch`; or the model is of another application.
     """
-    fitted = model_of(model)
+    fitted = load_model(model, APPLICATION)
     console = ConsoleReporter(as_json=as_json, everything=everything)
-    for line in notes(fitted):
+    for line in consent_notes(fitted):
         console.note(line)
     with open_store(store, retention=retention, durable=durable) as opened:
         return watch(
@@ -61,7 +62,7 @@ def run_replay(machine: str, model: Path, store: str, *, as_json: bool) -> int:
     Raises:
         UserError: if there is no such store or machine, or the model does not know it.
     """
-    fitted = model_of(model)
+    fitted = load_model(model, APPLICATION)
     with open_existing(store) as opened:
         return print_results(list(replay(opened, fitted, machine)), as_json=as_json)
 

@@ -18,15 +18,11 @@ from pathlib import Path
 
 from lineside.core.errors import UserError
 from lineside.core.run.folder_watcher import FolderWatcher, PendingFile, stamp_of
-from lineside.machines.data import (
-    SIDECAR,
-    Sidecar,
-    load_measurement,
-    read_sidecar,
-    snapshots_of,
-)
-from lineside.machines.data.histories import machines_in, time_of_name
+from lineside.machines.data import load_measurement, read_sidecar
+from lineside.machines.data.histories import machines_in, snapshots_of, time_of_name
 from lineside.machines.data.items import Snapshot
+from lineside.machines.data.sidecar import NAME as SIDECAR
+from lineside.machines.data.sidecar import Sidecar
 from lineside.machines.data.tables import is_table
 from lineside.machines.store.ingest_result import IngestResult
 from lineside.machines.streams.ingestor import Ingestor

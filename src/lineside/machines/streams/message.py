@@ -21,7 +21,7 @@ import numpy as np
 
 from lineside.core.errors import UserError, did_you_mean
 from lineside.machines.data.measurement import Channel, Measurement, Waveform
-from lineside.machines.data.record import (
+from lineside.machines.data.recording import (
     DEFAULT_UNIT,
     LEAST_SAMPLES,
     plausible_speed,

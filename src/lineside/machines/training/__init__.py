@@ -1,1 +1,1 @@
-"""Learning what is normal: first, anew with a person's consent, and the ledger of it."""
+"""Fitting machines, relearning them with a person's consent, and the record of what was learned."""

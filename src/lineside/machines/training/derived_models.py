@@ -1,4 +1,4 @@
-"""Children of a model: written beside it with what they used, never over it."""
+"""Derived models: a copy of a model with one machine changed, saved beside it, never over it."""
 
 from __future__ import annotations
 
@@ -21,83 +21,75 @@ from lineside.core.run.tables import (
 from lineside.machines.application import APPLICATION
 from lineside.machines.config import Config
 from lineside.machines.model import MachinesModel
-from lineside.machines.training.learning_record import ledger_lines
+from lineside.machines.training.learning_record import learning_record_lines
 
 
-def model_of(path: Path) -> MachinesModel:
-    """Return the model of a run or a model folder.
-
-    Raises:
-        UserError: if there is none, or it is of another application.
-    """
-    model: MachinesModel = load_model(path, APPLICATION)
-    return model
-
-
-def parent_of(model: Path, out: Path) -> tuple[Path, MachinesModel]:
-    """Return the folder and the content of the model that a child is made from.
+def load_parent(model: Path, out: Path) -> tuple[Path, MachinesModel]:
+    """Return the folder and the content of the model to derive from.
 
     Raises:
-        UserError: if the child's folder exists, or the model is of another application.
+        UserError: if the output folder exists, or the model is of another application.
     """
     if out.exists():
-        raise UserError(f"{out} exists already", "a model is never overwritten: choose another")
+        raise UserError(
+            f"{out} exists already", "a model is never overwritten: choose another --out"
+        )
     folder = model_folder(model)
-    return folder, model_of(folder)
+    return folder, load_model(folder, APPLICATION)
 
 
-def settings_of(folder: Path) -> Config:
-    """Return the settings of a model's run; a child keeps them beside it."""
-    places = [folder / "config.json", folder.parent.parent / "config.json"]
-    found: dict[str, Any] = next((read_json(place) for place in places if place.exists()), {})
-    known = {field.name for field in dataclasses.fields(Config)}
-    kept: dict[str, Any] = {
+def load_settings(folder: Path) -> Config:
+    """Return the settings of a model's run; a derived model has a copy of them in its folder."""
+    paths = [folder / "config.json", folder.parent.parent / "config.json"]
+    content: dict[str, Any] = next((read_json(path) for path in paths if path.exists()), {})
+    names = {field.name for field in dataclasses.fields(Config)}
+    settings: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
-        for key, value in found.get("config", {}).items()
-        if key in known
+        for key, value in content.get("config", {}).items()
+        if key in names
     }
-    return Config(**kept)
+    return Config(**settings)
 
 
-def save_child(
+def save_derived_model(
     folder: Path,
     parent: MachinesModel,
-    child: MachinesModel,
+    model: MachinesModel,
     machine: str,
     out: Path,
     used: Sequence[UsedItem] = (),
 ) -> list[str]:
-    """Write a child as a whole or not at all, and return lines that say what it is.
+    """Save a derived model completely or not at all, and return lines that describe it.
 
     Args:
-        folder: Of the parent.
+        folder: Folder of the parent.
         parent: The parent.
-        child: The child.
+        model: The derived model.
         machine: The machine that changed.
-        out: The child's folder.
-        used: Rows of what it used beyond its parent.
+        out: Folder of the derived model.
+        used: Rows of the snapshots that it used in addition to those of its parent.
     """
-    told = [line for line in ledger_lines(child) if line.startswith(f"{machine}: ")]
+    entries = [line for line in learning_record_lines(model) if line.startswith(f"{machine}: ")]
     rows = [*_run_rows(folder), *read_used(folder), *used]
-    settings = json.dumps({"config": dataclasses.asdict(settings_of(folder))}, indent=1)
+    settings = json.dumps({"config": dataclasses.asdict(load_settings(folder))}, indent=1)
     identity = save_model(
-        out, "machines", child, parent=parent.identity, card=_card(parent, child),
+        out, "machines", model, parent=parent.identity, card=_card(parent, model),
         beside={"used.csv": used_text(rows), "config.json": settings},
     )  # fmt: skip
-    return [told[-1], f"child model {identity} of {parent.identity} in {out}"]
+    return [entries[-1], f"derived model {identity} of {parent.identity} in {out}"]
 
 
 def _run_rows(folder: Path) -> list[UsedItem]:
-    """What the model's run used: the child may lie where the run's table is not found."""
+    """Snapshots that the model's run used: a derived model may lie away from the run's table."""
     path = folder.parent.parent / "split.csv"
     if not path.exists():
         return []
     return [row for row in read_split(path) if row.role in USED_ROLES]
 
 
-def _card(parent: MachinesModel, child: MachinesModel) -> str:
-    lines = "\n".join(f"* {line}" for line in ledger_lines(child))
+def _card(parent: MachinesModel, model: MachinesModel) -> str:
+    lines = "\n".join(f"* {line}" for line in learning_record_lines(model))
     return (
-        f"# machines: {parent.method}, a machine learned on request\n\nMade from model "
-        f"{parent.identity}; its id is in model.json. What was learned as normal:\n\n{lines}\n"
+        f"# machines: {parent.method}, derived model\n\nDerived from model {parent.identity}; its "
+        f"own id is in model.json. What was learned as normal:\n\n{lines}\n"
     )

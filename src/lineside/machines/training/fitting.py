@@ -1,26 +1,40 @@
-"""Learning one machine: what its sensors, its operation and its features are like while healthy."""
+"""Fitting one method to every machine; `fit_machine` has the steps from top to bottom."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lineside.core.contract import Refusal
+from lineside.core.contract import Method, Split
 from lineside.core.errors import UserError
-from lineside.machines.alarms import Learned, Rules, drift_along, run_in_rows, steady_drift
-from lineside.machines.data import load_measurement, read_sidecar
+from lineside.core.run.folder import Run
+from lineside.machines.alarms.logic import Rules
+from lineside.machines.config import Config
+from lineside.machines.data import load_measurements, read_sidecar
+from lineside.machines.data.dataset import by_machine
 from lineside.machines.data.items import Snapshot
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.methods import DETECTORS, Columns, channel_columns, choose_columns
+from lineside.machines.model import MachinesModel
+from lineside.machines.models import preset
 from lineside.machines.models.detector import Rows
-from lineside.machines.models.machine import FREE, Branch, Machine
+from lineside.machines.models.machine import FALLBACK, Branch, Machine
 from lineside.machines.models.reconstruction import Fitting
-from lineside.machines.monitoring.operating_states import Operation, learn_operation, unitless
-from lineside.machines.monitoring.sensors import commonest_fault, is_well, live_channels
+from lineside.machines.monitoring.operating_states import (
+    OperatingModel,
+    fit_operating_model,
+    unitless_columns,
+)
+from lineside.machines.monitoring.sensors import (
+    drop_dead_channels,
+    most_common_fault,
+    sensors_ok,
+)
 from lineside.machines.signals import (
     Bearing,
     Engine,
@@ -30,31 +44,72 @@ from lineside.machines.signals import (
     learn_norms,
     make_layout,
 )
+from lineside.machines.training.baseline import (
+    LearningEntry,
+    drift,
+    drift_limit,
+    run_in_length,
+)
 
 LAYOUT_SNAPSHOTS = 60
-"""So many snapshots, spread over the learning time, choose the envelope's band."""
+"""Snapshots, spread over the training time, from which the band of the envelope is chosen."""
 GAP = 5.0
+"""A pause longer than this multiple of the median interval is a restart."""
 FEWEST = 20
 MOST_RUN_IN = 0.4
-"""Share of the snapshots to fit that may be left out as a run-in."""
-SETTLE = 3
+"""Largest share of the snapshots to fit that may be left out as a run-in."""
+WARM_UP = 3
 """Snapshots after a restart that are neither learned nor judged."""
 
 Log = Callable[[dict[str, Any]], None]
 
 
-def load_all(snapshots: Sequence[Snapshot]) -> tuple[list[Measurement], list[Refusal]]:
-    """Return what can be read of snapshots, in their order, and refusals for the rest."""
-    found, refused = [], []
-    for snapshot in snapshots:
-        try:
-            found.append(load_measurement(snapshot))
-        except UserError as error:
-            refused.append(Refusal(item=snapshot.id, message=error.message, hint=error.hint))
-    return found, refused
+def methods(config: Config) -> Sequence[Method]:
+    """Return the methods of a configuration in its order."""
+    return [
+        Method(
+            name=name, kind=DETECTORS[name].kind, help=DETECTORS[name].help, fit=partial(_fit, name)
+        )
+        for name in config.methods
+    ]
 
 
-def learn_machine(
+def _fit(name: str, split: Split, config: Config, run: Run) -> MachinesModel:
+    """Fit every machine; the recorder's rows of a machine carry its name as phase.
+
+    Raises:
+        UserError: if a machine cannot be learned.
+    """
+    snapshots = by_machine(split.train)
+    if not snapshots:
+        raise UserError(
+            "there is no snapshot to learn from", "run `lineside machines audit DATA` for the cause"
+        )
+    held_out = by_machine(split.calibration)
+    options = preset_options(name, config)
+    fitted = {}
+    for machine, training in snapshots.items():
+        run.check_stop()
+
+        def log(row: Mapping[str, Any], phase: str = machine) -> None:
+            run.log({"method": name, "phase": phase, **row})
+
+        fitted[machine] = fit_machine(
+            training, name, rng=run.rng(f"{name} {machine}"), log=log, stop=run.stopping,
+            options=options, held_out=held_out.get(machine, ()),
+        )  # fmt: skip
+    return MachinesModel(method=name, machines=fitted)
+
+
+def preset_options(name: str, config: Config) -> dict[str, Any]:
+    """Return the constants of a published preset for a method, none for our own preset."""
+    for options in preset(config.preset).detectors.values():
+        if options["fit"] == name:
+            return {key: value for key, value in options.items() if key != "fit"}
+    return {}
+
+
+def fit_machine(
     snapshots: Sequence[Snapshot],
     method: str,
     *,
@@ -64,61 +119,60 @@ def learn_machine(
     options: Mapping[str, Any] | None = None,
     held_out: Sequence[Snapshot] = (),
 ) -> Machine:
-    """Learn one machine from healthy snapshots in order of time.
+    """Fit one machine to healthy snapshots in order of time.
 
-    A run-in at the beginning that levels off is left out, and so are the snapshots right after a
-    restart. A drift that remains is written into the ledger: see `Learned.needs_consent`.
+    A run-in at the beginning that levels off is left out, and so are the snapshots after a restart
+    while the machine warms up. Drift that remains is stored in the learning record, see
+    `LearningEntry.needs_consent`.
 
     Args:
-        snapshots: Its healthy snapshots; those that cannot be read, whose sensors are faulty or
-            that were taken at rest are left out.
-        method: Name of its detector.
+        snapshots: Healthy snapshots; those that cannot be read, that have a sensor fault or that
+            were taken at standstill are left out.
+        method: Name of the detector.
         rng: Random stream.
         log: Receives the recorder's rows.
-        stop: Ends a training resumably when it answers True.
+        stop: Ends a training resumably when it returns True.
         options: Constants of the detector that replace its defaults.
-        held_out: The later ones that will calibrate it: nothing is fitted to them, but whether a
-            run-in levels off and whether it drifts is looked for in both together.
+        held_out: Later snapshots for calibration: nothing is fitted to them, but run-in and drift
+            are measured over both.
 
     Raises:
         UserError: too few healthy snapshots, or none of the features that the method needs.
     """
-    measurements, dead = live_channels(_readable(snapshots))
+    options = options or {}
+    measurements, dead = drop_dead_channels(_load(snapshots))
     log({"event": "left out", "dead channels": dead})
     norms = learn_norms(measurements)
-    well = _healthy_sensors(measurements, norms)
-    layout = make_layout(_spread_over(well), bearing=bearing_near(snapshots[0]))
+    valid = _with_valid_sensors(measurements, norms)
+    layout = make_layout(_sample_evenly(valid), bearing=read_bearing(snapshots[0]))
     engine = Engine(layout)
-    rows = engine.features_of(well)
-    operation, running = learn_operation(well, rows, layout.names)
+    features = engine.features_of(valid)  # (snapshot, feature)
+    operating_model, running = fit_operating_model(valid, features, layout.names)
     gap = GAP * float(np.median(np.diff([m.time for m in measurements])))
-    kept = np.flatnonzero(running & _settled(well, gap))
-    moving, own = [well[i] for i in kept], rows[kept]
-    explained = np.stack([operation.residual(m, r) for m, r in zip(moving, own, strict=True)])
-    columns = _columns(explained, layout, method, (options or {}).get("features"))
-    held, held_times = _held_rows(held_out, engine, norms, operation)
-    times = [m.time for m in moving] + held_times
-    learned = _account(np.vstack([explained, held]), times, len(own), layout)
-    log({"event": "learned", **asdict(learned)})
-    begun = learned.run_in
-    return Machine(
-        name=snapshots[0].machine,
-        layout=layout,
-        norms=norms,
-        operation=operation,
-        main=_main(explained[begun:], columns, layout, method, options or {}, rng, log, stop),
-        free=_free(explained[begun:], layout, operation, log),
-        rules=Rules(danger=20.0, growth=3.0),  # far from normal, or three times as loud
-        reference=own[begun:].astype(np.float32),
-        reference_times=tuple(m.time for m in moving[begun:]),
-        gap_seconds=gap,
-        warm_up=SETTLE,
-        ledger=(learned,),
+    used = np.flatnonzero(running & _is_warm(valid, gap))
+    measurements, features = [valid[i] for i in used], features[used]
+    rows = np.stack(
+        [operating_model.compensate(m, r) for m, r in zip(measurements, features, strict=True)]
     )
+    columns = _columns(rows, layout, method, options.get("features"))
+    held_rows, held_times = _held_out_rows(held_out, engine, norms, operating_model)
+    times = [m.time for m in measurements] + held_times
+    entry = _learning_entry(np.vstack([rows, held_rows]), times, len(features), layout)
+    log({"event": "learned", **asdict(entry)})
+    rows = rows[entry.run_in :]
+    return Machine(
+        name=snapshots[0].machine, layout=layout, norms=norms, operating_model=operating_model,
+        main=_fit_main(rows, columns, layout, method, options, rng, log, stop),
+        fallback=_fit_fallback(rows, layout, operating_model, log),
+        rules=Rules(danger=20.0, growth=3.0),  # far above the limit, or three times as loud
+        reference=features[entry.run_in :].astype(np.float32),
+        reference_times=tuple(m.time for m in measurements[entry.run_in :]),
+        gap_seconds=gap, warm_up=WARM_UP, learning_record=(entry,),
+    )  # fmt: skip
 
 
-def _readable(snapshots: Sequence[Snapshot]) -> list[Measurement]:
-    measurements, refused = load_all(snapshots)
+def _load(snapshots: Sequence[Snapshot]) -> list[Measurement]:
+    measurements, refused = load_measurements(snapshots)
     if len(measurements) < FEWEST:
         why = f"; {refused[0].message}" if refused else ""
         raise UserError(
@@ -128,87 +182,89 @@ def _readable(snapshots: Sequence[Snapshot]) -> list[Measurement]:
     return measurements
 
 
-def _healthy_sensors(measurements: Sequence[Measurement], norms: Norms) -> list[Measurement]:
-    well = [m for m in measurements if is_well(m, norms)]
-    if len(well) < FEWEST:
+def _with_valid_sensors(measurements: Sequence[Measurement], norms: Norms) -> list[Measurement]:
+    valid = [m for m in measurements if sensors_ok(m, norms)]
+    if len(valid) < FEWEST:
         raise UserError(
             f"the sensors of {measurements[0].machine} are faulty in "
-            f"{len(measurements) - len(well)} of {len(measurements)} snapshots to learn from: "
-            f"{commonest_fault(measurements, norms)}",
-            "mend the sensors, or start later",
+            f"{len(measurements) - len(valid)} of {len(measurements)} snapshots to learn from: "
+            f"{most_common_fault(measurements, norms)}",
+            "repair the sensors, or learn from a later time",
         )
-    return well
+    return valid
 
 
-def _spread_over(well: Sequence[Measurement]) -> list[Measurement]:
-    places = np.linspace(0, len(well) - 1, min(LAYOUT_SNAPSHOTS, len(well))).round().astype(int)
-    return [well[place] for place in places]
+def _sample_evenly(measurements: Sequence[Measurement]) -> list[Measurement]:
+    count = min(LAYOUT_SNAPSHOTS, len(measurements))
+    indices = np.linspace(0, len(measurements) - 1, count).round().astype(int)
+    return [measurements[i] for i in indices]
 
 
-def _settled(measurements: Sequence[Measurement], gap: float) -> NDArray[np.bool_]:
-    """Which snapshots do not follow a restart; all of them if too few would be left."""
+def _is_warm(measurements: Sequence[Measurement], gap: float) -> NDArray[np.bool_]:
+    """Which snapshots are past the warm-up after a restart; all of them if too few would remain."""
     steps = np.diff([m.time for m in measurements])
-    settled = np.ones(len(measurements), dtype=bool)
-    for place in np.flatnonzero(steps > gap) + 1:
-        settled[place : place + SETTLE] = False
-    return settled if settled.sum() >= 2 * FEWEST else np.ones_like(settled)
+    warm = np.ones(len(measurements), dtype=bool)
+    for restart in np.flatnonzero(steps > gap) + 1:
+        warm[restart : restart + WARM_UP] = False
+    return warm if warm.sum() >= 2 * FEWEST else np.ones_like(warm)
 
 
-def _held_rows(
-    held_out: Sequence[Snapshot], engine: Engine, norms: Norms, operation: Operation
+def _held_out_rows(
+    held_out: Sequence[Snapshot], engine: Engine, norms: Norms, operating_model: OperatingModel
 ) -> tuple[Rows, list[float]]:
-    """Rows and times of the held-out snapshots that run as learned."""
+    """Compensated features and times of held-out snapshots at trained operating conditions."""
     names = engine.layout.names
     rows, times = [], []
-    for measurement in load_all(held_out)[0]:
-        if not is_well(measurement, norms):
+    for measurement in load_measurements(held_out)[0]:
+        if not sensors_ok(measurement, norms):
             continue
         row = engine.features(measurement)
-        if operation.running(measurement, row, names) == "learned":
-            rows.append(operation.residual(measurement, row))
+        if operating_model.state_of(measurement, row, names) == "learned":
+            rows.append(operating_model.compensate(measurement, row))
             times.append(measurement.time)
     return np.array(rows, dtype=np.float32).reshape(-1, len(names)), times
 
 
-def _account(rows: Rows, times: Sequence[float], fitted: int, layout: Layout) -> Learned:
-    """The row of the ledger: what is learned, and whether it kept still.
+def _learning_entry(
+    rows: Rows, times: Sequence[float], fitted: int, layout: Layout
+) -> LearningEntry:
+    """Measure run-in and drift of a training.
 
-    The same features answer for every method, so that all of them learn the same snapshots.
+    The compact features are used for every method, so that all methods learn the same snapshots.
 
     Args:
-        rows: Fitted and then held-out rows in order of time, shape (snapshot, feature).
+        rows: Fitted, then held-out rows in order of time, shape (snapshot, feature).
         times: Their times.
-        fitted: How many are fitted.
-        layout: Names the features.
+        fitted: Number of rows that are fitted.
+        layout: Names of the features.
     """
     compact = choose_columns("compact", layout.names)
     columns = [c for c in compact if np.isfinite(rows[:fitted, c]).all()]
     if not columns:
-        return Learned(first=times[0], last=times[-1], rows=fitted, began=times[0])
-    finite = np.isfinite(rows[:, columns]).all(axis=1)
-    watched = rows[finite].astype(np.float64)
-    levels = [place for place, name in enumerate(layout.names) if name.endswith(".rms")]
+        return LearningEntry(first=times[0], last=times[-1], rows=fitted, started=times[0])
+    finite = rows[np.isfinite(rows[:, columns]).all(axis=1)].astype(np.float64)
+    levels = [i for i, name in enumerate(layout.names) if name.endswith(".rms")]
     most = min(int(MOST_RUN_IN * fitted), fitted - FEWEST)
-    run_in = run_in_rows(watched[:, columns], watched[:, levels], most)
-    moves = np.abs(drift_along(watched[run_in:][:, columns]))
-    worst = int(moves.argmax())
-    return Learned(
+    run_in = run_in_length(finite[:, columns], finite[:, levels], most)
+    drifts = np.abs(drift(finite[run_in:][:, columns]))
+    worst = int(drifts.argmax())
+    return LearningEntry(
         first=times[run_in],
         last=times[-1],
         rows=fitted - run_in,
         run_in=run_in,
-        drift=float(moves[worst]),
-        drifting=layout.names[columns[worst]],
-        steady=steady_drift(len(watched) - run_in),
-        began=times[0],
+        drift=float(drifts[worst]),
+        drift_feature=layout.names[columns[worst]],
+        drift_limit=drift_limit(len(finite) - run_in),
+        started=times[0],
     )
 
 
-def bearing_near(snapshot: Snapshot) -> Bearing | None:
-    """Return the bearing that ``machine.json`` describes, None if it does not.
+def read_bearing(snapshot: Snapshot) -> Bearing | None:
+    """Return the bearing described in ``machine.json``, None without one.
 
     Raises:
-        UserError: if its geometry cannot be.
+        UserError: if its geometry is incomplete or impossible.
     """
     facts: dict[str, Any] = dict(read_sidecar(snapshot.path.parent).bearing)
     if not facts:
@@ -225,26 +281,27 @@ def bearing_near(snapshot: Snapshot) -> Bearing | None:
     except KeyError as error:
         raise UserError(
             f"the bearing of {snapshot.machine} is described without {error}",
-            "give balls, ball_mm, pitch_mm and perhaps contact_degrees",
+            "give balls, ball_mm, pitch_mm and, if it is not 0, contact_degrees",
         ) from error
 
 
-def _columns(rows: Rows, layout: Layout, method: str, wish: Columns | None) -> list[int]:
-    """The features that a method or its preset looks at, as far as every row has them."""
-    columns = choose_columns(wish or DETECTORS[method].columns, layout.names)
-    if not columns or (wish and not layout.groups):
+def _columns(rows: Rows, layout: Layout, method: str, requested: Columns | None) -> list[int]:
+    """Columns of the features of a method (or of its preset) that are finite in every row."""
+    columns = choose_columns(requested or DETECTORS[method].columns, layout.names)
+    if not columns or (requested and not layout.groups):
         raise UserError(
-            f"{method} needs waveforms, there are only slow values", "leave this method out"
+            f"{method} needs waveforms, but there are only slow values", "leave this method out"
         )
-    known = [c for c in columns if np.isfinite(rows[:, c]).all()]
-    if not known:
+    finite = [c for c in columns if np.isfinite(rows[:, c]).all()]
+    if not finite:
         raise UserError(
-            f"no feature of {method} is known in every snapshot", "see the audit of these data"
+            f"every feature of {method} is missing in some snapshot",
+            "run `lineside machines audit DATA` for the cause",
         )
-    return known
+    return finite
 
 
-def _main(
+def _fit_main(
     rows: Rows,
     columns: Sequence[int],
     layout: Layout,
@@ -254,25 +311,31 @@ def _main(
     log: Log,
     stop: Callable[[], bool],
 ) -> Branch:
+    """Fit the detector of a method, shape of rows (snapshot, feature)."""
     spec = DETECTORS[method]
     settings = dict(options)
     settings.pop("features", None)
     if spec.kind == "deep":
         settings["fitting"] = replace(settings.get("fitting", Fitting()), stop=stop)
     if method == "trend":
-        settings.setdefault("both_ways", not layout.groups)  # there are only slow values
+        settings.setdefault("both_ways", not layout.groups)  # slow values may also fall
     if spec.columns == "mel":
         settings["columns"] = channel_columns(columns, layout.names)
-    chosen = np.ascontiguousarray(rows[:, list(columns)])
-    detector = spec.fit(chosen, rng=rng, log=log, **settings)
+    inputs = np.ascontiguousarray(rows[:, list(columns)])
+    detector = spec.fit(inputs, rng=rng, log=log, **settings)
     return Branch(method=method, detector=detector, columns=tuple(columns))
 
 
-def _free(rows: Rows, layout: Layout, operation: Operation, log: Log) -> Branch | None:
-    """The branch for unlearned speeds: only where a speed or load is known at all."""
-    wanted = sorted([*unitless(layout.names), *operation.amplitudes])
-    columns = [c for c in wanted if np.isfinite(rows[:, c]).all()]
-    if not columns or (operation.speed_hz is None and operation.load is None):
+def _fit_fallback(
+    rows: Rows, layout: Layout, operating_model: OperatingModel, log: Log
+) -> Branch | None:
+    """Fit the branch for other speeds and loads; None if neither speed nor load is known."""
+    columns = sorted([*unitless_columns(layout.names), *operating_model.amplitude_columns])
+    columns = [c for c in columns if np.isfinite(rows[:, c]).all()]
+    if not columns or (
+        operating_model.speed_range_hz is None and operating_model.load_range is None
+    ):
         return None
-    detector = DETECTORS[FREE].fit(np.ascontiguousarray(rows[:, columns]), log=log)
-    return Branch(method=FREE, detector=detector, columns=tuple(columns))
+    inputs = np.ascontiguousarray(rows[:, columns])
+    detector = DETECTORS[FALLBACK].fit(inputs, log=log)
+    return Branch(method=FALLBACK, detector=detector, columns=tuple(columns))

@@ -1,112 +1,107 @@
-"""What a model learned as normal, told to people: the ledger, and what still needs a consent."""
+"""The learning record of a model in words: what was learned when, and what still needs consent."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from lineside.core.contract import Section, Table
-from lineside.machines.alarms import Learned
 from lineside.machines.alarms.verdict import date
 from lineside.machines.explain.evidence import describe_feature
 from lineside.machines.model import MachinesModel
 from lineside.machines.models.machine import Machine
+from lineside.machines.training.baseline import LearningEntry
 
 COLUMNS = (
-    "machine", "learned from (UTC)", "to", "snapshots", "run-in left out", "drift while learned",
-    "moved the normal by", "consent", "decided",
+    "machine", "training from (UTC)", "to", "snapshots", "run-in left out", "drift (limit)",
+    "baseline moved by", "consent", "decided",
 )  # fmt: skip
 
 
-def rows_of(machine: Machine) -> Sequence[Learned]:
-    """Return the ledger of a machine; of one that is older than ledgers, what can be known."""
-    if machine.ledger or not machine.reference_times:
-        return machine.ledger
-    times = machine.reference_times
-    why = "learned before ledgers were kept: whether it drifted is not known"
-    return (Learned(first=times[0], last=times[-1], rows=len(times), why=why),)
+def learning_record_section(model: MachinesModel) -> Section:
+    """Return the chapter of the report on the learned baselines, with missing consents first."""
+    return Section(
+        title="What was learned as normal",
+        lead="A fault that was present during the training of a machine would never be found.",
+        blocks=(*consent_notes(model), learning_record_table(model)),
+    )
 
 
-def learned_table(model: MachinesModel) -> Table:
-    """Return the ledger of every machine as a table for the report."""
-    rows = [
-        _cells(machine, row)
-        for _, machine in sorted(model.machines.items())
-        for row in rows_of(machine)
-    ]
+def learning_record_table(model: MachinesModel) -> Table:
+    """Return the learning record of every machine as a table for the report."""
     return Table(
         title="What was learned as normal",
         columns=COLUMNS,
-        rows=tuple(rows),
-        caption="Nothing is learned by itself afterwards. Drift and moves are the largest of all "
-        "features, in robust spreads; up to the number in brackets a drift passes as steady.",
+        rows=tuple(
+            _cells(machine, entry)
+            for _, machine in sorted(model.machines.items())
+            for entry in machine.learning_record
+        ),
+        caption="A baseline never adapts by itself. Drift and move are the largest of all "
+        "features, in robust spreads; a drift up to the limit in brackets counts as stationary.",
     )
 
 
-def learned_section(model: MachinesModel) -> Section:
-    """Return the chapter of the report on what was learned, with what needs a consent first."""
-    return Section(
-        title="What was learned as normal",
-        lead="A fault that was there while a machine was learned would never be found.",
-        blocks=(*notes(model), learned_table(model)),
-    )
-
-
-def ledger_lines(model: MachinesModel) -> list[str]:
-    """Return the ledger as lines for a terminal, oldest first within each machine."""
-    lines = []
-    for name, machine in sorted(model.machines.items()):
-        for row in rows_of(machine):
-            lines.append(f"{name}: {_sentence(machine, row)}")
-    return lines
-
-
-def notes(model: MachinesModel) -> list[str]:
-    """Return one line for each machine whose normal drifted and has nobody's consent."""
+def learning_record_lines(model: MachinesModel) -> list[str]:
+    """Return the learning record as lines for a terminal, oldest first for each machine."""
     return [
-        f"{name}: {needs_words(machine)}"
+        f"{name}: {_sentence(machine, entry)}"
         for name, machine in sorted(model.machines.items())
-        if machine.ledger and machine.ledger[-1].needs_consent
+        for entry in machine.learning_record
     ]
 
 
-def needs_words(machine: Machine) -> str:
-    """Say what moved while a machine was learned, and what a person can do."""
-    row = machine.ledger[-1]
+def consent_notes(model: MachinesModel) -> list[str]:
+    """Return one line for each machine whose baseline drifted and has no consent."""
+    return [
+        f"{name}: {consent_note(machine)}"
+        for name, machine in sorted(model.machines.items())
+        if machine.learning_record and machine.learning_record[-1].needs_consent
+    ]
+
+
+def consent_note(machine: Machine) -> str:
+    """Say what drifted during the training of a machine, and what a person can do."""
     return (
-        f"the {describe_feature(machine, row.drifting)} moved by {row.drift:.1f} robust spreads "
-        f"while normal was learned ({row.steady:.1f} pass as steady): a fault, a run-in or a "
-        "warm-up may have been learned as normal; look at the machine, then "
-        "`lineside machines consent`, "
-        "or learn a steadier time with `lineside machines learn`"
+        f"{drift_sentence(machine)}: a fault, a run-in or a warm-up may have been learned as "
+        "normal. Inspect the machine, then run `lineside machines consent`, or learn a stationary "
+        "period with `lineside machines learn`"
     )
 
 
-def _cells(machine: Machine, row: Learned) -> tuple[str, ...]:
-    moved = f"{row.shift:.1f}: {describe_feature(machine, row.shifting)}" if row.shifting else "-"
-    drift = f"{row.drift:.1f} ({row.steady:.1f}): {describe_feature(machine, row.drifting)}"
+def drift_sentence(machine: Machine) -> str:
+    """Say what drifted during the training of a machine, and by how much."""
+    entry = machine.learning_record[-1]
     return (
-        machine.name, date(row.first), date(row.last), str(row.rows), str(row.run_in),
-        drift if row.drifting else "not known", moved, _consent(row),
-        "-" if row.decided is None else date(row.decided),
+        f"the {describe_feature(machine, entry.drift_feature)} drifted by {entry.drift:.1f} robust "
+        f"spreads during training (stationary: up to {entry.drift_limit:.1f})"
+    )
+
+
+def _cells(machine: Machine, entry: LearningEntry) -> tuple[str, ...]:
+    drift_feature = describe_feature(machine, entry.drift_feature)
+    drift = f"{entry.drift:.1f} ({entry.drift_limit:.1f}): {drift_feature}"
+    shift = f"{entry.shift:.1f}: {describe_feature(machine, entry.shift_feature)}"
+    return (
+        machine.name, date(entry.first), date(entry.last), str(entry.rows), str(entry.run_in),
+        drift if entry.drift_feature else "not known", shift if entry.shift_feature else "-",
+        _consent(entry), "-" if entry.decided_at is None else date(entry.decided_at),
     )  # fmt: skip
 
 
-def _sentence(machine: Machine, row: Learned) -> str:
-    text = f"learned {date(row.first)} to {date(row.last)} from {row.rows} snapshots"
-    if row.run_in:
-        text += f" after a run-in of {row.run_in}"
-    if row.drifting:
-        kept = "drifted" if row.drift > row.steady else "steady"
-        text += f", {kept} ({row.drift:.1f}: {describe_feature(machine, row.drifting)})"
-    if row.shifting:
-        text += f", moved normal by {row.shift:.1f} ({describe_feature(machine, row.shifting)})"
-    when = "" if row.decided is None else f", decided {date(row.decided)}"
-    return f"{text}; {_consent(row)}{when}"
+def _sentence(machine: Machine, entry: LearningEntry) -> str:
+    text = f"learned from {entry.rows} snapshots, {date(entry.first)} to {date(entry.last)}"
+    if entry.run_in:
+        text += f", after a run-in of {entry.run_in}"
+    if entry.drift_feature:
+        result = "drifted" if entry.drift > entry.drift_limit else "stationary"
+        text += f", {result} ({entry.drift:.1f}: {describe_feature(machine, entry.drift_feature)})"
+    if entry.shift_feature:
+        shift_feature = describe_feature(machine, entry.shift_feature)
+        text += f", moved the baseline by {entry.shift:.1f} ({shift_feature})"
+    when = "" if entry.decided_at is None else f", {date(entry.decided_at)}"
+    return f"{text}; {_consent(entry)}{when}"
 
 
-def _consent(row: Learned) -> str:
-    if row.needs_consent:
-        return "NOBODY HAS CONSENTED"
-    over = ", while an alarm was running" if row.over_alarm else ""
-    told = f"{row.by}: {row.why}" if row.by else row.why or "first learning"
-    return told + over
+def _consent(entry: LearningEntry) -> str:
+    if entry.needs_consent:
+        return "CONSENT IS MISSING"
+    alarm = ", while an alarm was active" if entry.over_alarm else ""
+    return (f"{entry.by}: {entry.why}" if entry.by else "first training") + alarm

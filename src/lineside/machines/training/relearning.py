@@ -1,7 +1,7 @@
-"""Learning a machine anew, or a new one, with a person's consent: makes a child of a model.
+"""Learning one machine again, or a new one, with a person's consent: makes a derived model.
 
-A model never changes its idea of normal by itself: after a repair a machine is learned on
-request, from a stated time on, under a person's name.
+A baseline never adapts by itself. After a repair a machine is learned again on request, from a
+stated time on, under a person's name.
 """
 
 from __future__ import annotations
@@ -17,36 +17,39 @@ import numpy as np
 from lineside.core.errors import UserError
 from lineside.core.run.folder import rng_of
 from lineside.core.run.tables import used_items
-from lineside.machines.alarms import robust_spread, spread_within
 from lineside.machines.alarms.verdict import Verdict, date
-from lineside.machines.data import find_snapshots
+from lineside.machines.data import find_snapshots, load_measurements
 from lineside.machines.data.dataset import FITTED_SHARE, by_machine
 from lineside.machines.data.items import FAULTY, Snapshot
 from lineside.machines.explain.evidence import describe_feature
 from lineside.machines.model import MachinesModel
 from lineside.machines.models.machine import Machine
-from lineside.machines.monitoring.sensors import is_well
+from lineside.machines.monitoring.sensors import sensors_ok
 from lineside.machines.outcomes import calibrate, outcomes
 from lineside.machines.signals import Engine
-from lineside.machines.training.derived_models import parent_of, save_child, settings_of
-from lineside.machines.training.fitting import learn_machine, load_all
-from lineside.machines.training.fleet import options_of
-from lineside.machines.training.learning_record import needs_words, rows_of
+from lineside.machines.training.baseline import detrended_spread, robust_spread
+from lineside.machines.training.derived_models import (
+    load_parent,
+    load_settings,
+    save_derived_model,
+)
+from lineside.machines.training.fitting import fit_machine, preset_options
+from lineside.machines.training.learning_record import consent_note, drift_sentence
 
 FEWEST = 60
-"""Snapshots to learn a machine from: a third of them calibrates."""
+"""Fewest snapshots to learn a machine from: a third of them is held out for calibration."""
 FEWEST_COMPARED = 5
 DAY = 86400.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Consent:
-    """Who answers for a learning, and why.
+    """Who takes responsibility for a training, and why.
 
     Attributes:
         by: Name of the person.
         why: The reason, e.g. ``"bearing replaced"``.
-        over_alarm: Learn although an alarm was running.
+        over_alarm: Learn although an alarm is active.
     """
 
     by: str = ""
@@ -60,14 +63,14 @@ class Consent:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Move:
-    """What learning anew would do to a machine's normal.
+class Comparison:
+    """New snapshots of a machine compared with its baseline.
 
     Attributes:
-        shift: Largest move of a feature, over all the snapshots or over the last fifth of them,
-            in robust spreads; 0 where nothing can be compared.
-        feature: Its name, empty where nothing can be compared.
-        alarm: Whether the old model ends these snapshots with an alarm.
+        shift: Largest move of a feature's median, over all snapshots or over the last fifth of
+            them, in robust spreads; 0 if nothing can be compared.
+        feature: Its name, empty if nothing can be compared.
+        alarm: Whether an alarm of the old model is active at the last of these snapshots.
     """
 
     shift: float = 0.0
@@ -75,7 +78,7 @@ class Move:
     alarm: bool = False
 
 
-def learn_anew(
+def relearn(
     data: Path,
     model: Path,
     out: Path,
@@ -85,186 +88,186 @@ def learn_anew(
     until: str = "",
     consent: Consent,
 ) -> list[str]:
-    """Learn one machine from its snapshots since a time, and write a child model.
+    """Learn one machine from its snapshots since a time, and save a derived model.
 
-    All other machines stay as they are. The machine may be one that the model never learned.
+    All other machines stay as they are. The machine may be new to the model.
 
     Args:
         data: A folder of machines or of this machine.
         model: A run or a model folder; it stays as it is.
-        out: The child's folder; it may not exist yet.
+        out: Folder of the derived model; it must not exist yet.
         machine: Name of the machine.
         since: Date, date and time (UTC), or seconds, of the first snapshot.
         until: The same of the last one; a date includes its day. Without it the first ``learn``
             snapshots of the run's settings are taken.
-        consent: Without one the learning is refused with what it would change.
+        consent: Without one the training is refused, with the change it would make.
 
     Returns:
         Lines that say what was learned.
 
     Raises:
-        UserError: no consent, an alarm that was running, too few snapshots, or an existing folder.
+        UserError: no consent, an active alarm, too few snapshots, or an existing folder.
     """
-    folder, parent = parent_of(model, out)
-    config = settings_of(folder)
-    own = _chosen(data, machine, since, until, config.learn)
+    folder, parent = load_parent(model, out)
+    config = load_settings(folder)
+    snapshots = _select(data, machine, since, until, config.learn)
     old = parent.machines.get(machine)
-    move = Move() if old is None else _move(parent, old, own)
-    _check(machine, own, old, move, consent)
-    fitted = round(FITTED_SHARE * len(own))
-    train, held = own[:fitted], own[fitted:]
-    new = learn_machine(
+    comparison = Comparison() if old is None else _compare(parent, old, snapshots)
+    _check_consent(machine, snapshots, old, comparison, consent)
+    fitted = round(FITTED_SHARE * len(snapshots))
+    train, held_out = snapshots[:fitted], snapshots[fitted:]
+    new = fit_machine(
         train, parent.method, rng=rng_of(config.seed, f"{parent.method} {machine}"),
-        log=lambda row: None, stop=lambda: False, options=options_of(parent.method, config),
-        held_out=held,
+        log=lambda row: None, stop=lambda: False, options=preset_options(parent.method, config),
+        held_out=held_out,
     )  # fmt: skip
-    row = dataclasses.replace(
-        new.ledger[-1], shift=move.shift, shifting=move.feature, by=consent.by, why=consent.why,
-        over_alarm=move.alarm, decided=clock.time(),
+    entry = dataclasses.replace(
+        new.learning_record[-1], shift=comparison.shift, shift_feature=comparison.feature,
+        by=consent.by, why=consent.why, over_alarm=comparison.alarm, decided_at=clock.time(),
     )  # fmt: skip
-    before = () if old is None else tuple(rows_of(old))
-    alone = MachinesModel(
-        method=parent.method, machines={machine: dataclasses.replace(new, ledger=(*before, row))}
-    )
-    alone = calibrate(alone, list(outcomes(alone, held)), config)
-    child = dataclasses.replace(parent, machines={**parent.machines, **alone.machines})
-    used = [*used_items(train, "train"), *used_items(held, "calibration")]
-    lines = save_child(folder, parent, child, machine, out, used)
-    learned = child.machines[machine]
-    if row.drift > row.steady:
-        lines.append(f"note: {machine}: {needs_words(learned)}")
+    record = () if old is None else old.learning_record
+    new = dataclasses.replace(new, learning_record=(*record, entry))
+    single = MachinesModel(method=parent.method, machines={machine: new})
+    single = calibrate(single, list(outcomes(single, held_out)), config)
+    derived = dataclasses.replace(parent, machines={**parent.machines, **single.machines})
+    used = [*used_items(train, "train"), *used_items(held_out, "calibration")]
+    lines = save_derived_model(folder, parent, derived, machine, out, used)
+    if entry.drift > entry.drift_limit:
+        lines.append(f"note: {machine}: {consent_note(derived.machines[machine])}")
     return lines
 
 
 def give_consent(model: Path, out: Path, *, machine: str, consent: Consent) -> list[str]:
-    """Answer for a normal that drifted while it was learned, and write a child model.
+    """Consent to a baseline that drifted during training, and save a derived model.
 
     Raises:
         UserError: no name or reason, an unknown machine, or one that needs no consent.
     """
-    folder, parent = parent_of(model, out)
-    learned = parent.machines.get(machine)
-    if learned is None:
+    folder, parent = load_parent(model, out)
+    fitted = parent.machines.get(machine)
+    if fitted is None:
         raise UserError(
-            f"machine {machine!r} was never learned",
-            f"this model knows {', '.join(sorted(parent.machines))}",
+            f"unknown machine {machine!r}",
+            f"this model has {', '.join(sorted(parent.machines))}",
         )
-    if not learned.ledger or not learned.ledger[-1].needs_consent:
+    if not fitted.learning_record or not fitted.learning_record[-1].needs_consent:
         raise UserError(
-            f"the normal of {machine} needs no consent", "see: lineside machines ledger"
+            f"the baseline of {machine} needs no consent", "see: lineside machines ledger"
         )
     if not consent.given:
         raise UserError(
-            f"{machine}: {needs_words(learned).partition(';')[0]}",
-            "after looking at the machine give --by NAME and --why REASON",
+            f"{machine}: {drift_sentence(fitted)}",
+            "inspect the machine, then give --by NAME and --why REASON",
         )
-    row = dataclasses.replace(
-        learned.ledger[-1], by=consent.by, why=consent.why, decided=clock.time()
+    entry = dataclasses.replace(
+        fitted.learning_record[-1], by=consent.by, why=consent.why, decided_at=clock.time()
     )
-    changed = dataclasses.replace(learned, ledger=(*learned.ledger, row))
-    child = dataclasses.replace(parent, machines={**parent.machines, machine: changed})
-    return save_child(folder, parent, child, machine, out)
+    fitted = dataclasses.replace(fitted, learning_record=(*fitted.learning_record, entry))
+    derived = dataclasses.replace(parent, machines={**parent.machines, machine: fitted})
+    return save_derived_model(folder, parent, derived, machine, out)
 
 
-def moment(text: str, *, end: bool = False) -> float:
-    """Return the seconds that a date, a date and time (UTC), or a number means.
+def parse_time(text: str, *, end: bool = False) -> float:
+    """Return the seconds of a date, of a date and time (UTC), or of a number of seconds.
 
     Args:
-        text: E.g. ``2026-01-31``, ``2026-01-31T08:15``, or ``3600`` for an undated history.
-        end: A date alone means the end of its day.
+        text: E.g. ``2026-01-31``, ``2026-01-31T08:15``, or ``3600`` for a history without dates.
+        end: Return the end of the day for a date without a time.
 
     Raises:
         UserError: if it is none of them.
     """
     try:
-        found = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         try:
             return float(text)
         except ValueError:
-            raise UserError(f"{text!r} is no date", "e.g. 2026-01-31 or 2026-01-31T08:15") from None
-    dated = found if found.tzinfo else found.replace(tzinfo=UTC)
-    whole_day = end and len(text) <= len("2026-01-31")
-    return dated.timestamp() + (DAY - 0.001 if whole_day else 0.0)
+            raise UserError(
+                f"{text!r} is not a date", "e.g. 2026-01-31 or 2026-01-31T08:15"
+            ) from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    is_date = len(text) <= len("2026-01-31")
+    return moment.timestamp() + (DAY - 0.001 if end and is_date else 0.0)
 
 
-def _chosen(data: Path, machine: str, since: str, until: str, most: int) -> list[Snapshot]:
-    """The snapshots of a machine to learn from, in order of time."""
+def _select(data: Path, machine: str, since: str, until: str, most: int) -> list[Snapshot]:
+    """Return the snapshots of a machine to learn from, in order of time."""
     if not data.exists():
         raise UserError(f"{data} does not exist", "check the path of the data")
-    found = by_machine([s for s in find_snapshots(data) if isinstance(s, Snapshot)])
-    if machine not in found:
-        raise UserError(f"{data} has no machine {machine!r}", f"there is: {', '.join(found)}")
-    first = moment(since)
-    last = moment(until, end=True) if until else np.inf
-    own = [s for s in found[machine] if first <= s.time <= last]
-    own = own if until else own[:most]
-    if len(own) < FEWEST:
+    machines = by_machine([s for s in find_snapshots(data) if isinstance(s, Snapshot)])
+    if machine not in machines:
+        raise UserError(f"{data} has no machine {machine!r}", f"it has {', '.join(machines)}")
+    first = parse_time(since)
+    last = parse_time(until, end=True) if until else np.inf
+    snapshots = [s for s in machines[machine] if first <= s.time <= last]
+    snapshots = snapshots if until else snapshots[:most]
+    span = f"since {since}" + (f" until {until}" if until else "")
+    if len(snapshots) < FEWEST:
         raise UserError(
-            f"{machine} has {len(own)} snapshots {_span(since, until)}",
-            f"at least {FEWEST} are needed to learn and calibrate it",
+            f"{machine} has {len(snapshots)} snapshots {span}",
+            f"at least {FEWEST} are needed to fit and calibrate it",
         )
-    faulty = sum(s.label == FAULTY for s in own)
+    faulty = sum(s.label == FAULTY for s in snapshots)
     if faulty:
         raise UserError(
-            f"{faulty} of the {len(own)} snapshots of {machine} {_span(since, until)} are "
-            "labelled faulty", "choose a time at which the machine was healthy",
-        )  # fmt: skip
-    return own
-
-
-def _span(since: str, until: str) -> str:
-    return f"since {since}" + (f" until {until}" if until else "")
-
-
-def _check(
-    machine: str, own: Sequence[Snapshot], old: Machine | None, move: Move, consent: Consent
-) -> None:
-    """Refuse what nobody answers for, saying what it would change."""
-    if consent.given and (consent.over_alarm or not move.alarm):
-        return
-    what = f"learning {machine} from {date(own[0].time)} to {date(own[-1].time)}"
-    if old is not None:
-        change = (
-            f"would move its normal by up to {move.shift:.1f} robust spreads "
-            f"({describe_feature(old, move.feature)})"
-            if move.feature
-            else "cannot be compared with its normal: none of them runs as it was learned"
+            f"{faulty} of the {len(snapshots)} snapshots of {machine} {span} are labelled faulty",
+            "choose a period in which the machine was healthy",
         )
-        what = f"{what} {change}"
-    if move.alarm:
-        what += ", and an alarm is running at their end"
-    missing = "" if consent.given else "give --by NAME and --why REASON"
-    over = "add --over-alarm" if move.alarm and not consent.over_alarm else ""
-    flags = " and ".join(flag for flag in (missing, over) if flag)
-    raise UserError(
-        f"{what}: nothing is learned as normal without a person's consent",
-        f"look at the machine; if it is well, {flags}",
-    )
+    return snapshots
 
 
-def _move(parent: MachinesModel, old: Machine, own: Sequence[Snapshot]) -> Move:
-    """Compare snapshots with the old normal, feature by feature, and judge them by it."""
+def _compare(parent: MachinesModel, old: Machine, snapshots: Sequence[Snapshot]) -> Comparison:
+    """Compare snapshots with the old baseline, feature by feature, and judge them by it."""
     engine, names = Engine(old.layout), old.layout.names
+    model = old.operating_model
     rows = []
-    for measurement in load_all(own)[0]:
-        if not is_well(measurement, old.norms):
+    for measurement in load_measurements(snapshots)[0]:
+        if not sensors_ok(measurement, old.norms):
             continue
         row = engine.features(measurement)
-        if old.operation.running(measurement, row, names) == "learned":
-            rows.append(old.operation.residual(measurement, row))
-    verdicts = [v for v in parent.predict(own) if isinstance(v, Verdict)]
+        if model.state_of(measurement, row, names) == "learned":
+            rows.append(model.compensate(measurement, row))
+    verdicts = [v for v in parent.predict(snapshots) if isinstance(v, Verdict)]
     alarm = bool(verdicts) and verdicts[-1].state in ("alert", "danger")
     columns = list(old.main.columns)
     values = np.array(rows, dtype=np.float64).reshape(-1, len(names))[:, columns]
     values = values[np.isfinite(values).all(axis=1)]
     if len(values) < FEWEST_COMPARED:
-        return Move(alarm=alarm)
+        return Comparison(alarm=alarm)
     reference = old.reference[:, columns].astype(np.float64)
-    centre = old.operation.usual[columns]
-    spread = np.minimum(robust_spread(reference), spread_within(values))
+    spread = np.minimum(robust_spread(reference), detrended_spread(values))
     last = values[-max(2, len(values) // 5) :]
-    middles = np.stack([np.median(values, axis=0), np.median(last, axis=0)])
-    moves = np.abs((middles - centre) / spread).max(axis=0)
+    medians = np.stack([np.median(values, axis=0), np.median(last, axis=0)])  # (2, column)
+    moves = np.abs((medians - model.medians[columns]) / spread).max(axis=0)
     worst = int(moves.argmax())
-    return Move(shift=float(moves[worst]), feature=names[columns[worst]], alarm=alarm)
+    return Comparison(shift=float(moves[worst]), feature=names[columns[worst]], alarm=alarm)
+
+
+def _check_consent(
+    machine: str,
+    snapshots: Sequence[Snapshot],
+    old: Machine | None,
+    comparison: Comparison,
+    consent: Consent,
+) -> None:
+    """Refuse a training without consent, and say what it would change."""
+    if consent.given and (consent.over_alarm or not comparison.alarm):
+        return
+    what = f"learning {machine} from {date(snapshots[0].time)} to {date(snapshots[-1].time)}"
+    if old is not None:
+        what += (
+            f" would move its baseline by up to {comparison.shift:.1f} robust spreads "
+            f"({describe_feature(old, comparison.feature)})"
+            if comparison.feature
+            else " cannot be compared with its baseline: no snapshot is at a trained speed and load"
+        )
+    if comparison.alarm:
+        what += ", and an alarm is active at their end"
+    missing = "" if consent.given else "give --by NAME and --why REASON"
+    over = "add --over-alarm" if comparison.alarm and not consent.over_alarm else ""
+    flags = " and ".join(flag for flag in (missing, over) if flag)
+    raise UserError(
+        f"{what}: nothing is learned as normal without a person's consent",
+        f"inspect the machine; if it is healthy, {flags}",
+    )

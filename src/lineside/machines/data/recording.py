@@ -26,7 +26,7 @@ UNITS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class Recording:
     """Snapshots of one file, as they are stored there.
 
     Attributes:
@@ -55,7 +55,7 @@ class Record:
         return len(next(iter(self.samples.values())))
 
 
-def check_record(path: Path, record: Record) -> None:
+def check_recording(path: Path, record: Recording) -> None:
     """Refuse a record that nothing can be made of.
 
     Raises:
