@@ -73,7 +73,7 @@ def items() -> tuple[PartImage, ...]:
                     label=GOOD if kind == "free" else kind,
                     part=row["part"],
                     mask=None if kind == "free" else path.with_suffix(".png"),
-                    slices={"exposure": row["exposure"], "group": row["group"]},
+                    slices={"exposure": row["exposure"], "piece": row["piece"]},
                 )
             )
     return tuple(found)
