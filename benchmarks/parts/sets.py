@@ -19,7 +19,7 @@ from lineside.core.run.folder import rng_of
 from lineside.core.statistics import estimate
 from lineside.core.training.recorder import peak_memory_mb
 from lineside.parts.config import METHOD_NAMES, Config
-from lineside.parts.data.dataset import split
+from lineside.parts.data.grouping import split
 from lineside.parts.data.images import training_image
 from lineside.parts.data.items import PartImage
 from lineside.parts.methods import RECIPES

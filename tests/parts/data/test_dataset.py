@@ -12,7 +12,8 @@ from PIL import Image as Pillow
 
 from lineside.core.contract import ROLES
 from lineside.core.errors import UserError
-from lineside.parts.data.dataset import has_parts, read, split
+from lineside.parts.data.dataset import read
+from lineside.parts.data.grouping import has_parts, split
 from lineside.parts.data.items import PartImage
 
 

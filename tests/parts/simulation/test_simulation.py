@@ -12,7 +12,8 @@ import pytest
 from PIL import Image as Pillow
 
 from lineside.core.errors import UserError
-from lineside.parts.data.dataset import read, split
+from lineside.parts.data.dataset import read
+from lineside.parts.data.grouping import split
 from lineside.parts.data.items import GOOD
 from lineside.parts.simulation import demo
 from lineside.parts.simulation.camera import display

@@ -17,8 +17,7 @@ from xml.etree import ElementTree
 
 from lineside.core.errors import UserError
 from lineside.parts.data.boxes import Marks, box_of, broken, fitted, text_of
-from lineside.parts.data.items import DEFECT, Box
-from lineside.parts.data.label_words import listed
+from lineside.parts.data.items import DEFECT, Box, listed
 from lineside.parts.data.yolo import yolo_marks
 
 _Named = Mapping[str, Sequence[Path]]

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from lineside.core.errors import UserError
 from lineside.parts.data.images import size_of
-from lineside.parts.data.items import DEFECT, GOOD, Box
-from lineside.parts.data.label_words import label_of
+from lineside.parts.data.items import DEFECT, GOOD, Box, label_of
 
 ASPECT_TOLERANCE = 0.02
 EDGE_TOLERANCE_PX = 2.0

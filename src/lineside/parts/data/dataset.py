@@ -1,4 +1,4 @@
-"""Read labelled pictures from a folder or a table, and split them by part."""
+"""Read labelled pictures from a folder or a table."""
 
 from __future__ import annotations
 
@@ -8,16 +8,38 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
+from lineside.parts.audit.same_part import propose_parts
+from lineside.parts.audit.survey import survey
+from lineside.parts.config import Config
 from lineside.parts.data.folders import read_folder
-from lineside.parts.data.grouping import has_parts, named_parts, split
+from lineside.parts.data.grouping import has_parts, named_parts
 from lineside.parts.data.images import SUFFIXES, digest
 from lineside.parts.data.items import PartImage
 from lineside.parts.data.table import read_table
 
-__all__ = ["has_parts", "read", "split"]
-
 TABLES = ("parts.csv", "labels.csv")
+
+
+def read_items(data: Path, config: Config) -> Sequence[PartImage | Refusal]:
+    """Read a data set for training: items that can be used, refusals for those that cannot.
+
+    Every picture is decoded once. Where the data name no parts, they are found from the pictures.
+
+    Raises:
+        UserError: if nothing usable is there.
+    """
+    listed_items = read(data, config)
+    refusals = survey(listed_items).refusals
+    refused = {refusal.item for refusal in refusals}
+    items: Sequence[PartImage] = [item for item in listed_items if item.id not in refused]
+    if not any(not item.faulty for item in items):
+        first = f" (first: {refusals[0].message})" if refusals else ""
+        raise UserError(f"{data} holds no readable good part{first}", "check the files")
+    if not has_parts(items):
+        items = propose_parts(items)
+    return [*items, *refusals]
 
 
 def read(data: Path, config: Any) -> tuple[PartImage, ...]:

@@ -20,11 +20,14 @@ from lineside.core.errors import UserError
 from lineside.parts.data.annotations import find_boxes
 from lineside.parts.data.boxes import kind_of
 from lineside.parts.data.images import SUFFIXES
-from lineside.parts.data.items import DEFECT, GOOD, Box, PartImage
-from lineside.parts.data.label_words import (
+from lineside.parts.data.items import (
+    DEFECT,
     DEFECT_WORDS,
+    GOOD,
     GOOD_WORDS,
     ROLE_WORDS,
+    Box,
+    PartImage,
     listed,
     plain,
 )

@@ -18,8 +18,7 @@ import numpy as np
 
 from lineside.core.contract import ROLES, Split
 from lineside.core.errors import UserError
-from lineside.parts.data.items import GOOD, PartImage
-from lineside.parts.data.label_words import listed
+from lineside.parts.data.items import GOOD, PartImage, listed
 
 SHARES: Mapping[str, float] = {
     "train": 0.5, "validation": 0.1, "calibration": 0.2, "test": 0.2,

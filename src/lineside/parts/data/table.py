@@ -14,8 +14,7 @@ from pathlib import Path
 
 from lineside.core.errors import UserError, did_you_mean
 from lineside.core.run.table_reader import read_named_rows
-from lineside.parts.data.items import PartImage
-from lineside.parts.data.label_words import label_of, listed, plain, role_of
+from lineside.parts.data.items import PartImage, label_of, listed, plain, role_of
 
 REQUIRED = ("path", "label")
 KNOWN = ("path", "label", "part", "split", "mask", "lot")

@@ -28,9 +28,9 @@ from lineside.core.run.tables import (
 )
 from lineside.parts.application import APPLICATION
 from lineside.parts.config import Config
+from lineside.parts.data.dataset import read_items
 from lineside.parts.data.images import digest, training_image
 from lineside.parts.data.items import GOOD, PartImage
-from lineside.parts.data.reading import read_items
 from lineside.parts.model import PartsModel, as_stored, part_of
 from lineside.parts.outcomes import calibrate, outcomes
 from lineside.parts.serving import find_files
