@@ -77,6 +77,7 @@ HEADLINES: tuple[Row, ...] = (
     ("same parts found from pictures: pair recall", "audit_pair_recall", "0.95", ""),
     ("- pair precision", "audit_pair_precision", "0.95", ""),
     ("fit on 300 images of 256 px [s]", "fit_seconds_300", "120", ""),
+    ("opens of each picture file in a training", "pictures_opened_per_picture", "2", ""),
     ("predict one image, 95th percentile [ms]", "predict_ms_p95", "100", ""),
     ("peak memory, 4096x256 included [MB]", "peak_rss_mb", "1500", ""),
     ("lineside --help [s]", "help_seconds", "0.3", ""),
