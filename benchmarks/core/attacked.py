@@ -24,12 +24,13 @@ from lineside.core.explain import adversarial_attacks as attacks
 from lineside.core.explain import adversarial_trace as trace
 from lineside.core.run.files import read_json, write_json
 from lineside.core.run.folder import rng_of
-from lineside.core.training.loop import Training, train
+from lineside.core.training.loop import NO_HOOKS, Training, train
+from lineside.core.training.step_function import supervised_step
 from lineside.parts.models.crops import crop_pool, draw_batch, varied
 from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.patch_cnn.losses import balanced_bce
 from lineside.parts.models.patch_cnn.patch_cnn import channels_last
-from lineside.parts.models.patch_cnn.training import Recipe, Surroundings, crop_data, train_on_crops
+from lineside.parts.models.patch_cnn.training import Recipe, crop_data, train_on_crops
 from lineside.parts.models.patch_cnn.vgg import initialise
 from lineside.parts.report.adversarial_row import OnPixels
 from lineside.parts.simulation import degradations as robustness
@@ -165,7 +166,7 @@ def _train_plain(net: Net) -> tuple[nn.Module, float, float]:
         x = (torch.from_numpy(np.ascontiguousarray(pixels)) - data.mean) / data.spread
         return x.contiguous(memory_format=torch.channels_last)
 
-    train_on_crops(network, data, standardise, recipe, batches_rng, Surroundings())
+    train_on_crops(network, data, standardise, recipe, batches_rng, NO_HOOKS)
     return network, data.mean, data.spread
 
 
@@ -192,8 +193,8 @@ def _train_shifted(net: Net) -> tuple[nn.Module, float, float]:
         return balanced_bce(model(batch[0]), batch[1], 1.0)
 
     training = Training(
-        network=OnPixels(network, mean, spread), optimizer=optimizer, scheduler=scheduler,
-        draw=draw, loss=loss, steps=steps, rng=batches_rng,
+        network=OnPixels(network, mean, spread), optimizers={"adamw": optimizer},
+        schedulers=(scheduler,), step=supervised_step(draw, loss), steps=steps, rng=batches_rng,
     )  # fmt: skip
     train(training)
     return network, mean, spread

@@ -27,8 +27,9 @@ from lineside.core.contract import Estimate
 from lineside.core.run.files import read_json, write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.statistics import proportion
-from lineside.core.training.loop import Training, train
+from lineside.core.training.loop import Hooks, Training, train
 from lineside.core.training.recorder import Recorder
+from lineside.core.training.step_function import supervised_step
 from lineside.parts.models.crops import crop_pool
 from lineside.parts.models.patch_cnn.crop_descriptors import look_at_crop
 from lineside.parts.models.patch_cnn.vgg import initialise, vgg19_quarter
@@ -36,6 +37,8 @@ from lineside.parts.models.patch_cnn.vgg import initialise, vgg19_quarter
 STORE = Path.home() / "lineside-checkpoints" / "core" / "recording"
 KINDS = ("good", "blowhole", "crack")
 FAULTS = ("healthy", "dead", "diverged", "labels")
+WARNINGS = {"dead": "dead layer", "diverged": "diverged", "labels": "label noise"}
+"""What the recorder calls each fault."""
 SEEDS = tuple(range(100, 120))
 CROP_PX = 64
 EACH = 300
@@ -105,9 +108,10 @@ def _run(fault: str, seed: int, steps: int) -> dict[str, Any]:
         return x[index], y[index]
 
     training = Training(
-        network=network, optimizer=optimizer, draw=draw, loss=_loss, steps=steps, rng=rng
-    )
-    trained = train(training, log=rows.append)
+        network=network, optimizers={"adamw": optimizer}, step=supervised_step(draw, _loss),
+        steps=steps, rng=rng,
+    )  # fmt: skip
+    trained = train(training, Hooks(log=rows.append))
     named = [flipped[int(name)] for name in noise.ranked[:NAMED]]
     return {
         "warnings": sorted({row["warning"] for row in rows if "warning" in row}),
@@ -137,12 +141,14 @@ def _loss(network: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
 def planted_faults(say: Say, seeds: tuple[int, ...] = SEEDS, steps: int = STEPS) -> None:
     """Dead ReLUs, a learning rate a thousand times too high, flipped labels, and healthy runs."""
     found = {fault: [run_of(fault, seed, steps) for seed in seeds] for fault in FAULTS}
-    for fault in FAULTS[1:]:
-        hits = sum(fault in run["warnings"] for run in found[fault])
+    for fault, warning in WARNINGS.items():
+        hits = sum(warning in run["warnings"] for run in found[fault])
         say(f"warning_recall_{fault}", proportion(hits, len(seeds)))
     false = sum(bool(run["warnings"]) for run in found["healthy"])
     say("warning_false_rate", proportion(false, len(seeds), better="lower"))
-    accused = sum("labels" in run["warnings"] for f in ("dead", "diverged") for run in found[f])
+    accused = sum(
+        "label noise" in run["warnings"] for f in ("dead", "diverged") for run in found[f]
+    )
     say("warning_labels_without_cause", plain(accused, "runs", 2 * len(seeds), "lower", "a count"))
     shares = np.array([run["named_flipped"] / NAMED for run in found["labels"]])
     draws = np.random.default_rng(0).choice(shares, (2000, len(shares))).mean(axis=1)

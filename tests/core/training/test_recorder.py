@@ -11,9 +11,11 @@ from torch.nn import functional
 
 from lineside.core.audit.label_noise import estimate_label_noise
 from lineside.core.errors import UserError
-from lineside.core.training.loop import Training, train
-from lineside.core.training.recorder import GradientSignal, Recorder
-from lineside.core.training.warnings import Health, named_losses
+from lineside.core.training.loop import Hooks, Training, train
+from lineside.core.training.recorder import Recorder
+from lineside.core.training.step_function import supervised_step
+from lineside.core.training.update_statistics import GradientSignal
+from lineside.core.training.warnings import TrainingMonitor, named_losses
 
 
 def network():
@@ -46,15 +48,14 @@ def run(seed=0, steps=60, lr=0.01, wait=0.0, plant=lambda net: None, validate=No
     result = train(
         Training(
             network=net,
-            optimizer=torch.optim.AdamW(net.parameters(), lr=lr),
-            draw=draw,
-            loss=loss,
+            optimizers={"adamw": torch.optim.AdamW(net.parameters(), lr=lr)},
+            step=supervised_step(draw, loss),
             steps=steps,
             rng=np.random.default_rng(seed),
             validate=validate,
             validate_every=1,
         ),
-        log=rows.append,
+        Hooks(log=rows.append),
     )
     return net, rows, result.warnings
 
@@ -158,7 +159,7 @@ def test_dead_layer_is_named():
         nn.init.constant_(net[1].bias, -50.0)
 
     _, rows, warnings = run(plant=kill)
-    assert [w["warning"] for w in warnings] == ["dead"]
+    assert [w["warning"] for w in warnings] == ["dead layer"]
     assert warnings[0]["layer"] == "2" and warnings[0]["value"] > 0.95
     assert "Layer 2 is dead" in warnings[0]["text"] and "learning rate" in warnings[0]["text"]
     assert sum("warning" in row for row in rows) == 1
@@ -171,24 +172,24 @@ def test_divergence_is_named_and_takes_precedence():
 
 def test_nan_is_divergence():
     rows: list = []
-    health = Health(rows.append)
+    monitor = TrainingMonitor(rows.append)
     row = {"data_seconds": 0.0, "compute_seconds": 0.1}
-    health.step({"step": 0, "loss": 0.7, **row})
-    health.step({"step": 1, "loss": 6.9, **row})
+    monitor.check({"step": 0, "loss": 0.7, **row})
+    monitor.check({"step": 1, "loss": 6.9, **row})
     assert not rows
-    health.step({"step": 2, "loss": math.nan, **row})
-    health.step({"step": 3, "loss": math.nan, **row})
+    monitor.check({"step": 2, "loss": math.nan, **row})
+    monitor.check({"step": 3, "loss": math.nan, **row})
     assert len(rows) == 1 and "no longer a number" in rows[0]["text"]
     assert rows[0]["value"] is None
 
 
 def test_rising_validation_loss_is_named_after_six_rises():
     rows: list = []
-    health = Health(rows.append)
+    monitor = TrainingMonitor(rows.append)
     for step, loss in enumerate([1.0, 0.9, 0.95, 0.9, 0.91, 0.92, 0.93, 0.94, 0.95]):
-        health.validation(step, {"loss": loss})
+        monitor.validation(step, {"loss": loss})
     assert not rows
-    health.validation(9, {"loss": 0.96})
+    monitor.validation(9, {"loss": 0.96})
     assert [row["warning"] for row in rows] == ["overfitting"]
 
 
@@ -197,16 +198,16 @@ def test_slow_data_is_named():
     assert [w["warning"] for w in warnings] == ["slow data"]
 
 
-def test_validation_rows_and_resumable_health():
+def test_validation_rows_and_resumable_monitor():
     values = iter(np.linspace(0.5, 0.9, 6))
     _, rows, _ = run(steps=6, validate=lambda: {"loss": next(values), "ap": 0.5})
     assert [r["validation_ap"] for r in rows if "validation_ap" in r] == [0.5] * 6
-    health = Health(lambda row: None)
+    monitor = TrainingMonitor(lambda row: None)
     for step, loss in enumerate(np.linspace(0.5, 0.9, 6)):
-        health.validation(step, {"loss": loss})
+        monitor.validation(step, {"loss": loss})
     seen: list = []
-    resumed = Health(seen.append)
-    resumed.restore(health.state())
+    resumed = TrainingMonitor(seen.append)
+    resumed.restore(monitor.state())
     resumed.validation(6, {"loss": 1.0})
     assert [row["warning"] for row in seen] == ["overfitting"]
 
@@ -271,7 +272,7 @@ def by_hand(net, loss, steps=31, lr=1e-3):
         optimizer.step()
         recorder.finish({"loss": value})
     recorder.flush()
-    return rows, recorder.health.warnings
+    return rows, recorder.warnings
 
 
 def mlp(activation, depth):
@@ -286,7 +287,7 @@ def squares(net):
 
 def test_vanishing_gradients_are_named():
     _, warnings = by_hand(mlp(nn.Sigmoid, 12), squares)
-    assert [w["warning"] for w in warnings] == ["vanishing"]
+    assert [w["warning"] for w in warnings] == ["vanishing gradients"]
     assert warnings[0]["value"] < 1e-4 and "Gradients vanish before layer" in warnings[0]["text"]
     assert by_hand(mlp(nn.Tanh, 6), squares)[1] == by_hand(mlp(nn.ReLU, 3), squares)[1] == []
 
@@ -295,18 +296,18 @@ def test_vanishing_needs_two_samples_and_no_other_fault():
     rows: list = []
     row = {"loss": 1.0, "data_seconds": 0.0, "compute_seconds": 0.1}
     small = {"a": 1e-9, "b": 1e-9, "c": 1.0}
-    health = Health(rows.append)
-    health.step({"step": 0, **row, "layer_gradients": small})
-    health.step({"step": 1, **row, "layer_gradients": {"a": 1.0, "b": 0.0, "c": 1.0}})
-    health.step({"step": 2, **row, "layer_gradients": small})
+    monitor = TrainingMonitor(rows.append)
+    monitor.check({"step": 0, **row, "layer_gradients": small})
+    monitor.check({"step": 1, **row, "layer_gradients": {"a": 1.0, "b": 0.0, "c": 1.0}})
+    monitor.check({"step": 2, **row, "layer_gradients": small})
     assert not rows
-    health.step({"step": 3, **row, "layer_gradients": small})
+    monitor.check({"step": 3, **row, "layer_gradients": small})
     assert len(rows) == 1 and "before layer c" in rows[0]["text"]
-    dead = Health(rows.append)
+    dead = TrainingMonitor(rows.append)
     for step in range(3):
         layers = {"relu": {"zero_share": 1.0}}
-        dead.step({"step": step, **row, "layers": layers, "layer_gradients": small})
-    assert [w["warning"] for w in dead.warnings] == ["dead"]
+        dead.check({"step": step, **row, "layers": layers, "layer_gradients": small})
+    assert [w["warning"] for w in dead.warnings] == ["dead layer"]
 
 
 class Sequences(nn.Module):
@@ -332,36 +333,47 @@ def test_an_adversarial_pair():
     pair = nn.ModuleDict(
         {"generator": nn.Linear(2, 2), "critic": nn.Sequential(nn.Linear(2, 8), nn.Linear(8, 1))}
     )
-    optimizers = [torch.optim.Adam(net.parameters(), lr=1e-3) for net in pair.values()]
+    optimizers = {n: torch.optim.Adam(net.parameters(), lr=1e-3) for n, net in pair.items()}
     rows: list = []
-    recorder = Recorder(pair, optimizers[0], rows.append)
+    recorder = Recorder(pair, optimizers, rows.append)
     for step in range(21):
         recorder.start(step)
         real, made = torch.randn(16, 2) + 2, pair["generator"](torch.randn(16, 2))
         recorder.loaded()
-        optimizers[1].zero_grad()
+        optimizers["critic"].zero_grad()
         critic = pair["critic"](made.detach()).mean() - pair["critic"](real).mean()
         critic.backward()
-        optimizers[1].step()
-        optimizers[0].zero_grad()
+        weights = torch.cat([p.detach().flatten() for p in pair["critic"].parameters()])
+        gradients = torch.cat([p.grad.flatten() for p in pair["critic"].parameters()])
+        recorder.before_update("critic")
+        optimizers["critic"].step()
+        changed = torch.cat([p.detach().flatten() for p in pair["critic"].parameters()])
+        optimizers["generator"].zero_grad()
         generator = -pair["critic"](made).mean()
         generator.backward()
-        recorder.before_update()
-        optimizers[0].step()
+        recorder.before_update("generator")
+        optimizers["generator"].step()
         recorder.finish({"critic": critic, "generator": generator})
+        if step == 0:
+            norm, ratio = gradients.norm().item(), ((changed - weights).norm() / weights.norm())
+            by_name = rows[0]["optimizers"]
+            assert set(by_name) == {"generator", "critic"}
+            assert by_name["critic"]["gradient_norm"] == pytest.approx(norm, rel=1e-5)
+            assert by_name["critic"]["update_to_weight"] == pytest.approx(ratio.item(), rel=1e-4)
+            assert rows[0]["gradient_norm"] == by_name["generator"]["gradient_norm"]
     recorder.flush()
-    assert recorder.health.warnings == [] and len(rows) == 21
+    assert recorder.warnings == [] and len(rows) == 21
     assert set(named_losses(rows[0])) == {"critic", "generator"}
     assert set(rows[0]["layer_gradients"]) == {"generator", "critic.0", "critic.1"}
     # A generator that learns far less than its critic is judged by itself.
-    health = Health(rows.append, ["generator.", "critic."])
+    monitor = TrainingMonitor(rows.append, networks=["generator.", "critic."])
     row = {"generator": 1.0, "data_seconds": 0.0, "compute_seconds": 0.1}
     for step in range(3):
         gradients = {"generator.0": 1e-9, "generator.1": 1e-9, "critic.0": 1.0}
-        health.step({"step": step, **row, "layer_gradients": gradients})
-    assert health.warnings == []
-    health.step({"step": 3, **row, "critic": math.nan})
-    assert "critic is no longer a number" in health.warnings[0]["text"]
+        monitor.check({"step": step, **row, "layer_gradients": gradients})
+    assert monitor.warnings == []
+    monitor.check({"step": 3, **row, "critic": math.nan})
+    assert "critic is no longer a number" in monitor.warnings[0]["text"]
 
 
 def crossed_labels(share):
@@ -384,7 +396,7 @@ def test_labels_are_named_without_the_network():
     assert rows == []
     noise = recorder.labels(*crossed_labels(0.25), np.random.default_rng(0))
     assert noise.share == pytest.approx(0.25, abs=0.06)
-    assert [row["warning"] for row in rows] == ["labels"]
+    assert [row["warning"] for row in rows] == ["label noise"]
     assert len(rows[0]["items"]) == 12 and rows[0]["items"][0] in rows[0]["text"]
 
 

@@ -6,7 +6,8 @@ from torch import nn
 
 from lineside.core.contract import Figure
 from lineside.core.report.figures import keep_figures, kept_figures
-from lineside.core.training.loop import Training, train
+from lineside.core.training.loop import Hooks, Training, train
+from lineside.core.training.step_function import supervised_step
 from lineside.core.training.weight_snapshots import MOST, Snapshots, forget, log_spaced, snapshots
 
 
@@ -19,9 +20,11 @@ def network():
 def training(net, steps=20):
     return Training(
         network=net,
-        optimizer=torch.optim.SGD(net.parameters(), lr=0.1),
-        draw=lambda rng: (torch.from_numpy(rng.normal(size=(8, 3)).astype(np.float32)),),
-        loss=lambda model, batch: (model(batch[0]) - batch[0].sum(1, keepdim=True)).square().mean(),
+        optimizers={"sgd": torch.optim.SGD(net.parameters(), lr=0.1)},
+        step=supervised_step(
+            lambda rng: (torch.from_numpy(rng.normal(size=(8, 3)).astype(np.float32)),),
+            lambda model, batch: (model(batch[0]) - batch[0].sum(1, keepdim=True)).square().mean(),
+        ),
         steps=steps,
         rng=np.random.default_rng(0),
     )
@@ -37,7 +40,7 @@ def test_steps_are_spread_and_hold_both_ends():
 def test_a_training_keeps_its_first_and_last_weights(tmp_path):
     net = network()
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    train(training(net), snapshots=tmp_path / "s")
+    train(training(net), Hooks(snapshots=tmp_path / "s"))
     kept = list(snapshots(tmp_path / "s"))
     assert [step for step, _ in kept] == log_spaced(20, MOST)
     for (_, weights), true in ((kept[0], before), (kept[-1], net.state_dict())):
@@ -52,7 +55,7 @@ def test_a_training_keeps_its_first_and_last_weights(tmp_path):
 
 def test_keeping_does_not_change_the_result(tmp_path):
     one, two = network(), network()
-    train(training(one), snapshots=tmp_path / "s")
+    train(training(one), Hooks(snapshots=tmp_path / "s"))
     train(training(two))
     for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True):
         assert torch.equal(a, b)

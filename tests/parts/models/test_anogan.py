@@ -1,6 +1,7 @@
 """f-AnoGAN: shapes, the gradient penalty by hand, frozen networks, resuming, guards, figures."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +12,7 @@ from lineside.core.contract import Estimate
 from lineside.core.errors import UserError
 from lineside.core.run.folder import Stopped
 from lineside.parts.models.anogan import warnings as guards
-from lineside.parts.models.anogan.adversarial import gradient_penalty, spread_of
-from lineside.parts.models.anogan.anogan import fit_anogan, judge_patches, load_anogan
-from lineside.parts.models.anogan.encoder import _encoder_loss
+from lineside.parts.models.anogan.anogan import fit_anogan, load_anogan, score_patches
 from lineside.parts.models.anogan.figures import sample_figures
 from lineside.parts.models.anogan.networks import (
     Critic,
@@ -24,7 +23,12 @@ from lineside.parts.models.anogan.networks import (
     freeze,
     initialise,
 )
-from lineside.parts.models.anogan.schedule import Schedule
+from lineside.parts.models.anogan.training import (
+    Schedule,
+    encoder_loss,
+    gradient_norms,
+    spread_of,
+)
 from lineside.parts.models.detector import TrainingImage
 
 
@@ -114,7 +118,7 @@ def test_gradient_norm_of_a_linear_critic_is_the_norm_of_its_weights():
             return (patches * self.weight).sum((1, 2, 3))
 
     critic = Linear()
-    norms = gradient_penalty(
+    norms = gradient_norms(
         critic, torch.rand(3, 1, 4, 4), torch.rand(3, 1, 4, 4), torch.rand(3, 1, 1, 1)
     )
     by_hand = critic.weight.norm()
@@ -133,7 +137,7 @@ def test_gradient_penalty_of_a_square_critic_depends_on_the_place_between():
     real, made = torch.rand(2, 1, 4, 4), torch.rand(2, 1, 4, 4)
     share = torch.tensor([0.25, 1.0]).view(2, 1, 1, 1)
     by_hand = (share * real + (1 - share) * made).flatten(1).norm(dim=1)
-    torch.testing.assert_close(gradient_penalty(critic, real, made, share).detach(), by_hand)
+    torch.testing.assert_close(gradient_norms(critic, real, made, share).detach(), by_hand)
 
 
 def test_the_critic_penalises_single_patches():
@@ -150,7 +154,7 @@ def test_frozen_networks_keep_their_weights_but_pass_gradients():
     freeze(generator), freeze(critic)
     before = copy.deepcopy(generator.state_dict())
     patches = torch.rand(4, 1, 32, 32) * 2 - 1
-    loss = _encoder_loss(generator, critic, Schedule(steps=1, encoder_steps=1))
+    loss = encoder_loss(generator, critic, Schedule(steps=1, encoder_steps=1))
     loss(encoder, (patches,))["loss"].backward()
     assert all(weight.grad is not None for weight in encoder.parameters())
     assert encoder.trunk[0].weight.grad.abs().sum() > 0
@@ -172,9 +176,13 @@ def test_encoder_losses_by_hand():
         ("ziz", codes, ((codes - encoder(generator(codes))) ** 2).sum() / (4 * 8)),
     ):
         schedule = Schedule(steps=1, encoder_steps=1, encoder_loss=kind, feature_weight=2.0)
-        found = _encoder_loss(generator, critic, schedule)(encoder, (batch,))["loss"]
+        found = encoder_loss(generator, critic, schedule)(encoder, (batch,))["loss"]
         torch.testing.assert_close(found, expected)
-    scores, residual = judge_patches(generator, critic, encoder, patches, 2.0)
+    scores, residual = score_patches(
+        SimpleNamespace(generator=generator, critic=critic, encoder=encoder),
+        patches,
+        feature_weight=2.0,
+    )
     torch.testing.assert_close(scores.mean(), pixels + 2 * features)
     torch.testing.assert_close(residual, (patches - again)[:, 0])
 
@@ -239,7 +247,7 @@ def test_generator_and_encoder_overfit_eight_patches():
     freeze(generator), freeze(critic)
     codes = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
     patches = generator(codes)
-    loss = _encoder_loss(generator, critic, Schedule(steps=1, encoder_steps=1, encoder_loss="izi"))
+    loss = encoder_loss(generator, critic, Schedule(steps=1, encoder_steps=1, encoder_loss="izi"))
     adam = torch.optim.Adam(encoder.parameters(), 1e-2)
     for _ in range(80):
         adam.zero_grad()
@@ -252,12 +260,12 @@ def test_generator_and_encoder_overfit_eight_patches():
 
 def watched(steps, **values):
     rows = []
-    watch = guards.Watch(rows.append)
-    healthy = {"gradient_norm": 1.0, "spread": 0.9, "distance": 2.0}
+    monitor = guards.GanMonitor(rows.append)
+    healthy = {"critic_gradient_norm": 1.0, "spread": 0.9, "distance": 2.0}
     for step in range(steps):
         now = {k: v(step) if callable(v) else v for k, v in {**healthy, **values}.items()}
-        watch.step(step, **now)
-    watch.finish(steps)
+        monitor.check({"step": step, **now})
+    monitor.close(steps)
     return [row["warning"] for row in rows], rows
 
 
@@ -269,10 +277,10 @@ def test_guards_are_silent_on_a_healthy_run():
 @pytest.mark.parametrize(
     ("fault", "name"),
     [
-        ({"gradient_norm": 0.1}, "gradient penalty"),
-        ({"gradient_norm": 9.0}, "gradient penalty"),
+        ({"critic_gradient_norm": 0.1}, "gradient penalty"),
+        ({"critic_gradient_norm": 9.0}, "gradient penalty"),
         ({"spread": 0.05}, "mode collapse"),
-        ({"distance": lambda step: 1.01**step}, "not settled"),
+        ({"distance": lambda step: 1.01**step}, "not converged"),
     ],
 )
 def test_each_planted_fault_is_named_once_in_plain_words(fault, name):

@@ -1,9 +1,27 @@
-"""The supervised training loop of every deep method, on Hugging Face accelerate.
+"""One training loop around any step function, on Hugging Face accelerate.
 
-accelerate prepares the network and the optimiser (CPU, one GPU, or several processes under
-``torchrun``) and runs the backward pass. Checkpoints are our own (`checkpoint.py`):
-a run killed at any moment goes on from its last checkpoint and ends with bit-identical weights
-(same machine, same number of threads).
+A method says what one update is; the loop does the rest: checkpoints and exact resume, stop and
+time limit, weight snapshots, the recorder and its warnings, validation, several processes::
+
+    def step(update: Update) -> dict[str, Tensor]:
+        (real,) = update.draw(batch_of)  # batch_of(rng) -> tuple of tensors
+        loss = critic(real).mean()
+        update.descend(loss, "critic")  # backward pass and step of one optimiser
+        return {"loss": loss}
+
+    training = Training(
+        network=nn.ModuleDict({"critic": critic, "generator": generator}),
+        optimizers={"critic": adam, "generator": another}, step=step, steps=1000, rng=rng,
+    )
+    train(training, Hooks(checkpoint=folder))
+
+The step function of supervised training is `supervised_step`. A run that is killed at any moment
+resumes from its last checkpoint and ends with bit-identical weights (same machine, same number of
+threads).
+
+Several processes (``torchrun --nproc-per-node 2 -m ...``): every process draws the same batch from
+the same random stream and takes its share of the rows; gradients and losses are averaged, so that
+the loss curve is that of one process. Process 0 alone logs, validates and writes.
 """
 
 from __future__ import annotations
@@ -11,7 +29,7 @@ from __future__ import annotations
 import atexit
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,23 +37,22 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast, broadcast_object_list
 from torch import Tensor, nn
 
-from lineside.core.run.files import sha256
 from lineside.core.run.folder import Stopped
 from lineside.core.training.checkpoint import (
+    State,
+    collect_training,
+    job_of,
     load_checkpoint,
-    optimizer_groups,
-    optimizer_tensors,
-    restore_optimizer,
+    restore_training,
     save_checkpoint,
-    under,
 )
 from lineside.core.training.recorder import Recorder
+from lineside.core.training.step_function import Losses, Update
+from lineside.core.training.warnings import Log, Monitor
 from lineside.core.training.weight_snapshots import Snapshots
-
-Batch = tuple[Tensor, ...]
-"""The tensors that one update is computed from; several processes draw one batch each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,271 +67,280 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """What a training reports to, what stops it, and its folders.
+
+    Attributes:
+        log: Receives the recorder's rows.
+        progress: Called after every step.
+        stop: Asked before every step; True ends the training resumably.
+        checkpoint: Folder of the checkpoint; resumed if it holds one. None: no checkpoint.
+        snapshots: Folder for the weights at log-spaced steps, see `weight_snapshots`.
+    """
+
+    log: Log = lambda row: None
+    progress: Callable[[Progress], None] = lambda progress: None
+    stop: Callable[[], bool] = lambda: False
+    checkpoint: Path | None = None
+    snapshots: Path | None = None
+
+
+NO_HOOKS = Hooks()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """What to train and how; flat, built by the fit of each method.
 
     Attributes:
-        network: The module; it is trained in place.
-        optimizer: Over the network's parameters.
-        scheduler: Learning-rate schedule stepped after every update, or None.
-        draw: Makes the batch of one step from the training's random stream.
-        loss: Takes the network and a batch to the loss, or to named losses with ``"loss"``.
-        steps: Number of updates.
-        rng: Random stream of the batches (and the seed of dropout); part of the checkpoint.
-        clip_norm: Largest gradient norm, or None.
+        network: Trained in place; several networks by name: an ``nn.ModuleDict``. State that is
+            not trained (a target network, a memory) belongs here too, as modules and buffers.
+        optimizers: By name.
+        step: The step function: does one update of everything, see `Update`.
+        steps: Number of steps.
+        rng: Random stream of the batches; part of the checkpoint.
+        schedulers: Learning-rate schedules, each stepped after every step.
+        seed: Of torch's global stream (dropout); drawn from `rng` if None.
         validate: Measures on held-out data (``{"loss": ..., "ap": ...}``), or None.
-        validate_every: Updates between validations; the last step is always validated.
-        labels: Called once before the first update, to let the recorder judge the labels.
+        validate_every: Steps between validations; the last step is always validated.
         keep: Name of the measure whose highest value chooses the weights (ties: the later one),
             or None to keep the last weights.
+        labels: Called once before the first step, to let the recorder check the labels.
+        monitors: Make monitors of their own kind of fault, see `warnings.Monitor`.
+        usual_loss: Reference of a divergence, see `warnings.TrainingMonitor`.
+        most_seconds: Time limit over all resumes, after which training is finished.
+        checkpoint_every: Steps between checkpoints.
+        settings: What else a checkpoint must agree with to be resumed, plain JSON.
     """
 
     network: nn.Module
-    optimizer: torch.optim.Optimizer
-    draw: Callable[[np.random.Generator], Batch]
-    loss: Callable[[nn.Module, Batch], Tensor | Mapping[str, Tensor]]
+    optimizers: Mapping[str, torch.optim.Optimizer]
+    step: Callable[[Update], Losses]
     steps: int
     rng: np.random.Generator
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
-    clip_norm: float | None = None
+    schedulers: Sequence[torch.optim.lr_scheduler.LRScheduler] = ()
+    seed: int | None = None
     validate: Callable[[], Mapping[str, float]] | None = None
     validate_every: int = 100
-    labels: Callable[[Recorder], object] | None = None
     keep: str | None = None
+    labels: Callable[[Recorder], object] | None = None
+    monitors: Sequence[Callable[[Log], Monitor]] = ()
+    usual_loss: float | None = None
+    most_seconds: float = math.inf
+    checkpoint_every: int = 100
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """The end of a training: the step whose weights were kept, and all validations."""
+    """The end of a training.
+
+    Attributes:
+        step: After which step the kept weights are.
+        history: All validations.
+        warnings: Of all monitors.
+        seconds: Wall clock, over all resumes.
+        cpu_seconds: Processor time of this process, summed over threads and resumes.
+    """
 
     step: int
-    history: list[dict[str, float]] = field(default_factory=list)
-    warnings: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, float]]
+    warnings: list[dict[str, Any]]
+    seconds: float
+    cpu_seconds: float
 
 
-@dataclass
-class _State:
-    """What changes while training, beside the tensors."""
-
-    step: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_step: int = -1
-    best_value: float = -math.inf
-    best: dict[str, Tensor] = field(default_factory=dict)
-
-
-def train(
-    training: Training,
-    *,
-    log: Callable[[dict[str, Any]], None] = lambda row: None,
-    progress: Callable[[Progress], None] = lambda progress: None,
-    stop: Callable[[], bool] = lambda: False,
-    checkpoint: Path | None = None,
-    checkpoint_every: int = 100,
-    snapshots: Path | None = None,
-) -> Trained:
-    """Train a network in place, with the recorder always on.
-
-    Args:
-        training: The network, its data, loss and optimiser.
-        log: Receives the recorder's rows.
-        progress: Called after every update.
-        stop: Asked before every update; True ends the training resumably.
-        checkpoint: Folder of the checkpoint; taken up again if it holds one. None: no checkpoint.
-        checkpoint_every: Updates between checkpoints.
-        snapshots: Folder for the weights at log-spaced steps, see `weight_snapshots`.
-
-    Returns:
-        The kept step, the validations and the recorder's warnings.
+def train(training: Training, hooks: Hooks = NO_HOOKS) -> Trained:
+    """Train in place, with the recorder always on; the networks end in evaluation mode.
 
     Raises:
-        Stopped: `stop` answered True; the checkpoint has been written.
+        Stopped: asked to stop; the checkpoint has been written.
         UserError: the checkpoint belongs to another training.
     """
     home = next(training.network.parameters()).device
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    if accelerator.num_processes > 1:
-        atexit.register(accelerator.end_training)
-    recorder = Recorder(
-        training.network,
-        training.optimizer,
-        log if accelerator.is_main_process else lambda row: None,
-    )
-    keep = (
-        Snapshots(snapshots, training.network, training.steps).take
-        if snapshots is not None and accelerator.is_main_process
-        else lambda step, network: None
-    )
-    # Dropout draws from torch's global stream: it gets a seed of its own and is put back after.
+    processes = Processes()
+    training.network.to(processes.device)
+    seed = int(training.rng.integers(2**62)) if training.seed is None else training.seed
+    # Dropout draws from torch's global stream: it is seeded here and put back afterwards.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(training.rng.integers(2**62)))
-        state = _run(
-            training, accelerator, recorder, progress, stop, checkpoint, checkpoint_every, keep
-        )
-    recorder.flush()
-    if training.keep is not None and state.best:
-        training.network.load_state_dict(state.best)
+        torch.manual_seed(seed + processes.index)
+        loop = _Loop(training, hooks if processes.main else NO_HOOKS, processes)
+        loop.load()
+        loop.run()
+    trained, weights = processes.from_main((loop.result(), loop.weights()))
+    training.network.load_state_dict(weights)
     training.network.to(home).eval()
-    kept = state.best_step if training.keep is not None and state.best else state.step
-    return Trained(step=kept, history=state.history, warnings=recorder.health.warnings)
+    return trained
 
 
-def _run(
-    training: Training,
-    accelerator: Accelerator,
-    recorder: Recorder,
-    progress: Callable[[Progress], None],
-    stop: Callable[[], bool],
-    checkpoint: Path | None,
-    checkpoint_every: int,
-    keep: Callable[[int, nn.Module], None],
-) -> _State:
-    """Do the updates that are left, with checkpoints between them."""
-    model, optimizer = accelerator.prepare(training.network, training.optimizer)
-    state = _load(training, recorder, checkpoint)
-    keep(state.step, training.network)
-    if training.labels is not None and state.step == 0:
-        training.labels(recorder)
-    first, begin = state.step, time.perf_counter()
-    while state.step < training.steps:
-        if stop():
-            _save(training, recorder, state, checkpoint, accelerator)
-            raise Stopped
-        loss = _update(training, accelerator, recorder, model, optimizer, state.step)
-        state.step += 1
-        keep(state.step, training.network)
-        last = state.step == training.steps
-        if training.validate and (state.step % training.validate_every == 0 or last):
-            _validate(training, recorder, state)
-        if state.step % checkpoint_every == 0 or last:
-            _save(training, recorder, state, checkpoint, accelerator)
-        seconds = time.perf_counter() - begin
-        left = seconds / (state.step - first) * (training.steps - state.step)
-        progress(
-            Progress(
-                step=state.step,
-                total=training.steps,
-                loss=loss,
-                seconds=seconds,
-                seconds_left=left,
-            )
+class Processes:
+    """The processes that train together, one unless torchrun or accelerate started more."""
+
+    def __init__(self) -> None:
+        self._accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+        self.device = self._accelerator.device
+        self.count, self.index = self._accelerator.num_processes, self._accelerator.process_index
+        self.main = self.index == 0
+        if self.count > 1:
+            atexit.register(self._accelerator.end_training)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean over processes."""
+        mean: Tensor = self._accelerator.reduce(values, reduction="mean")
+        return mean
+
+    def average_gradients(self, weights: Sequence[Tensor]) -> None:
+        """Replace gradients by their means: all of them flattened into one all-reduce."""
+        gradients = [w.grad for w in weights if w.grad is not None]
+        if self.count == 1 or not gradients:
+            return
+        flat = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))
+        sizes = [gradient.numel() for gradient in gradients]
+        for gradient, mean in zip(gradients, flat.split(sizes), strict=True):
+            gradient.copy_(mean.view(gradient.shape))
+
+    def decide(self, number: int) -> int:
+        """Return the number of process 0: a decision that all must take alike."""
+        if self.count == 1:
+            return number
+        return int(broadcast(torch.tensor(number, device=self.device)))
+
+    def from_main(self, value: Any) -> Any:
+        """Return the value of process 0."""
+        return broadcast_object_list([value])[0] if self.count > 1 else value
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Return the tensors of all processes, shape (process, ...)."""
+        stack: Tensor = self._accelerator.gather(tensor[None].to(self.device))
+        return stack.cpu()
+
+
+_GO, _STOP, _TIME_IS_UP = range(3)
+
+
+class _Loop:
+    """One call of `train`."""
+
+    def __init__(self, training: Training, hooks: Hooks, processes: Processes) -> None:
+        self._training, self._hooks, self._processes = training, hooks, processes
+        self._recorder = Recorder(
+            training.network, training.optimizers, hooks.log, usual_loss=training.usual_loss,
+            monitors=[monitor(hooks.log) for monitor in training.monitors],
+        )  # fmt: skip
+        self._snapshots = (
+            Snapshots(hooks.snapshots, training.network, training.steps)
+            if hooks.snapshots
+            else None
         )
-    return state
+        self._state = State()
+        self._begin, self._cpu_begin = time.perf_counter(), time.process_time()
 
+    def run(self) -> None:
+        """Do the steps that are left, with checkpoints between them."""
+        training, state = self._training, self._state
+        first, begin = state.step, time.perf_counter()
+        self._take_snapshot()
+        if training.labels and state.step == 0 and self._processes.main:
+            training.labels(self._recorder)
+        while not state.finished:
+            decision = self._processes.decide(self._decision())
+            if decision == _STOP:
+                self._save()
+                raise Stopped
+            if decision == _TIME_IS_UP:
+                self._finish()
+                break
+            loss = self._step()
+            self._take_snapshot()
+            last = state.step == training.steps
+            if training.validate and (state.step % training.validate_every == 0 or last):
+                self._validate()
+            if last:
+                self._finish()
+            elif state.step % training.checkpoint_every == 0:
+                self._save()
+            seconds = time.perf_counter() - begin
+            left = seconds / (state.step - first) * (training.steps - state.step)
+            self._hooks.progress(
+                Progress(
+                    step=state.step, total=training.steps, loss=loss, seconds=seconds,
+                    seconds_left=min(left, max(training.most_seconds - self._seconds(), 0.0)),
+                )
+            )  # fmt: skip
 
-def _update(
-    training: Training,
-    accelerator: Accelerator,
-    recorder: Recorder,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-) -> float:
-    """Do one update and return its loss."""
-    recorder.start(step)
-    batch = _draw(training, accelerator)
-    recorder.loaded()
-    model.train()
-    value = training.loss(model, batch)
-    losses = value if isinstance(value, Mapping) else {"loss": value}
-    optimizer.zero_grad(set_to_none=True)
-    accelerator.backward(losses["loss"])
-    if training.clip_norm is not None:
-        accelerator.clip_grad_norm_(model.parameters(), training.clip_norm)
-    recorder.before_update()
-    optimizer.step()
-    recorder.finish(losses)
-    if training.scheduler is not None:
-        training.scheduler.step()
-    return float(losses["loss"].detach())
+    def result(self) -> Trained:
+        """Return what the caller is told."""
+        state = self._state
+        return Trained(
+            step=state.best_step if state.best else state.step, history=state.history,
+            warnings=self._recorder.warnings, seconds=state.seconds, cpu_seconds=state.cpu_seconds,
+        )  # fmt: skip
 
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return the best weights where a measure chooses them, else the last."""
+        weights: Mapping[str, Tensor] = self._state.best or self._training.network.state_dict()
+        return weights
 
-def _draw(training: Training, accelerator: Accelerator) -> Batch:
-    """This process's batch on its device.
+    def load(self) -> None:
+        """Continue from the checkpoint, if there is one; process 0 reads it for all."""
+        training, folder = self._training, self._hooks.checkpoint
+        stored = load_checkpoint(folder, job_of(training)) if folder is not None else None
+        stored = self._processes.from_main(stored)
+        if stored is not None:
+            process = self._processes.index
+            self._state = restore_training(training, self._recorder, stored, process)
 
-    Every process draws the batches of all, so that they share one random stream.
-    """
-    batches = [training.draw(training.rng) for _ in range(accelerator.num_processes)]
-    own = batches[accelerator.process_index]
-    return tuple(part.to(accelerator.device, non_blocking=True) for part in own)
+    def _save(self) -> None:
+        training, state = self._training, self._state
+        streams = self._processes.gather(torch.get_rng_state())
+        state.seconds, state.cpu_seconds = self._seconds(), self._cpu_seconds()
+        self._begin, self._cpu_begin = time.perf_counter(), time.process_time()
+        if self._hooks.checkpoint is not None:
+            tensors, values = collect_training(training, state, self._recorder, streams)
+            save_checkpoint(self._hooks.checkpoint, state.step, job_of(training), tensors, values)
 
+    def _decision(self) -> int:
+        if self._hooks.stop():
+            return _STOP
+        return _TIME_IS_UP if self._seconds() > self._training.most_seconds else _GO
 
-def _validate(training: Training, recorder: Recorder, state: _State) -> None:
-    """Measure on held-out data and remember the weights if they are the best so far."""
-    assert training.validate is not None
-    training.network.eval()
-    measures = {name: float(value) for name, value in training.validate().items()}
-    recorder.validation(state.step, measures)
-    state.history.append({"step": state.step, **measures})
-    if training.keep is not None and measures[training.keep] >= state.best_value:
-        state.best_value, state.best_step = measures[training.keep], state.step
-        state.best = {k: v.detach().clone() for k, v in training.network.state_dict().items()}
+    def _step(self) -> float:
+        """Do one step and return its loss."""
+        training = self._training
+        self._recorder.start(self._state.step)
+        training.network.train()
+        update = Update(training, self._recorder, self._processes)
+        losses = update.average(training.step(update))
+        self._recorder.finish(losses)
+        for scheduler in training.schedulers:
+            scheduler.step()
+        self._state.step += 1
+        return float(losses["loss"].detach())
 
+    def _validate(self) -> None:
+        """Measure on held-out data and remember the weights if they are the best so far."""
+        training, state = self._training, self._state
+        if not self._processes.main or training.validate is None:
+            return
+        training.network.eval()
+        measures = {name: float(value) for name, value in training.validate().items()}
+        self._recorder.validation(state.step, measures)
+        state.history.append({"step": state.step, **measures})
+        if training.keep is not None and measures[training.keep] >= state.best_value:
+            state.best_value, state.best_step = measures[training.keep], state.step
+            state.best = {k: v.detach().clone() for k, v in training.network.state_dict().items()}
 
-def _save(
-    training: Training,
-    recorder: Recorder,
-    state: _State,
-    folder: Path | None,
-    accelerator: Accelerator,
-) -> None:
-    """Write all that `_load` needs to go on exactly here."""
-    if folder is None or not accelerator.is_main_process:
-        return
-    optimizer = optimizer_tensors(training.optimizer)
-    tensors = {f"network.{k}": v for k, v in training.network.state_dict().items()}
-    tensors.update({f"best.{k}": v for k, v in state.best.items()})
-    tensors.update({f"optimizer.{k}": v for k, v in optimizer.items()})
-    tensors["torch_rng"] = torch.get_rng_state()
-    values = {
-        "history": state.history,
-        "best_step": state.best_step,
-        "best_value": state.best_value,
-        "rng": training.rng.bit_generator.state,
-        "param_groups": optimizer_groups(training.optimizer),
-        "scheduler": _schedule(training),
-        "recorder": recorder.state(),
-    }
-    save_checkpoint(folder, state.step, _job(training), tensors, values)
+    def _finish(self) -> None:
+        self._state.finished = True
+        self._recorder.close(self._state.step)
+        self._save()
 
+    def _take_snapshot(self) -> None:
+        if self._snapshots:
+            self._snapshots.take(self._state.step, self._training.network)
 
-def _load(training: Training, recorder: Recorder, folder: Path | None) -> _State:
-    """Put back everything that `_save` kept; without a checkpoint start afresh."""
-    found = load_checkpoint(folder, _job(training)) if folder is not None else None
-    if found is None:
-        return _State()
-    step, tensors, saved = found
-    training.network.load_state_dict(under(tensors, "network."))
-    restore_optimizer(training.optimizer, under(tensors, "optimizer."), saved["param_groups"])
-    if training.scheduler is not None:
-        training.scheduler.load_state_dict(saved["scheduler"])
-    training.rng.bit_generator.state = saved["rng"]
-    torch.set_rng_state(tensors["torch_rng"])
-    recorder.restore(saved["recorder"], step)
-    value = saved["best_value"]
-    return _State(
-        step=step,
-        history=saved["history"],
-        best_step=saved["best_step"],
-        best_value=-math.inf if value is None else value,
-        best=under(tensors, "best."),
-    )
+    def _seconds(self) -> float:
+        return self._state.seconds + time.perf_counter() - self._begin
 
-
-def _job(training: Training) -> dict[str, Any]:
-    """What must agree between a checkpoint and the training that takes it up."""
-    shapes = {k: list(v.shape) for k, v in training.network.state_dict().items()}
-    return {
-        "steps": training.steps,
-        "keep": training.keep,
-        "optimizer": type(training.optimizer).__name__,
-        "network": sha256(repr(sorted(shapes.items())).encode()),
-    }
-
-
-def _schedule(training: Training) -> dict[str, Any] | None:
-    """The schedule's numbers; its functions are made again by the code."""
-    if training.scheduler is None:
-        return None
-    plain = (int, float, str, bool, list, tuple, type(None))
-    return {k: v for k, v in training.scheduler.state_dict().items() if isinstance(v, plain)}
+    def _cpu_seconds(self) -> float:
+        return self._state.cpu_seconds + time.process_time() - self._cpu_begin

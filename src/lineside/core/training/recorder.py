@@ -1,16 +1,16 @@
-"""Always-on recording of a training run: loss, time, activations, gradients, plain-words warnings.
+"""Always-on recording of a training run: loss, time, activations, gradients, warnings.
 
-Every loop (supervised, adversarial, reinforcement) calls the recorder around its steps::
+The training loop calls the recorder around every step, and so can a loop of its own::
 
     recorder.start(step); batch = draw(); recorder.loaded()
     loss.backward(); recorder.before_update(); optimizer.step()
     recorder.finish({"loss": loss})
 
-There may be several named losses (heads); all are recorded, in training and in validation.
-The recorder observes only: it draws no random number and changes no tensor, so a run gives the
-same weights with and without it. Statistics of layers and gradients are taken on sampled steps
-(every tenth at first); a budget controller stretches the interval when its own time exceeds
-1 % of the run.
+There may be several named losses (heads), and several networks and optimisers by name (generator
+and critic, actor and critic): ``before_update("critic")``. The recorder observes only: it draws no
+random number and changes no tensor, so a run gives the same weights with and without it.
+Statistics of layers and gradients are taken on sampled steps (every tenth at first); a budget
+controller stretches the interval when its own time exceeds 1 % of the run.
 """
 
 from __future__ import annotations
@@ -28,13 +28,11 @@ from torch import Tensor, nn
 
 from lineside.core.audit.label_noise import LabelNoise, estimate_label_noise
 from lineside.core.errors import UserError
-from lineside.core.training.gradient_signal import GradientSignal, norm_of
-from lineside.core.training.warnings import MEASURED, Health
+from lineside.core.training.update_statistics import UpdateStatistics
+from lineside.core.training.warnings import MEASURED, Log, Monitor, TrainingMonitor
 
-Log = Callable[[dict[str, Any]], None]
-
-# Activations beyond this count are not looked at: the first items of a batch are a fair sample.
-_ELEMENTS = 1 << 18
+# Activations beyond this count are not measured: the first items of a batch are a fair sample.
+_MEASURED_ACTIVATIONS = 1 << 18
 _LONGEST_INTERVAL_STEPS = 320
 _OBSERVED = (
     nn.Linear, nn.RNNBase, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish,
@@ -46,10 +44,12 @@ class Recorder:
     """Records one training run.
 
     Args:
-        network: The bare module that is trained (several networks: an ``nn.ModuleDict``).
-        optimizer: Its optimiser (or one of several), read for the learning rate.
+        network: The module that is trained; several networks: an ``nn.ModuleDict`` by name.
+        optimizer: Its optimiser; several optimisers: a mapping by name.
         log: Receives rows, plain dictionaries with a ``step``; a later row for the same step
             (after a resume) replaces an earlier one.
+        monitors: Check the rows too, beside `TrainingMonitor`; see `warnings.Monitor`.
+        usual_loss: See `TrainingMonitor`.
         every_steps: Interval of the sampled statistics at the start.
         budget: Largest share of the run's time that recording may take.
     """
@@ -57,67 +57,85 @@ class Recorder:
     def __init__(
         self,
         network: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer],
         log: Log,
         *,
+        monitors: Sequence[Monitor] = (),
+        usual_loss: float | None = None,
         every_steps: int = 10,
         budget: float = 0.01,
     ) -> None:
         self.interval_steps = every_steps
-        names = [f"{n}." for n in network.keys()] if isinstance(network, nn.ModuleDict) else [""]  # noqa: SIM118
-        self.health = Health(log, names)
+        several = isinstance(network, nn.ModuleDict)
+        prefixes = [f"{name}." for name in network] if several else [""]
+        self.monitor = TrainingMonitor(log, networks=prefixes, usual_loss=usual_loss)
+        self._monitors = tuple(monitors)
         self._network = network
-        self._optimizer = optimizer
+        optimizers = optimizer if isinstance(optimizer, Mapping) else {"optimizer": optimizer}
+        weights = list(network.named_parameters())
+        self._statistics = {n: UpdateStatistics(o, weights) for n, o in optimizers.items()}
+        self._updated: list[str] = []  # optimisers that were measured in this step
         self._log = log
         self._budget = budget
-        named = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
-        self._weights = [p for _, p in named]
-        # Vectors (biases, batch norm) are left out of a layer's gradient.
-        self._layer_of = [n.rpartition(".")[0] if p.ndim > 1 else None for n, p in named]
-        self._layer_norms: tuple[list[str], Tensor] | None = None
         self._pending: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
         self._hooks: list[Any] = []
         self._activations: dict[str, list[Tensor]] = {}
-        self._gradients = GradientSignal()
         self._row: dict[str, Any] = {}
-        self._sums: dict[str, Tensor] = {}
-        self._before: list[Tensor] = []
         self._sampled = False
         self._next_sample = 0
         self._samples = 0
         self._own_seconds = self._run_seconds = 0.0
         self._started = self._loaded = self._own_at_start = 0.0
 
+    @property
+    def warnings(self) -> list[dict[str, Any]]:
+        """All warnings so far."""
+        return [w for monitor in (self.monitor, *self._monitors) for w in monitor.warnings]
+
+    @property
+    def overhead(self) -> float:
+        """Share of the run's time that recording took so far."""
+        return self._own_seconds / self._run_seconds if self._run_seconds else 0.0
+
     def start(self, step: int) -> None:
         """Begin a step (0-based), before its batch is drawn."""
         self._started = time.perf_counter()
         self._own_at_start = self._own_seconds
         self._row = {"step": step}
-        self._sums = {}
+        self._updated = []
         self._sampled = step >= self._next_sample
         if self._sampled:
             self._attach()
         self._own_seconds += time.perf_counter() - self._started
 
     def loaded(self) -> None:
-        """Mark that the batch is there; what follows is compute."""
+        """Mark that the batch is loaded; what follows is compute."""
         self._loaded = time.perf_counter()
 
-    def before_update(self) -> None:
-        """Look at the gradients, after the backward pass and before the optimiser's step."""
+    def before_update(self, name: str | None = None) -> None:
+        """Measure gradients, between the backward pass and the optimiser's step.
+
+        If an optimiser updates several times in a step (a critic), the first gradient is taken.
+
+        Args:
+            name: Which optimiser; may be left out if there is one.
+        """
         begin = time.perf_counter()
-        self._row["lr"] = float(self._optimizer.param_groups[0]["lr"])
-        if self._sampled:
-            self._detach()
-            self._look_at_gradients()
-            self._before = [w.detach().clone() for w in self._weights]
+        first = next(iter(self._statistics))
+        name = first if name is None else name
+        statistics = self._statistics[name]
+        if name == first:
+            self._row["lr"] = statistics.learning_rate
+        if self._sampled and name not in self._updated:
+            statistics.before_update()
+            self._updated.append(name)
         self._own_seconds += time.perf_counter() - begin
 
     def finish(self, losses: Mapping[str, Tensor]) -> None:
         """End a step with its losses by name.
 
         The one called ``"loss"``, if any, is expected to fall: ten times its first value is a
-        divergence. Others (those of an adversarial pair) only have to stay numbers.
+        divergence. Others (those of an adversarial pair) only have to stay finite.
 
         Raises:
             UserError: if a loss has the name of something that the recorder measures itself.
@@ -131,25 +149,24 @@ class Recorder:
         own = self._own_seconds - self._own_at_start
         row["data_seconds"] = self._loaded - self._started
         row["compute_seconds"] = max(begin - self._loaded - own, 0.0)
-        self._sums.update({name: loss.detach() for name, loss in losses.items()})
+        scalars = {name: loss.detach() for name, loss in losses.items()}
+        for name in self._updated:
+            norms = self._statistics[name].after_update()
+            scalars.update({f"{name} {key}": norm for key, norm in norms.items()})
+        self._pending.append((row, scalars))
         if self._sampled:
-            change = torch._foreach_sub([w.detach() for w in self._weights], self._before)
-            self._sums["update_norm"] = norm_of(change)
-            self._sums["weight_norm"] = norm_of(self._before)
-            self._before = []
-        self._pending.append((row, self._sums))
-        if self._sampled:
+            self._detach()
             self.flush()
             self._pace(row["step"])
         self._own_seconds += time.perf_counter() - begin
         self._run_seconds += time.perf_counter() - self._started
 
     def validation(self, step: int, measures: Mapping[str, float]) -> None:
-        """Record measures on held-out data after `step` updates; ``"loss"`` is watched."""
+        """Record measures on held-out data after `step` updates; ``"loss"`` is monitored."""
         self.flush()
         row = {"step": step, **{f"validation_{k}": float(v) for k, v in measures.items()}}
         self._log(row)
-        self.health.validation(step, measures)
+        self.monitor.validation(step, measures)
 
     def labels(
         self,
@@ -159,51 +176,56 @@ class Recorder:
         groups: Sequence[str],
         rng: np.random.Generator,
     ) -> LabelNoise:
-        """Warn of labels that contradict their neighbours; see `estimate_label_noise`.
+        """Warn of label noise, see `estimate_label_noise`.
 
-        Call it once, before training: it looks at fixed features, never at the network.
+        Call it once, before training: it uses fixed features, never the network.
         """
         noise = estimate_label_noise(ids, features, labels, groups, rng)
-        self.health.labels(self._row.get("step", 0), noise)
+        self.monitor.labels(self._row.get("step", 0), noise)
         return noise
 
     def flush(self) -> None:
-        """Write what is pending; the only place that waits for the device."""
+        """Write pending rows; the only place that waits for the device."""
         pending, self._pending = self._pending, []
-        tensors = [t.float().reshape(()) for _, sums in pending for t in sums.values()]
+        tensors = [t.float().reshape(()) for _, scalars in pending for t in scalars.values()]
         numbers = iter(torch.stack(tensors).tolist() if tensors else [])
-        for row, sums in pending:
-            row.update({name: next(numbers) for name in sums})
-            if "update_norm" in row:
+        for row, scalars in pending:
+            row.update({name: next(numbers) for name in scalars})
+            if self._sampled and row is self._row:
                 self._complete(row)
             self._log(row)
-            self.health.step(row)
+            self.monitor.check(row)
+            for monitor in self._monitors:
+                monitor.check(row)
+
+    def close(self, step: int) -> None:
+        """Write what is pending and let the monitors judge the whole training."""
+        self.flush()
+        for monitor in self._monitors:
+            monitor.close(step)
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must keep for the warnings to survive a resume."""
+        """Return what a checkpoint must hold for the warnings to survive a resume."""
         self.flush()
-        return self.health.state()
+        monitors = [monitor.state() for monitor in self._monitors]
+        return {"training": self.monitor.state(), "monitors": monitors}
 
     def restore(self, state: Mapping[str, Any], step: int) -> None:
         """Continue at `step` from what `state` returned."""
-        self.health.restore(state)
+        self.monitor.restore(state["training"])
+        for monitor, stored in zip(self._monitors, state["monitors"], strict=True):
+            monitor.restore(stored)
         self._next_sample = step
 
-    @property
-    def overhead(self) -> float:
-        """Share of the run's time that recording took so far."""
-        return self._own_seconds / self._run_seconds if self._run_seconds else 0.0
-
     def _complete(self, row: dict[str, Any]) -> None:
-        """Add the sampled statistics that need several numbers."""
-        if self._layer_norms is not None:
-            row["layer_gradients"] = _by_layer(*self._layer_norms)
-        weight = row.pop("weight_norm")
-        update = row.pop("update_norm")
-        row["update_to_weight"] = update / weight if weight else math.nan
-        snr = self._gradients.ratio()
-        if snr is not None:
-            row["gradient_snr"] = snr
+        """Add the sampled statistics: of the first optimiser by themselves, of several by name."""
+        by_name = {n: self._update_measures(n, row) for n in self._statistics if n in self._updated}
+        row |= next(iter(by_name.values()), {})
+        row["layer_gradients"] = {}
+        for name in by_name:
+            row["layer_gradients"] |= self._statistics[name].layer_gradients()
+        if len(self._statistics) > 1:
+            row["optimizers"] = by_name
         row["memory_mb"] = peak_memory_mb()
         layers = {name: torch.stack(seen).mean(0) for name, seen in self._activations.items()}
         if layers:
@@ -215,27 +237,25 @@ class Recorder:
         self._activations = {}
         row["recorder_share"] = self.overhead
 
+    def _update_measures(self, name: str, row: dict[str, Any]) -> dict[str, float]:
+        """Take the norms of one optimiser out of the row; return what is logged instead."""
+        statistics = self._statistics[name]
+        update, weight = row.pop(f"{name} update_norm"), row.pop(f"{name} weight_norm")
+        measures = {"lr": statistics.learning_rate}
+        if f"{name} gradient_norm" in row:
+            measures["gradient_norm"] = row.pop(f"{name} gradient_norm")
+        measures["update_to_weight"] = update / weight if weight else math.nan
+        snr = statistics.signal_to_noise()
+        if snr is not None:
+            measures["gradient_snr"] = snr
+        return measures
+
     def _pace(self, step: int) -> None:
         """Choose the next sampled step so that recording stays within its budget."""
         self._samples += 1
         if self._samples >= 3 and self.overhead > self._budget:
             self.interval_steps = min(2 * self.interval_steps, _LONGEST_INTERVAL_STEPS)
         self._next_sample = step + self.interval_steps
-
-    def _look_at_gradients(self) -> None:
-        """Take the gradients' norms, in total and by layer."""
-        present = [i for i, w in enumerate(self._weights) if w.grad is not None]
-        gradients = [self._weights[i].grad.detach() for i in present]  # type: ignore[union-attr]
-        self._layer_norms = None
-        if not gradients:
-            return
-        norms = torch.stack(torch._foreach_norm(gradients))
-        self._sums["gradient_norm"] = torch.linalg.vector_norm(norms)
-        self._gradients.add(gradients, self._sums["gradient_norm"])
-        layered = [(k, self._layer_of[i]) for k, i in enumerate(present)]
-        named = [(k, layer) for k, layer in layered if layer is not None]
-        if named:
-            self._layer_norms = [layer for _, layer in named], norms[[k for k, _ in named]]
 
     def _attach(self) -> None:
         self._activations = {}
@@ -271,17 +291,9 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def _by_layer(layers: list[str], norms: Tensor) -> dict[str, float]:
-    """Gradient norm of each layer, in the network's order; a layer may have several weights."""
-    squares: dict[str, float] = {}
-    for layer, norm in zip(layers, norms.tolist(), strict=True):
-        squares[layer] = math.hypot(squares.get(layer, 0.0), norm)
-    return squares
-
-
 def _moments(output: Tensor) -> Tensor:
     """Mean, spread and share of zeros of a layer's output, shape (3,)."""
-    output = output[: max(1, _ELEMENTS // max(output[:1].numel(), 1))]
+    output = output[: max(1, _MEASURED_ACTIVATIONS // max(output[:1].numel(), 1))]
     count = max(output.numel(), 1)
     mean = output.sum() / count
     square = torch.linalg.vector_norm(output).square() / count

@@ -1,15 +1,15 @@
-"""Warnings of a training run in plain words: what is wrong, the number, what to do.
+"""Warnings of a training run: what is wrong, the number, what to do.
 
-The thresholds were measured on planted faults and healthy runs; "more than half of the units are
-silent" and "the loss is three times its best" were dropped because healthy runs trigger them, and
-so was any bound on the size of updates, which schedules leave in both directions.
+The thresholds were measured on planted faults and healthy runs. Three candidates were dropped
+because healthy runs trigger them: more than half of the units dead, a loss three times its best,
+and any bound on the size of updates (learning-rate schedules exceed it in both directions).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from lineside.core.audit.label_noise import LabelNoise
 from lineside.core.run.files import finite
@@ -17,7 +17,7 @@ from lineside.core.run.files import finite
 DEAD_SHARE = 0.95
 DIVERGED_FACTOR = 10.0
 VANISHED_RATIO = 1e-4
-"""Gradient of a layer relative to the largest of any layer; lower ones hardly learn."""
+"""Gradient of a layer relative to the largest of any layer; below, it hardly learns."""
 RISING_VALIDATIONS = 6
 DATA_SHARE = 0.5
 NAMED_ITEMS = 12
@@ -26,8 +26,31 @@ _WINDOW_SECONDS = 0.2
 
 MEASURED = frozenset(
     ("step", "lr", "data_seconds", "compute_seconds", "gradient_norm", "gradient_snr", "layers",
-     "layer_gradients", "update_to_weight", "memory_mb", "recorder_share")
+     "layer_gradients", "optimizers", "update_to_weight", "memory_mb", "recorder_share")
 )  # fmt: skip
+
+Log = Callable[[dict[str, Any]], None]
+
+
+class Monitor(Protocol):
+    """Checks the rows of a training and logs warnings; its state is part of the checkpoint.
+
+    A warning is a row with ``step``, ``warning`` (its kind), ``layer``, ``value`` and ``text``.
+    """
+
+    warnings: list[dict[str, Any]]
+
+    def check(self, row: Mapping[str, Any]) -> None:
+        """Check the row of one training step."""
+
+    def close(self, step: int) -> None:
+        """Check the whole training, at its end."""
+
+    def state(self) -> dict[str, Any]:
+        """Return plain values for a checkpoint."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state` returned."""
 
 
 def named_losses(row: Mapping[str, Any]) -> dict[str, float]:
@@ -40,49 +63,51 @@ def named_losses(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in row.items() if name not in MEASURED}
 
 
-class Health:
-    """Watches the rows of a run and logs each warning once.
+class TrainingMonitor:
+    """The warnings of every training; each is logged once.
 
-    * *diverged*: a loss that is no number, or a ``"loss"`` above ten times that before the first
-      update; it takes precedence over what follows.
-    * *dead*: more than 95 % of a layer's outputs are zero on two samples in a row.
-    * *vanishing*: the first layers' gradients are below 1e-4 of the largest on two samples in a
-      row, and no layer is dead.
+    * *diverged*: a loss that is not finite, or a ``"loss"`` above ten times that before the first
+      update; it suppresses the next two.
+    * *dead layer*: more than 95 % of a layer's outputs are zero on two samples in a row.
+    * *vanishing gradients*: the first layers' gradients are below 1e-4 of the largest on two
+      samples in a row, and no layer is dead.
     * *overfitting*: the validation loss rose six times in a row.
     * *slow data*: drawing batches took more than half of the time in two windows of 20 steps.
-    * *labels*: too many labels contradict their neighbours, judged without the network.
+    * *label noise*: too many labels contradict their neighbours, whatever the network says.
 
     Args:
-        log: Receives a row per warning: step, warning, layer, value, text.
+        log: Receives a row per warning.
         networks: Where several networks are trained together, the first part of their layers'
-            names; each is judged by itself.
+            names; gradients vanish within one network.
+        usual_loss: Reference of a divergence; the first loss unless given (a critic's first loss
+            is near zero).
     """
 
     def __init__(
-        self, log: Callable[[dict[str, Any]], None], networks: Sequence[str] = ("",)
+        self, log: Log, *, networks: Sequence[str] = ("",), usual_loss: float | None = None
     ) -> None:
         self.warnings: list[dict[str, Any]] = []
         self._log = log
         self._networks = tuple(networks)
-        self._vanished: set[str] = set()
-        self._first_loss: float | None = None
+        self._usual_loss = usual_loss
         self._diverged = False
-        self._silent: set[str] = set()
+        self._dead: set[str] = set()
+        self._vanished: set[str] = set()
         self._validation_loss = math.inf
         self._rises = 0
         self._data = self._total = 0.0
         self._steps = self._slow_windows = 0
         self._warm = False
 
-    def step(self, row: Mapping[str, Any]) -> None:
-        """Judge the row of one training step."""
-        self._judge_losses(row)
-        self._judge_layers(row["step"], row.get("layers", {}))
-        self._judge_gradients(row["step"], row.get("layer_gradients", {}))
-        self._judge_time(row)
+    def check(self, row: Mapping[str, Any]) -> None:
+        """Check the row of one training step."""
+        self._check_losses(row)
+        self._check_activations(row["step"], row.get("layers", {}))
+        self._check_gradients(row["step"], row.get("layer_gradients", {}))
+        self._check_data_time(row)
 
     def labels(self, step: int, noise: LabelNoise) -> None:
-        """Judge the labels that the run learns from."""
+        """Check the labels that the run learns from."""
         if not noise.noisy:
             return
         named = noise.ranked[: min(NAMED_ITEMS, noise.count)]
@@ -91,10 +116,10 @@ class Health:
             f"{', '.join(named)}. So do those of {noise.count} of {noise.items} items and "
             f"{noise.share:.0%} of the clearest ones. Have them labelled again before training on."
         )
-        self._warn(step, "labels", "", noise.share, text, items=list(named))
+        self._warn(step, "label noise", "", noise.share, text, items=list(named))
 
     def validation(self, step: int, measures: Mapping[str, float]) -> None:
-        """Judge the measures of one validation."""
+        """Check the measures of one validation."""
         loss = float(measures.get("loss", math.nan))
         if math.isnan(loss):
             return
@@ -102,8 +127,8 @@ class Health:
         self._validation_loss = loss
         if self._rises >= RISING_VALIDATIONS:
             text = (
-                f"The validation loss has risen {self._rises} times in a row: the network now "
-                "learns its training data by heart. Stop earlier, or add data or augmentation."
+                f"The validation loss has risen {self._rises} times in a row: the network is "
+                "overfitting. Stop earlier, or add data or augmentation."
             )
             self._warn(step, "overfitting", "", self._rises, text)
 
@@ -111,26 +136,26 @@ class Health:
         """Return the plain values that a resumed run needs."""
         return {
             "warnings": self.warnings,
-            "first_loss": self._first_loss,
+            "usual_loss": self._usual_loss,
             "diverged": self._diverged,
-            "silent": sorted(self._silent),
+            "dead": sorted(self._dead),
             "vanished": sorted(self._vanished),
             "validation_loss": finite(self._validation_loss),
             "rises": self._rises,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
+        """Continue from what `state` returned."""
         self.warnings = list(state["warnings"])
-        self._first_loss = state["first_loss"]
+        self._usual_loss = state["usual_loss"]
         self._diverged = bool(state["diverged"])
-        self._silent = set(state["silent"])
-        self._vanished = set(state.get("vanished", ()))
-        known = state["validation_loss"]
-        self._validation_loss = math.inf if known is None else float(known)
+        self._dead = set(state["dead"])
+        self._vanished = set(state["vanished"])
+        loss = state["validation_loss"]
+        self._validation_loss = math.inf if loss is None else float(loss)
         self._rises = int(state["rises"])
 
-    def _judge_losses(self, row: Mapping[str, Any]) -> None:
+    def _check_losses(self, row: Mapping[str, Any]) -> None:
         losses = named_losses(row)
         for name, loss in losses.items():
             if not math.isfinite(loss):
@@ -139,9 +164,9 @@ class Health:
         if "loss" not in losses:
             return
         loss = abs(losses["loss"])
-        if self._first_loss is None:
-            self._first_loss = loss
-        factor = loss / max(self._first_loss, 1e-12)
+        if self._usual_loss is None:
+            self._usual_loss = loss
+        factor = loss / max(self._usual_loss, 1e-12)
         if factor > DIVERGED_FACTOR:
             self._diverge(row["step"], loss, f"the loss is {factor:.0f} times that at the start")
 
@@ -150,53 +175,53 @@ class Health:
         text = f"Training has diverged: {what}. Lower the learning rate tenfold."
         self._warn(step, "diverged", "", loss, text)
 
-    def _judge_layers(self, step: int, layers: Mapping[str, Mapping[str, float]]) -> None:
+    def _check_activations(self, step: int, layers: Mapping[str, Mapping[str, float]]) -> None:
         if not layers or self._diverged:
             return
-        silent = {n: v["zero_share"] for n, v in layers.items() if v["zero_share"] > DEAD_SHARE}
-        for name in sorted(self._silent & set(silent)):
+        dead = {n: v["zero_share"] for n, v in layers.items() if v["zero_share"] > DEAD_SHARE}
+        for name in sorted(self._dead & set(dead)):
             text = (
-                f"Layer {name} is dead: {silent[name]:.0%} of its outputs are zero, so it passes "
-                "on almost nothing. Lower the learning rate or check how it was initialised."
+                f"Layer {name} is dead: {dead[name]:.0%} of its outputs are zero, so almost no "
+                "gradient passes. Lower the learning rate or check the initialisation."
             )
-            self._warn(step, "dead", name, silent[name], text)
-        self._silent = set(silent)
+            self._warn(step, "dead layer", name, dead[name], text)
+        self._dead = set(dead)
 
-    def _judge_gradients(self, step: int, gradients: Mapping[str, float]) -> None:
+    def _check_gradients(self, step: int, gradients: Mapping[str, float]) -> None:
         if not gradients or self._diverged:
             return
         before, self._vanished = self._vanished, set()
-        if self._silent:  # nothing passes a dead layer: it has been named
+        if self._dead:  # no gradient passes a dead layer, which has its own warning
             return
         for network in self._networks:
             # A gradient of exactly zero belongs to a layer that this step does not train.
-            own = {n: g for n, g in gradients.items() if n.startswith(network) and g > 0}
-            if not own:
+            norms = {n: g for n, g in gradients.items() if n.startswith(network) and g > 0}
+            if not norms:
                 continue
-            largest = max(own.values())
-            reached = next(n for n, g in own.items() if g >= VANISHED_RATIO * largest)
-            first = next(iter(own))
+            largest = max(norms.values())
+            reached = next(n for n, g in norms.items() if g >= VANISHED_RATIO * largest)
+            first = next(iter(norms))
             if reached == first:
                 continue
             self._vanished.add(network)
             if network not in before:
                 continue
-            ratio = own[first] / largest
+            ratio = norms[first] / largest
             text = (
                 f"Gradients vanish before layer {reached}: that of layer {first} is {ratio:.0e} "
                 "of the largest, so the first layers hardly learn. Use ReLU with batch norm, "
                 "skip connections or fewer layers."
             )
-            self._warn(step, "vanishing", network, ratio, text)
+            self._warn(step, "vanishing gradients", network, ratio, text)
 
-    def _judge_time(self, row: Mapping[str, Any]) -> None:
+    def _check_data_time(self, row: Mapping[str, Any]) -> None:
         self._data += row["data_seconds"]
         self._total += row["data_seconds"] + row["compute_seconds"]
         self._steps += 1
         if self._steps < _WINDOW_STEPS:
             return
         share = self._data / self._total if self._total else 0.0
-        # The first window holds one-off costs (imports, caches); trifling steps do not matter.
+        # The first window holds one-off costs (imports, caches); very short windows do not matter.
         slow = self._warm and share > DATA_SHARE and self._total > _WINDOW_SECONDS
         self._slow_windows = self._slow_windows + 1 if slow else 0
         self._warm, self._steps, self._data, self._total = True, 0, 0.0, 0.0

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from lineside.core.run.codec import built_by
-from lineside.core.training.loop import Training, train
+from lineside.core.training.loop import Hooks, Training, train
+from lineside.core.training.step_function import supervised_step
 from lineside.machines.models.detector import TINY, Floats, Log, Rows
 from lineside.machines.models.networks import build_network
 from lineside.machines.models.scaling import Scaling, ScalingKind, as_shares, fit_scaling
@@ -142,14 +143,16 @@ def fit_reconstruction(
     per_epoch = -(-len(windows) // fitting.batch)
     training = Training(
         network=network,
-        optimizer=torch.optim.Adam(network.parameters(), lr=fitting.learning_rate),
-        draw=_batch_sampler(windows, fitting.batch),
-        loss=lambda model, batch: loss(model, batch[0]),
+        optimizers={"adam": torch.optim.Adam(network.parameters(), lr=fitting.learning_rate)},
+        step=supervised_step(
+            _batch_sampler(windows, fitting.batch),
+            lambda model, batch: loss(model, batch[0]),
+            clip_norm=5.0,
+        ),
         steps=fitting.epochs * per_epoch,
         rng=batches_rng,
-        clip_norm=5.0,
     )
-    train(training, log=log, stop=fitting.stop, checkpoint=fitting.checkpoint)
+    train(training, Hooks(log=log, stop=fitting.stop, checkpoint=fitting.checkpoint))
     return Reconstruction(
         kind=kind, sizes=sizes, scaling=scaling, network=network.eval(), columns=columns,
         total=rows.shape[1], history=window - 1,

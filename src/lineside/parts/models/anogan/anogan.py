@@ -1,33 +1,35 @@
-"""f-AnoGAN as a detector: what the generator cannot make again is not a good part.
+"""f-AnoGAN as a detector: the score of a patch is how badly the generator reconstructs it.
 
 Schlegl et al. 2019: trained on good patches only; the score of a patch x is its squared error
 against G(E(x)) in pixels, plus the same in the critic's features (eq. 5). Published: patches of
 64 px, width 64, hours on a GPU. The defaults here are a preset for a CPU, 32 px and width 8, far
-below the published schedule; see `guards.under_trained`.
+below the published schedule; see `warnings.under_trained`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lineside.core.training.checkpoint import under
-from lineside.core.training.loop import Progress
-from lineside.parts.models.anogan.adversarial import Adversarial
-from lineside.parts.models.anogan.encoder import train_encoder
-from lineside.parts.models.anogan.networks import Critic, Encoder, Generator, freeze, initialise
-from lineside.parts.models.anogan.schedule import Clock, Schedule
+from lineside.core.run.codec import built_by, decode, encode
+from lineside.core.training.loop import Hooks, Progress, Trained
+from lineside.parts.models.anogan.networks import (
+    Networks,
+    freeze,
+    initialise,
+    make_networks,
+)
+from lineside.parts.models.anogan.training import Schedule, train_encoder, train_gan
 from lineside.parts.models.anogan.warnings import under_trained
 from lineside.parts.models.detector import Image, Prediction, TrainingImage
-from lineside.parts.models.patch_cnn.patch_cnn import channels_last
-from lineside.parts.models.patch_cnn.training import Surroundings
 from lineside.parts.models.reconstruction.reconstruction import (
     Frame,
     Patches,
@@ -38,13 +40,13 @@ from lineside.parts.models.reconstruction.reconstruction import (
 
 @dataclass(frozen=True, kw_only=True)
 class AnoGAN:
-    """A fitted f-AnoGAN; all networks are frozen and in evaluation mode.
+    """A fitted f-AnoGAN.
 
     Attributes:
-        generator: Makes patches of codes.
-        critic: Its trunk gives the features of the score.
-        encoder: Looks up the code of a patch.
+        networks: Generator G, critic and encoder E, frozen and in evaluation mode.
         width: Base width of the networks.
+        latent: Length of a code.
+        linear: Whether the encoder's tanh is left out.
         feature_weight: Of the features' error in the score (kappa).
         frame: How pictures are cut and scored.
         steps: Updates of the generator that were done.
@@ -52,10 +54,16 @@ class AnoGAN:
         encoder_patches: Patches that the encoder saw.
     """
 
-    generator: Generator
-    critic: Critic
-    encoder: Encoder
+    networks: Networks = field(
+        metadata=built_by(
+            lambda own: freeze(
+                make_networks(own.frame.patches.patch_px, own.width, own.latent, linear=own.linear)
+            )
+        )
+    )
     width: int
+    latent: int
+    linear: bool
     feature_weight: float
     frame: Frame
     steps: int
@@ -73,49 +81,47 @@ class AnoGAN:
 
     def judge(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return score A(x), shape (patch,), and x - G(E(x)), shape (patch, side, side)."""
-        return judge_patches(
-            self.generator, self.critic, self.encoder, patches, self.feature_weight
-        )
+        return score_patches(self.networks, patches, feature_weight=self.feature_weight)
 
     def reconstruct(self, patches: Tensor) -> Tensor:
         """Return G(E(x)), shape (patch, 1, side, side)."""
         with torch.inference_mode():
-            again: Tensor = self.generator(self.encoder(patches))
-        return again
+            reconstruction: Tensor = self.networks.generator(self.networks.encoder(patches))
+        return reconstruction
 
     def sample(self, count: int, rng: np.random.Generator) -> Tensor:
         """Return G(z) of random codes, shape (count, 1, side, side)."""
-        codes = rng.standard_normal((count, self.generator.latent), dtype=np.float32)
+        codes = rng.standard_normal((count, self.latent), dtype=np.float32)
         with torch.inference_mode():
-            made: Tensor = self.generator(torch.from_numpy(codes))
-        return made
+            generated: Tensor = self.networks.generator(torch.from_numpy(codes))
+        return generated
 
     def spec(self) -> dict[str, Any]:
         """Return everything but the weights."""
-        numbers = ("width", "feature_weight", "steps", "gan_patches", "encoder_patches")
-        return {
-            **{name: getattr(self, name) for name in numbers},
-            "latent": self.generator.latent,
-            "linear": self.encoder.linear,
-            "frame": self.frame.spec(),
-        }
+        return encode(self)[0]
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the weights and running statistics of all three networks."""
-        return {
-            f"{name}.{key}": value.detach().contiguous()
-            for name in ("generator", "critic", "encoder")
-            for key, value in getattr(self, name).state_dict().items()
-        }
+        return encode(self)[1]
 
 
-def judge_patches(
-    generator: nn.Module, critic: Critic, encoder: nn.Module, patches: Tensor, feature_weight: float
+def score_patches(
+    networks: Networks, patches: Tensor, *, feature_weight: float
 ) -> tuple[Tensor, Tensor]:
-    """Return score A(x) and residual x - G(E(x)) of patches (Schlegl et al. 2019, eq. 5)."""
-    again = generator(encoder(patches))
-    residual = patches - again
-    features = (critic.features(patches) - critic.features(again)).square().mean(1)
+    """Return score A(x) and residual x - G(E(x)) of patches (Schlegl et al. 2019, eq. 5).
+
+    Args:
+        networks: Frozen.
+        patches: Shape (patch, 1, side, side), values -1..1.
+        feature_weight: Of the error in the critic's features (kappa).
+
+    Returns:
+        Shapes (patch,) and (patch, side, side).
+    """
+    critic = networks.critic
+    reconstruction = networks.generator(networks.encoder(patches))
+    residual = patches - reconstruction
+    features = (critic.features(patches) - critic.features(reconstruction)).square().mean(1)
     scores = residual.square().mean((1, 2, 3)) + feature_weight * features
     return scores, residual[:, 0]
 
@@ -144,7 +150,7 @@ def fit_anogan(
         train: Examples; only the good ones are used.
         validation: Other parts; the good ones set the scale of the score, if there are 20.
         rng: Random stream.
-        log: Receives the recorder's rows and the guards' warnings.
+        log: Receives the recorder's rows and all warnings.
         progress: Called after every update.
         stop: Ends the training resumably when it answers True.
         checkpoint: Folder for exact resuming, in either phase, or None.
@@ -156,132 +162,83 @@ def fit_anogan(
         top_tiles: The score of a picture looks at its worst tiles.
         latent: Length of a code.
         linear: Leave out the encoder's tanh.
-        options: Fields of `schedule.Schedule`: ``steps``, ``encoder_steps``, ``encoder_loss`` ...
+        options: Fields of `training.Schedule`: ``steps``, ``encoder_steps``, ``encoder_loss`` ...
 
     Raises:
         UserError: no good picture, or a setting that does not exist.
         Stopped: `stop` answered True; the checkpoint has been written.
     """
-    around = Surroundings(log=log, progress=progress, stop=stop, checkpoint=checkpoint)
+    hooks = Hooks(log=log, progress=progress, stop=stop, checkpoint=checkpoint)
     patches = Patches(patch_px=patch_px, reduce=reduce, top_tiles=top_tiles)
-    networks = _networks(patch_px, width, latent, linear)
+    networks = make_networks(patch_px, width, latent, linear=linear)
     schedule = Schedule(**options)
     pool_rng, weights_rng, gan_rng, encoder_rng, scale_rng = rng.spawn(5)
-    for network in networks:
+    for network in (networks.generator, networks.critic, networks.encoder):
         initialise(network, weights_rng)
-    pool, clock = good_patches(train, patches, pool_rng), Clock(checkpoint)
-    seen = _train(networks, pool, schedule, (gan_rng, encoder_rng), around, clock, minutes)
-    detector = _assembled(networks, schedule, seen, train, validation, patches, scale_rng)
-    _say_end(detector, seen, clock, log)
+    pool = good_patches(train, patches, pool_rng)
+    gan, encoder = _train(networks, pool, schedule, (gan_rng, encoder_rng), hooks, 60 * minutes)
+    judge = partial(score_patches, networks, feature_weight=schedule.feature_weight)
+    detector = AnoGAN(
+        networks=networks, width=width, latent=latent, linear=linear,
+        feature_weight=schedule.feature_weight,
+        frame=fit_frame(train, validation, patches, judge, scale_rng), steps=gan.step,
+        gan_patches=gan.step * schedule.critic_steps * schedule.batch,
+        encoder_patches=encoder.step * schedule.batch,
+    )  # fmt: skip
+    _log_end(detector, gan, encoder, log)
     return detector
 
 
 def _train(
-    networks: tuple[Generator, Critic, Encoder],
+    networks: Networks,
     pool: Tensor,
     schedule: Schedule,
     rngs: tuple[np.random.Generator, np.random.Generator],
-    around: Surroundings,
-    clock: Clock,
-    minutes: float,
-) -> tuple[int, int]:
-    """Do both trainings, freeze all networks and return the updates of both."""
-    generator, critic, encoder = networks
-    for network in networks:
-        network.to(_device())
-    first = _phase(around, "1 adversarial", "adversarial")
-    adversarial = Adversarial(generator, critic, pool, schedule, rngs[0], first)
-    done = adversarial.run(clock, 30.0 * minutes)
+    hooks: Hooks,
+    seconds: float,
+) -> tuple[Trained, Trained]:
+    """Do both trainings, the first in at most half of the time, and freeze all networks."""
+    generator, critic, encoder = networks.generator, networks.critic, networks.encoder
+    networks.to("cuda" if torch.cuda.is_available() else "cpu")
+    first = _phase(hooks, "1 adversarial", "adversarial")
+    gan = train_gan(generator, critic, pool, schedule, rngs[0], first, seconds / 2)
     freeze(generator)
     freeze(critic)
-    second = _phase(around, "2 encoder", f"encoder-{_kind(encoder, schedule)}")
-    encoded = train_encoder(
-        encoder, generator, critic, pool, schedule, rngs[1], second, clock, 60.0 * minutes
+    # Encoders of different kinds may share the checkpoint of one adversarial training.
+    kind = f"{schedule.encoder_loss}-{'linear' if encoder.linear else 'tanh'}"
+    second = _phase(hooks, "2 encoder", f"encoder-{kind}")
+    trained = train_encoder(
+        encoder, generator, critic, pool, schedule, rngs[1], second, seconds - gan.seconds
     )
-    clock.keep()
-    for network in networks:
-        freeze(network.to("cpu"))
-    return done, encoded
-
-
-def _assembled(
-    networks: tuple[Generator, Critic, Encoder],
-    schedule: Schedule,
-    seen: tuple[int, int],
-    train: Sequence[TrainingImage],
-    validation: Sequence[TrainingImage],
-    patches: Patches,
-    rng: np.random.Generator,
-) -> AnoGAN:
-    generator, critic, encoder = networks
-    weight = schedule.feature_weight
-
-    def judge(tiles: Tensor) -> tuple[Tensor, Tensor]:
-        return judge_patches(generator, critic, encoder, tiles, weight)
-
-    return AnoGAN(
-        generator=generator, critic=critic, encoder=encoder, width=generator.width,
-        feature_weight=weight, frame=fit_frame(train, validation, patches, judge, rng),
-        steps=seen[0], gan_patches=seen[0] * schedule.critic_steps * schedule.batch,
-        encoder_patches=seen[1] * schedule.batch,
-    )  # fmt: skip
+    freeze(networks.to("cpu"))
+    return gan, trained
 
 
 def load_anogan(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AnoGAN:
     """Rebuild a fitted f-AnoGAN from `AnoGAN.spec` and `AnoGAN.tensors`."""
-    frame = Frame.of(spec["frame"])
-    networks = _networks(frame.patches.patch_px, spec["width"], spec["latent"], spec["linear"])
-    for name, network in zip(("generator", "critic", "encoder"), networks, strict=True):
-        network.load_state_dict(under(tensors, f"{name}."))
-        freeze(network)
-    generator, critic, encoder = networks
-    numbers = ("width", "feature_weight", "steps", "gan_patches", "encoder_patches")
-    return AnoGAN(
-        generator=generator, critic=critic, encoder=encoder, frame=frame,
-        **{name: spec[name] for name in numbers},
-    )  # fmt: skip
+    return decode(AnoGAN, spec, tensors)
 
 
-def _networks(
-    patch_px: int, width: int, latent: int, linear: bool
-) -> tuple[Generator, Critic, Encoder]:
-    with torch.random.fork_rng(devices=[]):
-        generator = Generator(patch_px=patch_px, width=width, latent=latent)
-        critic = Critic(patch_px=patch_px, width=width)
-        encoder = Encoder(patch_px=patch_px, width=width, latent=latent, linear=linear)
-    for network in (generator, critic, encoder):
-        channels_last(network)
-    return generator, critic, encoder
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _kind(encoder: Encoder, schedule: Schedule) -> str:
-    """Encoders of different kinds may share the checkpoint of one adversarial training."""
-    return f"{schedule.encoder_loss}-{'linear' if encoder.linear else 'tanh'}"
-
-
-def _phase(around: Surroundings, name: str, folder: str) -> Surroundings:
-    """Surroundings of one of the two trainings: rows of its own, a checkpoint of its own."""
+def _phase(hooks: Hooks, name: str, folder: str) -> Hooks:
+    """Hooks of one of the two trainings: rows of its own, a checkpoint of its own."""
     return dataclasses.replace(
-        around,
-        log=lambda row: around.log({"phase": name, **row}),
-        checkpoint=around.checkpoint / folder if around.checkpoint else None,
+        hooks,
+        log=lambda row: hooks.log({"phase": name, **row}),
+        checkpoint=hooks.checkpoint / folder if hooks.checkpoint else None,
     )
 
 
-def _say_end(
-    detector: AnoGAN, seen: tuple[int, int], clock: Clock, log: Callable[[dict[str, Any]], None]
+def _log_end(
+    detector: AnoGAN, gan: Trained, encoder: Trained, log: Callable[[dict[str, Any]], None]
 ) -> None:
     """Log a warning if training was far too short, and the time it took over all resumes."""
     if detector.shortfall:
         log({
-            "step": seen[1], "phase": "2 encoder", "warning": "under-trained", "layer": "",
+            "step": encoder.step, "phase": "2 encoder", "warning": "under-trained", "layer": "",
             "value": detector.steps, "text": detector.shortfall,
         })  # fmt: skip
     log({
-        "event": "fitted", "seconds": clock.seconds(), "cpu_seconds": clock.cpu_seconds(),
-        "updates": f"{seen[0]} and {seen[1]}",
+        "event": "fitted", "seconds": gan.seconds + encoder.seconds,
+        "cpu_seconds": gan.cpu_seconds + encoder.cpu_seconds,
+        "updates": f"{gan.step} and {encoder.step}",
     })  # fmt: skip

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lineside.core.errors import UserError
+from lineside.parts.models.patch_cnn.patch_cnn import channels_last
 
 _FIRST_PX = 4
 _FIRST_CONTRAST = 0.25
@@ -84,6 +85,16 @@ class Encoder(nn.Module):
         return codes if self.linear else codes.tanh()
 
 
+class Networks(nn.Module):
+    """Generator, critic and encoder of one f-AnoGAN."""
+
+    def __init__(self, *, patch_px: int, width: int, latent: int, linear: bool) -> None:
+        super().__init__()
+        self.generator = Generator(patch_px=patch_px, width=width, latent=latent)
+        self.critic = Critic(patch_px=patch_px, width=width)
+        self.encoder = Encoder(patch_px=patch_px, width=width, latent=latent, linear=linear)
+
+
 class UpBlock(nn.Module):
     """Doubles the side: batch norm, ReLU, nearest up, convolution, twice, beside a shortcut."""
 
@@ -145,6 +156,14 @@ class LayerNorm(nn.Module):
         centred = maps - maps.mean((1, 2, 3), keepdim=True)
         variance = centred.square().mean((1, 2, 3), keepdim=True)
         return centred * (self.gain * (variance + 1e-5).rsqrt()) + self.bias
+
+
+def make_networks(patch_px: int, width: int, latent: int, *, linear: bool) -> Networks:
+    """Return networks with arbitrary weights, in the memory layout that is fastest on a CPU."""
+    with torch.random.fork_rng(devices=[]):
+        networks = Networks(patch_px=patch_px, width=width, latent=latent, linear=linear)
+    channels_last(networks)
+    return networks
 
 
 def trunk(patch_px: int, width: int) -> nn.Sequential:

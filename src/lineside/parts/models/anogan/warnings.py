@@ -1,14 +1,15 @@
-"""What can go wrong with f-AnoGAN, in plain words: rows like those of `core.training.warnings`."""
+"""What can go wrong with f-AnoGAN: warnings of the training, and sentences for the report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from lineside.core.contract import Estimate
 from lineside.core.run.files import finite
+from lineside.core.training.warnings import Log
 
 PUBLISHED_PATCHES = 7_000_000
 """Patches shown to the critic: 7 passes over about one million."""
@@ -22,16 +23,14 @@ SETTLED = 0.25
 WINDOW_STEPS = 50
 WARM_UP_STEPS = 100
 
-Log = Callable[[dict[str, Any]], None]
 
-
-class Watch:
-    """Watches an adversarial training and logs each warning once.
+class GanMonitor:
+    """Warnings of a training of generator against critic; each is logged once.
 
     * *gradient penalty*: the critic's gradient norm, which the penalty draws to 1, averages
       outside 0.5 to 2 over two windows of 50 generator updates in a row.
     * *mode collapse*: generated patches vary less than a quarter as much as real ones, likewise.
-    * *not settled*: at the end the critic's estimate of the distance between real and generated
+    * *not converged*: at the end the critic's estimate of the distance between real and generated
       patches still moves by more than a quarter between the last two fifths.
     """
 
@@ -40,44 +39,44 @@ class Watch:
         self._log = log
         self._norms: list[float] = []
         self._spreads: list[float] = []
-        self._hits = {"gradient penalty": 0, "mode collapse": 0}
+        self._windows = {"gradient penalty": 0, "mode collapse": 0}  # in a row
         self._distances: list[float] = []
 
-    def step(self, step: int, *, gradient_norm: float, spread: float, distance: float) -> None:
-        """Judge one generator update.
+    def check(self, row: Mapping[str, Any]) -> None:
+        """Check one generator update.
 
         Args:
-            step: Its number.
-            gradient_norm: Mean norm of the critic's gradient between real and generated patches.
-            spread: Standard deviation of generated pixels over that of real ones, see `spread_of`.
-            distance: The critic's mean score of real patches minus that of generated ones.
+            row: Has ``critic_gradient_norm``, the mean norm between real and generated patches;
+                ``spread``, that of generated patches over that of real ones, see `spread_of`; and
+                ``distance``, the critic's mean score of real patches minus that of generated ones.
         """
-        self._distances.append(distance)
-        self._norms.append(gradient_norm)
-        self._spreads.append(spread)
+        self._distances.append(row["distance"])
+        self._norms.append(row["critic_gradient_norm"])
+        self._spreads.append(row["spread"])
         if len(self._norms) < WINDOW_STEPS:
             return
-        norm, width = float(np.mean(self._norms)), float(np.mean(self._spreads))
+        norm, spread = float(np.mean(self._norms)), float(np.mean(self._spreads))
         self._norms, self._spreads = [], []
+        step = row["step"]
         if step < WARM_UP_STEPS:
             return
-        if self._again("gradient penalty", not NORM_RANGE[0] <= norm <= NORM_RANGE[1]):
+        if self._twice("gradient penalty", not NORM_RANGE[0] <= norm <= NORM_RANGE[1]):
             text = (
-                f"The gradient penalty has lost its hold: the critic's gradient norm averages "
+                f"The gradient penalty has no effect: the critic's gradient norm averages "
                 f"{norm:.2f} where it should be about 1, so its scores no longer measure a "
                 "distance. Lower the learning rate or raise the penalty's weight."
             )
             self._warn(step, "gradient penalty", norm, text)
-        if self._again("mode collapse", width < LEAST_SPREAD):
+        if self._twice("mode collapse", spread < LEAST_SPREAD):
             text = (
-                f"The generator has collapsed: its patches vary {width:.0%} as much as real ones, "
+                f"The generator has collapsed: its patches vary {spread:.0%} as much as real ones, "
                 "so most good patches cannot be reconstructed. Train the critic longer or start "
                 "with another seed."
             )
-            self._warn(step, "mode collapse", width, text)
+            self._warn(step, "mode collapse", spread, text)
 
-    def finish(self, step: int) -> None:
-        """Judge the end of the adversarial training."""
+    def close(self, step: int) -> None:
+        """Check the end of the training."""
         if len(self._distances) < 4 * WINDOW_STEPS:
             return
         tail = np.array(self._distances)[-2 * (len(self._distances) // 5) :]
@@ -85,10 +84,11 @@ class Watch:
         change = abs(last - before) / max(abs(last), 1e-12)
         if change > SETTLED:
             text = (
-                f"The critic has not settled: the distance it measures between real and generated "
-                f"patches still changed by {change:.0%} towards the end. Train for more steps."
+                f"The critic has not converged: the distance it measures between real and "
+                f"generated patches still changed by {change:.0%} towards the end. Train for more "
+                "steps."
             )
-            self._warn(step, "not settled", change, text)
+            self._warn(step, "not converged", change, text)
 
     def state(self) -> dict[str, Any]:
         """Return the plain values that a resumed run needs."""
@@ -96,21 +96,21 @@ class Watch:
             "warnings": self.warnings,
             "norms": self._norms,
             "spreads": self._spreads,
-            "hits": self._hits,
+            "windows": self._windows,
             "distances": self._distances,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
+        """Continue from what `state` returned."""
         self.warnings = list(state["warnings"])
         self._norms = list(state["norms"])
         self._spreads = list(state["spreads"])
-        self._hits = dict(state["hits"])
+        self._windows = dict(state["windows"])
         self._distances = list(state["distances"])
 
-    def _again(self, kind: str, hit: bool) -> bool:
-        self._hits[kind] = self._hits[kind] + 1 if hit else 0
-        return self._hits[kind] >= 2
+    def _twice(self, kind: str, exceeded: bool) -> bool:
+        self._windows[kind] = self._windows[kind] + 1 if exceeded else 0
+        return self._windows[kind] >= 2
 
     def _warn(self, step: int, kind: str, value: float, text: str) -> None:
         if any(row["warning"] == kind for row in self.warnings):
@@ -147,7 +147,7 @@ def against_chance(name: str, auroc: Estimate) -> str:
     if auroc.high < 0.5:
         return (
             f"{name} is worse than chance on these data: AUROC {auroc.value:.3f} "
-            f"[{auroc.low:.3f}, {auroc.high:.3f}]; good pictures look odder to it than faulty ones."
+            f"[{auroc.low:.3f}, {auroc.high:.3f}]; good pictures score higher than faulty ones."
         )
     if auroc.low <= 0.5:
         return (

@@ -15,12 +15,12 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
-from lineside.core.training.loop import Progress
+from lineside.core.training.loop import Hooks, Progress
 from lineside.parts.models.backbone import weight_file
 from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.patch_cnn import vgg as networks
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, build_network, with_tile_slope
-from lineside.parts.models.patch_cnn.training import Recipe, Surroundings, crop_data, train_on_crops
+from lineside.parts.models.patch_cnn.training import Recipe, crop_data, train_on_crops
 
 # The Lite family's input: (pixel - 127) / 128 for pixels of 0..255.
 _MEAN, _SPREAD = 127.0 / 255.0, 128.0 / 255.0
@@ -104,8 +104,8 @@ def fit_lite_patches(
     networks.initialise(detector.network, int(weights_rng.integers(2**31)))
     if pretrained:
         _load_trunk(detector.network)
-    around = Surroundings(log=log, progress=progress, stop=stop, checkpoint=checkpoint)
-    train_on_crops(detector.network, data, detector.standardise, recipe, batches_rng, around)
+    hooks = Hooks(log=log, progress=progress, stop=stop, checkpoint=checkpoint)
+    train_on_crops(detector.network, data, detector.standardise, recipe, batches_rng, hooks)
     return with_tile_slope(detector, validation or train) if size_corrected else detector
 
 

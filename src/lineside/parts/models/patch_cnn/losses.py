@@ -34,6 +34,15 @@ def balanced_bce(logits: Tensor, labels: Tensor, pos_weight: float) -> Tensor:
         labels: Shape (item,), 0 or 1.
         pos_weight: Weight of a defect term relative to a good term.
     """
-    weights = torch.where(labels > 0.5, pos_weight, 1.0)
+    return weighted_bce(logits, labels, class_weights(labels, pos_weight))
+
+
+def class_weights(labels: Tensor, pos_weight: float) -> Tensor:
+    """Return `pos_weight` for each defect and 1 for each good item, shape (item,)."""
+    return torch.where(labels > 0.5, pos_weight, 1.0)
+
+
+def weighted_bce(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean of the binary cross-entropy; all arguments have shape (item,)."""
     losses = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     return (weights * losses).sum() / weights.sum()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lineside.core import explain
-from lineside.core.training.loop import Progress
+from lineside.core.training.loop import Hooks, Progress
 from lineside.parts.models.crops import (
     Corner,
     CropBatch,
@@ -34,7 +34,6 @@ from lineside.parts.models.patch_cnn import vgg as networks
 from lineside.parts.models.patch_cnn.training import (
     CropData,
     Recipe,
-    Surroundings,
     crop_data,
     crop_logits,
     train_on_crops,
@@ -228,8 +227,8 @@ def fit_patch_cnn(
         spread=data.spread,
     )
     networks.initialise(detector.network, int(weights_rng.integers(2**31)))
-    around = Surroundings(log, progress, stop, checkpoint, snapshots)
-    train_on_crops(detector.network, data, detector.standardise, recipe, batches_rng, around)
+    hooks = Hooks(log=log, progress=progress, stop=stop, checkpoint=checkpoint, snapshots=snapshots)
+    train_on_crops(detector.network, data, detector.standardise, recipe, batches_rng, hooks)
     fitted(detector, data)
     return with_tile_slope(detector, validation or train) if size_corrected else detector
 

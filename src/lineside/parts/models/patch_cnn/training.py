@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +14,9 @@ from torch import Tensor, nn
 
 from lineside.core.errors import UserError
 from lineside.core.run.folder import rng_of
-from lineside.core.training.loop import Progress, Trained, Training, train
+from lineside.core.training.loop import Hooks, Trained, Training, train
 from lineside.core.training.recorder import Recorder
+from lineside.core.training.step_function import Batch, supervised_step
 from lineside.parts.models.crops import (
     CropBatch,
     CropPool,
@@ -28,7 +27,12 @@ from lineside.parts.models.crops import (
 )
 from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.patch_cnn.crop_descriptors import look_at_crop
-from lineside.parts.models.patch_cnn.losses import balanced_bce, positive_weight
+from lineside.parts.models.patch_cnn.losses import (
+    balanced_bce,
+    class_weights,
+    positive_weight,
+    weighted_bce,
+)
 
 Standardise = Callable[[NDArray[np.float32]], Tensor]
 """Takes crops (crop, channel, height, width) with values 0..1 to a network's input."""
@@ -69,17 +73,6 @@ class Recipe:
     top_crops: int = 2
     validations: int = 10
     keep_best: bool = False
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a fit reports to and is steered by."""
-
-    log: Callable[[dict[str, Any]], None] = lambda row: None
-    progress: Callable[[Progress], None] = lambda progress: None
-    stop: Callable[[], bool] = lambda: False
-    checkpoint: Path | None = None
-    snapshots: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +147,7 @@ def train_on_crops(
     standardise: Standardise,
     recipe: Recipe,
     rng: np.random.Generator,
-    around: Surroundings,
+    hooks: Hooks,
 ) -> Trained:
     """Train a network of one logit per crop in place.
 
@@ -164,7 +157,7 @@ def train_on_crops(
         standardise: Takes crops with values 0..1 to the network's input.
         recipe: Steps, batch and so on.
         rng: Random stream of batches, augmentation and dropout.
-        around: Log, progress, stop and checkpoint.
+        hooks: Log, progress, stop and checkpoint.
     """
     rate = recipe.learning_rate
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=recipe.weight_decay)
@@ -172,10 +165,9 @@ def train_on_crops(
         optimizer, rate, total_steps=recipe.steps + 1, pct_start=0.2, cycle_momentum=False
     )
 
-    def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-        pixels, bag, labels = batch
-        pooled = pool_bags(model(pixels), bag, recipe.top_crops)
-        return balanced_bce(pooled, labels, positive_weight(labels))
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        pixels, bag, labels, weights = batch
+        return weighted_bce(pool_bags(model(pixels), bag, recipe.top_crops), labels, weights)
 
     def validate() -> Mapping[str, float]:
         assert data.validation is not None
@@ -185,26 +177,37 @@ def train_on_crops(
     return train(
         Training(
             network=network,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            draw=_drawer(data.pool, standardise, recipe),
-            loss=loss,
+            optimizers={"adamw": optimizer},
+            schedulers=(scheduler,),
+            step=supervised_step(_drawer(data.pool, standardise, recipe), loss, shard=shard_bags),
             steps=recipe.steps,
             rng=rng,
             validate=validate if validated else None,
             validate_every=max(1, recipe.steps // recipe.validations),
-            labels=partial(_judge_labels, pool=data.pool),
+            labels=partial(_check_labels, pool=data.pool),
             keep="ap" if recipe.keep_best and validated else None,
         ),
-        log=around.log,
-        progress=around.progress,
-        stop=around.stop,
-        checkpoint=around.checkpoint,
-        snapshots=around.snapshots,
+        hooks,
     )
 
 
-def _judge_labels(recorder: Recorder, *, pool: CropPool) -> None:
+def shard_bags(batch: Batch, process: int, processes: int) -> tuple[Batch, float]:
+    """Return the crops of every `processes`-th bag, and their share of the sum of weights.
+
+    Args:
+        batch: Pixels (crop, channel, height, width), bag of each crop (crop,), labels and
+            weights (bag,).
+        process: Which share.
+        processes: Number of shares.
+    """
+    pixels, bag, labels, weights = batch
+    crops = bag % processes == process
+    part = weights[process::processes]
+    share = processes * float(part.sum() / weights.sum())
+    return (pixels[crops], bag[crops] // processes, labels[process::processes], part), share
+
+
+def _check_labels(recorder: Recorder, *, pool: CropPool) -> None:
     """Let the recorder look for labels that contradict their neighbours, on crops with a mask."""
     rng = rng_of(0, "labels")  # a stream of its own: judging labels changes no training
     chosen: list[int] = []
@@ -231,9 +234,9 @@ def _judge_labels(recorder: Recorder, *, pool: CropPool) -> None:
 def _drawer(
     pool: CropPool, standardise: Standardise, recipe: Recipe
 ) -> Callable[[np.random.Generator], tuple[Tensor, ...]]:
-    """The function that draws one augmented training batch: input, bag, labels."""
+    """The function that draws one augmented training batch: input, bag, labels, weights."""
 
-    def draw(rng: np.random.Generator) -> tuple[Tensor, ...]:
+    def draw(rng: np.random.Generator) -> Batch:
         batch = draw_batch(
             pool,
             crops=recipe.batch,
@@ -242,7 +245,9 @@ def _drawer(
             rng=rng,
         )
         pixels = standardise(varied(batch.pixels, rng))
-        return pixels, torch.from_numpy(batch.bag), torch.from_numpy(batch.labels)
+        labels = torch.from_numpy(batch.labels)
+        weights = class_weights(labels, positive_weight(labels))
+        return pixels, torch.from_numpy(batch.bag), labels, weights
 
     return draw
 

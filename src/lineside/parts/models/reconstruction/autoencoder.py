@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from lineside.core.errors import UserError
-from lineside.core.training.loop import Progress, Training
+from lineside.core.run.codec import built_by, decode, encode
+from lineside.core.training.loop import Hooks, Progress, Training
 from lineside.core.training.loop import train as train_network
+from lineside.core.training.step_function import Batch, supervised_step
 from lineside.parts.models.detector import Image, Prediction, TrainingImage
 from lineside.parts.models.patch_cnn.patch_cnn import channels_last
 from lineside.parts.models.reconstruction.reconstruction import (
@@ -71,7 +73,9 @@ class Autoencoder:
         frame: How pictures are cut and scored.
     """
 
-    network: ConvAutoencoder
+    network: ConvAutoencoder = field(
+        metadata=built_by(lambda own: _network(own.frame.patches.patch_px, own.width, own.latent))
+    )
     width: int
     latent: int
     frame: Frame
@@ -92,11 +96,11 @@ class Autoencoder:
 
     def spec(self) -> dict[str, Any]:
         """Return everything but the weights."""
-        return {"width": self.width, "latent": self.latent, "frame": self.frame.spec()}
+        return encode(self)[0]
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the weights and running statistics."""
-        return {k: v.detach().contiguous() for k, v in self.network.state_dict().items()}
+        return encode(self)[1]
 
 
 def judge_patches(network: nn.Module, patches: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,17 +154,18 @@ def fit_autoencoder(
     adam = torch.optim.Adam(network.parameters(), lr=learning_rate)
     cycle = torch.optim.lr_scheduler.OneCycleLR(adam, learning_rate, total_steps=steps + 1)
 
-    def draw(batches: np.random.Generator) -> tuple[Tensor, ...]:
+    def draw(batches: np.random.Generator) -> Batch:
         return (pool[torch.from_numpy(batches.integers(len(pool), size=batch))],)
 
-    def loss(model: nn.Module, drawn: tuple[Tensor, ...]) -> Tensor:
+    def loss(model: nn.Module, drawn: Batch) -> Tensor:
         return (model(drawn[0]) - drawn[0]).square().mean()
 
     training = Training(
-        network=network, optimizer=adam, scheduler=cycle, draw=draw, loss=loss, steps=steps,
-        rng=batches_rng, validate=_validation(network, validation, patches, pool_rng),
+        network=network, optimizers={"adam": adam}, schedulers=(cycle,),
+        step=supervised_step(draw, loss), steps=steps, rng=batches_rng,
+        validate=_validation(network, validation, patches, pool_rng),
     )  # fmt: skip
-    train_network(training, log=log, progress=progress, stop=stop, checkpoint=checkpoint)
+    train_network(training, Hooks(log=log, progress=progress, stop=stop, checkpoint=checkpoint))
     frame = fit_frame(
         train, validation, patches, lambda tiles: judge_patches(network, tiles), scale_rng
     )
@@ -169,11 +174,7 @@ def fit_autoencoder(
 
 def load_autoencoder(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Autoencoder:
     """Rebuild a fitted autoencoder from `Autoencoder.spec` and `Autoencoder.tensors`."""
-    frame = Frame.of(spec["frame"])
-    network = _network(frame.patches.patch_px, spec["width"], spec["latent"])
-    network.load_state_dict(dict(tensors))
-    network.eval()
-    return Autoencoder(network=network, width=spec["width"], latent=spec["latent"], frame=frame)
+    return decode(Autoencoder, spec, tensors)
 
 
 def _network(patch_px: int, width: int, latent: int, seed: int = 0) -> ConvAutoencoder:

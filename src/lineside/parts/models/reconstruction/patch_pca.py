@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lineside.core.run.codec import decode, encode
 from lineside.parts.models.detector import Image, Prediction, TrainingImage
 from lineside.parts.models.reconstruction.reconstruction import (
     Frame,
@@ -48,11 +49,11 @@ class PatchPca:
 
     def spec(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"frame": self.frame.spec()}
+        return encode(self)[0]
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the arrays."""
-        return {"mean": self.mean, "components": self.components}
+        return encode(self)[1]
 
 
 def judge_patches(mean: Tensor, components: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,4 +106,4 @@ def fit_patch_pca(
 
 def load_patch_pca(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PatchPca:
     """Rebuild a fitted detector from `PatchPca.spec` and `PatchPca.tensors`."""
-    return PatchPca(frame=Frame.of(spec["frame"]), **tensors)
+    return decode(PatchPca, spec, tensors)

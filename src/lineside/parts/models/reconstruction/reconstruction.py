@@ -9,9 +9,8 @@ pictures of its size, is the score.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -134,22 +133,6 @@ class Frame:
             map=residual,
             contributions={"worst tile": float(scores.max())},
         )
-
-    def spec(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        own = self.patches
-        return {
-            "patch_px": own.patch_px,
-            "reduce": own.reduce,
-            "top_tiles": own.top_tiles,
-            "standard": self.standard.spec(),
-        }
-
-    @classmethod
-    def of(cls, spec: Mapping[str, Any]) -> Frame:
-        """Return the inverse of `spec`."""
-        sizes = {key: int(spec[key]) for key in ("patch_px", "reduce", "top_tiles")}
-        return cls(patches=Patches(**sizes), standard=Standard.of(spec["standard"]))
 
 
 def fit_frame(
