@@ -32,7 +32,7 @@ from lineside.parts.models.patch_cnn.losses import balanced_bce
 from lineside.parts.models.patch_cnn.patch_cnn import channels_last
 from lineside.parts.models.patch_cnn.training import Recipe, crop_data, train_on_crops
 from lineside.parts.models.patch_cnn.vgg import initialise
-from lineside.parts.report.adversarial_row import OnPixels
+from lineside.parts.report.robustness import OnPixels
 from lineside.parts.simulation import degradations as robustness
 
 STORE = Path.home() / "lineside-checkpoints" / "core" / "adversarial"

@@ -25,8 +25,12 @@ from lineside.core.contract import Estimate, Metric, Outcome
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.statistics import estimate
-from lineside.parts.explain.zoom import BEAM, Evidence, Trail, Window, evidence_of_map, zoom
-from lineside.parts.explain.zoom_passes import centred_on_response, evidence_of_tiles, look_at
+from lineside.parts.explain.zoom import BEAM, Evidence, Window, ZoomPath, evidence_of_map, zoom
+from lineside.parts.explain.zoom_figures import (
+    centre_on_response,
+    evidence_of_tiles,
+    window_response,
+)
 from lineside.parts.methods import RECIPES
 from lineside.parts.metrics import to_pixels
 from lineside.parts.models.crops import Corner, padded, with_channels
@@ -163,7 +167,7 @@ def _cnn_row(example: TrainingImage, cnn: PatchCNN, background: float) -> Row:
     image, mask = example.image(), example.mask()
     assert mask is not None
     on_grid = _ways(evidence_of_tiles(cnn, image, cnn.predict(image)), background)
-    ways = [centred_on_response(cnn, image, way) for way in on_grid]
+    ways = [centre_on_response(cnn, image, way) for way in on_grid]
     tiles = _Tiles(cnn, image)
     found = {
         "zoom": [way.final for way in ways],
@@ -218,7 +222,7 @@ def pointing_hit(strength: Any, mask: Mask) -> bool:
     return bool(mask[np.unravel_index(int(np.argmax(strength)), mask.shape)])
 
 
-def _ways(seen: Evidence, background: float) -> list[Trail]:
+def _ways(seen: Evidence, background: float) -> list[ZoomPath]:
     """The zoom, with the strongest place alone where none reaches the background."""
     found = zoom(seen, least_px=CROP_PX, background=background)
     return found or zoom(seen, least_px=CROP_PX, background=float(seen.values.max()), beam=1)
@@ -293,14 +297,14 @@ def _around(values: Sequence[int], value: int) -> Sequence[int]:
     return values[max(place - 1, 0) : place + 2]
 
 
-def _responses(cnn: PatchCNN, image: Image, way: Trail) -> dict[str, NDArray[np.float64]]:
+def _responses(cnn: PatchCNN, image: Image, way: ZoomPath) -> dict[str, NDArray[np.float64]]:
     """Of the final crop, and of the whole picture for comparison."""
     found = {}
     for window, suffix in ((way.final, ""), (way.windows[0], "_whole")):
-        look = look_at(cnn, image, window)
-        assert look is not None
-        found[f"gradcam{suffix}"] = _placed(look.cam, image, window)
-        found[f"guided_backprop{suffix}"] = _placed(np.abs(look.guided), image, window)
+        response = window_response(cnn, image, window)
+        assert response is not None
+        found[f"gradcam{suffix}"] = _placed(response.cam, image, window)
+        found[f"guided_backprop{suffix}"] = _placed(np.abs(response.guided), image, window)
     return found
 
 

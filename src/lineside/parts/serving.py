@@ -19,10 +19,14 @@ from lineside.parts.data.images import SUFFIXES
 from lineside.parts.data.items import PartImage
 from lineside.parts.explain.explanation import explain_with_cnn, overlay_of
 from lineside.parts.explain.overlays import encode_png
-from lineside.parts.explain.zoom import Trail, evidence_of_map
+from lineside.parts.explain.zoom import ZoomPath, evidence_of_map
 from lineside.parts.explain.zoom import zoom as zoom_in
-from lineside.parts.explain.zoom_passes import centred_on_response, evidence_of_tiles, read_again
-from lineside.parts.explain.zoom_pictures import zoom_sheet
+from lineside.parts.explain.zoom_figures import (
+    centre_on_response,
+    evidence_of_tiles,
+    refine_peak,
+    zoom_sheet,
+)
 from lineside.parts.model import ImagePrediction, PartResult, PartsModel, Source, part_of
 from lineside.parts.models.feature_head.feature_head import FeatureHead
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
@@ -164,15 +168,15 @@ def write_overlay(model: PartsModel, view: ImagePrediction, path: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Zoomed:
-    """A result with the ends of its zoom; the line is the result's own.
+    """A result with the paths of its zoom; its line of the table is that of the result.
 
     Attributes:
         result: What the model says.
-        trails: The ways down, strongest first.
+        zoom_paths: Strongest first.
     """
 
     result: PartResult
-    trails: tuple[Trail, ...]
+    zoom_paths: tuple[ZoomPath, ...]
 
     @property
     def item(self) -> str:
@@ -191,7 +195,10 @@ class Zoomed:
 
     def as_json(self) -> dict[str, Any]:
         """Return the plain dictionary of one JSON line."""
-        return {**self.result.as_json(), "zoom": [trail.as_json() for trail in self.trails]}
+        return {
+            **self.result.as_json(),
+            "zoom": [path.as_json() for path in self.zoom_paths],
+        }
 
     def as_line(self) -> str:
         """Return the line of the table."""
@@ -211,19 +218,20 @@ def write_zoom(
         path: The PNG file.
     """
     assert view.image is not None
-    trails, nothing_stands_out = _ways_down(model, cnn, view, result)
-    heading = f"{Path(view.item).name}: {result.verdict}. {_ways(trails, nothing_stands_out)}"
+    zoom_paths, nothing_stands_out = _zoom_paths(model, cnn, view, result)
+    text = _describe_paths(zoom_paths, nothing_stands_out)
+    heading = f"{Path(view.item).name}: {result.verdict}. {text}"
     sheet = zoom_sheet(
-        view.image, view.prediction.map, trails, scale=model.scale, heading=heading, cnn=cnn
+        view.image, view.prediction.map, zoom_paths, scale=model.scale, heading=heading, cnn=cnn
     )
     write_bytes(path, encode_png(sheet))
-    return Zoomed(result=result, trails=tuple(trails))
+    return Zoomed(result=result, zoom_paths=tuple(zoom_paths))
 
 
-def _ways_down(
+def _zoom_paths(
     model: PartsModel, cnn: PatchCNN | None, view: ImagePrediction, result: PartResult
-) -> tuple[list[Trail], bool]:
-    """The ways down, and whether none of their ends stands out from what good pictures show.
+) -> tuple[list[ZoomPath], bool]:
+    """Return the zoom paths, and whether none of their ends stands out from good pictures.
 
     A patch CNN's tiles are measured against the threshold of its score, which they make up;
     cells of a map against the threshold of the map.
@@ -240,21 +248,21 @@ def _ways_down(
     nothing_stands_out = result.score >= result.threshold and peak < background
     if nothing_stands_out:
         background = min(low + NEAR_PEAK * (peak - low), peak)
-    trails = zoom_in(evidence, least_px=cnn.crop_px if cnn else ZOOM_PX, background=background)
+    zoom_paths = zoom_in(evidence, least_px=cnn.crop_px if cnn else ZOOM_PX, background=background)
     if isinstance(model.detector, PatchCNN):
-        trails = [centred_on_response(model.detector, image, trail) for trail in trails]
+        zoom_paths = [centre_on_response(model.detector, image, path) for path in zoom_paths]
     elif isinstance(model.detector, FeatureHead):
-        trails = [read_again(model.detector, image, trail) for trail in trails]
-    return trails, nothing_stands_out
+        zoom_paths = [refine_peak(model.detector, image, path) for path in zoom_paths]
+    return zoom_paths, nothing_stands_out
 
 
-def _ways(trails: Sequence[Trail], nothing_stands_out: bool) -> str:
+def _describe_paths(paths: Sequence[ZoomPath], nothing_stands_out: bool) -> str:
     if nothing_stands_out:
-        many = "this is the strongest" if len(trails) == 1 else "these are the strongest"
-        return f"No place stands out on its own; {many}."
-    if not trails:
+        verb = "this is the strongest" if len(paths) == 1 else "these are the strongest"
+        return f"No place stands out on its own; {verb}."
+    if not paths:
         return "Nothing stands out from what good pictures show: no zoom."
-    return "1 place stands out." if len(trails) == 1 else f"The {len(trails)} strongest places."
+    return "1 place stands out." if len(paths) == 1 else f"The {len(paths)} strongest places."
 
 
 def _network_for(model: PartsModel, path: Path) -> PatchCNN | None:

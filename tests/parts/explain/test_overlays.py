@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from lineside.parts.explain.colours import heat_colours, srgb
 from lineside.parts.explain.overlays import (
     CONTOUR,
     MASK_OUTLINE,
@@ -20,9 +19,11 @@ from lineside.parts.explain.overlays import (
     encode_jpeg,
     encode_png,
     findings,
+    heat_colours,
     overlay,
     side_by_side,
     signed_map,
+    srgb,
     thumbnail,
 )
 from lineside.parts.metrics import to_pixels

@@ -15,16 +15,17 @@ from lineside.cli import main
 from lineside.core import explain
 from lineside.parts.calibration import MapScale
 from lineside.parts.explain import zoom as zooming
-from lineside.parts.explain.zoom import Evidence, Trail, Window, evidence_of_map
-from lineside.parts.explain.zoom_passes import (
+from lineside.parts.explain.zoom import Evidence, Window, ZoomPath, evidence_of_map
+from lineside.parts.explain.zoom_figures import (
+    COLOURS,
     LARGEST_PX,
     agreement_with_random,
-    centred_on_response,
+    centre_on_response,
     evidence_of_tiles,
-    look_at,
-    read_again,
+    refine_peak,
+    window_response,
+    zoom_sheet,
 )
-from lineside.parts.explain.zoom_pictures import COLOURS, zoom_sheet
 from lineside.parts.models.detector import Prediction
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, build_network
 from lineside.parts.serving import write_zoom
@@ -60,19 +61,19 @@ def network(seed=0, channels=1):
 
 @pytest.mark.parametrize("place", [(4, 4), (636, 396), (324, 204), (12, 388), (500, 68)])
 def test_the_way_leads_to_a_planted_place(place):
-    (trail,) = zoom(planted(place), SHAPE, least_px=64, background=1.0)
-    assert all(holds(window, place) for window in trail.windows)
-    assert trail.peak == place
-    assert trail.final.size == (64, 64)
-    middle = (trail.final.left + 32, trail.final.top + 32)
-    for got, wanted, side in zip(middle, trail.peak, (640, 400), strict=True):
-        assert abs(got - np.clip(wanted, 32, side - 32)) <= 1, "centred, but inside the picture"
+    (path,) = zoom(planted(place), SHAPE, least_px=64, background=1.0)
+    assert all(holds(window, place) for window in path.windows)
+    assert path.peak == place
+    assert path.final.size == (64, 64)
+    middle = (path.final.left + 32, path.final.top + 32)
+    for got, wanted, side in zip(middle, path.peak, (640, 400), strict=True):
+        assert abs(got - np.clip(wanted, 32, side - 32)) <= 1, "centre_box, but inside the picture"
 
 
 def test_windows_shrink_by_a_fixed_share_and_neighbours_overlap_by_a_quarter():
-    (trail,) = zoom(planted((320, 200)), SHAPE, least_px=64, background=1.0)
-    assert trail.windows[0] == Window(left=0, top=0, right=640, bottom=400, score=2.5)
-    sizes = [window.size for window in trail.windows]
+    (path,) = zoom(planted((320, 200)), SHAPE, least_px=64, background=1.0)
+    assert path.windows[0] == Window(left=0, top=0, right=640, bottom=400, score=2.5)
+    sizes = [window.size for window in path.windows]
     assert sizes[:3] == [(400, 640), (229, 366), (131, 210)], "by 1.75, rounded up"
     # Two windows of 366 px in 640 px share 92 px, a quarter of each.
     corners = {
@@ -84,32 +85,32 @@ def test_windows_shrink_by_a_fixed_share_and_neighbours_overlap_by_a_quarter():
 
 def test_an_elongated_picture_is_cut_along_its_length_first():
     cells = planted((900, 50), shape=(96, 1000))
-    (trail,) = zoom(cells, (96, 1000), least_px=64, background=1.0)
-    sizes = [window.size for window in trail.windows]
+    (path,) = zoom(cells, (96, 1000), least_px=64, background=1.0)
+    sizes = [window.size for window in path.windows]
     assert [high for high, _ in sizes[:3]] == [96, 96, 96]
-    assert sizes[-1] == (64, 64) and holds(trail.final, (900, 50))
+    assert sizes[-1] == (64, 64) and holds(path.final, (900, 50))
 
 
 def test_a_picture_smaller_than_the_crop_is_its_own_final_window():
-    (trail,) = zoom(planted((10, 10), shape=(40, 48)), (40, 48), least_px=64, background=1.0)
-    assert [window.size for window in trail.windows] == [(40, 48)]
-    (trail,) = zoom(planted((10, 10), shape=(40, 240)), (40, 240), least_px=64, background=1.0)
-    assert trail.final.size == (40, 64)
+    (path,) = zoom(planted((10, 10), shape=(40, 48)), (40, 48), least_px=64, background=1.0)
+    assert [window.size for window in path.windows] == [(40, 48)]
+    (path,) = zoom(planted((10, 10), shape=(40, 240)), (40, 240), least_px=64, background=1.0)
+    assert path.final.size == (40, 64)
 
 
 def test_two_defects_get_two_ways_and_one_defect_only_one():
     places = [(100, 100), (560, 330)]
-    trails = zoom(planted(*places), SHAPE, least_px=64, background=1.0)
-    assert len(trails) == 2
-    assert [holds(t.final, p) for t, p in zip(trails, places, strict=True)] == [True, True]
-    assert trails[0].final.score > trails[1].final.score
+    paths = zoom(planted(*places), SHAPE, least_px=64, background=1.0)
+    assert len(paths) == 2
+    assert [holds(t.final, p) for t, p in zip(paths, places, strict=True)] == [True, True]
+    assert paths[0].final.score > paths[1].final.score
     # A smear wider than the final window, yet one region.
     cells = planted()
     cells[20:30, 30:42] = np.linspace(4, 5, 12)
     assert len(zoom(cells, SHAPE, least_px=64, background=1.0)) == 1
     close = [(100, 100), (100, 180)]
-    trails = zoom(planted(*close), SHAPE, least_px=64, background=1.0)
-    assert [holds(t.final, p) for t, p in zip(trails, close, strict=True)] == [True, True]
+    paths = zoom(planted(*close), SHAPE, least_px=64, background=1.0)
+    assert [holds(t.final, p) for t, p in zip(paths, close, strict=True)] == [True, True]
 
 
 def test_a_weak_defect_beside_a_strong_one_in_the_same_quarter_is_not_lost():
@@ -118,9 +119,9 @@ def test_a_weak_defect_beside_a_strong_one_in_the_same_quarter_is_not_lost():
         first, second = rng.integers((0, 0), (640, 400), (2, 2))
         if np.abs(first - second).max() < 80:
             continue
-        trails = zoom(planted(first, second), SHAPE, least_px=64, background=1.0)
-        assert len(trails) == 2
-        assert all(any(holds(t.final, p) for t in trails) for p in (first, second))
+        paths = zoom(planted(first, second), SHAPE, least_px=64, background=1.0)
+        assert len(paths) == 2
+        assert all(any(holds(t.final, p) for t in paths) for p in (first, second))
 
 
 def test_the_beam_bounds_the_ways_and_the_background_ends_them():
@@ -136,37 +137,37 @@ def test_the_beam_bounds_the_ways_and_the_background_ends_them():
 def test_any_grid_of_cells_will_do(grid):
     cells = np.random.default_rng(1).random(grid).astype(np.float32)
     cells[0, 0] = np.nan
-    trails = zoom(
+    paths = zoom(
         cells, SHAPE, least_px=64, background=float(np.nanmax(cells)) if grid[0] > 1 else 0
     )
-    for trail in trails:
-        assert trail.final.size == (64, 64)
-        assert all(w.left >= 0 and w.right <= 640 and w.bottom <= 400 for w in trail.windows)
-    assert len(trails) == 1
+    for path in paths:
+        assert path.final.size == (64, 64)
+        assert all(w.left >= 0 and w.right <= 640 and w.bottom <= 400 for w in path.windows)
+    assert len(paths) == 1
 
 
 def test_a_look_is_the_network_on_the_window_at_native_size():
     cnn = network()
     image = np.random.default_rng(0).random((90, 120, 1)).astype(np.float32)
     window = Window(left=40, top=20, right=72, bottom=52, score=0.0)
-    look = look_at(cnn, image, window)
+    response = window_response(cnn, image, window)
     crop = image[20:52, 40:72].transpose(2, 0, 1)[None]
     logit = cnn.logits(crop)[0]
-    assert look.probability == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-5)
+    assert response.probability == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-5)
     guided = explain.guided_backprop(cnn.network, cnn.standardise(crop))
-    np.testing.assert_allclose(look.guided, guided[0, 0], rtol=1e-4, atol=1e-7)
-    assert look.cam.shape == (32, 32) and look.cam.min() >= 0
-    wide = look_at(cnn, image, Window(left=0, top=0, right=120, bottom=90, score=0.0))
+    np.testing.assert_allclose(response.guided, guided[0, 0], rtol=1e-4, atol=1e-7)
+    assert response.cam.shape == (32, 32) and response.cam.min() >= 0
+    wide = window_response(cnn, image, Window(left=0, top=0, right=120, bottom=90, score=0.0))
     assert wide.guided.shape == wide.cam.shape == (90, 120)
 
 
 def test_a_look_mirrors_small_windows_takes_any_channels_and_refuses_huge_ones():
     cnn = network(channels=3)
     image = np.random.default_rng(0).random((20, 120, 1)).astype(np.float32)
-    look = look_at(cnn, image, Window(left=0, top=0, right=32, bottom=20, score=0.0))
-    assert look.guided.shape == look.cam.shape == (20, 32)
+    response = window_response(cnn, image, Window(left=0, top=0, right=32, bottom=20, score=0.0))
+    assert response.guided.shape == response.cam.shape == (20, 32)
     huge = Window(left=0, top=0, right=LARGEST_PX, bottom=2, score=0.0)
-    assert look_at(cnn, image, huge) is None
+    assert window_response(cnn, image, huge) is None
 
 
 @pytest.mark.parametrize("shape", [(90, 120), (20, 70), (32, 32)])
@@ -176,9 +177,9 @@ def test_tiles_pool_to_the_score_of_the_verdict(shape):
     seen = evidence_of_tiles(cnn, image, cnn.predict(image))
     strongest = np.sort(seen.values.ravel())[-2:].mean()
     assert strongest == pytest.approx(cnn.predict(image).score, abs=1e-4)
-    trails = zooming.zoom(seen, least_px=32, background=-1e9)
-    assert trails[0].windows[0].score == pytest.approx(strongest)
-    assert all(holds(trails[0].windows[0], (x - 0.5, y - 0.5)) for x in seen.x for y in seen.y)
+    paths = zooming.zoom(seen, least_px=32, background=-1e9)
+    assert paths[0].windows[0].score == pytest.approx(strongest)
+    assert all(holds(paths[0].windows[0], (x - 0.5, y - 0.5)) for x in seen.x for y in seen.y)
 
 
 def test_a_strong_tile_keeps_its_own_middle():
@@ -186,9 +187,9 @@ def test_a_strong_tile_keeps_its_own_middle():
     values[1, 3] = 2.0
     y, x = np.linspace(16, 84, 4), np.linspace(16, 104, 5)
     seen = Evidence(values=values, y=y, x=x, shape=(100, 120))
-    (trail,) = zooming.zoom(seen, least_px=32, background=1.0)
-    assert trail.peak == pytest.approx((x[3], y[1]))
-    assert trail.final.size == (32, 32) and holds(trail.final, trail.peak)
+    (path,) = zooming.zoom(seen, least_px=32, background=1.0)
+    assert path.peak == pytest.approx((x[3], y[1]))
+    assert path.final.size == (32, 32) and holds(path.final, path.peak)
 
 
 def test_the_final_crop_moves_to_the_response_but_never_to_a_weaker_one():
@@ -198,9 +199,11 @@ def test_the_final_crop_moves_to_the_response_but_never_to_a_weaker_one():
     for _ in range(8):
         image = rng.random((100, 100, 1)).astype(np.float32)
         start = Window(left=34, top=34, right=66, bottom=66, score=1.0)
-        trail = Trail(windows=(start,), peak=(50.0, 50.0))
-        final = centred_on_response(cnn, image, trail).final
-        before, after = (look_at(cnn, image, window).probability for window in (start, final))
+        path = ZoomPath(windows=(start,), peak=(50.0, 50.0))
+        final = centre_on_response(cnn, image, path).final
+        before, after = (
+            window_response(cnn, image, window).probability for window in (start, final)
+        )
         assert after >= before and final.size == (32, 32) and final.score == 1.0
         moved += final != start
     assert 0 < moved < 8
@@ -223,19 +226,19 @@ def test_a_crop_that_is_read_again_moves_the_peak_only():
         def predict(self, image):
             return Prediction(score=0.0, map=image[..., 0])
 
-    (trail,) = zoom(planted((324, 204)), SHAPE, least_px=64, background=1.0)
-    again = read_again(Brightest(), image, trail)
-    assert again.windows == trail.windows
+    (path,) = zoom(planted((324, 204)), SHAPE, least_px=64, background=1.0)
+    again = refine_peak(Brightest(), image, path)
+    assert again.windows == path.windows
     assert again.peak == (345.5, 230.5)
-    assert again.as_json() == {**trail.final.as_json(), "x": 345.5, "y": 230.5}
+    assert again.as_json() == {**path.final.as_json(), "x": 345.5, "y": 230.5}
 
 
 def test_the_sheet_shows_every_way_in_its_own_colour():
     image = np.full((*SHAPE, 1), 0.5, np.float32)
     cells = planted((100, 100), (560, 330))
     scale = MapScale(low=0.0, threshold=1.0, high=5.0)
-    trails = zoom(cells, SHAPE, least_px=64, background=1.0)
-    plain = zoom_sheet(image, cells, trails, scale=scale, heading="two")
+    paths = zoom(cells, SHAPE, least_px=64, background=1.0)
+    plain = zoom_sheet(image, cells, paths, scale=scale, heading="two")
     drawn = [bool((plain == colour).all(2).any()) for colour in COLOURS]
     assert drawn == [True, True, False]
     small = zoom(cells, SHAPE, least_px=64, background=4.9)
@@ -276,15 +279,15 @@ def test_a_rejected_picture_without_findings_shows_its_strongest_places(trained,
     quiet = dataclasses.replace(model, operating=dataclasses.replace(model.operating, scale=scale))
     view, page = model.predict_source(spot, keep_image=True), tmp_path / "zoom" / "spot.png"
     told = write_zoom(quiet, None, view, result, page)
-    assert 1 <= len(told.trails) <= 3
+    assert 1 <= len(told.zoom_paths) <= 3
     (row, column), side = np.argwhere(np.asarray(Image.open(spot), np.float32) > 200).mean(0), 64
-    first = told.trails[0].final
+    first = told.zoom_paths[0].final
     assert 0 <= column - first.left < side and 0 <= row - first.top < side
     fine = dataclasses.replace(result, score=result.threshold - 1e-6)
     told = write_zoom(quiet, None, view, fine, page)
-    assert not told.trails
+    assert not told.zoom_paths
     told = write_zoom(model, None, view, fine, page)
-    assert told.trails, "the map decides where the verdict does not need a reason"
+    assert told.zoom_paths, "the map decides where the verdict does not need a reason"
     assert told.as_line() == fine.as_line() and told.item == str(spot) and told.finding
 
 

@@ -1,11 +1,10 @@
 """Adaptive zoom: from the whole picture down to the crop that holds a defect.
 
-A quadtree over the picture (Stadelmann et al., talk of 2020): four overlapping windows, down into
-the best ones until a window is as small as the crops that a patch network was trained on. Crops
-are never rescaled, since the size of a defect decides between good and bad. So a window is scored
-by what was found in it at native size, and the zoom cannot contradict the verdict: of a patch
-network its tiles are pooled, of other methods the cells of the map. A patch network is then run
-again on every window of the path, and on a crop round its strongest response.
+Beam search in a quadtree over the picture (Stadelmann et al., talk of 2020): a window is split into
+four overlapping ones, and the best are followed until a window is as small as the crops that a
+patch network was trained on. Crops are never rescaled, since the size of a defect decides between
+good and bad. A window is scored from evidence at native size (the tiles of a patch network, the
+cells of the map of other methods), so the zoom cannot contradict the verdict.
 """
 
 from __future__ import annotations
@@ -66,12 +65,12 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trail:
-    """A way down the tree.
+class ZoomPath:
+    """A path down the tree.
 
     Attributes:
         windows: The whole picture first, the final crop last.
-        peak: (x, y) of the strongest response that this way leads to, in pixels of the picture.
+        peak: (x, y) of the strongest response at its end, in pixels of the picture.
     """
 
     windows: tuple[Window, ...]
@@ -79,7 +78,7 @@ class Trail:
 
     @property
     def final(self) -> Window:
-        """The last window, centred on the strongest response as far as the picture allows."""
+        """The last window, centre_box on the strongest response as far as the picture allows."""
         return self.windows[-1]
 
     def as_json(self) -> dict[str, float]:
@@ -90,7 +89,7 @@ class Trail:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What was found at the places of a grid over a picture, at native size.
+    """Evidence for a defect on a grid over a picture, at native size.
 
     Attributes:
         values: Shape (rows, columns), higher is more faulty.
@@ -117,18 +116,20 @@ def evidence_of_map(cells: Map, image: Image) -> Evidence:
     )
 
 
-def zoom(evidence: Evidence, *, least_px: int, background: float, beam: int = BEAM) -> list[Trail]:
-    """Return the ways down to the strongest places of a picture, strongest first.
+def zoom(
+    evidence: Evidence, *, least_px: int, background: float, beam: int = BEAM
+) -> list[ZoomPath]:
+    """Return paths to the strongest places of a picture, strongest first.
 
     Windows are chosen greedily. What a chosen one covers, and the region that its strongest cell
-    belongs to as far as one window beyond it, no longer counts for the others: two ways do not
+    belongs to as far as one window beyond it, no longer counts for the others: two paths never
     lead to one defect. A window without a cell that reaches the background is not followed.
 
     Args:
-        evidence: What was found at native size.
+        evidence: On a grid over the picture.
         least_px: Side of the final windows; smaller only where the picture is.
         background: Evidence that good pictures stay below.
-        beam: Largest number of ways.
+        beam: Largest number of paths.
 
     Returns:
         Nothing if nothing in the picture reaches the background, else one or more.
@@ -137,13 +138,13 @@ def zoom(evidence: Evidence, *, least_px: int, background: float, beam: int = BE
     pending: list[tuple[Box, tuple[Window, ...]]] = [
         ((0, 0, evidence.shape[1], evidence.shape[0]), ())
     ]
-    ways: list[Trail] = []
+    paths: list[ZoomPath] = []
     while pending:
-        ways = _best(grid, pending, least_px, background, beam)
+        paths = _choose_windows(grid, pending, least_px, background, beam)
         pending = [
-            (box, way.windows) for way in ways for box in _children(box_of(way.final), least_px)
+            (box, path.windows) for path in paths for box in _children(box_of(path.final), least_px)
         ]
-    return sorted(ways, key=lambda way: -way.final.score)
+    return sorted(paths, key=lambda path: -path.final.score)
 
 
 Box = tuple[int, int, int, int]
@@ -161,47 +162,49 @@ class _Grid:
     def window(self, box: Box) -> tuple[slice, slice]:
         """The cells whose middles lie in a rectangle, or the nearest one on a coarser grid."""
         left, top, right, bottom = box
-        return _places(self.y, top, bottom), _places(self.x, left, right)
+        return _cell_range(self.y, top, bottom), _cell_range(self.x, left, right)
 
     def score(self, box: Box, *, left_over: bool = False) -> float:
-        """Mean of the strongest cells, of those that still count if so wished."""
+        """Mean of the strongest cells; with `left_over`, of those that still count."""
         where = self.window(box)
-        found = self.values[where][self.free[where]] if left_over else self.values[where].ravel()
-        if not found.size:
+        values = self.values[where][self.free[where]] if left_over else self.values[where].ravel()
+        if not values.size:
             return -math.inf
-        return float(np.sort(found)[-TOP_CELLS:].mean())
+        return float(np.sort(values)[-TOP_CELLS:].mean())
 
     def peak(self, box: Box) -> tuple[float, tuple[float, float]]:
         """Strongest cell that still counts and the pixel (x, y) in the middle of its plateau."""
         where = self.window(box)
         values = np.where(self.free[where], self.values[where], -math.inf)
-        height = float(values.max(initial=-math.inf))
-        if height == -math.inf:
-            return height, (0.0, 0.0)
-        named, _ = ndimage.label(values == height, EIGHT_NEIGHBOURS)
+        top = float(values.max(initial=-math.inf))
+        if top == -math.inf:
+            return top, (0.0, 0.0)
+        named, _ = ndimage.label(values == top, EIGHT_NEIGHBOURS)
         first = named[np.unravel_index(int(values.argmax()), values.shape)]
         rows, columns = np.nonzero(named == first)
         row, column = rows.mean() + where[0].start, columns.mean() + where[1].start
         x = np.interp(column, np.arange(len(self.x)), self.x)
         y = np.interp(row, np.arange(len(self.y)), self.y)
-        return height, (float(x), float(y))
+        return top, (float(x), float(y))
 
     def claim(self, box: Box, background: float) -> None:
         """Take a window's cells, and its strongest cell's region up to one window further."""
         left, top, right, bottom = box
-        high, wide = bottom - top, right - left
+        height, width = bottom - top, right - left
         inner = self.window(box)
         values = np.where(self.free[inner], self.values[inner], -math.inf)
         row, column = np.unravel_index(int(values.argmax()), values.shape)
-        outer = self.window((left - wide, top - high, right + wide, bottom + high))
+        outer = self.window((left - width, top - height, right + width, bottom + height))
         named, _ = ndimage.label(self.values[outer] >= background, EIGHT_NEIGHBOURS)
-        own = named[row + inner[0].start - outer[0].start, column + inner[1].start - outer[1].start]
-        if own:
-            self.free[outer] &= named != own
+        region = named[
+            row + inner[0].start - outer[0].start, column + inner[1].start - outer[1].start
+        ]
+        if region:
+            self.free[outer] &= named != region
         self.free[inner] = False
 
 
-def _places(middles: NDArray[np.float64], low: int, high: int) -> slice:
+def _cell_range(middles: NDArray[np.float64], low: int, high: int) -> slice:
     first, last = np.searchsorted(middles, (low, high)).tolist()
     if first < last:
         return slice(first, last)
@@ -209,16 +212,16 @@ def _places(middles: NDArray[np.float64], low: int, high: int) -> slice:
     return slice(nearest, nearest + 1)
 
 
-def _best(
+def _choose_windows(
     grid: _Grid,
     pending: Sequence[tuple[Box, tuple[Window, ...]]],
     least_px: int,
     background: float,
     beam: int,
-) -> list[Trail]:
+) -> list[ZoomPath]:
     """Choose up to `beam` windows of one level, each by what the better ones leave over."""
     grid.free[:] = True
-    chosen: list[Trail] = []
+    chosen: list[ZoomPath] = []
     while len(chosen) < beam:
         open_ = [entry for entry in pending if grid.peak(entry[0])[0] >= background]
         if not open_:
@@ -226,10 +229,10 @@ def _best(
         box, before = max(open_, key=lambda entry: grid.score(entry[0], left_over=True))
         _, peak = grid.peak(box)
         if before and not _children(box, least_px):
-            box = centred(box, peak, grid.shape)
+            box = centre_box(box, peak, grid.shape)
         left, top, right, bottom = box
         window = Window(left=left, top=top, right=right, bottom=bottom, score=grid.score(box))
-        chosen.append(Trail(windows=(*before, window), peak=peak))
+        chosen.append(ZoomPath(windows=(*before, window), peak=peak))
         grid.claim(box, background)
     return chosen
 
@@ -237,27 +240,27 @@ def _best(
 def _children(box: Box, least_px: int) -> list[Box]:
     """Two windows along each side that is split: not the far shorter one, not below the least."""
     left, top, right, bottom = box
-    high, wide = bottom - top, right - left
-    rows = _halves(top, high, least_px) if 2 * high > wide else [(top, bottom)]
-    columns = _halves(left, wide, least_px) if 2 * wide > high else [(left, right)]
-    found = [(first, upper, last, lower) for upper, lower in rows for first, last in columns]
-    return [] if found == [box] else found
+    height, width = bottom - top, right - left
+    rows = _halve(top, height, least_px) if 2 * height > width else [(top, bottom)]
+    columns = _halve(left, width, least_px) if 2 * width > height else [(left, right)]
+    boxes = [(first, upper, last, lower) for upper, lower in rows for first, last in columns]
+    return [] if boxes == [box] else boxes
 
 
-def _halves(start: int, length: int, least_px: int) -> list[tuple[int, int]]:
+def _halve(start: int, length: int, least_px: int) -> list[tuple[int, int]]:
     if length <= least_px:
         return [(start, start + length)]
     part = max(least_px, math.ceil(length / (2 - OVERLAP)))
     return [(start, start + part), (start + length - part, start + length)]
 
 
-def centred(box: Box, peak: tuple[float, float], shape: tuple[int, int]) -> Box:
+def centre_box(box: Box, peak: tuple[float, float], shape: tuple[int, int]) -> Box:
     """Return a rectangle of the same size round a point (x, y), inside the picture."""
     left, top, right, bottom = box
-    wide, high = right - left, bottom - top
-    x = min(max(round(peak[0] - wide / 2), 0), shape[1] - wide)
-    y = min(max(round(peak[1] - high / 2), 0), shape[0] - high)
-    return x, y, x + wide, y + high
+    width, height = right - left, bottom - top
+    x = min(max(round(peak[0] - width / 2), 0), shape[1] - width)
+    y = min(max(round(peak[1] - height / 2), 0), shape[0] - height)
+    return x, y, x + width, y + height
 
 
 def box_of(window: Window) -> Box:

@@ -13,7 +13,7 @@ from lineside.core.explain.adversarial_attacks import outputs, predicted_class
 from lineside.parts.data.items import PartImage
 from lineside.parts.models.patch_cnn import vgg as networks
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, build_network
-from lineside.parts.report import adversarial_row as row
+from lineside.parts.report import robustness as chapter
 
 
 def noise(count, seed):
@@ -30,26 +30,26 @@ def cnn():
         network=network.eval(), architecture="vgg19_eighth", crop_px=32, channels=1,
         mean=0.5, spread=0.3,
     )  # fmt: skip
-    wrapped = row.OnPixels(network, 0.5, 0.3)
+    wrapped = chapter.OnPixels(network, 0.5, 0.3)
     with torch.no_grad():
         network.head.bias -= outputs(wrapped, noise(24, 0)).median()
     return found
 
 
 def true_labels(cnn, pixels):
-    return predicted_class(outputs(row.OnPixels(cnn.network, cnn.mean, cnn.spread), pixels))
+    return predicted_class(outputs(chapter.OnPixels(cnn.network, cnn.mean, cnn.spread), pixels))
 
 
 def test_wrapped_network_gives_the_logits_of_the_cnn(cnn):
     pixels = noise(5, 2)
-    wrapped = outputs(row.OnPixels(cnn.network, cnn.mean, cnn.spread), pixels)
+    wrapped = outputs(chapter.OnPixels(cnn.network, cnn.mean, cnn.spread), pixels)
     assert np.allclose(wrapped.numpy(), cnn.logits(pixels.numpy()), atol=1e-5)
 
 
 def test_blocks_tell_attacks_rivals_and_the_caveat(cnn, monkeypatch):
-    monkeypatch.setattr(row, "FEWEST_SUCCESSES", 2)
+    monkeypatch.setattr(chapter, "FEWEST_SUCCESSES", 2)
     pixels = noise(20, 1)
-    blocks = row.attack_blocks(cnn, noise(24, 0), pixels, true_labels(cnn, pixels), seed=0)
+    blocks = chapter.attack_blocks(cnn, noise(24, 0), pixels, true_labels(cnn, pixels), seed=0)
     assert [type(block) for block in blocks] == [str, Table, Figure, str]
     text, table, figure, caveat = blocks
     assert "does not fit the predicted class" in text and "not a defence" in caveat
@@ -65,7 +65,7 @@ def test_blocks_tell_attacks_rivals_and_the_caveat(cnn, monkeypatch):
 def test_without_a_success_the_row_says_so(cnn):
     pixels = noise(20, 1)
     wrong = 1 - true_labels(cnn, pixels)
-    blocks = row.attack_blocks(cnn, noise(24, 0), pixels, wrong, seed=0)
+    blocks = chapter.attack_blocks(cnn, noise(24, 0), pixels, wrong, seed=0)
     assert [type(block) for block in blocks] == [str, Table, str]
     assert "0 of 0" in blocks[0] and "too few" in blocks[0]
     assert all(cells[2] == "too few" for cells in blocks[1].rows)
@@ -73,7 +73,7 @@ def test_without_a_success_the_row_says_so(cnn):
 
 def test_too_few_clean_crops_of_a_class_are_told(cnn):
     pixels = noise(20, 1)
-    blocks = row.attack_blocks(cnn, noise(6, 0), pixels, true_labels(cnn, pixels), seed=0)
+    blocks = chapter.attack_blocks(cnn, noise(6, 0), pixels, true_labels(cnn, pixels), seed=0)
     assert len(blocks) == 1 and "attacked in vain" in blocks[0]
 
 
@@ -112,16 +112,16 @@ def test_the_row_is_cut_from_the_split_of_a_run(cnn, tmp_path, monkeypatch):
     items = images(tmp_path, 8)
     run = study(items, object(), cnn)
     run.run.rng = lambda name: np.random.default_rng(0)
-    pixels, labels = row.cut(cnn, items, np.random.default_rng(0))
+    pixels, labels = chapter.cut(cnn, items, np.random.default_rng(0))
     assert pixels.shape[1:] == (1, 32, 32) and pixels.dtype == torch.float32
     assert set(labels.tolist()) == {0, 1} and len(labels) == len(pixels)
-    monkeypatch.setattr(row, "MOST_CROPS", 8)
-    assert "attacked in vain" in row.adversarial_row(run)[0]
+    monkeypatch.setattr(chapter, "MOST_CROPS", 8)
+    assert "attacked in vain" in chapter.attacks_on_patch_cnn(run)[0]
     run.split.validation = items[::2]
-    assert "not attacked" in row.adversarial_row(run)[0]
+    assert "not attacked" in chapter.attacks_on_patch_cnn(run)[0]
 
 
 def test_there_is_no_row_without_a_patch_cnn_of_relu_modules(cnn):
-    assert row.adversarial_row(study((), object())) == ()
+    assert chapter.attacks_on_patch_cnn(study((), object())) == ()
     lite = dataclasses.replace(cnn, architecture="lite0")
-    assert row.adversarial_row(study((), lite)) == ()
+    assert chapter.attacks_on_patch_cnn(study((), lite)) == ()
