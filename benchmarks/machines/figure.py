@@ -63,8 +63,10 @@ def figure(say: Say) -> None:
     constants are the study's, and what it does not publish stands in the preset. The picture goes
     to ``docs/figures/machines_novelty.png``.
     """
-    silent = ", ".join(models.preset("beyond-imagenet").silent)
-    print(f"IMS test 2, time features, not sub-bands. Our choice, the study is silent: {silent}")
+    unpublished = ", ".join(models.preset("beyond-imagenet").unpublished)
+    print(
+        f"IMS test 2, time features, not sub-bands. Our choice, as the study has none: {unpublished}"
+    )
     for onset in (ONSET, LATER_ONSET):
         for protocol in PROTOCOLS:
             _print_table(protocol, onset)

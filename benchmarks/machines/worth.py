@@ -2,9 +2,9 @@
 
 Three simulated machines: on the pump and the gearbox a single snapshot shows the bearing fault, and
 simple detectors are expected to win; on the reactor only the order of its steps goes wrong, which
-no single snapshot can show, so that only a sequence model can see it. Every detector of the product
-learns, is calibrated and judges as in a run; where a deep one wins, simple detectors are tried with
-its inputs, which tells depth from what it looks at.
+no single snapshot can show, so that only a sequence model can see it. Every detector is fitted,
+calibrated and tested as in a run; where a deep one is best, simple detectors are fitted on its
+inputs, which separates depth from inputs.
 """
 
 from __future__ import annotations
@@ -30,8 +30,13 @@ from lineside.machines.data.items import Snapshot
 from lineside.machines.methods import DETECTORS
 from lineside.machines.model import MachinesModel
 from lineside.machines.outcomes import calibrate, outcomes
-from lineside.machines.report.baselines import fit_same_inputs
-from lineside.machines.report.method_choice import Record, decide, make_record, verdict
+from lineside.machines.report.baselines import fit_baselines
+from lineside.machines.report.method_choice import (
+    DetectorRecord,
+    choose_detector,
+    explain_choice,
+    make_record,
+)
 from lineside.machines.simulation import FLEET, Scenario, save_history, simulate_history
 from lineside.machines.training.fitting import fit_machine
 
@@ -42,16 +47,18 @@ SIMPLE_SCENARIOS = ("pump", "gearbox")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class HistoryRecords:
     """Records of every detector on one history, and of simple ones with the inputs of the best
-    deep one where that one won."""
+    deep one where that one is better."""
 
-    records: tuple[Record, ...]
-    rivals: tuple[Record, ...]
+    records: tuple[DetectorRecord, ...]
+    baselines: tuple[DetectorRecord, ...]
 
 
-def judge_history(scenario: Scenario, seed: int, folder: Path, methods: Sequence[str]) -> Told:
-    """Tell a history, let every method learn it and judge it, and give the winner its rivals.
+def judge_history(
+    scenario: Scenario, seed: int, folder: Path, methods: Sequence[str]
+) -> HistoryRecords:
+    """Simulate a history, fit and test every method, and fit baselines where a deep one is best.
 
     Args:
         scenario: The machine.
@@ -72,11 +79,13 @@ def judge_history(scenario: Scenario, seed: int, folder: Path, methods: Sequence
         models[method] = model = calibrate(model, list(outcomes(model, split.calibration)), config)
         tested = list(outcomes(model, split.test))
         found.append(make_record(method, DETECTORS[method].kind, tested, seconds))
-    made = decide(found)
-    rivals: Sequence[Record] = ()
+    made = choose_detector(found)
+    baselines: Sequence[DetectorRecord] = ()
     if made.choice == "deep":
-        rivals = fit_same_inputs(models[made.use.method], scenario.name, split, config)
-    return Told(records=tuple(sorted(found, key=lambda r: r.order)), rivals=tuple(rivals))
+        baselines = fit_baselines(models[made.use.method], scenario.name, split, config)
+    return HistoryRecords(
+        records=tuple(sorted(found, key=lambda r: r.order)), baselines=tuple(baselines)
+    )
 
 
 def _fitted(method: str, split: Split, config: Config) -> MachinesModel:
@@ -88,38 +97,38 @@ def _fitted(method: str, split: Split, config: Config) -> MachinesModel:
     return MachinesModel(method=method, machines={machine.name: machine})
 
 
-def _history(name: str, seed: int) -> Told:
+def _history(name: str, seed: int) -> HistoryRecords:
     """One history with all methods, kept for the commit that made it."""
     path = STORE / f"{name}-{seed}.json"
     if path.exists():
         known = json.loads(path.read_text(encoding="utf-8"))
         if known["commit"] == commit() and not commit().endswith("+"):
-            return Told(
+            return HistoryRecords(
                 records=tuple(_record(r) for r in known["records"]),
-                rivals=tuple(_record(r) for r in known["rivals"]),
+                baselines=tuple(_record(r) for r in known["baselines"]),
             )
     scenario = next(s for s in FLEET if s.name == name)
     with tempfile.TemporaryDirectory() as folder:
-        told = judge_history(scenario, seed, Path(folder), METHOD_NAMES)
+        results = judge_history(scenario, seed, Path(folder), METHOD_NAMES)
     content = {
         "commit": commit(),
-        "records": [finite(asdict(r)) for r in told.records],
-        "rivals": [finite(asdict(r)) for r in told.rivals],
+        "records": [finite(asdict(r)) for r in results.records],
+        "baselines": [finite(asdict(r)) for r in results.baselines],
     }
     write_json(path, content)
-    return told
+    return results
 
 
-def _record(stored: dict[str, object]) -> Record:
+def _record(stored: dict[str, object]) -> DetectorRecord:
     values = {k: float("nan") if v is None else v for k, v in stored.items()}
-    return Record(**values)  # type: ignore[arg-type]
+    return DetectorRecord(**values)  # type: ignore[arg-type]
 
 
-def print_table(name: str, told: Sequence[Told]) -> None:
+def print_table(name: str, histories: Sequence[HistoryRecords]) -> None:
     """Print, for every detector, false alarms, faults found and delay over the seeds."""
     print(f"{name}: false alarms in all seeds, found, delay in h (median, range; - never)")
-    for kind in ("records", "rivals"):
-        rows = [r for own in told for r in getattr(own, kind)]
+    for kind in ("records", "baselines"):
+        rows = [r for one in histories for r in getattr(one, kind)]
         for method in dict.fromkeys(r.method for r in rows):
             own = [r for r in rows if r.method == method]
             delays = np.array([r.delay_hours for r in own])
@@ -147,11 +156,11 @@ def worth(say: Say) -> None:
     right: dict[str, list[bool]] = {"deep": [], "simple": []}
     as_good = []
     for name in (DEEP_SCENARIO, *SIMPLE_SCENARIOS):
-        told = [_history(name, seed) for seed in SEEDS]
-        print_table(name, told)
-        for own in told:
-            made = decide(own.records, own.rivals)
-            print(f"{name}: {verdict(own.records, own.rivals)}")
+        histories = [_history(name, seed) for seed in SEEDS]
+        print_table(name, histories)
+        for one in histories:
+            made = choose_detector(one.records, one.baselines)
+            print(f"{name}: {explain_choice(one.records, one.baselines)}")
             if name == DEEP_SCENARIO:
                 right["deep"].append(made.use.kind == "deep")
                 as_good.append(made.choice == "inputs")

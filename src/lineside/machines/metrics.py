@@ -1,16 +1,16 @@
-"""What counts in condition monitoring, from one outcome per snapshot.
+"""Measures of condition monitoring, from one outcome per snapshot.
 
 Every measure is a ratio of sums over snapshots, so that machines can be resampled as a whole. The
-values of an outcome (`timeline` makes them):
+values of an outcome (see `timeline`):
 
-* ``score``: novelty, NaN where nothing was judged; ``label``: 0 healthy, 1 faulty, NaN unknown;
-* ``seconds``: time that the snapshot stands for; ``exceeds``: 1 if its novelty passes the limit;
+* ``score``: novelty, NaN where it was not judged; ``label``: 0 healthy, 1 faulty, NaN unknown;
+* ``seconds``: time until the next snapshot; ``exceeds``: 1 if its novelty exceeds the limit;
 * ``episode``: 1 where an alarm episode begins;
 * ``onset``: 1 at the first faulty snapshot; ``found``: 1 there if an alarm was raised between onset
   and failure; ``lead_hours``: from that alarm to the failure; ``delay_hours``: from the onset on;
   ``late``: the delay as a share of the time from onset to failure.
 
-Point-adjusted scores are not offered: one hit would count a whole window.
+Point-adjusted scores are not offered: one detected point would count a whole window as detected.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from lineside.core.statistics import Ranking, RankMetric, Units
 from lineside.machines.alarms.calibration import MONTH_SECONDS
 
 MISSED_COST = 50.0
-"""What a failure without warning costs, in units of one false alarm episode."""
+"""Cost of a failure without warning, in units of one false alarm episode."""
 
 LATE_COST = 1.0
-"""What a warning at the last moment costs more than one at the onset, in the same unit."""
+"""Extra cost of a warning at the last moment over one at the onset, in the same unit."""
 
 Floats = NDArray[np.float64]
 
@@ -40,26 +40,26 @@ def column(outcomes: Sequence[Outcome], name: str) -> Floats:
 
 
 def healthy_months(outcomes: Sequence[Outcome]) -> float:
-    """Return the monitored time of snapshots that are known to be healthy, in machine-months."""
+    """Return the monitored time of healthy snapshots, in machine-months."""
     healthy = column(outcomes, "label") == 0
     return float(np.nansum(column(outcomes, "seconds")[healthy])) / MONTH_SECONDS
 
 
 def false_episodes(outcomes: Sequence[Outcome]) -> float:
-    """Return alarm episodes that begin while the machine is healthy, per machine-month."""
+    """Return the number of alarm episodes that begin while healthy, per machine-month."""
     months = healthy_months(outcomes)
     started = column(outcomes, "episode")[column(outcomes, "label") == 0]
     return float(np.nansum(started)) / months if months > 0 else np.nan
 
 
-def found_share(outcomes: Sequence[Outcome]) -> float:
-    """Return the share of faults that raised an alarm between onset and failure."""
+def detected_share(outcomes: Sequence[Outcome]) -> float:
+    """Return the share of faults with an alarm between onset and failure."""
     onset = column(outcomes, "onset") == 1
     return float(column(outcomes, "found")[onset].mean()) if onset.any() else np.nan
 
 
-def median_of(name: str) -> Callable[[Sequence[Outcome]], float]:
-    """Return a measure: the median of a value over the faults that were found."""
+def median_over_faults(name: str) -> Callable[[Sequence[Outcome]], float]:
+    """Return a measure: the median of a value over the detected faults."""
 
     def measure(outcomes: Sequence[Outcome]) -> float:
         values = column(outcomes, name)
@@ -70,13 +70,16 @@ def median_of(name: str) -> Callable[[Sequence[Outcome]], float]:
 
 
 def false_exceedances(outcomes: Sequence[Outcome]) -> float:
-    """Return the share of judged healthy snapshots beyond the limit, before any alarm logic."""
+    """Return the share of judged healthy snapshots beyond the limit, without the alarm logic."""
     judged = (column(outcomes, "label") == 0) & np.isfinite(column(outcomes, "score"))
     return float(column(outcomes, "exceeds")[judged].mean()) if judged.any() else np.nan
 
 
 def risk(outcomes: Sequence[Outcome]) -> float:
-    """Return the cost per machine-month: false episodes, faults not found, late warnings."""
+    """Return the cost per machine-month.
+
+    (false episodes + 50 missed faults + sum of the relative delays) / months
+    """
     seconds = column(outcomes, "seconds")
     months = float(np.nansum(seconds[np.isfinite(column(outcomes, "label"))])) / MONTH_SECONDS
     if months <= 0:
@@ -97,19 +100,21 @@ def _judged(outcomes: Sequence[Outcome]) -> Units:
 METRICS = (
     Metric(
         name="risk", unit="false alarms per machine-month", better="lower", of=risk,
-        help=f"false episodes plus {MISSED_COST:g} for every fault that was not found, and up to "
+        help=f"false episodes plus {MISSED_COST:g} for every missed fault, and up to "
         f"{LATE_COST:g} for one that was found late",
     ),
     Metric(name="false_episodes", unit="per machine-month", better="lower", of=false_episodes),
-    Metric(name="faults_found", unit="fraction", better="higher", of=found_share),
-    Metric(name="lead_time", unit="h", better="higher", of=median_of("lead_hours")),
-    Metric(name="delay", unit="h", better="lower", of=median_of("delay_hours")),
+    Metric(name="faults_found", unit="fraction", better="higher", of=detected_share),
+    Metric(name="lead_time", unit="h", better="higher", of=median_over_faults("lead_hours")),
+    Metric(name="delay", unit="h", better="lower", of=median_over_faults("delay_hours")),
     Metric(name="false_exceedances", unit="fraction", better="lower", of=false_exceedances),
     Metric(
         name="auroc", unit="fraction", better="higher",
         of=RankMetric(statistic=Ranking.auroc, units=_judged),
     ),
 )  # fmt: skip
+
+MEASURES = {metric.name: metric.of for metric in METRICS}
 
 
 def timeline(
@@ -121,20 +126,21 @@ def timeline(
     failed_at: float | None,
     raised: NDArray[np.bool_] | None = None,
 ) -> list[dict[str, Any]]:
-    """Return the values of the outcomes of one machine, in order of time.
+    """Return the outcome values of one machine, in order of time.
 
     Args:
         times: Seconds, shape (snapshot,).
-        scores: Novelty, NaN where nothing was judged.
-        limits: The limit that applied.
+        scores: Novelty, NaN where it was not judged.
+        limits: The limit.
         labels: 0 healthy, 1 faulty, NaN unknown.
         episodes: True where an alarm episode begins.
         failed_at: Second of the failure, or None if it never came.
-        raised: True where people are told of an alarm or that it has become dangerous; only what
-            is told after the onset finds the fault. Where episodes begin if None.
+        raised: True where an alert or danger event is raised; a fault is found by one after the
+            onset. As `episodes` if None.
     """
     steps = np.diff(times, prepend=times[:1])
     usual = float(np.median(steps[1:])) if len(times) > 1 else 0.0
+    # a gap counts as at most three usual intervals: nothing was monitored in it
     seconds = np.where(steps > 0, np.minimum(steps, 3 * usual), usual)
     rows = [
         {"score": s, "label": y, "seconds": d, "exceeds": float(s >= u), "episode": float(e)}
@@ -147,8 +153,8 @@ def timeline(
     if len(faulty):
         onset = int(faulty[0])
         end = np.inf if failed_at is None else failed_at
-        told = np.flatnonzero(episodes if raised is None else raised)
-        in_time = [i for i in told if i >= onset and times[i] < end]
+        alarms = np.flatnonzero(episodes if raised is None else raised)
+        in_time = [i for i in alarms if i >= onset and times[i] < end]
         rows[onset].update(onset=1.0, found=float(bool(in_time)))
         if in_time:
             first = times[in_time[0]]

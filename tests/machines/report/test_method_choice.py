@@ -16,14 +16,14 @@ from lineside.machines.methods import DETECTORS
 from lineside.machines.model import MachinesModel
 from lineside.machines.models import fit_knn, fit_pca
 from lineside.machines.outcomes import calibrate, outcomes
-from lineside.machines.report import verdicts
-from lineside.machines.report.baselines import Stacked, fit_same_inputs, windows
+from lineside.machines.report.baselines import WindowDetector, fit_baselines, stack_windows
+from lineside.machines.report.chapters import detector_answers, detectors_section
 from lineside.machines.report.method_choice import (
-    Record,
-    decide,
+    DetectorRecord,
+    choose_detector,
+    explain_choice,
     make_record,
     poisson_p_value,
-    verdict,
 )
 from lineside.machines.simulation import FLEET, save_history, simulate_history
 from lineside.machines.training.fitting import fit_machine
@@ -31,7 +31,7 @@ from lineside.machines.training.fitting import fit_machine
 
 def record(method, kind, false=0, found=1, delay=50.0, faults=1, **more):
     delay = delay if found else float("nan")
-    return Record(
+    return DetectorRecord(
         method=method, kind=kind, false=false, months=0.4, faults=faults, found=found,
         delay_hours=delay, lead_hours=240.0 - delay, **more,
     )  # fmt: skip
@@ -58,50 +58,50 @@ PCA = record("pca", "classical")
     ],
 )  # fmt: skip
 def test_a_deep_detector_must_be_clearly_better(deep, simple, choice):
-    made = decide([deep, simple])
+    made = choose_detector([deep, simple])
     assert made.choice == choice
     assert made.use.kind == ("deep" if choice == "deep" else simple.kind)
-    worth_it = "is worth it here" in verdict([simple, deep])
+    worth_it = "is worth it here" in explain_choice([simple, deep])
     assert worth_it == (choice == "deep")
 
 
 def test_every_simple_detector_counts_not_the_first_one():
     deep = record("lstm_ae", "deep", delay=30)
     slow = record("knn", "classical", delay=200)
-    assert decide([deep, slow]).choice == "deep"
-    assert decide([deep, slow, record("trend", "trivial", delay=30)]).choice == "tie"
+    assert choose_detector([deep, slow]).choice == "deep"
+    assert choose_detector([deep, slow, record("trend", "trivial", delay=30)]).choice == "tie"
 
 
 def test_it_is_the_inputs_where_a_simple_detector_with_the_same_ones_does_as_well():
     deep, blind = record("lstm_ae", "deep"), record("pca", "classical", found=0)
     as_good = record("knn on windows", "classical", delay=45)
-    made = decide([deep, blind], [as_good])
-    assert made.choice == "inputs" and made.use is deep and made.rival is as_good
-    told = verdict([deep, blind], [as_good])
+    made = choose_detector([deep, blind], [as_good])
+    assert made.choice == "inputs" and made.use is deep and made.baseline is as_good
+    told = explain_choice([deep, blind], [as_good])
     assert "not its depth" in told and "knn on windows" in told and "use lstm_ae" in told
     worse = record("knn on windows", "classical", delay=150)
-    assert decide([deep, blind], [worse]).choice == "deep"
-    assert "Its depth counts" in verdict([deep, blind], [worse])
-    # Rivals speak only where a deep one won.
-    assert decide([deep, PCA], [as_good]).choice == "tie"
+    assert choose_detector([deep, blind], [worse]).choice == "deep"
+    assert "Its depth counts" in explain_choice([deep, blind], [worse])
+    # Baselines count only where a deep detector is better.
+    assert choose_detector([deep, PCA], [as_good]).choice == "tie"
 
 
 def test_the_answer_says_why_what_it_costs_and_how_little_it_rests_on():
     deep = record("vae", "deep", delay=100, fit_seconds=4.0, ms=2.0)
-    told = verdict([dataclasses.replace(PCA, fit_seconds=0.5, ms=1.0), deep])
+    told = explain_choice([dataclasses.replace(PCA, fit_seconds=0.5, ms=1.0), deep])
     assert "not worth it here: use pca, which warned 50 h earlier" in told
     assert "50 h after it began, 190 h before the failure" in told
-    assert "4.0 against 0.5 s to learn, 2.0 against 1.0 ms a snapshot" in told
-    assert "one fault of one machine, which decides little" in told
+    assert "4.0 against 0.5 s to fit, 2.0 against 1.0 ms per snapshot" in told
+    assert "one fault of one machine: weak evidence" in told
     many = [dataclasses.replace(r, faults=9, found=9) for r in (PCA, deep)]
-    assert "decides little" not in verdict(many)
-    noisy = verdict([record("pca", "classical", false=4), record("vae", "deep")])
+    assert "weak evidence" not in explain_choice(many)
+    noisy = explain_choice([record("pca", "classical", false=4), record("vae", "deep")])
     assert "0 false alarms instead of 4 (p = 0.12" in noisy  # 2 * 0.5**4
 
 
 def test_one_kind_only_is_said():
-    assert "Only one kind" in verdict([PCA, record("knn", "classical", delay=60)])
-    assert decide([PCA]).use is PCA
+    assert "Only one kind" in explain_choice([PCA, record("knn", "classical", delay=60)])
+    assert choose_detector([PCA]).use is PCA
 
 
 def test_two_counts_are_compared_by_the_binomial_test():
@@ -125,17 +125,17 @@ def test_a_record_is_made_of_outcomes():
 
 def test_windows_are_rows_side_by_side():
     rows = np.arange(12, dtype=np.float32).reshape(6, 2)
-    found = windows(rows, 2)
+    found = stack_windows(rows, 2)
     assert found.shape == (4, 6)
     np.testing.assert_array_equal(found[1], [2, 3, 4, 5, 6, 7])
-    assert windows(rows, 0) is not rows and np.array_equal(windows(rows, 0), rows)
+    assert stack_windows(rows, 0) is not rows and np.array_equal(stack_windows(rows, 0), rows)
 
 
 def test_a_detector_on_windows_sees_what_a_single_row_does_not_show():
     rng = np.random.default_rng(0)
     states = np.eye(4, dtype=np.float32)
     rows = states[np.arange(80) % 4] + 0.05 * rng.standard_normal((80, 4)).astype(np.float32)
-    detector = Stacked(detector=fit_knn(windows(rows[:60], 1), rng=rng), history=1)
+    detector = WindowDetector(detector=fit_knn(stack_windows(rows[:60], 1), rng=rng), history=1)
     alone = fit_knn(rows[:60], rng=rng)
     wrong = rows[[61, 63, 61, 60]]  # healthy rows in an order that never was
     assert detector.score(wrong).min() > 2 * detector.score(rows[60:]).max()
@@ -143,7 +143,9 @@ def test_a_detector_on_windows_sees_what_a_single_row_does_not_show():
     # One by one as in a stream: the same scores.
     single = [detector.score(rows[i : i + 2])[0] for i in range(60, 79)]
     np.testing.assert_array_equal(single, detector.score(rows[60:]))
-    shares = Stacked(detector=fit_pca(windows(rows[:60], 1)), history=1).contributions(rows[60:])
+    shares = WindowDetector(detector=fit_pca(stack_windows(rows[:60], 1)), history=1).contributions(
+        rows[60:]
+    )
     assert shares.shape == (4,) and shares.sum() == pytest.approx(1.0)
 
 
@@ -168,24 +170,24 @@ def test_the_simulator_has_a_history_where_deep_learning_is_worth_it(tmp_path):
     scenario = next(s for s in FLEET if s.name == "reactor")
     scenario = dataclasses.replace(scenario, onset_day=19.0, days=26.0, growth_days=10.0)
     found, models, split, config = judged(scenario, ("pca", "lstm_ae"), tmp_path)
-    made = decide(found)
+    made = choose_detector(found)
     assert (made.choice, made.use.method, made.use.false) == ("deep", "lstm_ae", 0)
     assert made.simple.found == 0
     # With the rows of its window laid side by side simple detectors see the order as well.
-    rivals = fit_same_inputs(models["lstm_ae"], "reactor", split, config, names=("knn",))
-    assert [r.found for r in rivals] == [1]
-    assert decide(found, rivals).choice == "inputs"
+    baselines = fit_baselines(models["lstm_ae"], "reactor", split, config, names=("knn",))
+    assert [r.found for r in baselines] == [1]
+    assert choose_detector(found, baselines).choice == "inputs"
 
 
 def test_and_one_where_it_is_not(tmp_path):
     scenario = next(s for s in FLEET if s.name == "pump")
     found, *_ = judged(scenario, ("pca", "vae"), tmp_path)
-    made = decide(found)
+    made = choose_detector(found)
     assert made.use.kind == "classical" and made.use.found == 1 and made.use.false == 0
-    assert "not worth it here" in verdict(found)
+    assert "not worth it here" in explain_choice(found)
 
 
-def test_the_page_shows_rivals_only_where_a_deep_detector_won():
+def test_the_chapter_shows_baselines_only_where_a_deep_detector_won():
     outcome = Outcome(
         item="0", groups=("m",), unit="m", value={"label": 0, "episode": 0.0, "seconds": 86400.0}
     )
@@ -208,7 +210,7 @@ def test_the_page_shows_rivals_only_where_a_deep_detector_won():
         ]  # fmt: skip
         return SimpleNamespace(methods=methods, best=methods[0], split=split, config=config)
 
-    page = verdicts.detectors(study(blind, fault))
+    page = detectors_section(study(blind, fault))
     text, table = page.blocks
     assert text.startswith("m: Deep learning is not worth it here: use pca")
     assert [row[:4] for row in table.rows] == [
@@ -218,10 +220,10 @@ def test_the_page_shows_rivals_only_where_a_deep_detector_won():
     asked = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "lineside.machines.report.baselines.fit_same_inputs",
+            "lineside.machines.report.baselines.fit_baselines",
             lambda model, machine, *rest: asked.append(machine) or [record("knn", "classical")],
         )
-        page = verdicts.detectors(study(fault, blind))
+        page = detectors_section(study(fault, blind))
         assert asked == ["m"] and [row[0] for row in page.blocks[1].rows][-1] == "knn"
         assert "Its depth counts" in page.blocks[0]
-        assert verdicts.answers(study(fault, blind))[0].endswith("that no simple one did.")
+        assert detector_answers(study(fault, blind))[0].endswith("that no simple one found.")

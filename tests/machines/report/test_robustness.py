@@ -71,11 +71,11 @@ def test_the_suite_runs_once_and_flagged_snapshots_are_no_exceedances(pump, tmp_
     assert counts["missing sensor"][4]["exceedances"] == 0
     assert counts["load"][4]["exceedances"] > counts["load"][4]["healthy"] / 2
     before = (tmp_path / robustness.NAME).stat().st_mtime_ns
-    section = robustness.robustness(study)
+    section = robustness.robustness_section(study)
     assert (tmp_path / robustness.NAME).stat().st_mtime_ns == before
     assert section.blocks[0].startswith("pca ") and b"lost snapshots" in section.blocks[1].image
 
 
 def test_without_healthy_snapshots_there_is_no_chapter(pump, tmp_path):
     study = study_of((pump[0], [s for s in pump[1] if s.label == "faulty"], pump[2]), tmp_path)
-    assert robustness.robustness(study).blocks == ()
+    assert robustness.robustness_section(study).blocks == ()

@@ -1,4 +1,4 @@
-"""Settings of published studies, as plain keyword arguments of the fits."""
+"""Presets: the constants of published studies as keyword arguments of the fits."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Preset:
     Attributes:
         name: As on the command line.
         bands: Equal sub-bands of the spectrum, whose energies are the features; 0: all features.
-        learn: Snapshots that are fitted. A run fits two thirds of what it learns from, so that
+        learn: Snapshots of the fit. A run fits two thirds of its learning snapshots, so that
             ``--learn 300`` fits the study's 200.
-        held_out: Whether the study kept later snapshots for calibration only. It did not; a run
-            always does, and ``benchmarks`` show both.
-        detectors: Keyword arguments by name in the study; ``fit`` names the function,
-            ``features`` the columns that it looks at.
-        silent: What the study does not publish and we chose.
+        held_out: Whether later snapshots are held out for calibration. The study has none; a run
+            always has, and ``benchmarks`` show both.
+        detectors: Keyword arguments by name in the study; ``fit`` is the method, ``features``
+            its columns.
+        unpublished: Constants that the study does not publish and we chose.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Preset:
     learn: int
     held_out: bool
     detectors: dict[str, dict[str, Any]]
-    silent: tuple[str, ...] = ()
+    unpublished: tuple[str, ...] = ()
 
 
 def preset(name: str) -> Preset:
@@ -59,10 +59,15 @@ def preset(name: str) -> Preset:
         "denoising_ae": {"fit": "denoising_ae", "hidden": 10, **deep},
         "vae": {"fit": "vae", "hidden": 32, "latent": 4, **deep},
     }
-    silent = (
+    unpublished = (
         "sizes of the five hidden layers", "window of the LSTM", "noise of the denoising AE",
         "optimiser and learning rate", "covariances of the mixture", "kernel width of the SVM",
     )  # fmt: skip
     return Preset(
-        name=name, bands=100, learn=200, held_out=False, detectors=detectors, silent=silent
+        name=name,
+        bands=100,
+        learn=200,
+        held_out=False,
+        detectors=detectors,
+        unpublished=unpublished,
     )

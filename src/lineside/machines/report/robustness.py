@@ -76,7 +76,7 @@ class Series:
     onset: float | None
 
 
-def robustness(study: Study) -> Section:
+def robustness_section(study: Study) -> Section:
     """Degrade test snapshots by grade 1 to 4 and judge them with up to four detectors.
 
     The number of snapshots is chosen so that the suite takes about 20 s.
