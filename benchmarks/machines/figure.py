@@ -64,9 +64,7 @@ def figure(say: Say) -> None:
     to ``docs/figures/machines_novelty.png``.
     """
     unpublished = ", ".join(models.preset("beyond-imagenet").unpublished)
-    print(
-        f"IMS test 2, time features, not sub-bands. Our choice, as the study has none: {unpublished}"
-    )
+    print(f"IMS test 2, time features, not sub-bands. Our choice, not published: {unpublished}")
     for onset in (ONSET, LATER_ONSET):
         for protocol in PROTOCOLS:
             _print_table(protocol, onset)
