@@ -200,7 +200,9 @@ class Journal:
                     self._tracked.pop(machine, None)
                 except DuplicateSnapshotError:
                     self._tracked.pop(machine, None)
-                    return self._duplicate(delivery)
+                    duplicate = self._find_duplicate(delivery)
+                    assert duplicate is not None
+                    return duplicate
                 except BaseException:  # the session may be ahead of the store: read it again
                     self._tracked.pop(machine, None)
                     raise
@@ -236,9 +238,9 @@ class Journal:
         if result.status == "refused":  # actions and the change of model have not taken effect
             self._tracked.pop(tracked.row["name"], None)
         if result.verdict is None:  # mostly a second delivery: do not compute its features
-            with read_transaction(self._engine) as connection:
-                if stored_fingerprint(connection, tracked.row["id"], delivery.time_us) is not None:
-                    raise DuplicateSnapshotError
+            duplicate = self._find_duplicate(delivery)
+            if duplicate is not None:
+                return duplicate
         entry = self._entry(tracked, delivery, result)
         with write_transaction(self._engine) as connection:
             write_entry(connection, entry)
@@ -281,10 +283,16 @@ class Journal:
             actions=[action.number for action in tracked.actions],
         )  # fmt: skip
 
-    def _duplicate(self, delivery: Delivery) -> IngestResult:
+    def _find_duplicate(self, delivery: Delivery) -> IngestResult | None:
+        """Return the result of a snapshot whose machine and time are stored, None if they are not.
+
+        Another content under the same key does not replace the first: it may have raised an alarm.
+        """
         with read_transaction(self._engine) as connection:
             number = find_machine(connection, delivery.measurement.machine)
             stored = stored_fingerprint(connection, number, delivery.time_us)
+        if stored is None:
+            return None
         if stored == fingerprint(delivery.content):
             return delivery.result("duplicate")
         message = "another snapshot of this machine and time is stored, and it stays"
