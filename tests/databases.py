@@ -12,9 +12,9 @@ import pytest
 
 def server_programs():
     """The folder of PostgreSQL's programs, None if there is none."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
-    if found:
-        return found[-1].parent
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+    if programs:
+        return programs[-1].parent
     on_path = shutil.which("pg_ctl")
     return Path(on_path).parent if on_path else None
 

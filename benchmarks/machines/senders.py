@@ -1,4 +1,4 @@
-"""A broker of our own, and senders that try again until they are answered."""
+"""A broker of our own, and senders that send again until they are answered."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lineside.machines.streams import encode
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 ANSWER_SECONDS = 2.0
-"""A sender waits so long for an answer before it sends again."""
+"""Timeout for an answer; then the sender sends again."""
 
 
 def free_port() -> int:
@@ -72,36 +72,36 @@ class Mosquitto:
 
 def write_file(folder: Path, measurement: Measurement) -> None:
     """Put a snapshot into a watched folder as a recorder does: complete under another name."""
-    place = folder / measurement.machine
-    place.mkdir(parents=True, exist_ok=True)
+    folder = folder / measurement.machine
+    folder.mkdir(parents=True, exist_ok=True)
     name = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime(measurement.time))
-    facts: dict[str, Any] = {name: np.array([value]) for name, value in measurement.values.items()}
+    fields: dict[str, Any] = {name: np.array([value]) for name, value in measurement.values.items()}
     for key in ("speed_hz", "load"):
         if getattr(measurement, key) is not None:
-            facts[key] = np.array([getattr(measurement, key)])
-    with (place / f".{name}").open("wb") as stream:
+            fields[key] = np.array([getattr(measurement, key)])
+    with (folder / f".{name}").open("wb") as stream:
         np.savez(
             stream,
             acc=np.stack([c.samples for c in measurement.channels.values()])[None],
             fs=next(iter(measurement.channels.values())).rate_hz,
-            t=np.array([measurement.time]), channels=np.array(list(measurement.channels)), **facts,
+            t=np.array([measurement.time]), channels=np.array(list(measurement.channels)), **fields,
         )  # fmt: skip
-    (place / f".{name}").rename(place / f"{name}.npz")
+    (folder / f".{name}").rename(folder / f"{name}.npz")
 
 
 def post(port: int, body: bytes, seconds: float = ANSWER_SECONDS) -> dict[str, Any] | None:
-    """Send one snapshot over HTTP; None if it was not taken."""
+    """Send one snapshot over HTTP; None if it was not acknowledged."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}/snapshots", data=body)
     try:
         with urllib.request.urlopen(request, timeout=seconds) as answer:
-            found: dict[str, Any] = json.loads(answer.read())
-            return found
+            result: dict[str, Any] = json.loads(answer.read())
+            return result
     except urllib.error.HTTPError as error:
         error.read()
         if error.code == 503:
             return None
         raise
-    except (OSError, HTTPException, ValueError):  # killed before, during or after it was taken
+    except (OSError, HTTPException, ValueError):  # killed before, during or after it was ingested
         return None
 
 
@@ -128,13 +128,15 @@ class MqttSender:
         from paho.mqtt.packettypes import PacketTypes
         from paho.mqtt.properties import Properties
 
-        asked = Properties(PacketTypes.PUBLISH)
-        asked.ResponseTopic = f"answers/{self.name}"
-        asked.CorrelationData = key = str(measurement.time).encode()
+        properties = Properties(PacketTypes.PUBLISH)
+        properties.ResponseTopic = f"answers/{self.name}"
+        properties.CorrelationData = key = str(measurement.time).encode()
         if not self._client.is_connected():
             time.sleep(0.05)
             return None
-        self._client.publish(f"plant/{self.name}", encode(measurement), qos=1, properties=asked)
+        self._client.publish(
+            f"plant/{self.name}", encode(measurement), qos=1, properties=properties
+        )
         with self._news:
             self._news.wait_for(lambda: key in self._answered, ANSWER_SECONDS)
             return self._answered.pop(key, None)

@@ -80,15 +80,15 @@ def make_plant(folder: Path, names: Sequence[str], count: int, rig: Rig, method:
             onset_day=LEARNED / 12 + 10 + seed, growth_days=2 * days,
         )  # fmt: skip
         save_history(simulate_history(scenario, np.random.default_rng(seed)), folder / name)
-        found = [s for s in find_snapshots(folder / name) if not isinstance(s, Refusal)]
-        parts = split(found[: LEARNED * 2], config)
+        snapshots = [s for s in find_snapshots(folder / name) if not isinstance(s, Refusal)]
+        parts = split(snapshots[: LEARNED * 2], config)
         learned[name] = fit_machine(
             parts.train, method, rng=np.random.default_rng(seed), log=lambda row: None,
             stop=lambda: False,
         )  # fmt: skip
         model = MachinesModel(method=method, machines={name: learned[name]})
         judged += list(outcomes(model, parts.calibration))
-        items[name] = found[LEARNED:]
+        items[name] = snapshots[LEARNED:]
     model = calibrate(MachinesModel(method=method, machines=learned), judged, config)
     return Plant(model=model, items=items)
 
@@ -103,8 +103,8 @@ def kill(say: Say) -> None:
     from its start: opening the store, listening, connecting. The broker is killed and ended in
     turns meanwhile. Senders try again until they are answered.
     """
-    with tempfile.TemporaryDirectory() as place:
-        counts = kill_in(Path(place), KILLS, BROKER_LOSSES)
+    with tempfile.TemporaryDirectory() as folder:
+        counts = kill_in(Path(folder), KILLS, BROKER_LOSSES)
     reason = (
         f"{counts['kills']} x SIGKILL at moments uniform in 0-{LONGEST_LIFE_SECONDS} s after the "
         f"fork, {counts['broker']} losses of the broker, {counts['sent']} snapshots of six "
@@ -120,31 +120,31 @@ def kill(say: Say) -> None:
 
 
 def kill_in(
-    place: Path, kills: int, broker_losses: int, most: int = SENT_AT_MOST, where: str = ""
+    folder: Path, kills: int, broker_losses: int, most: int = SENT_AT_MOST, where: str = ""
 ) -> dict[str, int]:
     """Stream and kill, up to `most` snapshots of each machine; return what was counted.
 
-    `where` is the store, by default a SQLite file in `place`.
+    `where` is the store, by default a SQLite file in `folder`.
     """
-    where = where or str(place / "machines.db")
+    where = where or str(folder / "machines.db")
     names = [f"{source}_{letter}" for source in SOURCES for letter in "ab"]
     rig = Rig(seconds=0.05, rate_hz=6400.0)
-    plant = make_plant(place / "truth", names, most, rig, "pca")
+    plant = make_plant(folder / "truth", names, most, rig, "pca")
     import lineside.machines.streams.http  # noqa: F401 - before the fork
 
-    broker = Mosquitto(place)
-    (place / "data").mkdir()
+    broker = Mosquitto(folder)
+    (folder / "data").mkdir()
     port = free_port()
     fork = multiprocessing.get_context("fork")
     stop, sent = fork.Event(), fork.Queue()
-    senders = fork.Process(target=_send_all, args=(plant, place, port, broker.port, stop, sent))
+    senders = fork.Process(target=_send_all, args=(plant, folder, port, broker.port, stop, sent))
     senders.start()
     rng = np.random.default_rng(0)
     done = last = 0
     try:
         losses = set(np.linspace(min(3, kills // 2), kills - 3, broker_losses).astype(int).tolist())
         for number in range(kills):
-            child = _fork_watch(plant.model, where, place, port, broker.port)
+            child = _fork_watch(plant.model, where, folder, port, broker.port)
             time.sleep(rng.uniform(0, LONGEST_LIFE_SECONDS))
             os.kill(child, signal.SIGKILL)
             done += os.WIFSIGNALED(os.waitpid(child, 0)[1])
@@ -152,7 +152,7 @@ def kill_in(
                 broker.end((signal.SIGKILL, signal.SIGTERM)[number % 2])
                 broker.start()
         stop.set()
-        child = last = _fork_watch(plant.model, where, place, port, broker.port)
+        child = last = _fork_watch(plant.model, where, folder, port, broker.port)
         counts = sent.get(timeout=120)
         assert counts["sent"], "a sender has failed"
         _wait_for_folder(where, counts)
@@ -166,14 +166,14 @@ def kill_in(
         broker.end()
         if last:
             os.kill(last, signal.SIGKILL)
-    found = _compare(plant, where, counts["sent"])
+    differences = _compare(plant, where, counts["sent"])
     return {
-        **found, "kills": done, "broker": broker_losses, "again": counts["again"],
+        **differences, "kills": done, "broker": broker_losses, "again": counts["again"],
         "sent": sum(counts["sent"].values()),
     }  # fmt: skip
 
 
-def _fork_watch(model: MachinesModel, where: str, place: Path, port: int, broker: int) -> int:
+def _fork_watch(model: MachinesModel, where: str, folder: Path, port: int, broker: int) -> int:
     """Run the watch in a child that can be killed; return its process number."""
     child = os.fork()
     if child:
@@ -183,7 +183,7 @@ def _fork_watch(model: MachinesModel, where: str, place: Path, port: int, broker
         quiet = ConsoleReporter(print_result=lambda line: None, note=lambda line: None)
         with open_store(where) as store:
             code = watch(
-                [place / "data"], model, store, http=str(port),
+                [folder / "data"], model, store, http=str(port),
                 mqtt=f"mqtt://127.0.0.1:{broker}/plant/#", console=quiet,
                 options=Options(interval_seconds=0.05, client_id="watch"),
             )  # fmt: skip
@@ -193,7 +193,7 @@ def _fork_watch(model: MachinesModel, where: str, place: Path, port: int, broker
         os._exit(code)
 
 
-def _send_all(plant: Plant, place: Path, port: int, broker: int, stop: Any, result: Any) -> None:
+def _send_all(plant: Plant, folder: Path, port: int, broker: int, stop: Any, result: Any) -> None:
     """Send each machine's snapshots in order until told to stop; report how many were sent."""
     sent: Counter[str] = Counter()
     again: Counter[str] = Counter()
@@ -207,7 +207,7 @@ def _send_all(plant: Plant, place: Path, port: int, broker: int, stop: Any, resu
             body = encode(measurement)
             while True:
                 if source == "folder":
-                    write_file(place / "data", measurement)
+                    write_file(folder / "data", measurement)
                     break
                 answer = post(port, body) if sender is None else sender.send(measurement)
                 if answer is not None:
@@ -234,19 +234,19 @@ def _send_all(plant: Plant, place: Path, port: int, broker: int, stop: Any, resu
 
 def _wait_for_folder(where: str, counts: dict[str, Any]) -> None:
     """Wait while the last watch takes files; what it does not take counts as lost."""
-    wanted = sum(n for name, n in counts["sent"].items() if name.startswith("folder"))
+    sent = sum(n for name, n in counts["sent"].items() if name.startswith("folder"))
     before, until = -1, time.monotonic() + 20
     with open_store(where) as store:
         while time.monotonic() < until:
             with read_transaction(store.engine) as connection:
-                found = connection.exec_driver_sql(
+                stored = connection.exec_driver_sql(
                     "SELECT count(*) FROM snapshots JOIN machines ON snapshots.machine = "
                     "machines.id WHERE substr(name, 1, 6) = 'folder'"
                 ).scalar_one()
-            if found >= wanted:
+            if stored >= sent:
                 return
-            if found > before:
-                before, until = found, time.monotonic() + 20
+            if stored > before:
+                before, until = stored, time.monotonic() + 20
             time.sleep(0.1)
 
 
@@ -260,12 +260,12 @@ def _compare(plant: Plant, where: str, sent: dict[str, int]) -> dict[str, int]:
             batch = plant.model.predict(plant.items[name][:count])
             stored = verdicts(store, name) if name in known else []
             times = Counter(verdict.time for verdict in stored)
-            wanted = [item.time for item in plant.items[name][:count]]
-            lost += sum(time not in times for time in wanted)
-            doubled += sum(times.values()) - len(times) + len(set(times) - set(wanted))
-            own = {verdict.time: verdict.as_json() for verdict in stored}
+            expected = [item.time for item in plant.items[name][:count]]
+            lost += sum(time not in times for time in expected)
+            doubled += sum(times.values()) - len(times) + len(set(times) - set(expected))
+            by_time = {verdict.time: verdict.as_json() for verdict in stored}
             differs += sum(
-                isinstance(said, Refusal) or own.get(said.time) != said.as_json() for said in batch
+                isinstance(one, Refusal) or by_time.get(one.time) != one.as_json() for one in batch
             )
         with read_transaction(store.engine) as connection:
             for table in ("levels", "spectra", "pending"):
@@ -293,8 +293,8 @@ def stored(say: Say) -> None:
     4 x 20,000 samples at 20 kHz, one thread, everything in `Journal.ingest`; SQLite, and PostgreSQL
     beside it where a server can be started. Times are wall-clock: writing waits for the disk.
     """
-    with tempfile.TemporaryDirectory() as place, threadpool_limits(1), postgres(place) as server:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as name, threadpool_limits(1), postgres(name) as server:
+        folder = Path(name)
         plant = make_plant(folder / "truth", ["m"], 60, RIG_4X20, "pca")
         measurements = [load_measurement(item) for item in plant.items["m"]]
         fleet_model = _cloned(plant.model, max(MACHINES, ALARMED))
@@ -308,7 +308,7 @@ def stored(say: Say) -> None:
 def _cloned(model: MachinesModel, count: int) -> MachinesModel:
     """Return a model of many machines that were all learned like the one of `model`."""
     (one,) = model.machines.values()
-    names = [f"m{place:03d}" for place in range(count)]
+    names = [f"m{number:03d}" for number in range(count)]
     return dataclasses.replace(
         model, machines={name: dataclasses.replace(one, name=name) for name in names}
     )
@@ -325,19 +325,19 @@ def _throughput(
     ways: list[tuple[str, Callable[[Measurement], object]]] = []
     with ExitStack() as stack:
         for suffix, url in urls.items():
-            for kept in (False, True):
-                where = url if suffix else f"{url}.{kept}"
+            for waveforms in (False, True):
+                where = url if suffix else f"{url}.{waveforms}"
                 store = stack.enter_context(open_store(where))
-                ingest = Journal(store, model, keep_waveforms=kept).ingest
-                ways.append((f"{'_waveforms' if kept else ''}{suffix}", ingest))
+                ingest = Journal(store, model, keep_waveforms=waveforms).ingest
+                ways.append((f"{'_waveforms' if waveforms else ''}{suffix}", ingest))
         wall, processor = _blocks([ingest for _, ingest in ways], model, measurements)
-    for (name, _), own, cpu in zip(ways, wall, processor, strict=True):
+    for (name, _), seconds, cpu in zip(ways, wall, processor, strict=True):
         reason = (
             f"one snapshot of 1 s and 4 x 20,000 samples a machine and second; wall-clock, median "
             f"of {BLOCKS} alternating blocks of {PER_BLOCK} over {MACHINES} machines; processor "
             f"time of the journal alone: {1 / np.median(cpu):.0f} machines"
         )
-        value = plain(float(1 / np.median(own)), "machines", BLOCKS, "higher", reason)
+        value = plain(float(1 / np.median(seconds)), "machines", BLOCKS, "higher", reason)
         say(f"machines_per_core_stored{name}", value)
 
 
@@ -384,17 +384,17 @@ def _latency(
             journal = Journal(store, model)
             maintenance = Maintenance(store=store, waveforms=True, note=print)  # as in a watch
             maintenance.start()
-            took = np.array([
+            times = np.array([
                 _alarm_times(journal, reader, name, healthy, faulty)
                 for name in list(model.machines)[:ALARMED]
             ])  # fmt: skip
             maintenance.stop()
-        p99, processor = (1000 * np.quantile(took, 0.99, axis=0)).tolist()
+        p99, processor = (1000 * np.quantile(times, 0.99, axis=0)).tolist()
         reason = (
-            f"first alarms of {len(took)} machines, 4 x 20,000 samples with waveforms kept; median "
-            f"{1000 * np.median(took[:, 0]):.1f} ms; processor time alone: p99 {processor:.1f} ms"
+            f"first alarms of {len(times)} machines, 4 x 20,000 samples, waveforms kept; median "
+            f"{1000 * np.median(times[:, 0]):.1f} ms; processor time alone: p99 {processor:.1f} ms"
         )
-        say(f"alarm_ms_p99{suffix}", plain(p99, "ms", len(took), "lower", reason))
+        say(f"alarm_ms_p99{suffix}", plain(p99, "ms", len(times), "lower", reason))
 
 
 def _alarm_times(
@@ -402,23 +402,23 @@ def _alarm_times(
 ) -> tuple[float, float]:
     """Wall-clock and processor seconds until the alarm of a machine that breaks at once is seen."""
     start = healthy.time + 1e6
-    for place in range(10):
+    for number in range(10):
         samples = {
-            key: dataclasses.replace(c, samples=np.roll(c.samples, place))
-            for key, c in (faulty if place else healthy).channels.items()
+            key: dataclasses.replace(c, samples=np.roll(c.samples, number))
+            for key, c in (faulty if number else healthy).channels.items()
         }
         measurement = dataclasses.replace(
-            faulty, machine=name, time=start + 600 * place, channels=samples
+            faulty, machine=name, time=start + 600 * number, channels=samples
         )
         began, used = time.perf_counter(), time.process_time()
         result = journal.ingest(measurement)
         kinds = {event.kind for event in result.verdict.events} & {"alert", "danger"}
         if kinds:
-            told = events(reader, name, since=measurement.time)
-            took = time.perf_counter() - began, time.process_time() - used
-            assert kinds <= {entry.event.kind for entry in told}
-            return took
-    raise AssertionError(f"{name} broke and nobody was told")
+            records = events(reader, name, since=measurement.time)
+            elapsed = time.perf_counter() - began, time.process_time() - used
+            assert kinds <= {record.event.kind for record in records}
+            return elapsed
+    raise AssertionError(f"{name} broke and no alarm was raised")
 
 
 def _memory(
@@ -429,13 +429,13 @@ def _memory(
     with open_store(folder / "memory.db") as store:
         journal = Journal(store, model, keep_waveforms=False)
         names = list(model.machines)[:MACHINES]
-        for place in range(10):  # what is needed once, whatever the number of machines
-            journal.ingest(_again(measurements[place], names[0], start + place))
+        for number in range(10):  # what is needed once, whatever the number of machines
+            journal.ingest(_again(measurements[number], names[0], start + number))
         gc.collect()
         before = _resident_mb()
         for name in names[1:]:
-            for place in range(10):
-                journal.ingest(_again(measurements[place], name, start + place))
+            for number in range(10):
+                journal.ingest(_again(measurements[number], name, start + number))
         gc.collect()
         grown = (_resident_mb() - before) / (len(names) - 1)
         with read_transaction(store.engine) as connection:
@@ -465,14 +465,14 @@ def _year(
         with open_store(url if suffix else f"{url}.year") as store:
             _fill_year(store, year, measurements)
             (name, *_) = year.machines
-            took = []
+            elapsed = []
             for _ in range(9):
                 began = time.perf_counter()
                 times, rows, names = features(store, name, since=YEAR_START)
-                took.append(time.perf_counter() - began)
+                elapsed.append(time.perf_counter() - began)
         assert len(times) == YEAR and rows.shape == (YEAR, len(names)), rows.shape
-        reason = f"{YEAR} snapshots of {len(names)} features; median of 9, cold {took[0]:.2f} s"
-        value = plain(float(1000 * np.median(took)), "ms", YEAR, "lower", reason)
+        reason = f"{YEAR} snapshots of {len(names)} features; median of 9, cold {elapsed[0]:.2f} s"
+        value = plain(float(1000 * np.median(elapsed)), "ms", YEAR, "lower", reason)
         say(f"year_query_ms{suffix}", value)
 
 
@@ -486,8 +486,8 @@ def _fill_year(store: Any, model: MachinesModel, measurements: Sequence[Measurem
     rng = np.random.default_rng(0)
     with write_transaction(store.engine) as connection:
         for table in (LEVELS, SPECTRA):
-            asked = table.select().where(table.c.time_us == round((YEAR_START - 600) * 1e6))
-            rows = [dict(row) for row in connection.execute(asked).mappings()]
+            query = table.select().where(table.c.time_us == round((YEAR_START - 600) * 1e6))
+            rows = [dict(row) for row in connection.execute(query).mappings()]
             shapes = [np.frombuffer(row["row"], np.float32) for row in rows]
             for first in range(0, YEAR, 2000):
                 connection.execute(table.insert(), [
@@ -501,29 +501,29 @@ def _fill_year(store: Any, model: MachinesModel, measurements: Sequence[Measurem
 
 
 @contextmanager
-def postgres(place: str) -> Iterator[str]:
+def postgres(parent: str) -> Iterator[str]:
     """Start a cluster of our own on a socket; yield its URL, empty where that is not possible."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found or (os.getuid() == 0 and not _has_user("postgres")):
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not programs or (os.getuid() == 0 and not _has_user("postgres")):
         print("PostgreSQL is left out: it is not installed", file=sys.stderr)
         yield ""
         return
-    programs, folder = found[-1].parent, Path(place) / "postgres"
+    binaries, folder = programs[-1].parent, Path(parent) / "postgres"
     folder.mkdir()
     user = {"user": "postgres"} if os.getuid() == 0 else {}
     if user:
-        Path(place).chmod(0o711)
+        Path(parent).chmod(0o711)
         shutil.chown(folder, "postgres")
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **user}
     data = str(folder / "data")
-    run = [str(programs / "initdb"), "-D", data, "-A", "trust", "-U", "postgres", "--no-sync"]
+    run = [str(binaries / "initdb"), "-D", data, "-A", "trust", "-U", "postgres", "--no-sync"]
     subprocess.run(run, check=True, **quiet)
     server = subprocess.Popen(
-        [str(programs / "postgres"), "-D", data, "-k", str(folder), "-c", "listen_addresses="],
+        [str(binaries / "postgres"), "-D", data, "-k", str(folder), "-c", "listen_addresses="],
         **quiet,
     )
     try:
-        ask = [str(programs / "pg_isready"), "-h", str(folder)]
+        ask = [str(binaries / "pg_isready"), "-h", str(folder)]
         until = time.monotonic() + 30
         while subprocess.run(ask, **quiet).returncode and time.monotonic() < until:
             time.sleep(0.1)

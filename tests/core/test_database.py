@@ -1,4 +1,4 @@
-"""The door to SQL: what is refused, what survives, and who may write at the same time."""
+"""Access to SQL: what is refused, what survives, and who may write at the same time."""
 
 import contextlib
 import multiprocessing
@@ -78,8 +78,8 @@ def test_a_checkpoint_moves_the_log_into_the_file(where, tmp_path):
 def _copied(where, to):
     """What the file itself holds, without the log beside it."""
     to.write_bytes(where.read_bytes())
-    with contextlib.closing(sqlite3.connect(to)) as found:
-        return [name for (name,) in found.execute("SELECT name FROM things ORDER BY id")]
+    with contextlib.closing(sqlite3.connect(to)) as copy:
+        return [name for (name,) in copy.execute("SELECT name FROM things ORDER BY id")]
 
 
 def test_a_newer_store_is_refused_in_one_line(where):
@@ -96,9 +96,9 @@ def test_many_may_open_a_new_store_and_write_at_once(where):
     def work(number):
         try:
             engine = opened(where)
-            for place in range(20):
+            for row in range(20):
                 with write_transaction(engine) as connection:
-                    connection.execute(insert(THINGS), {"id": 100 * number + place, "name": "x"})
+                    connection.execute(insert(THINGS), {"id": 100 * number + row, "name": "x"})
             engine.dispose()
         except BaseException as error:
             failures.append(error)
@@ -167,7 +167,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("where", "told"),
+    ("where", "message"),
     [
         ("mysql://somebody@host/base", "mysql"),
         ("nonsense://", "nonsense"),
@@ -175,13 +175,13 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path):
         ("postgresql://nobody@127.0.0.1:1/none", "cannot be used"),
     ],
 )
-def test_places_that_are_no_store_are_told(where, told):
-    with pytest.raises(UserError, match=told) as error:
+def test_places_that_are_no_store_are_refused(where, message):
+    with pytest.raises(UserError, match=message) as error:
         opened(where)
     assert "\n" not in str(error.value)
 
 
-def test_files_that_are_no_store_are_told(tmp_path):
+def test_files_that_are_no_store_are_refused(tmp_path):
     with pytest.raises(UserError, match="is a folder"):
         opened(tmp_path)
     (tmp_path / "notes.txt").write_text("no database " * 1000)
@@ -192,7 +192,7 @@ def test_files_that_are_no_store_are_told(tmp_path):
         opened(tmp_path / "file" / "things.db")
 
 
-def test_a_locked_store_is_told(tmp_path, monkeypatch):
+def test_a_locked_store_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("lineside.core.database.BUSY_SECONDS", 0.05)
     engine = opened(tmp_path / "things.db")
     other = sqlite3.connect(tmp_path / "things.db")

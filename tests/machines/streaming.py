@@ -8,7 +8,7 @@ import urllib.request
 from contextlib import contextmanager
 
 import numpy as np
-from benchmarks.machines.senders import write_file as put
+from benchmarks.machines.senders import write_file
 
 from lineside.core.contract import Refusal
 from lineside.core.database import read_transaction
@@ -24,7 +24,7 @@ from lineside.machines.streams.console import ConsoleReporter
 from lineside.machines.streams.watch import Options, StopRequest, watch
 from lineside.machines.training.fitting import fit_machine
 
-__all__ = ["put"]
+__all__ = ["write_file"]
 NAMES = ("pump", "fan")
 SCENARIO = {
     "rig": Rig(seconds=0.05), "days": 16.0, "interval_hours": 2.0, "onset_day": 10.0,
@@ -51,21 +51,21 @@ def learn_fleet(folder):
         for name in NAMES
     }  # fmt: skip
     model = MachinesModel(method="trend", machines=learned)
-    found = [
+    judged = [
         outcome for name in learned
         for outcome in outcomes(model, [s for s in parts.calibration if s.machine == name])
     ]  # fmt: skip
-    return calibrate(model, found, config), sorted(parts.test, key=lambda s: s.time)
+    return calibrate(model, judged, config), sorted(parts.test, key=lambda s: s.time)
 
 
 def batch_of(trained):
-    """What the model says in one batch, by machine."""
-    said = trained[0].predict(trained[1])
-    return {name: [plain(v) for v in said if v.machine == name] for name in NAMES}
+    """Verdicts of one batch, by machine."""
+    verdicts = trained[0].predict(trained[1])
+    return {name: [plain(v) for v in verdicts if v.machine == name] for name in NAMES}
 
 
-class Said:
-    """A console that remembers what it said."""
+class Captured:
+    """The lines that a console would have printed."""
 
     def __init__(self, **options):
         self.results, self.notes = [], []
@@ -75,33 +75,33 @@ class Said:
 
 
 @contextmanager
-def watching(model, store, folders=(), options=FAST, said=None, **sources):
+def watch_in_thread(model, store, folders=(), options=FAST, captured=None, **sources):
     """A watch in another thread, as the thread that a program gives it."""
-    stop_request, said = StopRequest(), said or Said()
+    stop_request, captured = StopRequest(), captured or Captured()
     box: dict[str, object] = {}
-    begun = threading.Event()
+    started = threading.Event()
 
-    def ready(found):
-        box["watching"] = found
-        begun.set()
+    def ready(loop):
+        box["loop"] = loop
+        started.set()
 
     def run():
         try:
             box["code"] = watch(
-                folders, model, store, options=options, console=said.console,
+                folders, model, store, options=options, console=captured.console,
                 stop_request=stop_request, on_ready=ready, **sources,
             )  # fmt: skip
         except BaseException as error:
             box["error"] = error
-            begun.set()
+            started.set()
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert begun.wait(20)
+    assert started.wait(20)
     try:
         if "error" in box:
             raise box["error"]
-        yield box["watching"]
+        yield box["loop"]
     finally:
         stop_request.stop()
         thread.join(20)
@@ -110,14 +110,14 @@ def watching(model, store, folders=(), options=FAST, said=None, **sources):
         raise box["error"]
 
 
-def until(condition, seconds=20.0):
+def wait_until(condition, seconds=20.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it takes too long"
         time.sleep(0.01)
 
 
-def stored(store, name):
+def stored_verdicts(store, name):
     return [plain(v) for v in verdicts(store, name)]
 
 
@@ -125,10 +125,10 @@ def plain(verdict):
     return verdict.as_json()
 
 
-def judged(store):
+def count_judged(store):
     with read_transaction(store.engine) as connection:
-        found = connection.exec_driver_sql("SELECT count(*) FROM snapshots WHERE status='judged'")
-        return found.scalar_one()
+        query = "SELECT count(*) FROM snapshots WHERE status='judged'"
+        return connection.exec_driver_sql(query).scalar_one()
 
 
 def post(port, body, path="/snapshots"):
@@ -145,5 +145,5 @@ def get(port, path):
         return answer.read().decode()
 
 
-def stranger(measurement):
+def rename_machine(measurement):
     return Measurement(machine="stranger", time=measurement.time, channels=measurement.channels)

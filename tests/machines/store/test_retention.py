@@ -1,4 +1,4 @@
-"""Waveforms in segments: bit by bit what was taken, thinned by the policy, safe in a crash."""
+"""Waveforms in segments: bit by bit what was ingested, thinned by the policy, safe in a crash."""
 
 import contextlib
 import dataclasses
@@ -51,12 +51,12 @@ def alarm(store, time, kind="alert"):
 
 
 def kept(store, machine="pump"):
-    """Times of the waveforms that are there, each checked against what was taken."""
-    found = list(queries.measurements(store, machine))
-    for one in found:
+    """Times of the waveforms that are there, each checked against what was ingested."""
+    stored = list(queries.measurements(store, machine))
+    for one in stored:
         wave = one.channels["a"].samples
         assert np.array_equal(wave, measurement(one.time, samples=len(wave)).channels["a"].samples)
-    return [one.time for one in found]
+    return [one.time for one in stored]
 
 
 def files(store):
@@ -94,8 +94,8 @@ def test_every_bit_of_a_snapshot_comes_back(where, monkeypatch):
         for one in odd:
             journal.ingest(one)
         for _ in range(2):
-            found = list(queries.measurements(store, odd[0].machine))
-            assert [text(one) for one in found] == [text(one) for one in odd]
+            stored = list(queries.measurements(store, odd[0].machine))
+            assert [text(one) for one in stored] == [text(one) for one in odd]
             tidy(store, everything=True)
         assert indexed(store) == files(store) and len(files(store)) == 1
 
@@ -109,8 +109,8 @@ def test_other_programs_can_read_a_segment(where):
         assert table.column("machine").to_pylist() == ["pump", "pump"]
         assert table.column("seconds").to_pylist() == [START, START + 600]
         assert len(table.column("samples")[1]) == 20_000
-        told = parquet.ParquetFile(store.folder / files(store)[0]).metadata.row_group(0)
-        samples = told.column(told.num_columns - 1)
+        group = parquet.ParquetFile(store.folder / files(store)[0]).metadata.row_group(0)
+        samples = group.column(group.num_columns - 1)
         assert samples.compression == "ZSTD" and "BYTE_STREAM_SPLIT" in samples.encodings
 
 
@@ -256,10 +256,10 @@ def test_reading_follows_a_segment_that_is_moved_meanwhile(where):
         fill(store, times)
         tidy(store, everything=True)
         reader = queries.measurements(store, "pump")
-        found = [next(reader).time]
+        times_read = [next(reader).time]
         tidy(dataclasses.replace(store, retention=RetentionPolicy(days=2)))
-        found += [one.time for one in reader]  # thinned ones are gone, no error
-        assert found == times[:28:4] + times[28:]
+        times_read += [one.time for one in reader]  # thinned ones are gone, no error
+        assert times_read == times[:28:4] + times[28:]
         for file in store.folder.rglob("*.parquet"):
             file.unlink()
         with pytest.raises(UserError, match="missing"):

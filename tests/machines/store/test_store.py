@@ -61,8 +61,8 @@ def batch(model, later):
 
 @pytest.fixture
 def store(tmp_path):
-    with open_store(tmp_path / "machines.db") as found:
-        yield found
+    with open_store(tmp_path / "machines.db") as opened:
+        yield opened
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -75,8 +75,8 @@ def where(request, tmp_path):
 @pytest.fixture
 def either(where, tmp_path):
     """A store in each kind of database."""
-    with open_store(where, folder=tmp_path / "waves") as found:
-        yield found
+    with open_store(where, folder=tmp_path / "waves") as opened:
+        yield opened
 
 
 def plain(verdicts):
@@ -98,20 +98,20 @@ def counts(store):
 
 def test_stream_batch_store_and_replay_agree_wherever_they_are_cut(either, model, later, batch):
     rng = np.random.default_rng(0)
-    journal, said = Journal(either, model), []
+    journal, verdicts = Journal(either, model), []
     for measurement in later:
-        said.append(journal.ingest(measurement).verdict)
+        verdicts.append(journal.ingest(measurement).verdict)
         if rng.random() < 0.3:
             journal = Journal(either, model)
         if rng.random() < 0.1:
             tidy(either, everything=rng.random() < 0.5)
-    assert plain(said) == batch
+    assert plain(verdicts) == batch
     assert plain(queries.verdicts(either, "pump")) == batch
     assert plain(replay(either, model, "pump")) == batch
     tidy(either, everything=True)
     assert counts(either)["pending"] == 0
     assert plain(replay(either, model, "pump")) == batch
-    kinds = [told.event.kind for told in queries.events(either, "pump")]
+    kinds = [record.event.kind for record in queries.events(either, "pump")]
     assert "alert" in kinds and kinds == [e["kind"] for v in batch for e in v["events"]]
 
 
@@ -131,14 +131,16 @@ def test_a_duplicate_changes_nothing(store, model, later):
     result = journal.ingest(dataclasses.replace(later[1], channels=channels))
     assert result.status == "duplicate" and "another snapshot" in result.as_line()
     assert counts(store) == before
-    kept = next(queries.measurements(store, "pump", since=later[1].time))
-    assert np.array_equal(kept.channels["vertical"].samples, later[1].channels["vertical"].samples)
+    stored = next(queries.measurements(store, "pump", since=later[1].time))
+    assert np.array_equal(
+        stored.channels["vertical"].samples, later[1].channels["vertical"].samples
+    )
 
 
 def test_a_snapshot_out_of_order_is_kept_with_features_but_not_judged(either, model, later, batch):
     journal = Journal(either, model)
     order = [0, 1, 3, 2, 4, 5]
-    result = [journal.ingest(later[place]) for place in order]
+    result = [journal.ingest(later[index]) for index in order]
     assert [t.status for t in result] == [
         "judged",
         "judged",
@@ -150,7 +152,7 @@ def test_a_snapshot_out_of_order_is_kept_with_features_but_not_judged(either, mo
     assert "older than" in result[3].as_line()
     assert journal.ingest(later[2]).status == "duplicate"
     session = model.session("pump")
-    without = plain(session.push(later[place]) for place in order if place != 2)
+    without = plain(session.push(later[index]) for index in order if index != 2)
     assert plain(queries.verdicts(either, "pump")) == without
     assert plain(replay(either, model, "pump")) == without
     times, rows, _ = queries.features(either, "pump")
@@ -168,8 +170,8 @@ def test_snapshots_of_an_unknown_machine_are_kept(store, model, later):
         0
     ].as_line()
     assert queries.fleet(store)[0].unknown_machine == 3
-    kept = list(queries.measurements(store, "pump"))
-    assert [m.time for m in kept] == [m.time for m in later[:3]]
+    stored = list(queries.measurements(store, "pump"))
+    assert [m.time for m in stored] == [m.time for m in later[:3]]
     journal = Journal(store, model)
     assert journal.ingest(later[2]).status == "duplicate"
     assert journal.ingest(later[1]).status == "duplicate"
@@ -216,8 +218,8 @@ def test_journals_at_the_same_time_lose_and_double_nothing(where, tmp_path, mode
 
     def work():
         try:
-            with open_store(where, folder=tmp_path / "waves") as own:
-                journal = Journal(own, model)
+            with open_store(where, folder=tmp_path / "waves") as opened:
+                journal = Journal(opened, model)
                 for measurement in some:
                     assert journal.ingest(measurement).status in ("judged", "duplicate")
         except BaseException as error:
@@ -301,21 +303,21 @@ def test_operators_act_at_a_time_that_a_replay_repeats(either, model, later, bat
     assert [e.kind for e in result.events] == ["nothing to acknowledge"]
     until = later[alert + 3].time
     mute(either, "pump", until, "Bo", "tests on site")
-    said = [journal.ingest(m).verdict for m in later[alert : alert + 2]]
-    assert said[0].state == "alert" and not said[0].events  # held back
+    verdicts = [journal.ingest(m).verdict for m in later[alert : alert + 2]]
+    assert verdicts[0].state == "alert" and not verdicts[0].events  # held back
     assert queries.fleet(either)[0].muted_until == until
-    told = [t.event.text for t in queries.events(either, "pump") if t.event.kind == "muted"]
-    assert date(until) in told[0], "people read dates"
-    said += [journal.ingest(m).verdict for m in later[alert + 2 : alert + 6]]
-    assert "alert" in [e.kind for v in said for e in v.events]
+    texts = [t.event.text for t in queries.events(either, "pump") if t.event.kind == "muted"]
+    assert date(until) in texts[0], "people read dates"
+    verdicts += [journal.ingest(m).verdict for m in later[alert + 2 : alert + 6]]
+    assert "alert" in [e.kind for v in verdicts for e in v.events]
     acknowledge(either, "pump", "Ada")
     result = journal.ingest(later[alert + 6])
     assert [(e.kind, e.episode) for e in result.events] == [("acknowledged", 1)]
     assert "acknowledged by Ada" in result.as_line()
     (status,) = queries.fleet(either)
     assert (status.acknowledged_by, status.episode, status.muted_until) == ("Ada", 1, None)
-    asked = queries.actions(either, "pump")
-    assert [a.applied for a in asked] == [later[alert + k].time for k in (-1, 0, 6)]
+    actions = queries.actions(either, "pump")
+    assert [a.applied for a in actions] == [later[alert + k].time for k in (-1, 0, 6)]
     assert plain(replay(either, model, "pump")) == plain(queries.verdicts(either, "pump"))
 
 
@@ -329,8 +331,8 @@ def test_bad_input_is_kept_once(either, model, later):
     timeless = dataclasses.replace(later[0], time=float("nan"))
     for bad in (nameless, endless, timeless, cut):
         assert journal.ingest(bad).status == "refused"
-    told = [refusal.message for refusal in queries.refusals(either)]
-    assert sorted(told) == [
+    texts = [refusal.message for refusal in queries.refusals(either)]
+    assert sorted(texts) == [
         "no numbers in it",
         *["the snapshot has no usable name of its machine"] * 2,
         *["the snapshot has no usable time"] * 2,
@@ -377,15 +379,15 @@ def test_features_come_back_by_name_and_time(either, model, later):
         session.push(measurement)
         rows.append(session.row)
     rows, names = np.stack(rows), model.machines["pump"].layout.names
-    times, found, few = queries.features(either, "pump")
+    times, features, few = queries.features(either, "pump")
     assert not any("band" in name or "mel" in name for name in few) and "vertical.rms" in few
-    assert np.array_equal(found, rows[:, [names.index(name) for name in few]], equal_nan=True)
-    asked = ("vertical.mel_03", "horizontal.rms", "vertical.band_017")
-    times, found, _ = queries.features(
-        either, "pump", asked, since=later[2].time, until=later[5].time
+    assert np.array_equal(features, rows[:, [names.index(name) for name in few]], equal_nan=True)
+    chosen = ("vertical.mel_03", "horizontal.rms", "vertical.band_017")
+    times, features, _ = queries.features(
+        either, "pump", chosen, since=later[2].time, until=later[5].time
     )
     assert times.tolist() == [m.time for m in later[2:5]]
-    assert np.array_equal(found, rows[2:5][:, [names.index(name) for name in asked]])
+    assert np.array_equal(features, rows[2:5][:, [names.index(name) for name in chosen]])
     with pytest.raises(UserError, match=r"no feature 'vertical\.rsm'"):
         queries.features(either, "pump", ["vertical.rsm"])
     with pytest.raises(UserError, match="has no machine 'fan'"):

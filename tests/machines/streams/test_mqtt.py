@@ -12,13 +12,13 @@ from benchmarks.machines.senders import MOSQUITTO, Mosquitto
 from tests.machines.streaming import (
     FAST,
     NAMES,
-    Said,
+    Captured,
     batch_of,
-    judged,
+    count_judged,
     learn_fleet,
-    stored,
-    until,
-    watching,
+    stored_verdicts,
+    wait_until,
+    watch_in_thread,
 )  # fmt: skip
 
 from lineside.core.errors import UserError
@@ -51,9 +51,9 @@ def store(tmp_path):
 
 @pytest.fixture
 def broker(tmp_path):
-    found = Mosquitto(tmp_path)
-    yield found
-    found.end()
+    mosquitto = Mosquitto(tmp_path)
+    yield mosquitto
+    mosquitto.end()
 
 
 class Sender:
@@ -79,9 +79,9 @@ class Sender:
         from paho.mqtt.packettypes import PacketTypes
         from paho.mqtt.properties import Properties
 
-        asked = Properties(PacketTypes.PUBLISH)
-        asked.ResponseTopic = "answers"
-        return self.client.publish("plant/a", body, qos=1, properties=asked)
+        properties = Properties(PacketTypes.PUBLISH)
+        properties.ResponseTopic = "answers"
+        return self.client.publish("plant/a", body, qos=1, properties=properties)
 
     def end(self):
         self.client.disconnect()
@@ -90,9 +90,9 @@ class Sender:
 
 @pytest.fixture
 def sender(broker):
-    found = Sender(broker.port)
-    yield found
-    found.end()
+    publisher = Sender(broker.port)
+    yield publisher
+    publisher.end()
 
 
 def address(broker, topic="plant/#"):
@@ -100,12 +100,12 @@ def address(broker, topic="plant/#"):
 
 
 def test_addresses_of_brokers(monkeypatch):
-    found = parse_broker("mqtt://me%40x:p%3Aw@broker.local/$share/lines/plant/+/#")
-    assert (found.host, found.port, found.topic) == (
+    broker = parse_broker("mqtt://me%40x:p%3Aw@broker.local/$share/lines/plant/+/#")
+    assert (broker.host, broker.port, broker.topic) == (
         "broker.local", 1883, "$share/lines/plant/+/#",
     )  # fmt: skip
-    assert (found.user, found.password) == ("me@x", "p:w")
-    assert "p:w" not in str(found) + repr(found)
+    assert (broker.user, broker.password) == ("me@x", "p:w")
+    assert "p:w" not in str(broker) + repr(broker)
     assert parse_broker("mqtts://[::1]/a").port == 8883
     assert parse_broker("mqtt://[::1]:99/a").host == "::1"
     monkeypatch.setenv("MQTT_PASSWORD", "secret")
@@ -121,60 +121,60 @@ def test_messages_are_judged_once_and_bad_ones_do_not_come_back(
     trained, snapshots, store, broker, sender
 ):
     model = trained[0]
-    said = Said()
-    with watching(model, store, mqtt=address(broker), said=said) as found:
-        until(lambda: found.mqtt.connected)
-        for place, measurement in enumerate(snapshots):
-            sender.send(encode(measurement, ("npz", "json")[place % 2]))
+    captured = Captured()
+    with watch_in_thread(model, store, mqtt=address(broker), captured=captured) as loop:
+        wait_until(lambda: loop.mqtt.connected)
+        for number, measurement in enumerate(snapshots):
+            sender.send(encode(measurement, ("npz", "json")[number % 2]))
         sender.send(b"nonsense")
         sender.send(encode(snapshots[5]))
-        until(lambda: len(sender.answers) == len(snapshots) + 2)
+        wait_until(lambda: len(sender.answers) == len(snapshots) + 2)
     assert [a["status"] for a in sender.answers[-2:]] == ["refused", "duplicate"]
-    assert judged(store) == len(snapshots)
+    assert count_judged(store) == len(snapshots)
     batch = batch_of(trained)
     for name in NAMES:
-        own = stored(store, name)
-        assert own == batch[name][: len(own)]
+        verdicts = stored_verdicts(store, name)
+        assert verdicts == batch[name][: len(verdicts)]
     assert [r.item for r in refusals(store)] == ["topic plant/a"]
-    again = Said()
-    with watching(model, store, mqtt=address(broker), said=again) as found:
-        until(lambda: found.mqtt.connected)
+    again = Captured()
+    with watch_in_thread(model, store, mqtt=address(broker), captured=again) as loop:
+        wait_until(lambda: loop.mqtt.connected)
         time.sleep(0.3)
-        assert not found.ingestor.counts
+        assert not loop.ingestor.counts
 
 
 @needs_broker
-def test_what_comes_while_the_watch_is_down_is_taken_later(
+def test_what_comes_while_the_watch_is_down_is_ingested_later(
     trained, snapshots, store, broker, sender
 ):
     model = trained[0]
-    with watching(model, store, mqtt=address(broker)) as found:
-        until(lambda: found.mqtt.connected)
+    with watch_in_thread(model, store, mqtt=address(broker)) as loop:
+        wait_until(lambda: loop.mqtt.connected)
         time.sleep(0.2)
     for measurement in snapshots:
         sender.send(encode(measurement))
     code = watch([], model, store, mqtt=address(broker), options=Options(once=True),
-                 console=Said().console)  # fmt: skip
-    assert code == 0 and judged(store) == len(snapshots)
+                 console=Captured().console)  # fmt: skip
+    assert code == 0 and count_judged(store) == len(snapshots)
 
 
 @needs_broker
-def test_a_broker_that_goes_away_is_told_and_nothing_is_lost(
+def test_a_broker_that_goes_away_is_reported_and_nothing_is_lost(
     trained, snapshots, store, broker, sender
 ):
-    said = Said()
-    with watching(trained[0], store, mqtt=address(broker), said=said) as found:
-        until(lambda: found.mqtt.connected)
+    captured = Captured()
+    with watch_in_thread(trained[0], store, mqtt=address(broker), captured=captured) as loop:
+        wait_until(lambda: loop.mqtt.connected)
         time.sleep(0.2)
         for measurement in snapshots[:40]:
             sender.send(encode(measurement))
         broker.end()
-        until(lambda: not found.mqtt.connected)
+        wait_until(lambda: not loop.mqtt.connected)
         for measurement in snapshots[40:]:
             sender.send(encode(measurement))
         broker.start()
-        until(lambda: judged(store) == len(snapshots))
-    assert any("is gone" in note for note in said.notes)
+        wait_until(lambda: count_judged(store) == len(snapshots))
+    assert any("is gone" in note for note in captured.notes)
     assert fleet(store)[0].out_of_order == 0
 
 
@@ -182,39 +182,39 @@ def test_a_broker_that_goes_away_is_told_and_nothing_is_lost(
 def test_a_store_that_does_not_answer_keeps_messages_with_the_broker(
     trained, snapshots, store, broker, sender, monkeypatch
 ):
-    with watching(trained[0], store, mqtt=address(broker)) as found:
-        until(lambda: found.mqtt.connected)
-        take, troubles = found.ingestor.journal.ingest, []
+    with watch_in_thread(trained[0], store, mqtt=address(broker)) as loop:
+        wait_until(lambda: loop.mqtt.connected)
+        ingest, failures = loop.ingestor.journal.ingest, []
 
         def failing(measurement, *, source=""):
-            if len(troubles) < 3:
-                troubles.append(measurement)
+            if len(failures) < 3:
+                failures.append(measurement)
                 raise UserError("the disk is full", "free some space")
-            return take(measurement, source=source)
+            return ingest(measurement, source=source)
 
-        monkeypatch.setattr(found.ingestor.journal, "ingest", failing)
+        monkeypatch.setattr(loop.ingestor.journal, "ingest", failing)
         for measurement in snapshots[:20]:
             sender.send(encode(measurement))
-        until(lambda: judged(store) == 20)
-    assert len(troubles) == 3 and not refusals(store)
+        wait_until(lambda: count_judged(store) == 20)
+    assert len(failures) == 3 and not refusals(store)
 
 
 @needs_broker
 def test_two_watches_share_the_work(trained, snapshots, tmp_path, store, broker, sender):
     topic = address(broker, "$share/lines/plant/#")
     with (
-        watching(trained[0], store, mqtt=topic, options=options("a")) as one,
+        watch_in_thread(trained[0], store, mqtt=topic, options=options("a")) as one,
         open_store(tmp_path / "machines.db") as other,
-        watching(trained[0], other, mqtt=topic, options=options("b")) as two,
+        watch_in_thread(trained[0], other, mqtt=topic, options=options("b")) as two,
     ):
-        until(lambda: one.mqtt.connected and two.mqtt.connected)
+        wait_until(lambda: one.mqtt.connected and two.mqtt.connected)
         time.sleep(0.2)
         for measurement in snapshots[:40]:
             sender.send(encode(measurement))
             count = len(sender.answers) + 1
-            until(lambda count=count: len(sender.answers) == count)
+            wait_until(lambda count=count: len(sender.answers) == count)
         assert one.ingestor.counts["judged"] and two.ingestor.counts["judged"]
-    assert judged(store) == 40
+    assert count_judged(store) == 40
 
 
 def options(client_id):
@@ -224,22 +224,22 @@ def options(client_id):
 def test_a_broker_that_is_not_there_is_no_end_but_once_it_is(trained, store):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        said = Said()
+        captured = Captured()
         gone = f"mqtt://127.0.0.1:{closed.getsockname()[1]}/a"
-        with watching(trained[0], store, mqtt=gone, said=said):
-            until(lambda: said.notes)
+        with watch_in_thread(trained[0], store, mqtt=gone, captured=captured):
+            wait_until(lambda: captured.notes)
             time.sleep(0.2)
-        assert len(said.notes) == 1 and "cannot be reached" in said.notes[0]
+        assert len(captured.notes) == 1 and "cannot be reached" in captured.notes[0]
 
 
 @pytest.mark.parametrize("topic", ["a/#/b", "#x", "a/b+", "+a/b", "a" * 65536])
-def test_topics_that_no_broker_takes_are_refused_at_once(topic):
+def test_topics_that_no_broker_accepts_are_refused_at_once(topic):
     with pytest.raises(UserError, match="not a topic to subscribe to"):
         parse_broker(f"mqtt://x/{topic}")
 
 
 @pytest.mark.parametrize("topic", ["#", "+/a/#", "$share/halls/+/b"])
-def test_topics_with_wildcards_are_taken(topic):
+def test_topics_with_wildcards_are_accepted(topic):
     assert parse_broker(f"mqtt://x/{topic}").topic == topic
 
 
@@ -253,14 +253,14 @@ def test_a_sender_that_cannot_be_answered_is_told_and_its_message_does_not_come_
 
     acknowledged: list[int] = []
     notes: list[str] = []
-    asked = SimpleNamespace(ResponseTopic=topic)
-    message = SimpleNamespace(payload=b"x", topic="t", mid=7, qos=1, properties=asked)
+    properties = SimpleNamespace(ResponseTopic=topic)
+    message = SimpleNamespace(payload=b"x", topic="t", mid=7, qos=1, properties=properties)
     ingestor = Ingestor(journal=SimpleNamespace(refuse=lambda *given, **named: None))
     source = MqttSource(broker=parse_broker("mqtt://x/#"), ingestor=ingestor, note=notes.append)
     client = Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5, manual_ack=True)
     with ThreadPoolExecutor() as pool:
-        taken = pool.submit(source._on_message, client, None, message)
-        until(lambda: ingestor.run_next(0.05))
-        taken.result()
+        done = pool.submit(source._on_message, client, None, message)
+        wait_until(lambda: ingestor.run_next(0.05))
+        done.result()
     assert acknowledged == [7] and ingestor.failure is None
     assert "cannot be answered" in notes[0]

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from tests.machines.streaming import (
     SCENARIO,
-    Said,
+    Captured,
     batch_of,
+    count_judged,
     get,
-    judged,
     learn_fleet,
     post,
-    put,
-    stored,
-    stranger,
-    until,
-    watching,
+    rename_machine,
+    stored_verdicts,
+    wait_until,
+    watch_in_thread,
+    write_file,
 )  # fmt: skip
 
 from lineside.core.errors import UserError
@@ -64,15 +64,15 @@ def store(tmp_path):
         yield opened
 
 
-def test_a_folder_taken_once_gives_what_the_batch_gives(trained, model, batch, store):
+def test_a_folder_ingested_once_gives_what_the_batch_gives(trained, model, batch, store):
     folder = trained[1][0].path.parent.parent
-    said, again = Said(), Said()
+    captured, again = Captured(), Captured()
     learned = ("pump", "fan")
-    code = watch([folder], model, store, options=Options(once=True), console=said.console)
+    code = watch([folder], model, store, options=Options(once=True), console=captured.console)
     assert code == 1  # both machines fail
-    assert any("danger" in line for line in said.results)
+    assert any("danger" in line for line in captured.results)
     for name in learned:  # the beginning, which was learned from, is judged as well
-        assert len(stored(store, name)) > len(batch[name])
+        assert len(stored_verdicts(store, name)) > len(batch[name])
     code = watch([folder], model, store, options=Options(once=True), console=again.console)
     assert code == 0 and not again.results
 
@@ -82,76 +82,78 @@ def test_files_that_come_one_by_one_are_judged_as_in_the_batch(
 ):
     folder = tmp_path / "data"
     folder.mkdir()
-    with watching(model, store, [folder]):
+    with watch_in_thread(model, store, [folder]):
         for measurement in snapshots[:120]:
-            put(folder, measurement)
-        until(lambda: judged(store) == 120)
-    assert {name: stored(store, name) for name in batch} == {n: b[:60] for n, b in batch.items()}
+            write_file(folder, measurement)
+        wait_until(lambda: count_judged(store) == 120)
+    assert {name: stored_verdicts(store, name) for name in batch} == {
+        n: b[:60] for n, b in batch.items()
+    }
 
 
 def test_a_file_that_is_still_written_holds_back_the_next(model, snapshots, store, tmp_path):
     folder = tmp_path / "data"
     first, second = [m for m in snapshots if m.machine == "pump"][:2]
-    put(folder, first)
+    write_file(folder, first)
     slow = next((folder / "pump").iterdir())
     body = slow.read_bytes()
     slow.write_bytes(body[:500])
-    with watching(model, store, [folder], Options(interval_seconds=0.05)):
-        put(folder, second)
+    with watch_in_thread(model, store, [folder], Options(interval_seconds=0.05)):
+        write_file(folder, second)
         for end in range(600, 1500, 100):
             time.sleep(0.04)
             slow.write_bytes(body[:end])
-            assert judged(store) == 0
+            assert count_judged(store) == 0
         slow.write_bytes(body)
-        until(lambda: judged(store) == 2)
+        wait_until(lambda: count_judged(store) == 2)
     assert fleet(store)[0].out_of_order == 0
 
 
-def test_an_unreadable_file_is_told_once_and_tried_again_when_it_changes(
+def test_an_unreadable_file_is_reported_once_and_tried_again_when_it_changes(
     model, snapshots, store, tmp_path
 ):
     folder = tmp_path / "data"
-    put(folder, snapshots[0])
+    write_file(folder, snapshots[0])
     path = next((folder / snapshots[0].machine).iterdir())
     body = path.read_bytes()
     path.write_bytes(body[:700])
-    said = Said()
-    with watching(model, store, [folder], said=said):
-        until(lambda: said.results)
+    captured = Captured()
+    with watch_in_thread(model, store, [folder], captured=captured):
+        wait_until(lambda: captured.results)
         time.sleep(0.3)
-        assert len(said.results) == 1 and said.results[0].count(str(path)) == 1
+        assert len(captured.results) == 1 and captured.results[0].count(str(path)) == 1
         assert [r.item for r in refusals(store)] == [str(path)]
-    with watching(model, store, [folder], said=said):
+    with watch_in_thread(model, store, [folder], captured=captured):
         time.sleep(0.3)
         path.write_bytes(body)
-        until(lambda: judged(store) == 1)
-    assert len([line for line in said.results if str(path) in line]) == 1
+        wait_until(lambda: count_judged(store) == 1)
+    assert len([line for line in captured.results if str(path) in line]) == 1
 
 
-def test_what_is_said_of_a_machine_mends_its_refused_files(model, snapshots, store, tmp_path):
+def test_a_new_sidecar_makes_refused_files_readable(model, snapshots, store, tmp_path):
     folder = tmp_path / "data" / "pump"
     folder.mkdir(parents=True)
     pump = next(m for m in snapshots if m.machine == "pump")
     waves = np.stack([c.samples for c in pump.channels.values()], axis=1)
     np.savetxt(folder / "2026-01-20T00-00-00.csv", waves, delimiter=",")
-    said = Said()
-    with watching(model, store, [folder.parent], said=said):
-        until(lambda: said.results)
-        assert "sample rate" in said.results[0]
+    captured = Captured()
+    with watch_in_thread(model, store, [folder.parent], captured=captured):
+        wait_until(lambda: captured.results)
+        assert "sample rate" in captured.results[0]
         facts = {"rate_hz": SCENARIO["rig"].rate_hz, "channels": ["horizontal", "vertical"]}
         (folder / "machine.json").write_text(json.dumps(facts))
-        until(lambda: judged(store) == 1)
+        wait_until(lambda: count_judged(store) == 1)
         (folder / "machine.json").write_text("{")
-        put(folder.parent, next(m for m in snapshots if m.machine == "fan"))
-        until(lambda: judged(store) == 2)  # the other machine goes on
+        write_file(folder.parent, next(m for m in snapshots if m.machine == "fan"))
+        wait_until(lambda: count_judged(store) == 2)  # the other machine goes on
 
 
 def test_a_table_that_grows_gives_each_line_once(model, store, tmp_path):
     table = tmp_path / "data" / "boiler.csv"
     table.parent.mkdir()
     table.write_text("time,temperature,flow\n0,1,2\n60,1.5,2\n120,1.4")  # the last line is cut
-    with watching(model, store, [table.parent], Options(interval_seconds=0.05)) as found:
-        counts = found.ingestor.counts
+    with watch_in_thread(model, store, [table.parent], Options(interval_seconds=0.05)) as loop:
+        counts = loop.ingestor.counts
         time.sleep(0.3)
         with table.open("a") as stream:
             stream.write(",2.1\n180,1,2\n")
@@ -160,45 +162,45 @@ def test_a_table_that_grows_gives_each_line_once(model, store, tmp_path):
                 stream.write(f"{second},1,2\n")
                 stream.flush()
                 time.sleep(0.005)
-        until(lambda: counts["unknown_machine"] >= 50)
+        wait_until(lambda: counts["unknown_machine"] >= 50)
         time.sleep(0.2)
     assert fleet(store)[0].unknown_machine == 50
     assert counts["unknown_machine"] == 50 and counts["duplicate"] == 0
 
 
-def test_a_folder_that_goes_away_is_told_once_and_taken_up_again(model, snapshots, store, tmp_path):
+def test_a_folder_that_goes_away_is_reported_once_and_resumed(model, snapshots, store, tmp_path):
     folder, away = tmp_path / "data", tmp_path / "away"
-    put(folder, snapshots[0])
-    said = Said()
-    with watching(model, store, [folder], said=said) as found:
-        until(lambda: judged(store) == 1)
+    write_file(folder, snapshots[0])
+    captured = Captured()
+    with watch_in_thread(model, store, [folder], captured=captured) as loop:
+        wait_until(lambda: count_judged(store) == 1)
         folder.rename(away)
-        until(lambda: said.notes)
+        wait_until(lambda: captured.notes)
         time.sleep(0.2)
         away.rename(folder)
-        put(folder, snapshots[1])
-        until(lambda: judged(store) == 2)
-        assert found.ingestor.counts["duplicate"] == 0  # the store knows the file as finished
-    assert len(said.notes) == 1 and "cannot be read" in said.notes[0]
+        write_file(folder, snapshots[1])
+        wait_until(lambda: count_judged(store) == 2)
+        assert loop.ingestor.counts["duplicate"] == 0  # the store knows the file as finished
+    assert len(captured.notes) == 1 and "cannot be read" in captured.notes[0]
 
 
 def test_http_answers_after_the_commit_and_says_what_is_wrong(model, snapshots, batch, store):
-    said = Said()
-    with watching(model, store, http="0", said=said) as found:
-        port = found.http.port
+    captured = Captured()
+    with watch_in_thread(model, store, http="0", captured=captured) as loop:
+        port = loop.http.port
         pump = [m for m in snapshots if m.machine == "pump"]
-        for place, measurement in enumerate(pump):
-            kind = ("npz", "json")[place % 2]
+        for number, measurement in enumerate(pump):
+            kind = ("npz", "json")[number % 2]
             code, answer = post(port, encode(measurement, kind))
             assert (code, answer["status"]) == (200, "judged")
-            assert answer["state"] == batch["pump"][place]["state"]
-            assert judged(store) == place + 1
+            assert answer["state"] == batch["pump"][number]["state"]
+            assert count_judged(store) == number + 1
         code, answer = post(port, encode(pump[3]))
         assert (code, answer["status"]) == (200, "duplicate")
         code, answer = post(port, b"nonsense")
         assert code == 400 and "neither NPZ nor JSON" in answer["error"]
         for measurement in pump[:3]:
-            code, answer = post(port, encode(stranger(measurement)))
+            code, answer = post(port, encode(rename_machine(measurement)))
             assert code == 200 and answer["status"] == "unknown_machine"
         assert json.loads(get(port, "/health"))["status"] == "ok"
         rows = {row["machine"]: row for row in json.loads(get(port, "/machines"))}
@@ -206,8 +208,8 @@ def test_http_answers_after_the_commit_and_says_what_is_wrong(model, snapshots, 
         text = get(port, "/metrics")
         assert f'lineside_snapshots_total{{status="judged"}} {len(pump)}' in text
         assert 'lineside_machine_state{machine="pump",state="danger"} 1' in text
-    assert stored(store, "pump") == batch["pump"]
-    assert len([line for line in said.results if "unknown_machine" in line]) == 1
+    assert stored_verdicts(store, "pump") == batch["pump"]
+    assert len([line for line in captured.results if "unknown_machine" in line]) == 1
     with pytest.raises(urllib.error.URLError):
         get(port, "/health")
 
@@ -225,37 +227,37 @@ def test_a_large_body_is_refused_and_a_stopping_watch_says_so(model, snapshots, 
         )
         with ThreadPoolExecutor() as pool:
             answer = pool.submit(post, source.port, small)
-            until(lambda: ingestor.waiting == 1)
+            wait_until(lambda: ingestor.waiting == 1)
             ingestor.close()
-            code, said = answer.result()
-        assert code == 503 and "ends" in said["error"]
+            code, reply = answer.result()
+        assert code == 503 and "ends" in reply["error"]
         assert not fleet(store)
         monkeypatch.setattr(http, "MOST_HELD_BYTES", 10)
-        code, said = post(source.port, small)
-        assert code == 503 and "too many" in said["error"]
+        code, reply = post(source.port, small)
+        assert code == 503 and "too many" in reply["error"]
     finally:
         source.stop()
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        taken = http.HttpSource(ingestor=ingestor, fleet=list, port=other.getsockname()[1])
+        second = http.HttpSource(ingestor=ingestor, fleet=list, port=other.getsockname()[1])
         with pytest.raises(UserError, match="cannot be listened on"):
-            taken.start()
+            second.start()
 
 
-def test_http_takes_compressed_arrays_up_to_the_limit(model, snapshots, store):
+def test_http_accepts_compressed_arrays_up_to_the_limit(model, snapshots, store):
     pytest.importorskip("lineside.machines.streams.http")
     arrays = {"machine": "pump", "time": 1.0, "channel.a": np.zeros(20_000), "rate_hz.a": 100.0}
     body = io.BytesIO()
     np.savez_compressed(body, **arrays)
     assert len(body.getvalue()) < 10_000
-    with watching(model, store, http="0") as found:
-        code, said = post(found.http.port, body.getvalue())
-        assert code == 200 or "larger" not in said["error"], said
+    with watch_in_thread(model, store, http="0") as loop:
+        code, reply = post(loop.http.port, body.getvalue())
+        assert code == 200 or "larger" not in reply["error"], reply
         body = io.BytesIO()
         np.savez_compressed(body, **{**arrays, "channel.a": np.zeros(MOST_BYTES // 8 + 1)})
-        code, said = post(found.http.port, body.getvalue())
-        assert code == 400 and "larger than 32 MB" in said["error"]
+        code, reply = post(loop.http.port, body.getvalue())
+        assert code == 400 and "larger than 32 MB" in reply["error"]
 
 
 def test_http_says_so_while_the_store_does_not_answer(store):
@@ -271,7 +273,7 @@ def test_http_says_so_while_the_store_does_not_answer(store):
         for path in ("/machines", "/metrics"):
             with ThreadPoolExecutor() as pool:
                 answer = pool.submit(get, source.port, path)
-                until(lambda: ingestor.run_next(0.05))
+                wait_until(lambda: ingestor.run_next(0.05))
                 with pytest.raises(urllib.error.HTTPError) as raised:
                     answer.result()
             assert raised.value.code == 503 and b"the store is away" in raised.value.read()
@@ -287,7 +289,7 @@ def test_once_gives_up_on_a_file_that_changes_but_not_on_a_long_one(
     table = tmp_path / "data" / "slow.csv"
     table.parent.mkdir()
     table.write_text("time,a\n" + "".join(f"{1.7e9 + 60 * k:.0f},{k}\n" for k in range(40)))
-    said = Said()
+    captured = Captured()
     ingest = Journal.ingest
 
     def slowly(*given, **named):
@@ -295,10 +297,10 @@ def test_once_gives_up_on_a_file_that_changes_but_not_on_a_long_one(
         return ingest(*given, **named)
 
     monkeypatch.setattr(Journal, "ingest", slowly)
-    watch([table.parent], model, store, options=Options(once=True), console=said.console)
-    assert fleet(store)[0].unknown_machine == 40, "the last line comes with the second look"
-    assert not said.notes
+    watch([table.parent], model, store, options=Options(once=True), console=captured.console)
+    assert fleet(store)[0].unknown_machine == 40, "the last line comes with the second scan"
+    assert not captured.notes
     changes = itertools.count()
     monkeypatch.setattr(folder_watcher, "stamp_of", lambda path: Stamp(next(changes), 0))
-    code = watch([table.parent], model, store, options=Options(once=True), console=said.console)
-    assert code == 2 and "still being written" in said.notes[-1]
+    code = watch([table.parent], model, store, options=Options(once=True), console=captured.console)
+    assert code == 2 and "still being written" in captured.notes[-1]

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from tests.machines.streaming import (
     FAST,
-    Said,
-    judged,
+    Captured,
+    count_judged,
     learn_fleet,
     post,
-    put,
-    until,
-    watching,
+    wait_until,
+    watch_in_thread,
+    write_file,
 )  # fmt: skip
 
 from lineside.core.errors import UserError
@@ -63,38 +63,38 @@ def test_nothing_is_lost_or_doubled_when_it_is_killed(tmp_path):
 
     if senders.MOSQUITTO is None:
         pytest.skip("mosquitto is not installed")
-    found = stream.kill_in(tmp_path, 6, 1, most=200)
-    assert found["kills"] == 6 and found["sent"] > 20
-    assert (found["lost"], found["doubled"], found["differs"]) == (0, 0, 0)
+    counts = stream.kill_in(tmp_path, 6, 1, most=200)
+    assert counts["kills"] == 6 and counts["sent"] > 20
+    assert (counts["lost"], counts["doubled"], counts["differs"]) == (0, 0, 0)
 
 
-def test_a_clock_ahead_is_told_once_and_does_not_blind_the_machine(model, pump, store):
-    now, said = time.time(), Said()
-    ingestor = Ingestor(journal=Journal(store, model), report=said.console.report)
-    for place in range(3):
-        result = ingestor.ingest(at(pump[place], now + 7200 + place), "http", live=True)
+def test_a_clock_ahead_is_reported_once_and_does_not_blind_the_machine(model, pump, store):
+    now, captured = time.time(), Captured()
+    ingestor = Ingestor(journal=Journal(store, model), report=captured.console.report)
+    for number in range(3):
+        result = ingestor.ingest(at(pump[number], now + 7200 + number), "http", live=True)
         assert result.status == "refused" and result.in_future
     assert ingestor.ingest(at(pump[3], now - 60), "http", live=True).status == "judged"
     assert ingestor.ingest(at(pump[4], now + 600), "http", live=True).status == "judged"
-    assert len([line for line in said.results if "still to come" in line]) == 1
-    assert len(refusals(store)) == 3 and judged(store) == 2
+    assert len([line for line in captured.results if "still to come" in line]) == 1
+    assert len(refusals(store)) == 3 and count_judged(store) == 2
 
 
-def test_a_clock_that_jumped_back_is_told_once_each_time(model, pump, store):
-    said = Said()
-    ingestor = Ingestor(journal=Journal(store, model), report=said.console.report)
+def test_a_clock_that_jumped_back_is_reported_once_each_time(model, pump, store):
+    captured = Captured()
+    ingestor = Ingestor(journal=Journal(store, model), report=captured.console.report)
     for jump in range(2):
         start = pump[10 * jump].time
-        for place in range(3):
-            assert ingestor.ingest(at(pump[place], start + 10 + place), "http").status == "judged"
-        for place in range(3):
+        for number in range(3):
+            assert ingestor.ingest(at(pump[number], start + 10 + number), "http").status == "judged"
+        for number in range(3):
             assert (
-                ingestor.ingest(at(pump[5 + place], start - 90 + place), "http").status
+                ingestor.ingest(at(pump[5 + number], start - 90 + number), "http").status
                 == "out_of_order"
             )
         assert ingestor.ingest(at(pump[8], start - 88), "http").status == "duplicate"
-    assert len([line for line in said.results if line.startswith("out_of_order")]) == 2
-    assert fleet(store)[0].out_of_order == 6 and judged(store) == 6  # nothing is thrown away
+    assert len([line for line in captured.results if line.startswith("out_of_order")]) == 2
+    assert fleet(store)[0].out_of_order == 6 and count_judged(store) == 6  # nothing is thrown away
 
 
 def test_the_own_clock_may_jump_and_may_be_unset(monkeypatch, model, store):
@@ -113,42 +113,42 @@ def test_the_own_clock_may_jump_and_may_be_unset(monkeypatch, model, store):
 
 
 def test_a_file_from_the_future_waits_for_its_time(monkeypatch, model, pump, store, tmp_path):
-    folder, said = tmp_path / "data", Said()
+    folder, captured = tmp_path / "data", Captured()
     now = [pump[0].time]
     monkeypatch.setattr(Clock, "now", lambda self: now[0])
-    put(folder, at(pump[1], pump[0].time + 86400))
-    put(folder, pump[0])
-    with watching(model, store, [folder], said=said):
-        until(lambda: judged(store) == 1)
+    write_file(folder, at(pump[1], pump[0].time + 86400))
+    write_file(folder, pump[0])
+    with watch_in_thread(model, store, [folder], captured=captured):
+        wait_until(lambda: count_judged(store) == 1)
         time.sleep(0.3)
-        assert judged(store) == 1
+        assert count_judged(store) == 1
         now[0] += 86400
-        until(lambda: judged(store) == 2)
-    assert len(said.results) == 1 and "still to come" in said.results[0]
+        wait_until(lambda: count_judged(store) == 2)
+    assert len(captured.results) == 1 and "still to come" in captured.results[0]
 
 
 def test_memory_does_not_grow_with_snapshots(model, pump, store, tmp_path):
-    said = Said(everything=True)
-    said.console.print_result = lambda line: None
+    captured = Captured(everything=True)
+    captured.console.print_result = lambda line: None
     ingestor = Ingestor(
-        journal=Journal(store, model, keep_waveforms=False), report=said.console.report
+        journal=Journal(store, model, keep_waveforms=False), report=captured.console.report
     )
     start, small = pump[0].time, pump[0]
 
-    def take(first, count):
-        for place in range(first, first + count):
-            measurement = at(small, start + place)
+    def ingest_many(first, count):
+        for number in range(first, first + count):
+            measurement = at(small, start + number)
             ingestor.ingest(measurement, "http")
-            ingestor.ingest(at(small, start - 1 - place), "http")  # late
-            error = UserError(f"bad in its own way {place}", "fix it")
-            ingestor.refuse(f"from {place}", error, f"file {place}")
+            ingestor.ingest(at(small, start - 1 - number), "http")  # late
+            error = UserError(f"bad in its own way {number}", "fix it")
+            ingestor.refuse(f"from {number}", error, f"file {number}")
         gc.collect()
         return len(gc.get_objects())
 
     size, console.MAX_REMEMBERED = console.MAX_REMEMBERED, 100
     try:
-        before = take(0, 200)
-        after = take(200, 300)
+        before = ingest_many(0, 200)
+        after = ingest_many(200, 300)
     finally:
         console.MAX_REMEMBERED = size
     assert after - before < 200
@@ -156,63 +156,63 @@ def test_memory_does_not_grow_with_snapshots(model, pump, store, tmp_path):
 
 def test_names_of_files_that_are_gone_are_forgotten(model, pump, store, tmp_path):
     folder = tmp_path / "data"
-    with watching(model, store, [folder_with(folder, pump[:20])]) as found:
-        until(lambda: judged(store) == 20)
-        files = found.folders[0]._files
-        until(lambda: len(files.done) == 20 and not files.pending)
+    with watch_in_thread(model, store, [folder_with(folder, pump[:20])]) as loop:
+        wait_until(lambda: count_judged(store) == 20)
+        files = loop.folders[0]._files
+        wait_until(lambda: len(files.done) == 20 and not files.pending)
         for path in list((folder / "pump").iterdir())[:15]:
             path.unlink()
-        until(lambda: len(files.done) == 5)
+        wait_until(lambda: len(files.done) == 5)
 
 
 def folder_with(folder, measurements):
     for measurement in measurements:
-        put(folder, measurement)
+        write_file(folder, measurement)
     return folder
 
 
 def test_a_store_that_fails_for_a_while_loses_no_file(model, pump, store, tmp_path, monkeypatch):
-    from lineside.machines.streams import watch as loop
+    from lineside.machines.streams import watch as watch_module
 
-    monkeypatch.setattr(loop, "STORE_PAUSE_SECONDS", 0.1)
-    said = Said()
+    monkeypatch.setattr(watch_module, "STORE_PAUSE_SECONDS", 0.1)
+    captured = Captured()
     folder = tmp_path / "data"
     folder.mkdir()
-    with watching(model, store, [folder], said=said) as found:
-        take, failing = found.ingestor.journal.ingest, [True]
+    with watch_in_thread(model, store, [folder], captured=captured) as loop:
+        ingest, failing = loop.ingestor.journal.ingest, [True]
 
         def sometimes(measurement, *, source=""):
             if failing:
                 raise UserError("the disk is full", "free some space")
-            return take(measurement, source=source)
+            return ingest(measurement, source=source)
 
-        monkeypatch.setattr(found.ingestor.journal, "ingest", sometimes)
+        monkeypatch.setattr(loop.ingestor.journal, "ingest", sometimes)
         folder_with(folder, pump[:5])
-        until(lambda: said.notes)
+        wait_until(lambda: captured.notes)
         time.sleep(0.3)
         failing.clear()
-        until(lambda: judged(store) == 5)
-    assert said.notes == ["the disk is full - free some space"]
-    assert not refusals(store) and not said.results
+        wait_until(lambda: count_judged(store) == 5)
+    assert captured.notes == ["the disk is full - free some space"]
+    assert not refusals(store) and not captured.results
 
 
 def test_a_bug_in_judging_refuses_one_snapshot_and_the_watch_goes_on(
     model, pump, store, monkeypatch
 ):
     ingestor = Ingestor(journal=Journal(store, model))
-    take = ingestor.journal.ingest
+    ingest = ingestor.journal.ingest
 
     def buggy(measurement, *, source=""):
         if measurement.time == pump[1].time:
             raise ZeroDivisionError("division by zero")
-        return take(measurement, source=source)
+        return ingest(measurement, source=source)
 
     monkeypatch.setattr(ingestor.journal, "ingest", buggy)
     assert [ingestor.ingest(m, "http").status for m in pump[:3]] == ["judged", "refused", "judged"]
     assert "ZeroDivisionError" in refusals(store)[0].message
 
 
-def test_a_closed_desk_answers_those_who_wait(model, store):
+def test_a_closed_ingestor_answers_those_who_wait(model, store):
     ingestor = Ingestor(journal=Journal(store, model))
     ingestor.close()
     with pytest.raises(NotStoredError, match="ends"):
@@ -225,13 +225,13 @@ def test_signals_end_it_cleanly(model, pump, tmp_path, number, code):
 
     def run():
         with open_store(tmp_path / "machines.db") as store:
-            ready = lambda found: (tmp_path / "ready").touch()  # noqa: E731
+            ready = lambda loop: (tmp_path / "ready").touch()  # noqa: E731
             sys.exit(watch([folder], model, store, options=FAST, on_ready=ready,
-                           console=Said().console))  # fmt: skip
+                           console=Captured().console))  # fmt: skip
 
     child = multiprocessing.get_context("fork").Process(target=run)
     child.start()
-    until((tmp_path / "ready").exists)
+    wait_until((tmp_path / "ready").exists)
     time.sleep(0.2)
     os.kill(child.pid, number)
     child.join(20)
@@ -240,12 +240,12 @@ def test_signals_end_it_cleanly(model, pump, tmp_path, number, code):
 
 def test_http_after_a_restart_knows_what_it_has(model, pump, store):
     for _ in range(2):
-        with watching(model, store, http="127.0.0.1:0") as found:
-            said = [post(found.http.port, encode(m))[1]["status"] for m in pump[:3]]
-    assert said == ["duplicate"] * 3
+        with watch_in_thread(model, store, http="127.0.0.1:0") as loop:
+            statuses = [post(loop.http.port, encode(m))[1]["status"] for m in pump[:3]]
+    assert statuses == ["duplicate"] * 3
     changed = Measurement(machine="pump", time=pump[0].time, values={"temperature": 1.0})
-    with watching(model, store, http="127.0.0.1:0") as found:
-        code, answer = post(found.http.port, encode(changed))
+    with watch_in_thread(model, store, http="127.0.0.1:0") as loop:
+        code, answer = post(loop.http.port, encode(changed))
     assert code == 409 and "another snapshot" in answer["error"]
 
 
@@ -273,7 +273,7 @@ def test_who_waits_is_answered_when_the_judging_is_interrupted(store, model):
 
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(ingestor.run_on_writer, interrupted)
-        until(lambda: ingestor.waiting)
+        wait_until(lambda: ingestor.waiting)
         with pytest.raises(KeyboardInterrupt):
             ingestor.run_next()
         with pytest.raises(NotStoredError, match="ends"):
