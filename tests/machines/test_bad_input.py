@@ -104,12 +104,12 @@ BAD = {
     "short line.csv": (as_text(wave()).encode() + b"0.1\n", "line 1026 has 1 columns"),
     "zeros.csv": (as_text(wave()).encode() + bytes(40), "ends in 40 zero bytes"),
     "few.csv": (as_text(wave()[:, :20]).encode(), "has 20 samples"),
-    "words.csv": (b"x,y\n" + b"a,b\n" * 100, "holds no numbers"),
-    "no.npz": (b"nothing", "it is no NPZ file"),
-    "no.tdms": (b"nothing", "holds no waveform"),
-    "no.uff": (b"nothing", "holds no waveform"),
+    "words.csv": (b"x,y\n" + b"a,b\n" * 100, "has no numbers"),
+    "no.npz": (b"nothing", "it is not an NPZ file"),
+    "no.tdms": (b"nothing", "has no waveform"),
+    "no.uff": (b"nothing", "has no waveform"),
     "half.tdms": (b"TDSm" + bytes(30), "cannot be read"),
-    "half.uff": (b"    -1\n    58\nname\n", "holds no waveform"),
+    "half.uff": (b"    -1\n    58\nname\n", "has no waveform"),
     "half.wav": (b"RIFF\x10\x27\x00\x00WAVEfmt " + bytes(40), "is cut off"),
     "old.mat": (b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM\x0f\0\0\0", "cannot be read"),
     "hdf.mat": (b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(400), "MATLAB 7.3"),
@@ -137,7 +137,7 @@ def test_pickled_objects_are_refused_and_never_run(folder, model):
     path = folder / f"{name_of(LEARNED)}.npz"
     np.savez(path, x=x, y=y, harm=np.array([Harm()], dtype=object))
     verdicts, (refused,) = judged(folder, model)
-    assert verdicts == [] and "harm holds pickled Python objects" in refused.message
+    assert verdicts == [] and "harm has pickled Python objects" in refused.message
     assert not (folder / "harmed").exists()
 
 
@@ -154,7 +154,7 @@ def test_files_that_were_cut_off_are_refused(folder, model):
         path.write_bytes(path.read_bytes()[:3000])
     verdicts, refused = judged(folder, model)
     assert verdicts == [] and len(refused) == 3
-    assert all("copy it anew" in r.hint for r in refused)
+    assert all("copy it again" in r.hint for r in refused)
 
 
 def sensor_notes(folder, model, content, hour=LEARNED):
@@ -225,7 +225,7 @@ def test_nothing_is_left_out_without_a_word(folder):
     refused = [f for f in find_snapshots(folder.parent) if isinstance(f, Refusal)]
     assert len(refused) == 2
     assert "beside the folders of machines" in refused[0].message
-    assert "of a kind that is not read" in refused[1].message
+    assert "of a type that is not read" in refused[1].message
 
 
 @pytest.mark.parametrize("constant", [0.5, np.nan])

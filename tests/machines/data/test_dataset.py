@@ -18,7 +18,7 @@ def history(machine, count, label="", every=600.0, gap_at=None):
     if gap_at is not None:
         times[gap_at:] += 100 * every
     return [
-        Snapshot(id=f"{machine}@{t}", machine=machine, time=t, path=Path("x"), place=i, label=label)
+        Snapshot(id=f"{machine}@{t}", machine=machine, time=t, path=Path("x"), index=i, label=label)
         for i, t in enumerate(times)
     ]
 

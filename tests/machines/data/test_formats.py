@@ -183,7 +183,7 @@ def test_no_column_is_lost_to_an_equal_name(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"channels": ["a", "b", "c"]}, "names 3 channels and holds 2"),
+        ({"channels": ["a", "b", "c"]}, "has 2 channels and names 3"),
         ({"t": [1.0, 2.0]}, "1 snapshots and 2 times"),
         ({"fs": -5.0}, "sample rate of -5 Hz"),
         ({"acc": WAVE[None] * 1j}, "complex numbers"),
@@ -201,7 +201,7 @@ def test_what_is_too_large_is_refused_before_it_is_read(tmp_path, monkeypatch):
     write(tmp_path / "a.csv", "1,2\n" * 1000)
     monkeypatch.setattr(arrays, "LARGEST_BYTES", 1_000_000)
     monkeypatch.setattr(table_reader, "LARGEST_BYTES", 1000)
-    with pytest.raises(UserError, match=r"holds 0\.0 GB"):
+    with pytest.raises(UserError, match=r"has 0\.0 GB"):
         read_recording(tmp_path / "a.npz")
     with pytest.raises(UserError, match="GB of text"):
         read_recording(tmp_path / "a.csv")
@@ -238,7 +238,7 @@ def test_tables_with_every_way_to_write_times(tmp_path, content, times, first):
 def test_dates_that_could_be_read_in_two_ways_are_refused(tmp_path):
     write(tmp_path / "a.csv", "timestamp,v\n02/03/2026 10:00,1\n03/03/2026 10:00,2\n")
     (refused,) = find_snapshots(tmp_path)
-    assert "'02/03/2026 10:00' is no date" in refused.message
+    assert "'02/03/2026 10:00' is not a date" in refused.message
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_dates_that_could_be_read_in_two_ways_are_refused(tmp_path):
         ({"channels": ["x", "x"]}, "channels is"),
         ({"bearing": "6205"}, "bearing is '6205'"),
         ({"bearing": {"balls": "nine"}}, "bearing is"),
-        ({"failed_at": "soon"}, "'soon' is no date"),
+        ({"failed_at": "soon"}, "'soon' is not a date"),
     ],
 )
 def test_what_people_say_wrongly_is_told(tmp_path, facts, words):

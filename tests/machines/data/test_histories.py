@@ -135,7 +135,7 @@ def test_one_bad_file_does_not_stop_the_rest(tmp_path):
     [
         ("a,b\n", "a header and no rows"),
         ("1\n2\n3\n", "3 samples"),
-        ("\n".join("x,y" for _ in range(100)), "holds no numbers"),
+        ("\n".join("x,y" for _ in range(100)), "has no numbers"),
     ],
 )
 def test_text_without_a_waveform_is_refused_in_words(tmp_path, text, words):
@@ -147,7 +147,7 @@ def test_missing_facts_are_asked_for(tmp_path):
     text = "\n".join(",".join(map(str, row)) for row in WAVE)
     write(tmp_path / "m" / "snapshot.csv", text)
     (refused,) = find_snapshots(tmp_path)
-    assert "does not say when" in refused.message and "interval_seconds" in refused.hint
+    assert "the time of" in refused.message and "interval_seconds" in refused.hint
     write(tmp_path / "m" / "machine.json", json.dumps({"interval_seconds": 600}))
     with pytest.raises(UserError, match="sample rate"):
         load_measurement(find_snapshots(tmp_path)[0])
@@ -157,7 +157,7 @@ def test_missing_facts_are_asked_for(tmp_path):
 
 
 def test_an_empty_folder_says_what_is_expected(tmp_path):
-    with pytest.raises(UserError, match="holds no snapshots"):
+    with pytest.raises(UserError, match="has no snapshots"):
         find_snapshots(tmp_path)
 
 

@@ -18,11 +18,11 @@ TIMES = ("t", "time", "times")
 SPEED_NAMES, RATE_NAMES = ("rpm",), ("fs", "sr", "rate_hz", "sample_rate")
 FACTS = (*TIMES, "load", "speed_hz", "channels")
 LARGEST_BYTES = 4_000_000_000
-"""Unpacked; everything of a file is held in memory."""
+"""Unpacked size; a file is read into memory as a whole."""
 
 
 def read_mat(path: Path) -> Recording:
-    """One snapshot from a MATLAB file: arrays, or a structure with waveforms and facts."""
+    """Read one snapshot from a MATLAB file: arrays, or a structure with waveforms and facts."""
     from scipy.io import loadmat
 
     try:
@@ -31,26 +31,26 @@ def read_mat(path: Path) -> Recording:
         raise UserError(
             f"{path} is a MATLAB 7.3 file", "save it with -v7, or as CSV or NPZ"
         ) from error
-    fields = _flat({k: v for k, v in content.items() if not k.startswith("__")})
+    fields = _flatten({k: v for k, v in content.items() if not k.startswith("__")})
     return _from_fields(path, fields)
 
 
 def read_npz(path: Path) -> Recording:
-    """One or many snapshots from arrays named by channel, or one array with ``channels``.
+    """Read one or many snapshots from arrays named by channel, or from one with ``channels``.
 
     An array of shape (snapshot, channel, sample) holds a history; ``scale``, ``fs``, ``t``,
     ``rpm`` or ``speed_hz``, ``load`` or ``load_N``, ``unit`` and ``channels`` are understood,
     further arrays of one number per snapshot are slow values.
     """
     fields = _arrays(path)
-    whole = [v for v in fields.values() if getattr(v, "ndim", 0) == 3]
-    if not whole:
+    histories = [v for v in fields.values() if getattr(v, "ndim", 0) == 3]
+    if not histories:
         return _from_fields(path, fields)
-    values = whole[0]
+    values = histories[0]  # (snapshot, channel, sample)
     count, width = values.shape[:2]
-    names = _channel_names(path, fields, width) or [f"channel_{place}" for place in range(width)]
+    names = _channel_names(path, fields, width) or [f"channel_{i}" for i in range(width)]
     return Recording(
-        samples={name: values[:, place] for place, name in enumerate(names)},
+        samples={name: values[:, i] for i, name in enumerate(names)},
         rate_hz=dict.fromkeys(names, _fact(fields, RATE_NAMES)),
         times=_times(path, fields, count),
         scale=_fact(fields, ("scale",)) or 1.0,
@@ -74,34 +74,34 @@ def _arrays(path: Path) -> dict[str, Any]:
             size = sum(entry.file_size for entry in archive.infolist())
     except zipfile.BadZipFile as error:
         raise UserError(
-            f"{path} cannot be read: it is no NPZ file, or a part of one",
-            "copy it anew, or save it anew",
+            f"{path} cannot be read: it is not an NPZ file, or incomplete",
+            "copy it again, or save it again",
         ) from error
     if size > LARGEST_BYTES:
-        raise UserError(f"{path} holds {size / 1e9:.1f} GB", "split the history into several files")
+        raise UserError(f"{path} has {size / 1e9:.1f} GB", "split the history into several files")
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-        found = {}
+        arrays = {}
         for name in content.files:
             try:
-                found[name] = content[name]
+                arrays[name] = content[name]
             except ValueError as error:
                 if "allow_pickle" not in str(error):
                     raise
                 raise UserError(
-                    f"{path}: {name} holds pickled Python objects, which could run code",
+                    f"{path}: {name} has pickled Python objects, which could run code",
                     "save arrays of numbers and plain text only",
                 ) from error
-    return found
+    return arrays
 
 
 def _channel_names(path: Path, fields: Mapping[str, Any], width: int) -> list[str]:
-    """Names of the channels as the file gives them, none if it does not."""
+    """Return the names of the channels in the file, empty without any."""
     given = fields.get("channels")
     if given is None:
         return []
     names = [str(name) for name in np.atleast_1d(given)]
     if len(names) != width:
-        raise UserError(f"{path} names {len(names)} channels and holds {width}", "name all of them")
+        raise UserError(f"{path} has {width} channels and names {len(names)}", "name all of them")
     return list(distinct(names))
 
 
@@ -123,12 +123,12 @@ def _units(fields: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
     given = np.atleast_1d(fields.get("unit", fields.get("units", "")))
     if len(given) not in (1, len(names)) or given.dtype.kind not in "US":
         return {}
-    found = [unit_of(text) for text in (given if len(given) > 1 else [given[0]] * len(names))]
-    return {name: unit for name, unit in zip(names, found, strict=True) if unit}
+    units = [unit_of(text) for text in (given if len(given) > 1 else [given[0]] * len(names))]
+    return {name: unit for name, unit in zip(names, units, strict=True) if unit}
 
 
 def _from_fields(path: Path, fields: Mapping[str, Any]) -> Recording:
-    """Waveforms are the long vectors and matrices among named values; the rest are facts."""
+    """Read waveforms from the long vectors and matrices among named values; the rest are facts."""
     samples: dict[str, NDArray[Any]] = {}
     for name, value in fields.items():
         array = np.asarray(value)
@@ -140,11 +140,11 @@ def _from_fields(path: Path, fields: Mapping[str, Any]) -> Recording:
             tall = array if array.shape[0] >= array.shape[1] else array.T
             width = tall.shape[1]
             names = _channel_names(path, fields, width) if "channels" in fields else []
-            for place in range(width):
-                key = names[place] if names else name if width == 1 else f"{name}_{place}"
-                samples[key] = _single(tall[:, place])[None]
+            for i in range(width):
+                key = names[i] if names else name if width == 1 else f"{name}_{i}"
+                samples[key] = _single(tall[:, i])[None]
     if not samples:
-        raise UserError(f"{path} holds no waveform", "it needs arrays of samples by channel")
+        raise UserError(f"{path} has no waveform", "save an array of samples for each channel")
     return Recording(
         samples=samples,
         rate_hz=dict.fromkeys(samples, _fact(fields, RATE_NAMES)),
@@ -159,26 +159,26 @@ def _single(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _each(one: float | None, many: Any, count: int) -> NDArray[np.float64] | None:
-    """One number per snapshot, from an array of them or from one for all."""
+    """Return one number per snapshot, shape (snapshot,), from an array or from one for all."""
     if many is not None and np.shape(many) == (count,):
         return np.asarray(many, dtype=np.float64)
     return None if one is None else np.full(count, one)
 
 
-def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of MATLAB structures beside plain ones, under their own names."""
-    found: dict[str, Any] = {}
+def _flatten(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of nested MATLAB structures under their own names."""
+    flat: dict[str, Any] = {}
     for name, value in fields.items():
         inner = getattr(value, "_fieldnames", None)
         if inner is None:
-            found[name] = value
+            flat[name] = value
         else:
-            found.update(_flat({key: getattr(value, key) for key in inner}))
-    return found
+            flat.update(_flatten({key: getattr(value, key) for key in inner}))
+    return flat
 
 
 def _fact(fields: Mapping[str, Any], names: Sequence[str]) -> float | None:
-    """The first single number of one of these names, whatever its type; None without one."""
+    """Return the first single number under one of these names, None without one."""
     lowered = {name.lower(): value for name, value in fields.items()}
     for name in names:
         value = np.asarray(lowered.get(name, np.nan))
@@ -193,7 +193,7 @@ def _fact(fields: Mapping[str, Any], names: Sequence[str]) -> float | None:
 
 
 def _speed(fields: Mapping[str, Any]) -> float | None:
-    """Turns per second: ``rpm`` by the minute, or the shaft's ``rate`` beside a sample rate."""
+    """Return the shaft speed in Hz: ``rpm`` / 60, or ``speed_hz``, or ``rate`` (of MFPT)."""
     rpm = _fact(fields, SPEED_NAMES)
     if rpm is not None:
         return rpm / 60.0

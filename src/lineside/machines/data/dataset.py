@@ -1,4 +1,4 @@
-"""Items and roles: each machine learns from its own beginning and is tested on what follows."""
+"""Roles of snapshots: each machine is fitted to its own beginning and tested on what follows."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from lineside.machines.config import Config
 from lineside.machines.data.items import Snapshot
 
 FITTED_SHARE = 2 / 3
-"""Of the snapshots that are learned from; the later third calibrates."""
+"""Share of the training snapshots that are fitted; the later third is for calibration."""
 LARGEST_SHARE = 0.6
-"""Of a history that may be learned from, so that something is left to test."""
+"""Largest share of a history to learn from, so that something is left to test."""
 
 
 def split(items: Sequence[Snapshot], config: Config) -> Split:
-    """Split every machine by time: fit, then calibrate, then test; run-in is left out."""
+    """Split every machine by time: fit, calibrate, test; the run-in is left out."""
     train: list[Snapshot] = []
     calibration: list[Snapshot] = []
     test: list[Snapshot] = []
-    for own in by_machine(items).values():
-        begun = own[0].time + config.run_in_hours * 3600
-        settled = [s for s in own if s.time >= begun]
-        learned = min(config.learn, int(LARGEST_SHARE * len(settled)))
+    for history in by_machine(items).values():
+        start = history[0].time + config.run_in_hours * 3600
+        history = [s for s in history if s.time >= start]
+        learned = min(config.learn, int(LARGEST_SHARE * len(history)))
         fitted = round(FITTED_SHARE * learned)
-        train += settled[:fitted]
-        calibration += settled[fitted:learned]
-        test += settled[learned:]
+        train += history[:fitted]
+        calibration += history[fitted:learned]
+        test += history[learned:]
     return Split(
         train=tuple(train),
         calibration=tuple(calibration),
@@ -37,7 +37,9 @@ def split(items: Sequence[Snapshot], config: Config) -> Split:
 
 def by_machine(items: Sequence[Snapshot]) -> dict[str, list[Snapshot]]:
     """Return the snapshots of each machine in order of time."""
-    found: dict[str, list[Snapshot]] = {}
+    machines: dict[str, list[Snapshot]] = {}
     for item in items:
-        found.setdefault(item.machine, []).append(item)
-    return {name: sorted(own, key=lambda s: s.time) for name, own in sorted(found.items())}
+        machines.setdefault(item.machine, []).append(item)
+    return {
+        name: sorted(history, key=lambda s: s.time) for name, history in sorted(machines.items())
+    }

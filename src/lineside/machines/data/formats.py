@@ -20,46 +20,46 @@ from lineside.machines.data.recording import Recording, check_recording, unit_of
 CLOCKS = ("", "time", "t", "date", "datetime", "timestamp", "index", "seconds", "zeit", "datum")
 PARTS_OF_SECOND = {"ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 UNEVEN = 0.05
-"""Steps of a time column may differ by this share of their median before they are gaps."""
+"""Steps of a time column that differ from their median by more than this share are gaps."""
 MOST_HOLES = 4
-"""A waveform whose time column says that it lacks more than three quarters is refused."""
+"""A waveform is refused if its time column spans more than this multiple of its samples."""
 
 
 def read_recording(path: Path) -> Recording:
     """Read one file.
 
     Raises:
-        UserError: if it is empty, damaged, of an unknown kind, or holds no waveform.
+        UserError: if it is empty, damaged, of an unknown type, or has no waveform.
     """
     if not path.stat().st_size:
-        raise UserError(f"{path} is empty (0 bytes)", "remove it, or copy it anew")
+        raise UserError(f"{path} is empty (0 bytes)", "remove it, or copy it again")
     reader = READERS.get(path.suffix.lower(), read_text)
     try:
-        record = reader(path)
+        recording = reader(path)
     except UserError:
         raise
     except Exception as error:  # every library has errors of its own
-        told = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
-            f"{path} cannot be read: {told}", "it may be damaged: copy it anew"
+            f"{path} cannot be read: {reason}", "it may be damaged: copy it again"
         ) from error
-    check_recording(path, record)
-    return record
+    check_recording(path, recording)
+    return recording
 
 
 def read_text(path: Path) -> Recording:
-    """One snapshot from columns of text; leading columns of times and counters are no channels."""
+    """Read one snapshot from columns of text; leading times and counters are not channels."""
     table = read_columns(path)
-    numbers = [table.numbers(place) for place in range(len(table.names))]
+    numbers = [table.numbers(index) for index in range(len(table.names))]
     first = _first_channel(table, numbers)
     rate, seconds = _clock(numbers[:first])
-    chosen = range(first, len(numbers))
-    if all(np.isnan(numbers[place]).all() for place in chosen):
-        raise UserError(f"{path} holds no numbers", "check separator and decimal sign")
-    samples = {table.names[place]: numbers[place].astype(np.float32) for place in chosen}
+    channels = range(first, len(numbers))
+    if all(np.isnan(numbers[index]).all() for index in channels):
+        raise UserError(f"{path} has no numbers", "check separator and decimal sign")
+    samples = {table.names[index]: numbers[index].astype(np.float32) for index in channels}
     if first == 1 and table.header:
-        rate, places = _evenly(path, table.names[0], numbers[0])
-        samples = {name: _spread(values, places) for name, values in samples.items()}
+        rate, positions = _sample_grid(path, table.names[0], numbers[0])
+        samples = {name: _on_grid(values, positions) for name, values in samples.items()}
     return Recording(
         samples={name: values[None] for name, values in samples.items()},
         rate_hz=dict.fromkeys(samples, rate),
@@ -69,18 +69,19 @@ def read_text(path: Path) -> Recording:
 
 
 def read_wav(path: Path) -> Recording:
-    """One snapshot from a WAV file; integers become fractions of full scale."""
+    """Read one snapshot from a WAV file; integers become fractions of full scale."""
     from scipy.io import wavfile
 
     with path.open("rb") as stream:
-        said = int.from_bytes(stream.read(8)[4:], "little") + 8
+        stated = int.from_bytes(stream.read(8)[4:], "little") + 8  # RIFF chunk and its header
     size = path.stat().st_size
-    if size < 44 or (size < said < 0xFFFFFFFF):  # recorders that never end write the last one
+    if size < 44 or (size < stated < 0xFFFFFFFF):  # 0xFFFFFFFF is written by streaming recorders
         raise UserError(
-            f"{path} is cut off: {size} of {max(said, 44)} bytes", "copy it anew, or record it anew"
+            f"{path} is cut off: {size} of {max(stated, 44)} bytes",
+            "copy it again, or record it again",
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks that hold no samples
+        warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks without samples
         rate, values = wavfile.read(path)
     values = values[:, None] if values.ndim == 1 else values
     kind = values.dtype
@@ -89,22 +90,22 @@ def read_wav(path: Path) -> Recording:
         values, scale = values.astype(np.int16) - 128, 1.0 / 128
     names = [f"channel_{number}" for number in range(values.shape[1])]
     return Recording(
-        samples={name: values[None, :, place] for place, name in enumerate(names)},
+        samples={name: values[None, :, i] for i, name in enumerate(names)},
         rate_hz=dict.fromkeys(names, float(rate)),
         scale=scale,
     )
 
 
 def read_tdms(path: Path) -> Recording:
-    """One snapshot from a National Instruments TDMS file: every channel with numbers.
+    """Read one snapshot from a National Instruments TDMS file: every channel with numbers.
 
-    Rate, start and unit come from the waveform's properties, where they are given.
+    Rate, start and unit are waveform properties, if they are given.
     """
     nptdms = _extra("nptdms", path)
-    nptdms.log.log_manager.set_level(logging.ERROR)  # what it warns of is refused below
+    nptdms.log.log_manager.set_level(logging.ERROR)  # damaged files are refused below
     tdms = nptdms.TdmsFile.read(path)
     if tdms.file_status.incomplete_final_segment:
-        raise UserError(f"{path} is cut off in its last segment", "copy it anew")
+        raise UserError(f"{path} is cut off in its last segment", "copy it again")
     samples: dict[str, NDArray[Any]] = {}
     rates: dict[str, float | None] = {}
     units, starts = {}, []
@@ -133,7 +134,7 @@ def read_tdms(path: Path) -> Recording:
 
 
 def read_uff(path: Path) -> Recording:
-    """One snapshot from a universal file: its data sets 58 over time."""
+    """Read one snapshot from a universal file: its data sets 58 over time."""
     sets = _extra("pyuff", path).UFF(str(path)).read_sets()
     samples, rates, units = {}, {}, {}
     for number, entry in enumerate([sets] if isinstance(sets, dict) else sets):
@@ -161,70 +162,75 @@ SUFFIXES = (*READERS, ".csv", ".txt", ".asc", ".dat", "")
 
 
 def _first_channel(table: Columns, numbers: Sequence[NDArray[np.float64]]) -> int:
-    """How many leading columns are times, dates or counters rather than samples.
+    """Return the number of leading columns that are times, dates or counters, not samples.
 
-    They are named so, are words, or stand still or grow; the last of those that are told by
-    their numbers must grow, since a channel that stands still is a dead sensor.
+    They have such a name, contain words, or never fall; the last of those without such a name
+    must rise, since a constant column may be the channel of a dead sensor.
     """
     count = 0
-    for place, (name, values) in enumerate(zip(table.names, numbers, strict=True)):
-        if place == len(numbers) - 1:
+    for index, (name, values) in enumerate(zip(table.names, numbers, strict=True)):
+        if index == len(numbers) - 1:
             break
         if table.header and re.split(r"[\s\[(,/]", name.strip().lower())[0] in CLOCKS:
-            count = place + 1
+            count = index + 1
             continue
         if np.isnan(values).all():
-            if not _are_words(table, place):
-                break  # a channel without a single sample is told as such
-            count = place + 1
+            if not _has_words(table, index):
+                break  # a channel without any sample is reported as such
+            count = index + 1
             continue
         steps = np.diff(values)
         if (steps > 0).mean() > 0.95:
-            count = place + 1
+            count = index + 1
         elif not (steps >= 0).mean() > 0.95:
             break
     return count
 
 
-def _are_words(table: Columns, place: int) -> bool:
-    """Whether a column without numbers holds dates or the like, not just missing numbers."""
+def _has_words(table: Columns, index: int) -> bool:
+    """Whether a column without numbers has dates or other words, not just missing numbers."""
     missing = ("", "nan", "na", "null", "none", "-")
-    return not all(str(cell).strip().lower() in missing for cell in table.cells[:64, place])
+    return not all(str(cell).strip().lower() in missing for cell in table.cells[:64, index])
 
 
-def _evenly(
+def _sample_grid(
     path: Path, name: str, times: NDArray[np.float64]
 ) -> tuple[float | None, NDArray[np.intp] | None]:
-    """Sample rate from a column of seconds, and where samples belong if some are missing.
+    """Return the sample rate from a time column, and the grid positions if samples are missing.
 
-    A counter tells no rate: its steps are one.
+    A counter, with steps of one, has no rate.
+
+    Returns:
+        Rate in Hz; positions of the samples on an even grid, shape (sample,), None if complete.
     """
     steps = np.diff(times)
     step = float(np.median(steps)) if np.isfinite(steps).all() else 0.0
     if step <= 0 or step == 1.0:
         return None, None
-    part = next((f for u, f in PARTS_OF_SECOND.items() if re.search(rf"\b{u}\b", name)), 1.0)
+    unit = next((f for u, f in PARTS_OF_SECOND.items() if re.search(rf"\b{u}\b", name)), 1.0)
     if np.abs(steps / step - 1).max() < UNEVEN:
-        return 1.0 / (part * float(steps.mean())), None
-    places = np.round((times - times[0]) / step).astype(np.intp)
-    if places[-1] > MOST_HOLES * len(times) or not (np.diff(places) > 0).all():
+        return 1.0 / (unit * float(steps.mean())), None
+    positions = np.round((times - times[0]) / step).astype(np.intp)
+    if positions[-1] > MOST_HOLES * len(times) or not (np.diff(positions) > 0).all():
         raise UserError(
-            f"{path}: the times of its samples jump", "record at one rate, without gaps"
+            f"{path}: the times of its samples jump", "record at a constant rate, without gaps"
         )
-    return 1.0 / (part * step), places
+    return 1.0 / (unit * step), positions
 
 
-def _spread(values: NDArray[np.float32], places: NDArray[np.intp] | None) -> NDArray[np.float32]:
-    """Put samples where they belong; NaN stands where one is missing."""
-    if places is None:
+def _on_grid(
+    values: NDArray[np.float32], positions: NDArray[np.intp] | None
+) -> NDArray[np.float32]:
+    """Place samples on an even grid, (sample,) -> (grid,); NaN where one is missing."""
+    if positions is None:
         return values
-    found = np.full(int(places[-1]) + 1, np.nan, dtype=np.float32)
-    found[places] = values
-    return found
+    grid = np.full(int(positions[-1]) + 1, np.nan, dtype=np.float32)
+    grid[positions] = values
+    return grid
 
 
 def _clock(leading: Sequence[NDArray[np.float64]]) -> tuple[float | None, float | None]:
-    """Sample rate and second of the day from columns hour, minute, second, microsecond."""
+    """Return sample rate and second of the day from columns hour, minute, second, microsecond."""
     if len(leading) != 4 or not all(np.isfinite(c).all() for c in leading):
         return None, None
     hour, minute, second, micro = leading

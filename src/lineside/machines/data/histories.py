@@ -1,9 +1,9 @@
-"""Finding the snapshots of a data folder: which machine, when, and in which file.
+"""Finding the snapshots of a data folder: which machine, at which time, in which file.
 
-Layouts: ``DATA/MACHINE/files`` (one snapshot a file, or a history as NPZ), ``DATA/MACHINE.npz``,
-and ``DATA/MACHINE.csv`` (a table of values). ``machine.json`` in a folder says that all its files
-are of one machine, named like the folder, and what they cannot tell (`sidecar`). Snapshots come in
-order of time; copies are refused, not used twice.
+Layouts: ``DATA/MACHINE/files`` (one snapshot per file, or a history as NPZ), ``DATA/MACHINE.npz``,
+and ``DATA/MACHINE.csv`` (a table of values). A ``machine.json`` in a folder says that all its files
+belong to one machine, named like the folder, and has facts about it (`sidecar`). Snapshots are
+sorted by time; duplicates are refused.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
@@ -27,52 +28,55 @@ from lineside.machines.data.tables import is_table, read_table
 DATE = re.compile(
     r"(\d{4})[-._]?(\d{2})[-._]?(\d{2})[-._T ]?(\d{2})[-._:]?(\d{2})(?:[-._:]?(\d{2}))?"
 )
+COUNTER = re.compile(r"(\d+)(?!.*\d)")
+"""The last number in a file name."""
 DAY = 86400.0
 NOTES = ("SOURCE", "README", "LICENSE", "LICENCE")
-"""Files for people, whatever their suffix."""
+"""Names of files for people, with any suffix."""
 UNREAD = (
     ".xlsx", ".xls", ".ods", ".h5", ".hdf5", ".parquet", ".bin", ".mf4", ".zip", ".gz", ".7z",
 )  # fmt: skip
-COUNTER = re.compile(r"(\d+)(?!.*\d)")
+"""File types that people export and that are refused with a hint."""
 
 
 def find_snapshots(data: Path) -> list[Snapshot | Refusal]:
     """Return every snapshot of a folder (or of one file), and a refusal for what cannot be used.
 
     Raises:
-        UserError: if it does not exist, or nothing that could be a snapshot is there.
+        UserError: if it does not exist, or has nothing that could be a snapshot.
     """
     if not data.exists():
         raise UserError(f"{data} does not exist", "check the path of the data")
-    found: list[Snapshot | Refusal] = []
+    items: list[Snapshot | Refusal] = []
     for machine, files in machines_in(data):
-        found += _ordered(machine, files, read_sidecar(files[0].parent))
-    found += _left_out(data)
-    if not found:
+        items += _read_history(machine, files, read_sidecar(files[0].parent))
+    items += _refuse_unread(data)
+    if not items:
         raise UserError(
-            f"{data} holds no snapshots",
+            f"{data} has no snapshots",
             "one folder per machine with CSV, WAV, MAT, NPZ, TDMS or UFF files, or a table per "
             "machine",
         )
-    return found
+    return items
 
 
 def snapshots_of(path: Path, machine: str, sidecar: Sidecar) -> list[Snapshot]:
     """Return the snapshots of one file.
 
     Raises:
-        UserError: if it cannot be read, or does not tell when its snapshots were taken.
+        UserError: if it cannot be read, or the times of its snapshots are not known.
     """
     if is_table(path):
-        read_table.cache_clear()  # it knows tables by name alone, and this one may have grown
+        read_table.cache_clear()  # cached by path alone, and this table may have grown
         table = read_table(path)
         return [
-            _snapshot(machine, float(t), path, place, sidecar, faulty)
-            for place, (t, faulty) in enumerate(zip(table.times, table.faulty, strict=True))
+            _snapshot(machine, float(time), path, index, sidecar, faulty)
+            for index, (time, faulty) in enumerate(zip(table.times, table.faulty, strict=True))
         ]
-    record = read_recording(path)
-    times = _times(path, record, sidecar)
-    return [_snapshot(machine, float(t), path, place, sidecar) for place, t in enumerate(times)]
+    times = _times(path, read_recording(path), sidecar)
+    return [
+        _snapshot(machine, float(time), path, index, sidecar) for index, time in enumerate(times)
+    ]
 
 
 def time_of_name(name: str) -> float | None:
@@ -90,21 +94,21 @@ def time_of_name(name: str) -> float | None:
 def machines_in(data: Path) -> Iterator[tuple[str, list[Path]]]:
     """Yield each machine of a folder (or of one file) with its files, at least one."""
     if data.is_file():
-        alone = (data.parent / NAME).exists()
-        yield data.parent.name if alone else data.stem, [data]
+        has_sidecar = (data.parent / NAME).exists()
+        yield data.parent.name if has_sidecar else data.stem, [data]
         return
-    own = _files(data)
+    files = _files(data)
     if (data / NAME).exists():
-        if own:
-            yield data.resolve().name, own
+        if files:
+            yield data.resolve().name, files
         return
-    folders = [p for p in sorted(data.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-    for path in own:
-        if is_table(path) or path.suffix.lower() == ".npz":
+    folders = _folders(data)
+    for path in files:
+        if _is_machine_file(path):
             yield path.stem, [path]
-    loose = [p for p in own if not is_table(p) and p.suffix.lower() != ".npz"]
-    if loose and not folders:  # the folder itself is one machine
-        yield data.name, loose
+    others = [path for path in files if not _is_machine_file(path)]
+    if others and not folders:  # the folder itself is one machine
+        yield data.name, others
     for folder in folders:
         files = _files(folder)
         if files:
@@ -119,98 +123,109 @@ def _files(folder: Path) -> list[Path]:
     ]  # fmt: skip
 
 
-def _ordered(machine: str, files: Sequence[Path], sidecar: Sidecar) -> list[Snapshot | Refusal]:
-    """Snapshots in order of time, one per time, and what is refused."""
-    found: list[Snapshot] = []
-    refused: list[Refusal] = []
-    for path in sorted(files, key=_place_in_order):
+def _folders(data: Path) -> list[Path]:
+    return [p for p in sorted(data.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+
+
+def _is_machine_file(path: Path) -> bool:
+    """Whether a file holds a whole machine: a table of values, or a history."""
+    return is_table(path) or path.suffix.lower() == ".npz"
+
+
+def _read_history(
+    machine: str, files: Sequence[Path], sidecar: Sidecar
+) -> list[Snapshot | Refusal]:
+    """Return the snapshots of a machine in order of time, one per time, and refusals."""
+    snapshots: list[Snapshot] = []
+    refusals: list[Refusal] = []
+    for path in sorted(files, key=_file_order):
         try:
-            found += snapshots_of(path, machine, sidecar)
+            snapshots += snapshots_of(path, machine, sidecar)
         except UserError as error:
-            refused.append(Refusal(item=str(path), message=error.message, hint=error.hint))
+            refusals.append(Refusal(item=str(path), message=error.message, hint=error.hint))
     if sidecar.interval_seconds is None:
-        found = _over_midnight(found, sidecar)
-    refused += [_refused(s, "has no time", "give it one") for s in found if not _has_time(s)]
-    seen: set[float] = set()
-    kept: list[Snapshot | Refusal] = []
-    timed = [s for s in found if _has_time(s)]
-    for snapshot in sorted(timed, key=lambda s: (s.time, str(s.path), s.place)):
-        if snapshot.time in seen:
-            says = "is a second snapshot of the same time"
-            hint = "the first one is used; remove it if it is a copy, or else mend its time"
-            refused.append(_refused(snapshot, says, hint))
+        snapshots = _add_days(snapshots, sidecar)
+    timed = [s for s in snapshots if math.isfinite(s.time)]
+    refusals += [
+        _refuse(s, "has no time", "add its time") for s in snapshots if not math.isfinite(s.time)
+    ]
+    times: set[float] = set()
+    history: list[Snapshot | Refusal] = []
+    for snapshot in sorted(timed, key=lambda s: (s.time, str(s.path), s.index)):
+        if snapshot.time in times:
+            hint = "the first one is used; remove the copy, or correct its time"
+            refusals.append(_refuse(snapshot, "is a second snapshot of the same time", hint))
             continue
-        seen.add(snapshot.time)
-        kept.append(snapshot)
-    return [*kept, *refused]
+        times.add(snapshot.time)
+        history.append(snapshot)
+    return [*history, *refusals]
 
 
-def _has_time(snapshot: Snapshot) -> bool:
-    return math.isfinite(snapshot.time)
+def _refuse(snapshot: Snapshot, problem: str, hint: str) -> Refusal:
+    item = f"{snapshot.path}[{snapshot.index}]"
+    return Refusal(item=item, message=f"{item} of {snapshot.machine} {problem}", hint=hint)
 
 
-def _refused(snapshot: Snapshot, says: str, hint: str) -> Refusal:
-    item = f"{snapshot.path}[{snapshot.place}]"
-    return Refusal(item=item, message=f"{item} of {snapshot.machine} {says}", hint=hint)
-
-
-def _place_in_order(path: Path) -> tuple[int, str]:
-    """Files in order of their number, whether or not it is filled up with zeros."""
+def _file_order(path: Path) -> tuple[int, str]:
+    """Files sort by the number in their name, with or without leading zeros."""
     counter = COUNTER.search(path.stem) if time_of_name(path.name) is None else None
     return (int(counter.group(1)) if counter else 0, str(path))
 
 
-def _over_midnight(found: Sequence[Snapshot], sidecar: Sidecar) -> list[Snapshot]:
-    """Add a day wherever clocks that tell no day begin anew, one file after the other."""
-    clocks = all(0 <= s.time < DAY and time_of_name(s.path.name) is None for s in found)
-    if not clocks or len({s.path for s in found}) < len(found) or len(found) < 2:
-        return list(found)
-    times = np.array([s.time for s in found])
+def _add_days(snapshots: Sequence[Snapshot], sidecar: Sidecar) -> list[Snapshot]:
+    """Add a day at each midnight, for files in order that have times of day without a date."""
+    is_clock = all(0 <= s.time < DAY and time_of_name(s.path.name) is None for s in snapshots)
+    if not is_clock or len({s.path for s in snapshots}) < len(snapshots) or len(snapshots) < 2:
+        return list(snapshots)
+    times = np.array([s.time for s in snapshots])
     times += DAY * np.cumsum(np.diff(times, prepend=times[0]) < -DAY / 2)
     return [
-        _snapshot(s.machine, float(time), s.path, s.place, sidecar)
-        for s, time in zip(found, times, strict=True)
+        _snapshot(s.machine, float(time), s.path, s.index, sidecar)
+        for s, time in zip(snapshots, times, strict=True)
     ]
 
 
-def _left_out(data: Path) -> list[Refusal]:
-    """What lies in a folder and is read by nobody, so that nothing is lost without a word."""
+def _refuse_unread(data: Path) -> list[Refusal]:
+    """Return refusals for files that are not read, so that none is ignored silently."""
     if data.is_file():
         return []
-    folders = [p for p in sorted(data.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-    machine = (data / NAME).exists()
-    found = []
-    for path in () if machine or not folders else _files(data):
-        if not is_table(path) and path.suffix.lower() != ".npz":
-            says = f"{path} lies beside the folders of machines and is not read"
-            found.append(Refusal(item=str(path), message=says, hint="put it into one of them"))
-    for folder in (data, *(() if machine else folders)):
+    is_machine = (data / NAME).exists()
+    folders = [] if is_machine else _folders(data)
+    refusals = []
+    for path in _files(data) if folders else ():
+        if not _is_machine_file(path):
+            message = f"{path} lies beside the folders of machines and is not read"
+            hint = "move it into one of them"
+            refusals.append(Refusal(item=str(path), message=message, hint=hint))
+    for folder in (data, *folders):
         for path in sorted(folder.iterdir()):
             if path.suffix.lower() in UNREAD and path.is_file():
-                says = f"{path} is of a kind that is not read"
+                message = f"{path} is of a type that is not read"
                 hint = "save it as CSV, WAV, MAT, NPZ, TDMS or UFF"
-                found.append(Refusal(item=str(path), message=says, hint=hint))
-    return found
+                refusals.append(Refusal(item=str(path), message=message, hint=hint))
+    return refusals
 
 
-def _times(path: Path, record: Recording, sidecar: Sidecar) -> np.ndarray:
-    """Times of a file's snapshots: its own, those of its name, or its number times the interval.
+def _times(path: Path, recording: Recording, sidecar: Sidecar) -> NDArray[np.float64]:
+    """Return the times of a file's snapshots, shape (snapshot,).
 
-    A clock that tells no day counts only where people do not say the interval.
+    They are those in the file, that of its name, or the number in its name times the interval of
+    the sidecar. A time of day without a date is only used without such an interval.
     """
-    count, dated = len(record), time_of_name(path.name)
+    count, dated = len(recording), time_of_name(path.name)
     if count == 1 and dated is not None:
         return np.array([dated])
-    if record.times is not None and not (record.of_day and sidecar.interval_seconds is not None):
-        return record.times
-    counter = COUNTER.search(path.stem)
+    has_interval = sidecar.interval_seconds is not None
+    if recording.times is not None and not (recording.of_day and has_interval):
+        return recording.times
     if sidecar.interval_seconds is not None:
+        counter = COUNTER.search(path.stem)
         start = int(counter.group(1)) if counter and count == 1 else 0
         return (start + np.arange(count)) * sidecar.interval_seconds
     if count == 1 and dated is None:
         raise UserError(
-            f"{path} does not say when it was taken",
-            f"put the date into its name (2026-01-31T08-15-00), or interval_seconds into {NAME}",
+            f"the time of {path} is not known",
+            f"put it into the file name (2026-01-31T08-15-00), or interval_seconds into {NAME}",
         )
     raise UserError(
         f"{path} has {count} snapshots and no times", f"put interval_seconds into {NAME}"
@@ -218,7 +233,7 @@ def _times(path: Path, record: Recording, sidecar: Sidecar) -> np.ndarray:
 
 
 def _snapshot(
-    machine: str, time: float, path: Path, place: int, sidecar: Sidecar, faulty: float = np.nan
+    machine: str, time: float, path: Path, index: int, sidecar: Sidecar, faulty: float = np.nan
 ) -> Snapshot:
     label = UNKNOWN
     if np.isfinite(faulty):
@@ -228,5 +243,5 @@ def _snapshot(
     elif sidecar.failed_at is not None and time >= sidecar.failed_at:
         label = FAULTY
     return Snapshot(
-        id=f"{machine}@{time:.3f}", machine=machine, time=time, path=path, place=place, label=label
+        id=f"{machine}@{time:.3f}", machine=machine, time=time, path=path, index=index, label=label
     )

@@ -1,4 +1,4 @@
-"""One snapshot as an item of a data set: where it lies and what is known of it."""
+"""One snapshot as an item of a data set: its machine, time, file and label."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ HEALTHY, FAULTY, UNKNOWN = "healthy", "faulty", ""
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """One snapshot of a machine; it holds paths and labels, never samples.
+    """One snapshot of a machine; it has a path and a label, but no samples.
 
     Attributes:
         id: ``MACHINE@TIME``, unique in a data set.
-        machine: The independent unit.
+        machine: Name of the machine, the independent unit of all statistics.
         time: Seconds, see `Measurement`.
-        path: The file it lies in.
-        place: Which snapshot of that file, counted from 0.
-        label: ``"healthy"``, ``"faulty"``, or ``""`` where nobody knows.
+        path: Its file.
+        index: Index of the snapshot in that file, from 0.
+        label: ``"healthy"``, ``"faulty"``, or ``""`` if not known.
     """
 
     id: str
     machine: str
     time: float
     path: Path
-    place: int = 0
+    index: int = 0
     label: str = UNKNOWN
 
     @property
     def source(self) -> Source:
-        """The file, and which of its snapshots this is."""
-        return Source(self.path, str(self.place))
+        """The file, and the index of the snapshot in it."""
+        return Source(self.path, str(self.index))
 
     @property
     def groups(self) -> tuple[str]:

@@ -29,7 +29,7 @@ def load_measurement(snapshot: Snapshot) -> Measurement:
     changed_ns = snapshot.path.stat().st_mtime_ns
     if _is_table(snapshot.path, changed_ns):
         table = read_table(snapshot.path)
-        row = table.values[snapshot.place]
+        row = table.values[snapshot.index]
         return Measurement(
             machine=snapshot.machine,
             time=snapshot.time,
@@ -38,7 +38,7 @@ def load_measurement(snapshot: Snapshot) -> Measurement:
             load=sidecar.load,
         )
     recording = _recording(snapshot.path, changed_ns)
-    index = snapshot.place
+    index = snapshot.index
     return Measurement(
         machine=snapshot.machine,
         time=snapshot.time,
@@ -99,7 +99,7 @@ def _channels(recording: Recording, snapshot: Snapshot, sidecar: Sidecar) -> dic
                 f"the sample rate of {snapshot.path} is not known",
                 f"add rate_hz to {NAME} in the same folder",
             )
-        stored = recording.samples[name][snapshot.place]
+        stored = recording.samples[name][snapshot.index]
         samples = stored.astype(np.float32) * np.float32(recording.scale)
         unit = sidecar.unit or recording.units.get(name) or DEFAULT_UNIT
         channels[new_name] = Channel(samples=samples, rate_hz=float(rate), unit=unit)

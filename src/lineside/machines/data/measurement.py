@@ -1,4 +1,4 @@
-"""What the sensors of one machine gave at one time: waveforms, slow values, speed and load."""
+"""One measurement of a machine: waveforms, slow values, speed and load at one time."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Channel:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One snapshot of one machine.
+    """The data of one snapshot of one machine.
 
     Attributes:
-        machine: Its name, the independent unit of all statistics.
-        time: Seconds since 1970 (UTC), or since the start of a history that gives no date.
+        machine: Name of the machine, the independent unit of all statistics.
+        time: Seconds since 1970 (UTC), or since the start of a history without dates.
         channels: Waveforms by channel name.
-        values: Slow values (temperature, flow) or features computed elsewhere, by name.
-        speed_hz: Turns of the shaft per second as stated by the data, None if it is not known.
-        load: In whatever unit the data use, None if it is not known.
+        values: Slow values (temperature, flow) or precomputed features, by name.
+        speed_hz: Stated shaft speed, turns per second; None if it is not known.
+        load: Stated load in any unit, None if it is not known.
     """
 
     machine: str

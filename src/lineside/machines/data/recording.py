@@ -1,4 +1,4 @@
-"""What one file of waveforms holds, and what is refused about it."""
+"""The content of one waveform file, and its checks."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from lineside.core.errors import UserError
 LEAST_SAMPLES = 64
 FASTEST_HZ = 10_000.0
 DEFAULT_UNIT = "g"
-"""Of waveforms where nobody says one."""
+"""Unit of waveforms for which neither the file nor ``machine.json`` gives one."""
 MILLISECONDS = 1e11
-"""Seconds since 1970 never reach this; smaller units of the clock do."""
+"""Larger times are not seconds since 1970 but milli-, micro- or nanoseconds."""
 UNITS = {
     "gn": "g", "m/s^2": "m/s2", "m/s²": "m/s2", "m/s**2": "m/s2", "ms-2": "m/s2", "mm/s^2": "mm/s2",
     "mm/s²": "mm/s2", "ips": "in/s",
 }  # fmt: skip
-"""Other ways to write a unit."""
+"""Other spellings of units."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """Snapshots of one file, as they are stored there.
+    """Snapshots of one file as they are stored; None where the file does not say.
 
     Attributes:
-        samples: Shape (snapshot, sample) by channel name, in `unit` once multiplied by `scale`.
-        rate_hz: Samples per second by channel; None where the file does not say.
-        times: Seconds of each snapshot, None where the file does not say.
-        of_day: Whether `times` count from midnight because the file tells no date.
+        samples: Shape (snapshot, sample) by channel; times `scale` they are in the unit.
+        rate_hz: Samples per second by channel.
+        times: Seconds of each snapshot, shape (snapshot,).
+        of_day: Whether `times` count from midnight because the file has no date.
         scale: Unit per stored number.
-        units: Unit by channel, where the file says one.
-        speed_hz: Turns per second of each snapshot, None where the file does not say.
-        load: Of each snapshot, None where the file does not say.
-        values: Slow values of each snapshot by name, each of shape (snapshot,).
+        units: Unit by channel, without channels that have none.
+        speed_hz: Turns of the shaft per second, shape (snapshot,).
+        load: Shape (snapshot,).
+        values: Slow values by name, each of shape (snapshot,).
     """
 
     samples: Mapping[str, NDArray[Any]]
@@ -55,33 +55,33 @@ class Recording:
         return len(next(iter(self.samples.values())))
 
 
-def check_recording(path: Path, record: Recording) -> None:
-    """Refuse a record that nothing can be made of.
+def check_recording(path: Path, recording: Recording) -> None:
+    """Check that a recording has usable waveforms.
 
     Raises:
-        UserError: if it holds no waveform or a short one, complex numbers, or an impossible rate.
+        UserError: if it has no waveform or a short one, complex numbers, or an impossible rate.
     """
-    if not record.samples or not len(record):
-        raise UserError(f"{path} holds no waveform", "check what was exported")
-    shortest = min(values.shape[1] for values in record.samples.values())
+    if not recording.samples or not len(recording):
+        raise UserError(f"{path} has no waveform", "check the export")
+    shortest = min(values.shape[1] for values in recording.samples.values())
     if shortest < LEAST_SAMPLES:
         raise UserError(
             f"{path} has {shortest} samples, at least {LEAST_SAMPLES} are needed",
-            "a table of values needs a header whose first name is time, and dates or seconds there"
+            "a table of values needs a header that begins with time, and dates or seconds below it"
             if path.suffix.lower() in (".csv", ".txt")
-            else "check what was exported",
+            else "check the export",
         )
-    if any(np.iscomplexobj(values) for values in record.samples.values()):
-        raise UserError(f"{path} holds complex numbers", "a waveform is real: save the samples")
-    for name, rate in record.rate_hz.items():
+    if any(np.iscomplexobj(values) for values in recording.samples.values()):
+        raise UserError(f"{path} has complex numbers", "save samples, not a spectrum")
+    for name, rate in recording.rate_hz.items():
         if rate is not None and not (np.isfinite(rate) and rate > 0):
             raise UserError(
-                f"{path} gives {name} a sample rate of {rate:g} Hz", "correct it in the file"
+                f"{path}: {name} has a sample rate of {rate:g} Hz", "correct it in the file"
             )
 
 
 def unit_of(text: object) -> str:
-    """Return a unit in the way it is written here; empty for none."""
+    """Return the spelling of a unit that is used here; empty for none."""
     unit = str(text or "").strip().strip("[]()")
     if unit == "G":
         return "g"
@@ -89,7 +89,7 @@ def unit_of(text: object) -> str:
 
 
 def plausible_speed(speed_hz: float | None) -> float | None:
-    """Return a speed: backwards is as fast as forwards; what no shaft turns is not known."""
+    """Return the absolute speed; None for one that no shaft has."""
     if speed_hz is None or abs(speed_hz) > FASTEST_HZ:
         return None
     return abs(speed_hz)

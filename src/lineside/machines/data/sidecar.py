@@ -1,4 +1,4 @@
-"""``machine.json``: what people know of a machine and its files cannot tell."""
+"""``machine.json``: facts about a machine that its files do not contain."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from lineside.machines.data.recording import unit_of
 NAME = "machine.json"
 POSITIVE = ("rate_hz", "interval_seconds")
 GERMAN = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})([ T]\d{2}:\d{2}.*)?")
-"""Days before months, with dots; with slashes nobody knows which comes first."""
+"""Day, month, year with dots; with slashes the order is ambiguous."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sidecar:
-    """Facts about one machine; every one is optional.
+    """Facts about one machine, all optional.
 
     Attributes:
-        rate_hz: Samples per second, where files do not hold it.
-        interval_seconds: Time between snapshots, where files hold no times.
-        unit: Unit of the waveforms; where it is empty the file's own counts, or else g.
+        rate_hz: Samples per second, if the files do not say.
+        interval_seconds: Time between snapshots, if the files have no times.
+        unit: Unit of the waveforms; if empty, that of the file, or g.
         channels: Names of the channels, in the order of the columns.
         speed_hz: Turns of the shaft per second.
-        load: Load in whatever unit.
+        load: Load in any unit.
         bearing: ``balls``, ``ball_mm``, ``pitch_mm`` and ``contact_degrees`` of the bearing.
-        fault_from: From this time on (seconds, or an ISO date) its fault is known to have been
-            there; before it the machine was healthy.
-        failed_at: When it failed; lead times are counted back from here.
+        fault_from: Time (seconds, or a date) from which the fault is known to be present; before it
+            the machine was healthy.
+        failed_at: Time of the failure, from which lead times are counted back.
     """
 
     rate_hz: float | None = None
@@ -50,7 +50,7 @@ class Sidecar:
 
 
 def read_sidecar(folder: Path) -> Sidecar:
-    """Return the facts of the machine whose snapshots lie in a folder; empty ones without a file.
+    """Read the facts of the machine in a folder; empty without a ``machine.json``.
 
     Raises:
         UserError: for unknown keys and for values of the wrong kind.
@@ -60,11 +60,11 @@ def read_sidecar(folder: Path) -> Sidecar:
         return Sidecar()
     facts = read_json(path)
     if not isinstance(facts, dict):
-        raise UserError(f"{path} must hold a JSON object", 'e.g. {"rate_hz": 25600}')
-    known = [f.name for f in dataclasses.fields(Sidecar)]
+        raise UserError(f"{path} must contain a JSON object", 'e.g. {"rate_hz": 25600}')
+    keys = [f.name for f in dataclasses.fields(Sidecar)]
     for key in facts:
-        if key not in known:
-            raise unknown_key(path, key, known)
+        if key not in keys:
+            raise unknown_key(path, key, keys)
     return Sidecar(**{key: _value(path, key, value) for key, value in facts.items()})
 
 
@@ -75,7 +75,7 @@ def _value(path: Path, key: str, value: Any) -> Any:
         return unit_of(value)
     if key == "channels":
         if not isinstance(value, list) or len({str(name) for name in value}) < len(value):
-            raise UserError(f"{path}: channels is {value!r}", 'name each once, like ["x", "y"]')
+            raise UserError(f"{path}: channels is {value!r}", 'give different names: ["x", "y"]')
         return tuple(str(name) for name in value)
     if key == "bearing":
         return _bearing(path, value)
@@ -84,9 +84,9 @@ def _value(path: Path, key: str, value: Any) -> Any:
     try:
         number = float(value)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: {key} is {value!r}", "it is a number") from error
+        raise UserError(f"{path}: {key} is {value!r}", "give a number") from error
     if not math.isfinite(number) or (key in POSITIVE and number <= 0):
-        raise UserError(f"{path}: {key} is {number:g}", "it is a positive number")
+        raise UserError(f"{path}: {key} is {number:g}", "give a positive number")
     return number
 
 
@@ -95,15 +95,15 @@ def _bearing(path: Path, value: Any) -> dict[str, float]:
         return {str(name): float(size) for name, size in value.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path}: bearing is {value!r}", 'like {"balls": 9, "ball_mm": 7.9, "pitch_mm": 38.5}'
+            f"{path}: bearing is {value!r}", 'e.g. {"balls": 9, "ball_mm": 7.9, "pitch_mm": 38.5}'
         ) from error
 
 
 def seconds_of(text: str, where: str) -> float:
-    """Return seconds since 1970 (UTC) of a date: ``2004-02-16 03:12`` or ``16.2.2004 03:12``.
+    """Return the seconds since 1970 (UTC) of ``2004-02-16 03:12`` or ``16.2.2004 03:12``.
 
     Raises:
-        UserError: if it is no such date.
+        UserError: if it is not such a date.
     """
     german = GERMAN.fullmatch(text)
     if german:
@@ -113,6 +113,6 @@ def seconds_of(text: str, where: str) -> float:
         date = datetime.fromisoformat(text)
     except ValueError as error:
         raise UserError(
-            f"{where}: {text!r} is no date", "write it like 2004-02-16 03:12:39"
+            f"{where}: {text!r} is not a date", "write it like 2004-02-16 03:12:39"
         ) from error
     return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()

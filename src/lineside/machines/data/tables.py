@@ -1,4 +1,4 @@
-"""Tables of values: one row per snapshot, a first column of dates or seconds, named columns."""
+"""Tables of slow values: one row per snapshot, dates or seconds in the first column."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ from lineside.machines.data.recording import seconds_since_1970
 from lineside.machines.data.sidecar import seconds_of
 
 LABELS = ("anomaly", "fault", "label")
-"""Columns of 0 and 1 that say what people know; they are no features."""
+"""Names of columns with known labels (0 healthy, 1 faulty); they are not features."""
 IGNORED = ("changepoint",)
+"""Other columns of published data sets that are not features."""
 TIME_NAMES = (
     "", "time", "timestamp", "datetime", "date", "seconds", "zeit", "zeitstempel", "datum",
 )  # fmt: skip
 DIGITS = re.compile(r"\d{1,4}[-./]")
 SHORTEST_STEP = 0.02
+"""Seconds; shorter steps belong to the samples of a waveform."""
 HEAD_BYTES, HEAD_LINES = 65536, 8
 
 
@@ -37,8 +39,8 @@ class ValueTable:
     """Slow values of one machine.
 
     Attributes:
-        times: Seconds, shape (row,), as they stand in the file: order and copies included.
-        values: Shape (row, column); NaN where nothing was measured.
+        times: Seconds in the order of the file, duplicates included, shape (row,).
+        values: NaN where nothing was measured, shape (row, column).
         names: Name of each column.
         faulty: 1 faulty, 0 healthy, NaN unknown, shape (row,).
     """
@@ -50,10 +52,7 @@ class ValueTable:
 
 
 def is_table(path: Path) -> bool:
-    """Return True for a text file with a header and a first column of dates or seconds.
-
-    Steps of less than a fiftieth of a second belong to the samples of a waveform.
-    """
+    """Return True for a text file with a header and dates or seconds in its first column."""
     if path.suffix.lower() not in (".csv", ".txt"):
         return False
     try:
@@ -82,17 +81,17 @@ def read_table(path: Path) -> ValueTable:
     """
     table = read_columns(path)
     times = _times(table, path)
-    numbers = {name: table.numbers(place) for place, name in enumerate(table.names) if place > 0}
-    known = [name for name in numbers if name.strip().lower() in LABELS]
-    kept = [n for n in numbers if n not in known and n.strip().lower() not in IGNORED]
-    kept = [n for n in kept if not np.isnan(numbers[n]).all()]
-    if not kept:
+    columns = {name: table.numbers(index) for index, name in enumerate(table.names) if index > 0}
+    labels = [name for name in columns if name.strip().lower() in LABELS]
+    names = [n for n in columns if n not in labels and n.strip().lower() not in IGNORED]
+    names = [n for n in names if not np.isnan(columns[n]).all()]
+    if not names:
         raise UserError(f"{path} has no column of numbers beside its times", "check the separator")
     return ValueTable(
         times=times,
-        values=np.stack([numbers[name] for name in kept], axis=1),
-        names=tuple(name.strip() for name in kept),
-        faulty=numbers[known[0]] if known else np.full(len(times), np.nan),
+        values=np.stack([columns[name] for name in names], axis=1),
+        names=tuple(name.strip() for name in names),
+        faulty=columns[labels[0]] if labels else np.full(len(times), np.nan),
     )
 
 
@@ -108,17 +107,21 @@ def _seconds(cell: str) -> float:
 
 
 def _times(table: Columns, path: Path) -> NDArray[np.float64]:
-    """Seconds of every row, NaN where there is no time; some time there must be."""
+    """Return the seconds of every row, shape (row,), NaN for rows without a time.
+
+    Raises:
+        UserError: if no row has one.
+    """
     numbers = table.numbers(0)
     if np.isfinite(numbers).any():
         return seconds_since_1970(np.where(np.isfinite(numbers), numbers, np.nan))
-    found = np.full(len(numbers), np.nan)
-    fault: UserError | None = None
+    times = np.full(len(numbers), np.nan)
+    first_error: UserError | None = None
     for row, cell in enumerate(table.cells[:, 0].tolist()):
         try:
-            found[row] = seconds_of(cell.strip(), str(path))
+            times[row] = seconds_of(cell.strip(), str(path))
         except UserError as error:
-            fault = fault or error
-    if fault is not None and np.isnan(found).all():
-        raise fault
-    return found
+            first_error = first_error or error
+    if first_error is not None and np.isnan(times).all():
+        raise first_error
+    return times
