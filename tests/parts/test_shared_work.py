@@ -41,7 +41,7 @@ def forgetful(monkeypatch):
     """Nothing is known of any file, as in a new process."""
     monkeypatch.setattr(images, "CACHE", images.PictureCache(most_bytes=2**28))
     monkeypatch.setattr(survey, "CACHE", images.CACHE)
-    monkeypatch.setattr(survey, "_LOOKS", {})
+    monkeypatch.setattr(survey, "_MEASURED", {})
     monkeypatch.setattr(files, "_HASHES", {})
 
 

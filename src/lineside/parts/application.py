@@ -1,7 +1,7 @@
 """The record of `parts` that core works with."""
 
 from lineside.core.contract import Application
-from lineside.parts.audit.data_audit import audit
+from lineside.parts.audit.checks import audit
 from lineside.parts.config import Config
 from lineside.parts.data.dataset import read_items
 from lineside.parts.data.grouping import split

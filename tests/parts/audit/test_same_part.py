@@ -7,7 +7,7 @@ import pytest
 from PIL import Image as Pillow
 from scipy.ndimage import gaussian_filter
 
-from lineside.parts.audit.same_part import FOUND, check_same_part, propose_parts
+from lineside.parts.audit.same_part import FOUND_PREFIX, check_same_part, propose_parts
 from lineside.parts.data.items import PartImage
 
 PARTS = 12
@@ -39,7 +39,7 @@ def truth(item: PartImage) -> str:
 def test_parts_are_found_and_named_after_their_first_picture(items):
     proposed = propose_parts(items)
     assert [item.id for item in proposed] == [item.id for item in items]
-    assert all(item.part == f"{FOUND}0{truth(item)}" for item in proposed)
+    assert all(item.part == f"{FOUND_PREFIX}0{truth(item)}" for item in proposed)
     assert propose_parts(items[::-1]) == proposed[::-1]
 
 

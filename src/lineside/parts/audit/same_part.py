@@ -1,4 +1,4 @@
-"""Pictures of the same part, found by their look: proposed as parts, or held against named ones.
+"""Pictures of the same part, found from the pictures alone and compared with the named parts.
 
 The search itself is `duplicates.find_same_part`.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 
@@ -21,10 +21,13 @@ from lineside.parts.data.items import PartImage
 
 MOST_PICTURES = 6000
 """The search compares all pairs: 6000 pictures take some six minutes on one core."""
-FOUND = "like "
+FOUND_PREFIX = "like "
 """A part that was found is named after its first picture: ``like good/017.png``."""
 
 Progress = Callable[[float, str], None]
+
+_LAST: dict[tuple[object, ...], Duplicates] = {}
+"""The last search: reading and the audit ask for the same one."""
 
 
 def propose_parts(
@@ -44,13 +47,13 @@ def propose_parts(
     readable = _readable(items)
     if has_parts(items) or not 2 <= len(readable) <= MOST_PICTURES:
         return tuple(items)
-    found = _search(readable, seed, progress)
-    sizes = np.bincount(found.groups)
+    duplicates = _search(readable, seed, progress)
+    sizes = np.bincount(duplicates.groups)
     first: dict[tuple[int, str], str] = {}
     parts: dict[str, str] = {}
-    for item, group in zip(readable, found.groups, strict=True):
+    for item, group in zip(readable, duplicates.groups, strict=True):
         if sizes[group] > 1:
-            parts[item.id] = FOUND + first.setdefault((group, item.role), item.id)
+            parts[item.id] = FOUND_PREFIX + first.setdefault((group, item.role), item.id)
     return tuple(dataclasses.replace(item, part=parts.get(item.id, item.part)) for item in items)
 
 
@@ -71,66 +74,66 @@ def check_same_part(items: Sequence[PartImage], *, seed: int = 0) -> Check:
             hint="name the parts in a table, or by part_pattern",
         )
     items = sorted(items, key=lambda item: item.id)
-    found = _search(items, seed, None)
-    named = any(i.groups[0] != i.id and not i.part.startswith(FOUND) for i in items)
-    return _named_check(name, items, found) if named else _found_check(name, items, found)
+    duplicates = _search(items, seed, None)
+    named = any(i.groups[0] != i.id and not i.part.startswith(FOUND_PREFIX) for i in items)
+    return _check_named(name, items, duplicates) if named else _check_found(name, items, duplicates)
 
 
-def _found_check(name: str, items: Sequence[PartImage], found: Duplicates) -> Check:
+def _check_found(name: str, items: Sequence[PartImage], duplicates: Duplicates) -> Check:
     """Report found parts where the data name none."""
-    members = _members(found.groups)
-    several = [places for places in members if len(places) > 1]
-    torn = [places for places in several if len({items[i].role for i in places} - {""}) > 1]
+    members = _members(duplicates.groups)
+    several = [indices for indices in members if len(indices) > 1]
+    leaking = [indices for indices in several if len({items[i].role for i in indices} - {""}) > 1]
     if not several:
         return Check(
             name=name,
             status="ok",
-            evidence=f"no two of {len(items)} pictures show the same part; {found.method}",
+            evidence=f"no two of {len(items)} pictures show the same part; {duplicates.method}",
         )
-    count = sum(len(places) for places in several)
+    count = sum(len(indices) for indices in several)
     return Check(
         name=name,
-        status="fail" if torn else "warn",
+        status="fail" if leaking else "warn",
         count=len(several),
         evidence=f"{count} of {len(items)} pictures show a part again: {len(members)} parts in "
-        f"all, {len(torn)} of them in two prescribed split roles; {found.method}",
+        f"all, {len(leaking)} of them in two prescribed split roles; {duplicates.method}",
         hint="make the split by part"
-        if torn
+        if leaking
         else "they are kept together; name the parts in a table to be sure",
-        items=_listed(items, [*torn, *several]),
+        items=_listed(items, [*leaking, *several]),
     )
 
 
-def _named_check(name: str, items: Sequence[PartImage], found: Duplicates) -> Check:
+def _check_named(name: str, items: Sequence[PartImage], duplicates: Duplicates) -> Check:
     """Report found pairs that lie in different named groups."""
-    strange = [
+    across = [
         (pair.first, pair.second)
-        for pair in found.pairs
+        for pair in duplicates.pairs
         if items[pair.first].groups[0] != items[pair.second].groups[0]
     ]
-    roles = [{items[i].role, items[j].role} - {""} for i, j in strange]
-    torn = sum(len(both) > 1 for both in roles)
-    names = {frozenset((items[i].groups[0], items[j].groups[0])) for i, j in strange}
-    share = _recovered(items, found)
+    roles = [{items[i].role, items[j].role} - {""} for i, j in across]
+    leaking = sum(len(both) > 1 for both in roles)
+    names = {frozenset((items[i].groups[0], items[j].groups[0])) for i, j in across}
+    share = _recovered_share(items, duplicates)
     evidence = (
-        f"{len(strange)} pairs of pictures from different groups look like one part "
-        f"({len(names)} pairs of groups), {torn} across split roles; the search finds "
-        f"{share:.0%} of the pairs that the data name; {found.method}"
+        f"{len(across)} pairs of pictures from different groups look like one part "
+        f"({len(names)} pairs of groups), {leaking} across split roles; the search finds "
+        f"{share:.0%} of the pairs that the data name; {duplicates.method}"
     )
     return Check(
         name=name,
-        status="fail" if torn else "warn" if strange else "ok",
+        status="fail" if leaking else "warn" if across else "ok",
         count=len(names),
         evidence=evidence,
-        hint="is it one part under two names? then give it one" if strange else "",
-        items=_listed(items, strange),
+        hint="is it one part under two names? then give it one" if across else "",
+        items=_listed(items, across),
     )
 
 
-def _recovered(items: Sequence[PartImage], found: Duplicates) -> float:
+def _recovered_share(items: Sequence[PartImage], duplicates: Duplicates) -> float:
     """Return the share of pairs in one named group that lie in one found group, NaN if none."""
     by_name: dict[str, list[int]] = {}
-    for item, group in zip(items, found.groups, strict=True):
+    for item, group in zip(items, duplicates.groups, strict=True):
         by_name.setdefault(item.groups[0], []).append(group)
     pairs = sum(_pairs(len(groups)) for groups in by_name.values())
     together = sum(_pairs(int(n)) for groups in by_name.values() for n in np.bincount(groups))
@@ -149,19 +152,13 @@ def _members(groups: Sequence[int]) -> list[list[int]]:
 
 
 def _listed(items: Sequence[PartImage], sets: Sequence[Sequence[int]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(items[i].id for places in sets for i in places))[:MOST_ITEMS]
+    return tuple(dict.fromkeys(items[i].id for indices in sets for i in indices))[:MOST_ITEMS]
 
 
 def _readable(items: Sequence[PartImage]) -> list[PartImage]:
     """Return the items that can be decoded, in order of id."""
-    looked = {look.id for look in survey(items).looks}
-    return sorted((item for item in items if item.id in looked), key=lambda item: item.id)
-
-
-@lru_cache(maxsize=1)
-def _memory() -> dict[tuple[object, ...], Duplicates]:
-    """The last search: proposing parts and the audit ask for the same one."""
-    return {}
+    decoded = {image.id for image in survey(items).images}
+    return sorted((item for item in items if item.id in decoded), key=lambda item: item.id)
 
 
 def _search(items: Sequence[PartImage], seed: int, progress: Progress | None) -> Duplicates:
@@ -170,10 +167,9 @@ def _search(items: Sequence[PartImage], seed: int, progress: Progress | None) ->
         seed,
         *((i.path, s.st_size, s.st_mtime_ns) for i, s in zip(items, states, strict=True)),
     )
-    memory = _memory()
-    if key not in memory:
-        memory.clear()
+    if key not in _LAST:
+        _LAST.clear()
         loaders = [partial(decode, item.path) for item in items]
         rng = np.random.default_rng([seed, 1])
-        memory[key] = find_same_part(loaders, rng=rng, progress=progress)
-    return memory[key]
+        _LAST[key] = find_same_part(loaders, rng=rng, progress=progress)
+    return _LAST[key]

@@ -1,4 +1,4 @@
-"""Look at every picture once and keep only small numbers: what the audit is made of."""
+"""ImageStatistics at every picture once and keep only small numbers: what the audit is made of."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _Files = tuple[str, Path, Path | None, FileState, FileState | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskLook:
+class MaskStatistics:
     """What a mask file holds.
 
     Attributes:
@@ -54,8 +54,8 @@ class MaskLook:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """What one picture looks like.
+class ImageStatistics:
+    """What is measured on one picture.
 
     Attributes:
         id: The item's id.
@@ -92,44 +92,46 @@ class Look:
     clipped: float
     used: float
     features: NDArray[np.float64]
-    mask: MaskLook | None = None
+    mask: MaskStatistics | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """One look per readable picture, one refusal per picture or mask that cannot be used."""
+    """Statistics per readable picture, one refusal per picture or mask that cannot be used."""
 
-    looks: tuple[Look, ...]
+    images: tuple[ImageStatistics, ...]
     refusals: tuple[Refusal, ...]
 
 
-_LOOKS: dict[_Files, Look | Refusal] = {}
-"""What the last survey saw; reading, audit and search for equal parts ask for the same."""
+_MEASURED: dict[_Files, ImageStatistics | Refusal] = {}
+"""The last survey; reading, audit and the search for equal parts ask for the same one."""
 
 
 def survey(items: Sequence[PartImage]) -> Survey:
-    """Decode every picture and mask once; what was seen of them is kept until the next survey.
+    """Decode every picture and mask once; the statistics are kept until the next survey.
 
     Decoded pictures go to the cache of `lineside.parts.data.images`, as far as they fit.
     """
     files = [_files(item) for item in items]
-    for other in _LOOKS.keys() - set(files):
-        del _LOOKS[other]
-    if not _LOOKS:
+    for other in _MEASURED.keys() - set(files):
+        del _MEASURED[other]
+    if not _MEASURED:
         CACHE.clear()
     for key in files:
-        if key not in _LOOKS:
-            _LOOKS[key] = _looked(*key[:3])
-    looks, refusals = [], []
+        if key not in _MEASURED:
+            _MEASURED[key] = _measure(*key[:3])
+    images, refusals = [], []
     for key in files:
-        seen = _LOOKS[key]
-        if isinstance(seen, Refusal):
-            refusals.append(seen)
+        measured = _MEASURED[key]
+        if isinstance(measured, Refusal):
+            refusals.append(measured)
             continue
-        looks.append(seen)
-        if seen.mask is not None and seen.mask.error:
-            refusals.append(Refusal(item=seen.id, message=seen.mask.error, hint="mend the mask"))
-    return Survey(looks=tuple(looks), refusals=tuple(refusals))
+        images.append(measured)
+        if measured.mask is not None and measured.mask.error:
+            refusals.append(
+                Refusal(item=measured.id, message=measured.mask.error, hint="fix the mask")
+            )
+    return Survey(images=tuple(images), refusals=tuple(refusals))
 
 
 def _files(item: PartImage) -> _Files:
@@ -137,15 +139,15 @@ def _files(item: PartImage) -> _Files:
     return item.id, item.path, item.mask, file_state(item.path), mask
 
 
-def _looked(name: str, path: Path, mask: Path | None) -> Look | Refusal:
+def _measure(name: str, path: Path, mask: Path | None) -> ImageStatistics | Refusal:
     try:
-        return look(name, path, mask)
+        return measure_image(name, path, mask)
     except UserError as error:
         return Refusal(item=name, message=error.message, hint=error.hint)
 
 
-def look(name: str, path: Path, mask: Path | None = None) -> Look:
-    """Return what one picture looks like.
+def measure_image(name: str, path: Path, mask: Path | None = None) -> ImageStatistics:
+    """Return the statistics of one picture.
 
     Raises:
         UserError: if the picture cannot be decoded; a bad mask is noted in the answer.
@@ -158,7 +160,7 @@ def look(name: str, path: Path, mask: Path | None = None) -> Look:
     low, high = np.quantile(sample, (0.001, 0.999))
     content = hashlib.sha256(str(image.shape).encode())
     content.update(image.tobytes())
-    return Look(
+    return ImageStatistics(
         id=name,
         file_sha256=digest(path),
         content_sha256=content.hexdigest(),
@@ -174,7 +176,7 @@ def look(name: str, path: Path, mask: Path | None = None) -> Look:
         clipped=float(((image <= CLIPPED) | (image >= 1 - CLIPPED)).all(axis=2).mean()),
         used=float(high - low),
         features=describe(grey),
-        mask=_look_at_mask(mask, (height, width)) if mask is not None else None,
+        mask=measure_mask(mask, (height, width)) if mask is not None else None,
     )
 
 
@@ -222,13 +224,14 @@ def _radius() -> NDArray[np.int64]:
 _RADIUS = _radius()
 
 
-def _look_at_mask(path: Path, shape: tuple[int, int]) -> MaskLook:
+def measure_mask(path: Path, shape: tuple[int, int]) -> MaskStatistics:
+    """Return the statistics of a mask; what is wrong with the file is noted in them."""
     try:
         values = read_mask_values(path, shape, keep=True)
     except UserError as error:
-        return MaskLook(error=error.message)
+        return MaskStatistics(error=error.message)
     inside = (values > CLIPPED) & (values < 1 - CLIPPED)
-    return MaskLook(
+    return MaskStatistics(
         area_px=int((values > MASK_THRESHOLD).sum()),
         grey=float(inside.sum() / max(1, int((values > CLIPPED).sum()))),
         largest=float(values.max()) * 255,

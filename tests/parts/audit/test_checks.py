@@ -10,9 +10,8 @@ import pytest
 from PIL import Image as Pillow
 
 from lineside.core.contract import Check, Refusal
-from lineside.parts.audit.data_audit import audit
-from lineside.parts.audit.mask_checks import mask_checks
-from lineside.parts.audit.survey import MaskLook, describe, look, sharpness, survey
+from lineside.parts.audit.checks import audit, check_masks
+from lineside.parts.audit.survey import MaskStatistics, describe, measure_image, sharpness, survey
 from lineside.parts.data.dataset import read
 from lineside.parts.data.items import Box, PartImage
 
@@ -55,7 +54,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(folder) -> dict[str, Check]:
-    return {check.name: check for check in audit(folder, CONFIG)}
+    return {check.name: check for check in audit(read(folder, CONFIG), CONFIG)}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +106,7 @@ def test_clean_data_raise_no_alarm(tmp_path):
     for part in range(12):
         for view in range(2):
             save(tmp_path / f"good/p{part}_v{view}.png", texture(10 * part + view))
-    checks = audit(tmp_path, CONFIG)
+    checks = audit(read(tmp_path, CONFIG), CONFIG)
     assert {check.status for check in checks} <= {"ok", "info", "unknown"}
 
 
@@ -115,7 +114,7 @@ def test_shortcut_by_brightness(tmp_path):
     for part in range(24):
         values = texture(part) // (1 if part < 12 else 2)
         save(tmp_path / ("good" if part < 12 else "crack") / f"p{part}.bmp", values)
-    checks = {check.name: check for check in audit(tmp_path, CONFIG)}
+    checks = {check.name: check for check in audit(read(tmp_path, CONFIG), CONFIG)}
     assert checks["shortcuts"].status == "warn" and "brightness" in checks["shortcuts"].hint
 
 
@@ -125,7 +124,7 @@ def test_prescribed_split_with_leak_and_drift(tmp_path):
         values = np.clip(texture(part).astype(int) - shift, 1, 254).astype(np.uint8)
         save(tmp_path / f"{role}/good/p{part}.png", values)
     save(tmp_path / "test/good/p3.png", texture(77))
-    checks = {check.name: check for check in audit(tmp_path, CONFIG)}
+    checks = {check.name: check for check in audit(read(tmp_path, CONFIG), CONFIG)}
     assert checks["leakage between split roles"].status == "fail"
     assert checks["drift from train to test"].status == "warn"
     assert "brightness" in checks["drift from train to test"].evidence
@@ -134,7 +133,7 @@ def test_prescribed_split_with_leak_and_drift(tmp_path):
 def test_sixteen_bits_hardly_used(tmp_path):
     for part in range(4):
         save(tmp_path / f"good/p{part}.png", texture(part).astype(np.uint16) * 16)
-    checks = {check.name: check for check in audit(tmp_path, CONFIG)}
+    checks = {check.name: check for check in audit(read(tmp_path, CONFIG), CONFIG)}
     check = checks["use of the value range"]
     assert check.status == "warn" and check.count == 4
     assert re.search(r"uses [4-6]% of its 16-bit range", check.evidence)
@@ -147,7 +146,7 @@ def test_raters(tmp_path):
         own = "good" if part < 4 else "crack"
         lines.append(f"p{part}.png,{own},{own},{'good' if part < 5 else 'crack'}")
     (tmp_path / "parts.csv").write_text("\n".join(lines))
-    checks = {check.name: check for check in audit(tmp_path, CONFIG)}
+    checks = {check.name: check for check in audit(read(tmp_path, CONFIG), CONFIG)}
     check = checks["rater agreement"]
     # 7 of 8 agree; by chance (4 x 5 + 4 x 3) / 64 = 0.5, so kappa is (0.875 - 0.5) / 0.5
     assert check.items == ("p4.png",) and "anna and bert: kappa 0.75" in check.evidence
@@ -157,7 +156,7 @@ def test_all_unreadable(tmp_path):
     for name in ("a", "b"):
         (tmp_path / "good").mkdir(exist_ok=True)
         (tmp_path / f"good/p1{name}.png").write_bytes(b"x")
-    checks = audit(tmp_path, CONFIG)
+    checks = audit(read(tmp_path, CONFIG), CONFIG)
     assert [check.status for check in checks] == ["fail", "info"]
 
 
@@ -177,7 +176,7 @@ def test_look_counts_what_is_there(tmp_path):
     values[:4] = 255
     values[4:8] = 0
     path = save(tmp_path / "a.png", values)
-    seen = look("a", path)
+    seen = measure_image("a", path)
     assert (seen.height, seen.width, seen.channels, seen.bits) == (40, 50, 1, 8)
     assert seen.clipped == pytest.approx(0.2) and seen.used == pytest.approx(1.0)
     assert seen.brightness == pytest.approx(values.mean() / 255, abs=1e-6)
@@ -185,8 +184,8 @@ def test_look_counts_what_is_there(tmp_path):
 
 
 def test_content_hash_ignores_the_container(tmp_path):
-    first = look("a", save(tmp_path / "a.png", texture(1)))
-    second = look("b", save(tmp_path / "b.bmp", np.stack([texture(1)] * 3, axis=2)))
+    first = measure_image("a", save(tmp_path / "a.png", texture(1)))
+    second = measure_image("b", save(tmp_path / "b.bmp", np.stack([texture(1)] * 3, axis=2)))
     assert first.content_sha256 == second.content_sha256
     assert first.file_sha256 != second.file_sha256
 
@@ -211,7 +210,7 @@ def test_survey_reads_a_changed_file_again(tmp_path):
     path = save(tmp_path / "a.png", texture(1))
     item = PartImage(id="a", path=path, label="good", part="a")
     before = survey([item])
-    assert survey([item]).looks[0] is before.looks[0]
+    assert survey([item]).images[0] is before.images[0]
     path.write_bytes(b"broken")
     assert [refusal.item for refusal in survey([item]).refusals] == ["a"]
 
@@ -221,12 +220,12 @@ def test_survey_reads_a_changed_file_again(tmp_path):
 
 def masked(**options):
     item = PartImage(id="a", path=Path("x"), label="crack", part="a", mask=Path("m"))
-    return item, SimpleNamespace(mask=MaskLook(**options))
+    return item, SimpleNamespace(mask=MaskStatistics(**options))
 
 
 def names(*pairs) -> dict[str, str]:
-    items, looks = zip(*pairs, strict=True)
-    return {check.name: check.status for check in mask_checks(items, looks)}
+    items, images = zip(*pairs, strict=True)
+    return {check.name: check.status for check in check_masks(items, images)}
 
 
 def test_mask_findings():
@@ -234,7 +233,7 @@ def test_mask_findings():
     assert names(masked(area_px=50, grey=0.2)) == {"grey edges of masks": "info"}
     assert names(masked(area_px=3)) == {"specks as masks": "info"}
     item, seen = masked(area_px=0, largest=1)
-    check = mask_checks([item], [seen])[0]
+    check = check_masks([item], [seen])[0]
     assert check.name == "empty masks on defects" and "0 and 1" in check.evidence
     good, full = masked(area_px=50)
     pair = (dataclasses.replace(good, label="good"), full)

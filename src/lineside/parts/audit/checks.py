@@ -1,0 +1,380 @@
+"""The audit of a data set of pictures, before anything is trained on it.
+
+Every picture is decoded once (`survey`); the checks work on the numbers kept of it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from lineside.core.audit import checks
+from lineside.core.audit.label_noise import check_labels
+from lineside.core.audit.outliers import check_one_value, check_outliers
+from lineside.core.audit.shortcuts import check_drift, check_shortcuts
+from lineside.core.contract import Check, Refusal, Status
+from lineside.core.errors import UserError
+from lineside.parts.audit.same_part import check_same_part
+from lineside.parts.audit.survey import ImageStatistics, MaskStatistics, survey
+from lineside.parts.config import Config
+from lineside.parts.data.grouping import SHARES, kind_of_group, split
+from lineside.parts.data.items import GOOD, PartImage
+
+LEAST_USED_RANGE = 0.25
+FEW = 0.05
+"""A size that fewer pictures than this share have is odd; many sizes are normal for crops."""
+LEAST_SPREAD = {"sharpness": 0.05, "brightness": 0.01, "clipped pixels": 0.01}
+"""Standard deviations that matter: log10 units, share of the range, share of the pixels."""
+MEASURING_ROLES = ("calibration", "test")
+TINY_PX = 9
+MUCH_GREY = 0.01
+
+
+def audit(entries: Sequence[PartImage | Refusal], config: Config) -> list[Check]:
+    """Return all checks, in the order in which a person would want to read them.
+
+    Args:
+        entries: Items, with refusals in the place of those that could not be read.
+        config: Its ``seed`` seeds permutations and bootstraps.
+    """
+    items = [entry for entry in entries if isinstance(entry, PartImage)]
+    refused = [entry for entry in entries if isinstance(entry, Refusal)]
+    surveyed = survey(items)
+    images = surveyed.images
+    by_id = {item.id: item for item in items}
+    readable = [by_id[image.id] for image in images]
+    everything = [
+        _unreadable(len(entries), [*refused, *surveyed.refusals]),
+        _balance(items, config),
+    ]
+    if not readable:
+        return everything
+    return [
+        *everything,
+        *_copies(readable, images),
+        check_same_part(readable),
+        _leakage(readable),
+        checks.check_mixed_labels(
+            [i.id for i in readable],
+            [i.part for i in readable],
+            [i.faulty for i in readable],
+            unit="parts",
+            words=("faulty", GOOD),
+        ),
+        *check_masks(readable, images),
+        _label_noise(readable, images, config.seed),
+        _shortcuts(readable, images, config.seed),
+        _raters(readable, config.seed),
+        *_storage(images),
+        _health(images),
+        *_drift(readable, images, config.seed),
+    ]
+
+
+def _rng(seed: int, name: str) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def _unit(items: Sequence[PartImage]) -> str:
+    return "lots" if any(item.lot for item in items) else "parts"
+
+
+def _unreadable(number: int, bad: Sequence[Refusal]) -> Check:
+    return Check(
+        name="unreadable files",
+        status="fail" if bad else "ok",
+        count=len(bad),
+        evidence=f"{len(bad)} of {number} pictures cannot be used: {bad[0].message}"
+        if bad
+        else f"{number} pictures were decoded to the last byte",
+        hint="fix or remove them; they are left out" if bad else "",
+        items=tuple(refusal.item for refusal in bad[: checks.MOST_ITEMS]),
+    )
+
+
+def _balance(items: Sequence[PartImage], config: Config) -> Check:
+    """Say how many faulty parts there are, and how many each measuring role will get."""
+    return checks.check_class_balance(
+        [item.label for item in items],
+        [item.groups[0] for item in items],
+        normal=GOOD,
+        shares=_faulty_shares(items, config),
+        unit=_unit(items),
+        word="faulty",
+    )
+
+
+def _faulty_shares(items: Sequence[PartImage], config: Config) -> dict[str, float]:
+    """Return the share of the faulty groups that each measuring role gets by this split."""
+    try:
+        roles = split(items, config)
+    except UserError:
+        return {role: SHARES[role] for role in MEASURING_ROLES}
+    counts = {}
+    for role in MEASURING_ROLES:
+        groups: dict[str, list[PartImage]] = {}
+        for item in roles.role(role):
+            groups.setdefault(item.groups[0], []).append(item)
+        counts[role] = sum(kind_of_group(group) != GOOD for group in groups.values())
+    total = len({item.groups[0] for item in items if item.faulty})
+    return {role: count / max(1, total) for role, count in counts.items()}
+
+
+def _copies(items: Sequence[PartImage], images: Sequence[ImageStatistics]) -> list[Check]:
+    columns = (
+        [i.label for i in items],
+        [i.groups[0] for i in items],
+        [i.role for i in items],
+    )
+    ids = [item.id for item in items]
+    files = checks.check_copies(
+        ids, [image.file_sha256 for image in images], *columns, name="copied files"
+    )
+    content = checks.check_copies(
+        ids, [image.content_sha256 for image in images], *columns, name="identical pictures"
+    )
+    # Copied files are identical pictures too: say it once.
+    return [content] if files.count == content.count == 0 else [files, content]
+
+
+def _leakage(items: Sequence[PartImage]) -> Check:
+    return checks.check_leakage(
+        [i.id for i in items],
+        [i.groups[0] for i in items],
+        [i.role for i in items],
+        unit=_unit(items),
+    )
+
+
+def _label_noise(items: Sequence[PartImage], images: Sequence[ImageStatistics], seed: int) -> Check:
+    return check_labels(
+        [item.id for item in items],
+        np.stack([image.features for image in images]),
+        [item.faulty for item in items],
+        [item.groups[0] for item in items],
+        _rng(seed, "label doubts"),
+        names=(GOOD, "faulty"),
+    )
+
+
+def _shortcuts(items: Sequence[PartImage], images: Sequence[ImageStatistics], seed: int) -> Check:
+    names = ("file size", "width", "height", "brightness")
+    features = [[image.file_bytes, image.width, image.height, image.brightness] for image in images]
+    return check_shortcuts(
+        features,
+        names,
+        [item.faulty for item in items],
+        [item.groups[0] for item in items],
+        _rng(seed, "shortcuts"),
+    )
+
+
+def _raters(items: Sequence[PartImage], seed: int) -> Check:
+    """Compare raters with each other and with the label, unless that is one rater's own."""
+    names = sorted({name for item in items for name in item.raters})
+    ratings = {name: [item.raters.get(name, "") for item in items] for name in names}
+    if len(names) == 1:
+        ratings = {"the label": [item.label for item in items], **ratings}
+    return checks.check_rater_agreement(
+        [item.id for item in items],
+        ratings,
+        [item.groups[0] for item in items],
+        _rng(seed, "raters"),
+    )
+
+
+def _storage(images: Sequence[ImageStatistics]) -> list[Check]:
+    """Check that all pictures are stored alike, and that they use their range of values."""
+    ids = [image.id for image in images]
+    modes = check_one_value(
+        "storage of the pictures",
+        [
+            f"{image.mode} {image.bits}-bit, {image.channels} channel{'s' * (image.channels > 1)}"
+            for image in images
+        ],
+        ids,
+        hint="export all pictures in the same way: another storage may mean another camera",
+    )
+    return [modes, _sizes(images), _range(images)]
+
+
+def _sizes(images: Sequence[ImageStatistics]) -> Check:
+    sizes = [f"{image.width}x{image.height}" for image in images]
+    usual = max(sizes.count(size) for size in set(sizes)) if len(set(sizes)) < 20 else 0
+    status: Status = "warn" if 1 - FEW < usual / len(sizes) < 1 else "info"
+    return check_one_value(
+        "size of the pictures",
+        sizes,
+        [image.id for image in images],
+        status=status,
+        hint="a few pictures of another size may come from another setting of the camera"
+        if status == "warn"
+        else "sizes differ: pictures are judged unscaled, maps are as large as the picture",
+    )
+
+
+def _range(images: Sequence[ImageStatistics]) -> Check:
+    """Check that the values fill the range that the file format offers."""
+    used = np.array([image.used for image in images])
+    bits = max(image.bits for image in images)
+    typical = float(np.median(used))
+    low = [images[i].id for i in np.argsort(used, kind="stable") if used[i] < LEAST_USED_RANGE]
+    thin = typical < LEAST_USED_RANGE
+    return Check(
+        name="use of the value range",
+        status="warn" if thin else "info" if low else "ok",
+        count=len(low),
+        evidence=f"the typical picture uses {typical:.0%} of its {bits}-bit range; "
+        f"{len(low)} pictures use less than {LEAST_USED_RANGE:.0%}",
+        hint="raise exposure or gain, or export a 12-bit camera shifted to 16 bits" if thin else "",
+        items=tuple(low[: checks.MOST_ITEMS]),
+    )
+
+
+def _health(images: Sequence[ImageStatistics]) -> Check:
+    return check_outliers(
+        "acquisition health",
+        {
+            "sharpness": [image.sharpness for image in images],
+            "brightness": [image.brightness for image in images],
+            "clipped pixels": [image.clipped for image in images],
+        },
+        [image.id for image in images],
+        smallest=LEAST_SPREAD,
+        hint="check focus, light and exposure of these; no model makes up for a bad picture",
+    )
+
+
+def _drift(items: Sequence[PartImage], images: Sequence[ImageStatistics], seed: int) -> list[Check]:
+    """Compare good pictures of prescribed training and test data; nothing if none are."""
+    sides = {
+        role: [
+            (i, image)
+            for i, image in zip(items, images, strict=True)
+            if i.role == role and not i.faulty
+        ]
+        for role in ("train", "test")
+    }
+    if not all(sides.values()):
+        return []
+    names = ("brightness", "contrast", "sharpness", "width", "height")
+    features = {
+        role: [
+            [image.brightness, image.contrast, image.sharpness, image.width, image.height]
+            for _, image in side
+        ]
+        for role, side in sides.items()
+    }
+    return [
+        check_drift(
+            features["train"],
+            features["test"],
+            names,
+            [i.groups[0] for i, _ in sides["train"]],
+            [i.groups[0] for i, _ in sides["test"]],
+            _rng(seed, "drift"),
+            name="drift from train to test",
+        )
+    ]
+
+
+# ---- masks
+
+
+def check_masks(items: Sequence[PartImage], images: Sequence[ImageStatistics]) -> list[Check]:
+    """Check the defect masks: one check that all is well, or one per finding."""
+    masks = [
+        (i, image.mask) for i, image in zip(items, images, strict=True) if image.mask is not None
+    ]
+    located = [item for item in items if item.faulty and (item.mask or item.boxes)]
+    faulty = [item for item in items if item.faulty]
+    if not faulty:
+        return []
+    without = [item.id for item in faulty if not item.mask and not item.boxes]
+    if not located:
+        return [
+            Check(
+                name="masks",
+                status="unknown",
+                evidence=f"none of {len(faulty)} pictures of defects has a mask or boxes",
+                hint="without them the place of a defect cannot be checked",
+            )
+        ]
+    findings = [
+        *_unusable_masks(masks),
+        *_mask_contents(masks),
+        *_check_if_any(
+            "boxes on good pictures", "warn", [i.id for i in items if not i.faulty and i.boxes],
+            "good pictures carry boxes", "correct the label or the boxes",
+        ),
+        *_check_if_any(
+            "defects without a mask", "info", without,
+            f"of {len(faulty)} pictures of defects have neither mask nor boxes",
+            "they count for the label only",
+        ),
+    ]  # fmt: skip
+    if findings:
+        return findings
+    return [Check(name="masks", status="ok", evidence=f"{len(located)} defects have a usable mask")]
+
+
+def _check_if_any(
+    name: str, status: Status, ids: Sequence[str], what: str, hint: str
+) -> list[Check]:
+    if not ids:
+        return []
+    return [
+        Check(
+            name=name,
+            status=status,
+            count=len(ids),
+            evidence=f"{len(ids)} {what}",
+            hint=hint,
+            items=tuple(ids[: checks.MOST_ITEMS]),
+        )
+    ]
+
+
+def _unusable_masks(masks: Sequence[tuple[PartImage, MaskStatistics]]) -> list[Check]:
+    wrong = [(item.id, mask.error) for item, mask in masks if mask.error]
+    return _check_if_any(
+        "unusable masks",
+        "fail",
+        [name for name, _ in wrong],
+        f"masks cannot be used: {wrong[0][1]}" if wrong else "",
+        "a mask is a picture of the same size",
+    )
+
+
+def _mask_contents(masks: Sequence[tuple[PartImage, MaskStatistics]]) -> list[Check]:
+    usable = [(item, mask) for item, mask in masks if not mask.error]
+    of_defects = [(item.id, mask) for item, mask in usable if item.faulty]
+    empty = [(name, mask) for name, mask in of_defects if mask.area_px == 0]
+    faint = sum(0 < mask.largest <= 127 for _, mask in empty)
+    return [
+        *_check_if_any(
+            "empty masks on defects", "warn", [name for name, _ in empty],
+            f"of {len(of_defects)} masks of defects have no pixel over 127"
+            + (f"; {faint} hold small values such as 0 and 1" if faint else ""),
+            "save masks as 0 and 255" if faint else "paint the defect, or correct the label",
+        ),
+        *_check_if_any(
+            "masks on good pictures", "warn",
+            [item.id for item, mask in usable if not item.faulty and mask.area_px],
+            "good pictures have a mask that is not empty", "correct the label or the mask",
+        ),
+        *_check_if_any(
+            "grey edges of masks", "info",
+            [name for name, mask in of_defects if mask.grey > MUCH_GREY],
+            "masks hold values between black and white (lossy storage, smoothing); over 127 counts",
+            "save masks as PNG with 0 and 255",
+        ),
+        *_check_if_any(
+            "specks as masks", "info",
+            [name for name, mask in of_defects if 0 < mask.area_px < TINY_PX],
+            f"masks of defects are smaller than {TINY_PX} pixels in all",
+            "is the mask finished? so few pixels cannot be located well",
+        ),
+    ]  # fmt: skip
