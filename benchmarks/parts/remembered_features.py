@@ -19,7 +19,7 @@ FUNCTIONS = (
     ("lineside.parts.models.feature_head.image_features", "image_features"),
     ("lineside.parts.data.images", "decode"),
 )
-METHODS = ("detector", "memory")
+CACHED_METHODS = ("detector", "memory")
 
 
 def remember_backbone() -> None:

@@ -56,7 +56,7 @@ def measure(folder: Path) -> dict[str, float]:
     from lineside.parts.config import Config
     from lineside.parts.data.dataset import read
     from lineside.parts.data.images import training_image
-    from lineside.parts.methods import RECIPES
+    from lineside.parts.methods import METHODS
     from lineside.parts.model import Settings, make_model
     from lineside.parts.outcomes import calibrate, outcomes
     from lineside.parts.references import fit_references
@@ -68,7 +68,7 @@ def measure(folder: Path) -> dict[str, float]:
     fresh = items[IMAGES:]
     rng = np.random.default_rng(0)
     start = time.perf_counter()
-    detector = RECIPES["detector"].fit()(train, [], rng=rng, log=lambda row: None)
+    detector = METHODS["detector"].fit(train, [], rng=rng, log=lambda row: None)
     fit_seconds = time.perf_counter() - start
     model = make_model("detector", detector, Settings.of(config), fit_references(train, rng))
     model = calibrate(model, list(outcomes(model, fresh)), config)

@@ -12,21 +12,21 @@ from benchmarks.results import Say, plain
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.statistics import auroc
-from lineside.parts.methods import RECIPES
+from lineside.parts.methods import METHODS
 from lineside.parts.simulation.degradations import SEVERITIES, SUITE, degrade
 
-METHODS = ("detector", "memory", "texture")
+COMPARED = ("detector", "memory", "texture")
 EARLY = ("1", "2", "3")
 IMAGES = 60
 
 
 def robustness(say: Say) -> None:
     """Train on exposures 1-3, test on 4-6 of other parts; then all grades of the suite."""
-    for method in METHODS:
+    for method in COMPARED:
         shift = _stored(f"shift-{method}", lambda m=method: _exposure_shift(m))
         for name, value in shift.items():
             say(f"robust_{method}_{name}", plain(value, "fraction", tile.FOLDS))
-    for method in METHODS:
+    for method in COMPARED:
         graded = _stored(f"graded-{method}", lambda m=method: _graded(m))
         for name, value in graded.items():
             say(f"robust_{method}_{name}", plain(value, "fraction", IMAGES))
@@ -50,7 +50,7 @@ def _fitted(method: str, fold: int, exposures: tuple[str, ...] | None) -> tuple[
         if not exposures or items[i].slices["exposure"] in exposures
     ]
     rng = rng_of(0, f"robust {method} {fold}")
-    detector = RECIPES[method].fit()(shown, [], rng=rng, log=lambda row: None)
+    detector = METHODS[method].fit(shown, [], rng=rng, log=lambda row: None)
     return detector, list(test_index)
 
 

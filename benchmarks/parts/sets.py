@@ -22,7 +22,7 @@ from lineside.parts.config import METHOD_NAMES, Config
 from lineside.parts.data.grouping import split
 from lineside.parts.data.images import training_image
 from lineside.parts.data.items import PartImage
-from lineside.parts.methods import RECIPES
+from lineside.parts.methods import METHODS
 from lineside.parts.metrics import METRICS
 
 SHORT = {
@@ -57,7 +57,7 @@ def _compute(items: Sequence[PartImage], method: str, seed: int) -> dict[str, ob
     train = [training_image(item) for item in (*parted.train, *parted.calibration)]
     validation = [training_image(item) for item in parted.validation]
     start = time.perf_counter()
-    fit = RECIPES[method].fit()
+    fit = METHODS[method].fit
     detector = fit(train, validation, rng=rng_of(seed, method), log=lambda row: None)
     fit_seconds = time.perf_counter() - start
     outcomes, milliseconds, maps, masks = [], [], [], []

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
-from benchmarks.parts.remembered_features import METHODS, remember_backbone
+from benchmarks.parts.remembered_features import CACHED_METHODS, remember_backbone
 from lineside.core.contract import Estimate
 from lineside.core.errors import UserError
 from lineside.core.run.files import write_json
@@ -27,7 +27,7 @@ from lineside.core.run.folder import rng_of
 from lineside.core.statistics import auroc, average_precision, rank
 from lineside.parts.data.images import training_image
 from lineside.parts.data.items import GOOD, PartImage
-from lineside.parts.methods import RECIPES
+from lineside.parts.methods import METHODS
 from lineside.parts.metrics import aupro
 from lineside.parts.models.detector import TrainingImage
 
@@ -100,7 +100,7 @@ def fold_outcome(
     """Fit a method on one fold and read its test images, or take the stored result.
 
     Args:
-        method: Name in `lineside.parts.methods.RECIPES`.
+        method: Name in `lineside.parts.methods.METHODS`.
         seed: Split.
         fold: Fold of the split.
         regime: ``"good"`` (only good images are shown) or ``"labelled"``.
@@ -127,7 +127,7 @@ def fold_outcome(
 
 
 def _compute(method: str, seed: int, fold: int, regime: str, without: str, maps: bool) -> Fold:
-    timed = method not in METHODS
+    timed = method not in CACHED_METHODS
     if not timed:
         remember_backbone()
     train_index, test_index = folds(seed)[fold]
@@ -136,7 +136,7 @@ def _compute(method: str, seed: int, fold: int, regime: str, without: str, maps:
     test = [pictures[i] for i in test_index if not without or pictures[i].label in (GOOD, without)]
     rng = rng_of(seed, f"{method} {fold}")
     start = time.perf_counter()
-    detector = RECIPES[method].fit()(train, [], rng=rng, log=lambda row: None)
+    detector = METHODS[method].fit(train, [], rng=rng, log=lambda row: None)
     fit_seconds = time.perf_counter() - start
     scores, milliseconds, anomaly_maps = [], [], []
     for example in test:

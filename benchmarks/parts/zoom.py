@@ -31,7 +31,7 @@ from lineside.parts.explain.zoom_figures import (
     evidence_of_tiles,
     window_response,
 )
-from lineside.parts.methods import RECIPES
+from lineside.parts.methods import METHODS
 from lineside.parts.metrics import to_pixels
 from lineside.parts.models.crops import Corner, padded, with_channels
 from lineside.parts.models.detector import Detector, Image, Mask, TrainingImage
@@ -149,7 +149,7 @@ def _detector_rows(
     fold: int,
     steps: int,
 ) -> list[Row]:
-    detector = RECIPES["detector"].fit()(
+    detector = METHODS["detector"].fit(
         train, [], rng=rng_of(0, f"zoom detector {fold}"), log=lambda row: None
     )
     background = float(np.quantile([detector.predict(image).map.max() for image in good], 0.95))

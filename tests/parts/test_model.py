@@ -1,7 +1,5 @@
 """Every method: a stored model gives identical scores, and pictures of any size are judged."""
 
-import importlib
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,7 @@ import torch
 from lineside.applications import load_model
 from lineside.core.run import model_store
 from lineside.parts.config import METHOD_NAMES
-from lineside.parts.methods import RECIPES
+from lineside.parts.methods import METHODS
 from lineside.parts.model import Settings, make_model
 from lineside.parts.models.detector import TrainingImage
 from lineside.parts.references import fit_references
@@ -40,9 +38,8 @@ def examples():
 
 @pytest.mark.parametrize("method", METHOD_NAMES)
 def test_a_stored_model_gives_identical_scores(method, examples, tmp_path):
-    pytest.importorskip(RECIPES[method].module)
-    importlib.import_module(RECIPES[method].module)
-    detector = RECIPES[method].fit()(
+    pytest.importorskip(METHODS[method].module)
+    detector = METHODS[method].fit(
         examples, examples[:2] + examples[-2:], rng=np.random.default_rng(0),
         log=lambda row: None, **OPTIONS.get(method, {}),
     )  # fmt: skip
@@ -65,7 +62,7 @@ def test_a_stored_model_gives_identical_scores(method, examples, tmp_path):
 
 
 def test_too_few_good_pictures_have_no_health_limits(examples, tmp_path):
-    detector = RECIPES["brightness"].fit()(
+    detector = METHODS["brightness"].fit(
         examples[:3], [], rng=np.random.default_rng(0), log=lambda row: None
     )
     references = fit_references(examples[:3], np.random.default_rng(0))

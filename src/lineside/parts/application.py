@@ -5,7 +5,7 @@ from lineside.parts.audit.checks import audit
 from lineside.parts.config import Config
 from lineside.parts.data.dataset import read_items
 from lineside.parts.data.grouping import split
-from lineside.parts.methods import methods
+from lineside.parts.fitting import methods
 from lineside.parts.metrics import METRICS
 from lineside.parts.model import load
 from lineside.parts.outcomes import calibrate, outcomes

@@ -1,170 +1,129 @@
-"""Every method of `parts`, deep, classical and trivial; all are fitted on the same split."""
+"""The detectors of `parts` by the names that users give: deep, classical and trivial.
+
+A method is a fit function and the frozen dataclass that it returns; docs/adding_a_method.md adds
+one. `fitting` runs them.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lineside.core.contract import Method, MethodKind, Split
-from lineside.core.run.folder import Run
-from lineside.parts.config import Config
-from lineside.parts.data.images import training_image
-from lineside.parts.models.detector import Detector, TrainingImage
+from lineside.core.contract import MethodKind
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
 
-    from lineside.parts.model import PartsModel
-    from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
-    from lineside.parts.models.patch_cnn.training import CropData
+    from lineside.parts.models.detector import Detector, Log, TrainingImage
+
+_MODELS = "lineside.parts.models"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Where a method's fit and load functions are, and what it is in one line."""
+class DetectorMethod:
+    """How a detector is fitted, and what it is in one line.
+
+    Attributes:
+        kind: Deep, classical or trivial.
+        help: One line for people.
+        module: Where the next two are; imported when needed, since some take seconds.
+        fit_function: Fits a detector; see `fit`.
+        detector: Name of the dataclass that it returns and that a stored model is decoded to.
+        resumable: The fit function takes ``checkpoint`` (a folder) and ``stop``, and ends by itself
+            when it is told to.
+    """
 
     kind: MethodKind
-    module: str
-    name: str
     help: str
+    module: str
+    fit_function: str
+    detector: str
+    resumable: bool = False
 
-    def fit(self) -> Callable[..., Detector]:
-        """Return the function that fits a detector."""
-        found: Callable[..., Detector] = getattr(
-            importlib.import_module(self.module), f"fit_{self.name}"
-        )
-        return found
+    def fit(
+        self,
+        train: Sequence[TrainingImage],
+        validation: Sequence[TrainingImage],
+        *,
+        rng: np.random.Generator,
+        log: Log,
+        **options: Any,
+    ) -> Detector:
+        """Fit a detector.
 
-    def load(self, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Detector:
-        """Rebuild a detector."""
-        found: Detector = getattr(importlib.import_module(self.module), f"load_{self.name}")(
-            spec, tensors
-        )
-        return found
+        Args:
+            train: Labelled images.
+            validation: Images of other parts; may be empty.
+            rng: All randomness.
+            log: Receives one record per stage.
+            options: Keywords of the method's own.
+        """
+        fit = getattr(importlib.import_module(self.module), self.fit_function)
+        detector: Detector = fit(train, validation, rng=rng, log=log, **options)
+        return detector
+
+    def detector_class(self) -> type[Detector]:
+        """Return the class of its fitted detectors."""
+        cls: type[Detector] = getattr(importlib.import_module(self.module), self.detector)
+        return cls
 
 
-MODELS = "lineside.parts.models"
-RESUMABLE = ("patch_cnn", "anogan", "autoencoder")
-"""Methods that stop by themselves, with a checkpoint."""
-RECIPES: dict[str, Recipe] = {
-    "detector": Recipe(
-        kind="deep", module=f"{MODELS}.feature_head.feature_head", name="detector",
+METHODS: dict[str, DetectorMethod] = {
+    "detector": DetectorMethod(
+        kind="deep", module=f"{_MODELS}.feature_head.feature_head",
+        fit_function="fit_detector", detector="FeatureHead",
         help="good-only model plus a head that learns from labelled defects",
     ),
-    "memory": Recipe(
-        kind="deep", module=f"{MODELS}.patchcore.patchcore", name="patchcore",
+    "memory": DetectorMethod(
+        kind="deep", module=f"{_MODELS}.patchcore.patchcore",
+        fit_function="fit_patchcore", detector="PatchCore",
         help="memory of good ImageNet features, nearest neighbour",
     ),
-    "patch_cnn": Recipe(
-        kind="deep", module=f"{MODELS}.patch_cnn.patch_cnn", name="patch_cnn",
+    "patch_cnn": DetectorMethod(
+        kind="deep", module=f"{_MODELS}.patch_cnn.patch_cnn",
+        fit_function="fit_patch_cnn", detector="PatchCNN", resumable=True,
         help="VGG19 on unscaled crops, from scratch",
     ),
-    "texture": Recipe(
-        kind="classical", module=f"{MODELS}.classical.texture", name="texture_patches",
+    "texture": DetectorMethod(
+        kind="classical", module=f"{_MODELS}.classical.texture",
+        fit_function="fit_texture_patches", detector="TexturePatches",
         help="LBP and HOG of patches, linear model",
     ),
-    "gaussian": Recipe(
-        kind="classical", module=f"{MODELS}.classical.gaussian", name="gaussian",
+    "gaussian": DetectorMethod(
+        kind="classical", module=f"{_MODELS}.classical.gaussian",
+        fit_function="fit_gaussian", detector="Gaussian",
         help="Gaussian of multi-scale filter responses of good images",
     ),
-    "pca": Recipe(
-        kind="classical", module=f"{MODELS}.classical.pca", name="pca",
+    "pca": DetectorMethod(
+        kind="classical", module=f"{_MODELS}.classical.pca",
+        fit_function="fit_pca", detector="Pca",
         help="what a PCA of good patches cannot reconstruct",
     ),
-    "golden_template": Recipe(
-        kind="classical", module=f"{MODELS}.classical.golden_template", name="golden_template",
+    "golden_template": DetectorMethod(
+        kind="classical", module=f"{_MODELS}.classical.golden_template",
+        fit_function="fit_golden_template", detector="GoldenTemplate",
         help="deviation from the mean of registered good images",
     ),
-    "brightness": Recipe(
-        kind="trivial", module=f"{MODELS}.classical.brightness", name="brightness",
+    "brightness": DetectorMethod(
+        kind="trivial", module=f"{_MODELS}.classical.brightness",
+        fit_function="fit_brightness", detector="Brightness",
         help="brightness, contrast and size of the whole image",
     ),
-    "anogan": Recipe(
-        kind="deep", module=f"{MODELS}.anogan.anogan", name="anogan",
+    "anogan": DetectorMethod(
+        kind="deep", module=f"{_MODELS}.anogan.anogan",
+        fit_function="fit_anogan", detector="AnoGAN", resumable=True,
         help="f-AnoGAN: what a generator of good patches cannot rebuild",
     ),
-    "autoencoder": Recipe(
-        kind="deep", module=f"{MODELS}.reconstruction.autoencoder", name="autoencoder",
+    "autoencoder": DetectorMethod(
+        kind="deep", module=f"{_MODELS}.reconstruction.autoencoder",
+        fit_function="fit_autoencoder", detector="Autoencoder", resumable=True,
         help="convolutional autoencoder on good patches",
     ),
-    "patch_pca": Recipe(
-        kind="classical", module=f"{MODELS}.reconstruction.patch_pca", name="patch_pca",
+    "patch_pca": DetectorMethod(
+        kind="classical", module=f"{_MODELS}.reconstruction.patch_pca",
+        fit_function="fit_patch_pca", detector="PatchPca",
         help="principal components of good patches",
     ),
 }  # fmt: skip
-
-
-def methods(config: Config) -> Sequence[Method]:
-    """Return the methods that the config names, the predicting one first."""
-    return tuple(
-        Method(name=name, kind=RECIPES[name].kind, help=RECIPES[name].help, fit=partial(_fit, name))
-        for name in config.methods
-    )
-
-
-def _fit(name: str, split: Split, config: Config, run: Run) -> PartsModel:
-    from lineside.parts.model import Settings, make_model
-    from lineside.parts.references import fit_references
-
-    train = [training_image(item) for item in split.train]
-    validation = [training_image(item) for item in split.validation]
-    detector = fit_detector_of(name, train, validation, config, run)
-    references = run.shared("references", lambda: fit_references(train, run.rng("library")))
-    return make_model(name, detector, Settings.of(config), references)
-
-
-def fit_detector_of(
-    name: str,
-    train: Sequence[TrainingImage],
-    validation: Sequence[TrainingImage],
-    config: Config,
-    run: Run,
-) -> Detector:
-    """Fit one method's detector; only the patch CNN takes settings from the user."""
-    options: dict[str, Any] = {}
-    if name in RESUMABLE:
-        options = {"checkpoint": run.folder / "checkpoint" / name, "stop": run.stopping}
-    if name == "patch_cnn":
-        options |= {"crop_px": config.crop_px, "width": config.width, "steps": config.cnn_steps}
-        if config.insight:
-            options["snapshots"] = run.folder / "snapshots" / name
-            options["fitted"] = partial(_draw_training, name, run)
-
-    def log(row: Mapping[str, Any]) -> None:
-        if name not in RESUMABLE:
-            run.check_stop()
-        run.log({"method": name, **row})
-
-    detector = RECIPES[name].fit()(train, validation, rng=run.rng(name), log=log, **options)
-    if name == "anogan" and config.insight:
-        _draw_samples(name, run, detector, validation or train)
-    return detector
-
-
-def _draw_samples(name: str, run: Run, detector: Any, examples: Sequence[TrainingImage]) -> None:
-    """Keep the figures that show what a generator makes and rebuilds."""
-    from lineside.core.report.figures import keep_figures
-    from lineside.parts.models.anogan.figures import sample_figures
-
-    keep_figures(run.folder, name, sample_figures(detector, examples, run.rng("figures")))
-
-
-def _draw_training(name: str, run: Run, cnn: PatchCNN, data: CropData) -> None:
-    """Keep the figures that show what a network learned and how; its snapshots are used up."""
-    from lineside.core.report.figures import keep_figures
-    from lineside.core.training.weight_snapshots import forget
-    from lineside.parts.explain.learned_features import feature_figures
-    from lineside.parts.explain.training_history import training_figures
-
-    snapshots = run.folder / "snapshots" / name
-    if not snapshots.exists():  # drawn already, before the run was killed
-        return
-    figures = [
-        *feature_figures(cnn, data.pool, run.rng("features")),
-        *training_figures(cnn, data, snapshots, run.rng("figures")),
-    ]
-    keep_figures(run.folder, name, figures)
-    forget(snapshots)

@@ -17,6 +17,7 @@ import numpy as np
 
 from lineside.core.contract import Explanation, Refusal
 from lineside.core.errors import UserError
+from lineside.core.run import codec
 from lineside.core.run.model_store import identity_of
 from lineside.core.statistics import Decision
 from lineside.core.training.checkpoint import under
@@ -25,6 +26,7 @@ from lineside.parts.data.images import decode, digest
 from lineside.parts.data.items import PartImage
 from lineside.parts.explain.exemplars import Library, load_library
 from lineside.parts.explain.overlays import Finding, findings
+from lineside.parts.methods import METHODS
 from lineside.parts.models.detector import Detector, Image, Prediction
 from lineside.parts.monitoring.image_quality import HealthReference
 from lineside.parts.references import References
@@ -271,7 +273,7 @@ class PartsModel:
         """Return everything but tensors and the operating point, as plain JSON values."""
         return {
             "method": self.method,
-            "detector": self.detector.spec(),
+            "detector": codec.encode(self.detector)[0],
             "settings": dataclasses.asdict(self.settings),
             "library": self.library.spec(),
             "health": self.health.spec() if self.health else None,
@@ -280,7 +282,7 @@ class PartsModel:
     def tensors(self) -> dict[str, Tensor]:
         """Return the arrays of detector and library, prefixed."""
         return {
-            **{f"detector.{name}": value for name, value in self.detector.tensors().items()},
+            **{f"detector.{name}": value for name, value in codec.encode(self.detector)[1].items()},
             **{f"library.{name}": value for name, value in self.library.tensors().items()},
         }
 
@@ -362,7 +364,7 @@ def make_model(
     """Put a fitted detector together with the references of its run."""
     model = PartsModel(
         method=method,
-        detector=as_stored(method, detector),
+        detector=as_stored(detector),
         settings=settings,
         library=references.library,
         health=references.health,
@@ -370,24 +372,21 @@ def make_model(
     return dataclasses.replace(model, identity=identity_of("parts", model))
 
 
-def as_stored(method: str, detector: Detector) -> Detector:
+def as_stored(detector: Detector) -> Detector:
     """Return a detector as it is after storing, so that a loaded model gives the same scores.
 
     A file keeps arrays row by row; the order in memory changes the last digit of a matrix product.
     """
-    from lineside.parts.methods import RECIPES
-
-    arrays = {k: v.detach().contiguous().clone() for k, v in detector.tensors().items()}
-    return RECIPES[method].load(detector.spec(), arrays)
+    spec, tensors = codec.encode(detector)
+    return codec.decode(type(detector), spec, {k: v.clone() for k, v in tensors.items()})
 
 
 def load(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PartsModel:
     """Rebuild a model from its spec and tensors; see `lineside.core.run.model_store`."""
-    from lineside.parts.methods import RECIPES
-
+    detector_class = METHODS[spec["method"]].detector_class()
     return PartsModel(
         method=spec["method"],
-        detector=RECIPES[spec["method"]].load(spec["detector"], under(tensors, "detector.")),
+        detector=codec.decode(detector_class, spec["detector"], under(tensors, "detector.")),
         settings=Settings(**spec["settings"]),
         library=load_library(spec["library"], under(tensors, "library.")),
         health=HealthReference.from_spec(spec["health"]) if spec["health"] else None,

@@ -7,17 +7,18 @@ import pytest
 from scipy import ndimage
 
 from lineside.core.errors import UserError
-from lineside.parts.models.classical import brightness, descriptors, filters, gaussian, pca, texture
+from lineside.core.run.codec import decode, encode
+from lineside.parts.models.classical import brightness, descriptors, gaussian, pca, texture
 from lineside.parts.models.classical import golden_template as golden
-from lineside.parts.models.classical import position_statistics as normal
+from lineside.parts.models.classical import position_statistics as statistics
 from lineside.parts.models.detector import TrainingImage
 
-METHODS = {
-    "texture": (texture.fit_texture_patches, texture.load_texture_patches),
-    "pca": (pca.fit_pca, pca.load_pca),
-    "gaussian": (gaussian.fit_gaussian, gaussian.load_gaussian),
-    "golden": (golden.fit_golden_template, golden.load_golden_template),
-    "brightness": (brightness.fit_brightness, brightness.load_brightness),
+FITS = {
+    "texture": texture.fit_texture_patches,
+    "pca": pca.fit_pca,
+    "gaussian": gaussian.fit_gaussian,
+    "golden": golden.fit_golden_template,
+    "brightness": brightness.fit_brightness,
 }
 
 
@@ -50,7 +51,7 @@ TEST = [example(n, n % 2 == 0) for n in range(200, 216)]
 
 
 def fitted(name: str, train, validation=()):
-    fit = METHODS[name][0]
+    fit = FITS[name]
     return fit(train, validation, rng=np.random.default_rng(0), log=lambda event: None)
 
 
@@ -117,53 +118,56 @@ def test_cells_cover_the_picture_exactly(height, width, grid):
 def test_filter_features_ignore_exposure():
     grey = GOOD[0].image()[..., 0]
     bright = (grey + descriptors.DARK) * 1.4 - descriptors.DARK
-    difference = filters.filter_features(grey) - filters.filter_features(bright)
+    difference = descriptors.filter_features(grey) - descriptors.filter_features(bright)
     assert np.abs(difference).max() < 1e-2
-    assert filters.filter_features(grey).shape[2] == len(filters.NAMES)
+    assert descriptors.filter_features(grey).shape[2] == len(descriptors.FILTER_NAMES)
 
 
-def test_bands_are_ordered_and_complete():
-    np.testing.assert_array_equal(normal.bands_of(14), [0, 1, 2, 2, 3, 4, 4, 4, 4, 4, 6, 6, 7, 8])
+def test_zones_are_ordered_and_complete():
+    np.testing.assert_array_equal(
+        statistics.axis_zones(14), [0, 1, 2, 2, 3, 4, 4, 4, 4, 4, 6, 6, 7, 8]
+    )
     for count in range(1, 40):
-        bands = normal.bands_of(count)
-        assert ((bands >= 0) & (bands < normal.BANDS)).all()
-        assert (np.diff(bands) >= 0).all()
+        zones = statistics.axis_zones(count)
+        assert ((zones >= 0) & (zones < statistics.AXIS_ZONES)).all()
+        assert (np.diff(zones) >= 0).all()
 
 
 def test_normal_statistics_against_numpy():
     rng = np.random.default_rng(0)
     maps = [rng.normal(3, 2, (12, 12, 2)).astype(np.float32) for _ in range(400)]
-    gathered = normal.NormalFit()
+    gathered = statistics.StatisticsAccumulator()
     for features in maps:
         gathered.add(features)
-    found = gathered.done()
+    found = gathered.result()
     stacked = np.stack(maps)
     corner = stacked[:, 0, 0]
     shrunk = (corner.sum(axis=0) + 50 * stacked.mean(axis=(0, 1, 2))) / 450
     np.testing.assert_allclose(found.mean[0], shrunk, rtol=1e-4)
-    np.testing.assert_allclose(found.deviation[0], 2, rtol=0.1)
+    np.testing.assert_allclose(found.std[0], 2, rtol=0.1)
 
 
 def test_standard_takes_the_size_away():
     rng = np.random.default_rng(0)
     sizes = [(int(h), int(w)) for h, w in rng.integers(80, 600, (200, 2))]
     raw = [2 * np.log(h) + 3 * np.log(w) + rng.normal(0, 0.1) for h, w in sizes]
-    standard = normal.fit_standard(raw, sizes)
+    standard = statistics.fit_score_scale(raw, sizes)
     np.testing.assert_allclose(standard.weights[1:], [2, 3], atol=0.05)
-    assert standard.scale == pytest.approx(0.1, rel=0.2)
+    assert standard.std == pytest.approx(0.1, rel=0.2)
     assert standard.expected(10**6, 600) == pytest.approx(
         standard.expected(max(h for h, _ in sizes), 600)
     )
-    same = normal.fit_standard(rng.normal(5, 1, 50), [(64, 64)] * 50)
+    same = statistics.fit_score_scale(rng.normal(5, 1, 50), [(64, 64)] * 50)
     assert same.weights[1:] == (0, 0)
-    assert same.score(5.0, 64, 64) == pytest.approx(0, abs=0.5)
+    assert same.z(5.0, 64, 64) == pytest.approx(0, abs=0.5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", FITS)
 def test_round_trip_and_exact_map(name):
     detector = fitted(name, GOOD + BAD)
-    spec = json.loads(json.dumps(detector.spec(), allow_nan=False))
-    again = METHODS[name][1](spec, detector.tensors())
+    spec, tensors = encode(detector)
+    spec = json.loads(json.dumps(spec, allow_nan=False))
+    again = decode(type(detector), spec, tensors)
     for item in TEST[:3]:
         first, second = detector.predict(item.image()), again.predict(item.image())
         assert np.isfinite(first.score)
@@ -211,7 +215,7 @@ def test_golden_template_says_whether_pictures_align():
     assert np.isfinite(detector.predict(loose[0].image()).score)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", FITS)
 def test_colour_tiny_and_long_pictures(name):
     detector = fitted(name, [example(n, False, channels=3) for n in range(6)])
     rng = np.random.default_rng(0)
@@ -221,7 +225,7 @@ def test_colour_tiny_and_long_pictures(name):
         assert np.isfinite(prediction.map).all()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", FITS)
 def test_no_good_picture_is_an_error(name):
     with pytest.raises(UserError, match="good"):
         fitted(name, BAD)

@@ -1,17 +1,20 @@
 """The default detector: zero, few or many defects, masks or image labels, feedback, storing."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from lineside.core.errors import UserError
+from lineside.core.run.codec import decode, encode
 from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.feature_head.cell_features import CellFeatures, head_inputs, resample_map
 from lineside.parts.models.feature_head.cell_sampling import FeatureSpool, inner_folds
 from lineside.parts.models.feature_head.feature_head import (
+    FeatureHead,
     defective_parts,
     fit_detector,
-    load_detector,
     parts_by_kind,
     pool_logits,
 )
@@ -145,8 +148,8 @@ def test_a_false_reject_can_be_learned(labelled):
 
 
 def test_reads_the_same_after_storing(labelled):
-    stored = load_detector(labelled.spec(), labelled.tensors())
-    again = load_detector(stored.spec(), stored.tensors())
+    stored = decode(FeatureHead, *encode(labelled))
+    again = decode(FeatureHead, *encode(stored))
     image = picture(200, "spot")[0]
     one, two = stored.predict(image), again.predict(image)
     assert one.score == two.score
@@ -156,7 +159,7 @@ def test_reads_the_same_after_storing(labelled):
 
 def test_refuses_other_backbone_weights(labelled):
     with pytest.raises(UserError, match="backbone weights"):
-        load_detector({**labelled.spec(), "backbone": "0" * 64}, labelled.tensors())
+        dataclasses.replace(labelled, backbone="0" * 64)
 
 
 def test_needs_good_images():

@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from lineside.core.errors import UserError
+from lineside.core.run.codec import decode, encode
 from lineside.core.run.folder import Stopped
 from lineside.parts.models import crops as cr
 from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.patch_cnn.efficientnet import fit_lite_patches
 from lineside.parts.models.patch_cnn.patch_cnn import (
+    PatchCNN,
     crop_scores,
     fit_patch_cnn,
-    load_patch_cnn,
     with_tile_slope,
 )
 from lineside.parts.models.patch_cnn.training import pool_bags
@@ -242,20 +243,21 @@ def test_explains_the_strongest_tile(fitted):
 
 def test_round_trip(fitted):
     detector, _ = fitted
-    spec = json.loads(json.dumps(detector.spec()))
-    again = load_patch_cnn(spec, {k: v.clone() for k, v in detector.tensors().items()})
+    spec, tensors = encode(detector)
+    again = decode(PatchCNN, json.loads(json.dumps(spec)), tensors)
     image = example(300, True).image()
     assert again.predict(image).score == detector.predict(image).score
-    assert again.spec() == detector.spec()
+    assert encode(again)[0] == spec
 
 
 def test_same_stream_same_weights_and_exact_resume(tmp_path):
     examples = data_set()
 
     def fit(**kwargs):
-        return fit_patch_cnn(
+        cnn = fit_patch_cnn(
             examples, [], rng=rng(3), crop_px=32, steps=6, batch=8, good_per_defect=3, **kwargs
-        ).tensors()
+        )
+        return encode(cnn)[1]
 
     whole = fit()
     answers = iter([False] * 3 + [True])
@@ -291,7 +293,7 @@ def test_lite_patches(pretrained):
     norms = [m for m in detector.network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms and all(norm.momentum == 0.1 for norm in norms)
     stem = detector.network.trunk._conv_stem.weight.detach()
-    again = load_patch_cnn(detector.spec(), detector.tensors())
+    again = decode(PatchCNN, *encode(detector))
     image = example(1, False).image()
     assert again.predict(image).score == detector.predict(image).score
     shown = detector.explain_crop(image)

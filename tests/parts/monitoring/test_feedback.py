@@ -6,17 +6,17 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from lineside.applications import load_model
 from lineside.cli import main
 from lineside.core.errors import UserError
 from lineside.core.run import model_store
+from lineside.core.run.codec import encode
 from lineside.core.run.tables import refuse_known
-from lineside.parts import methods as recipes
+from lineside.parts.config import Config
 from lineside.parts.data.images import training_image
 from lineside.parts.data.items import PartImage
-from lineside.parts.methods import Recipe
+from lineside.parts.methods import DetectorMethod
 from lineside.parts.model import Settings, make_model
 from lineside.parts.models.detector import Prediction
 from lineside.parts.models.feature_head.feature_head import fit_detector
@@ -38,19 +38,11 @@ class Pupil:
         scores = [self.predict(example.image()).score for example in examples if not example.faulty]
         return Pupil(lesson=self.lesson + (max(scores) if scores else 0.0))
 
-    def spec(self):
-        return {"lesson": self.lesson}
-
-    def tensors(self):
-        return {"nothing": torch.zeros(1)}
-
 
 @pytest.fixture
 def taught_run(run, monkeypatch):
     """The trained run with a model that can be taught as the chosen one."""
-    recipe = Recipe(kind="trivial", module=__name__, name="pupil", help="")
-    monkeypatch.setattr(Recipe, "load", lambda self, spec, tensors: Pupil(**spec))
-    monkeypatch.setattr(recipes, "RECIPES", {"gaussian": recipe, "brightness": recipe})
+    monkeypatch.setattr(DetectorMethod, "detector_class", lambda self: Pupil)
     return _with(run, Pupil())
 
 
@@ -60,10 +52,10 @@ def _with(run, detector):
 
     class Stored:
         def spec(self):
-            return {**description["spec"], "detector": detector.spec()}
+            return {**description["spec"], "detector": encode(detector)[0]}
 
         def tensors(self):
-            mine = {f"detector.{k}": v for k, v in detector.tensors().items()}
+            mine = {f"detector.{k}": v for k, v in encode(detector)[1].items()}
             return {**tensors, **mine}
 
         def operating_block(self):
@@ -197,7 +189,7 @@ def test_the_real_detector_learns_a_missed_defect(run, shop, tmp_path, monkeypat
     )  # fmt: skip
     references = fit_references(examples, np.random.default_rng(0))
     model = make_model("detector", detector, Settings(), references)
-    model = calibrate(model, list(outcomes(model, made[7:])), recipes.Config())
+    model = calibrate(model, list(outcomes(model, made[7:])), Config())
     model_store.save_model(run / "models" / "gaussian", "parts", model)
     stored = load_model(run)
     again = [stored.predict_image(example.image()).score for example in examples[-4:]]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lineside.parts.data.items import GOOD
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Image = NDArray[np.float32]
 """A decoded picture, shape (height, width, channel), values 0..1, channel 1 (grey) or 3 (RGB)."""
@@ -46,6 +44,24 @@ class TrainingImage:
         """True if the label is a kind of defect."""
         return self.label != GOOD
 
+    @classmethod
+    def from_array(
+        cls, pixels: Image, label: str = GOOD, *, part: str = "", mask: Mask | None = None
+    ) -> TrainingImage:
+        """Return a training image that is held in memory.
+
+        Args:
+            pixels: Shape (height, width, 1 or 3), values 0..1.
+            label: ``"good"`` or the kind of defect.
+            part: The part that it shows; without it the image counts as a part of its own.
+            mask: Where the defect is, shape (height, width).
+        """
+        digest = hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()
+        return cls(
+            id=digest[:12], label=label, part=part or digest[:12], digest=digest,
+            image=lambda: pixels, mask=lambda: mask,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
@@ -67,15 +83,17 @@ class Prediction:
 
 
 class Detector(Protocol):
-    """A fitted detector. Immutable; it takes one image at a time, in fixed-size batches inside."""
+    """A fitted detector: a frozen dataclass that `core.run.codec` can store.
+
+    It takes one image at a time, in fixed-size batches inside: a prediction never depends on other
+    images. It may offer ``update(examples, rng=...)``, which returns a derived detector.
+    """
 
     def predict(self, image: Image) -> Prediction: ...
-    def spec(self) -> dict[str, Any]: ...
-    def tensors(self) -> dict[str, Tensor]: ...
 
 
-Fit = Callable[..., Detector]
-"""fit(train, validation, *, rng, log) -> Detector; both sets are sequences of `TrainingImage`."""
+Log = Callable[[dict[str, Any]], None]
+"""Receives one record per stage of a fit."""
 
 
 def good_of(examples: Sequence[TrainingImage]) -> list[TrainingImage]:

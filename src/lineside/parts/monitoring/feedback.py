@@ -70,7 +70,7 @@ def teach(
     before = [parent.predict_image(example.image()).score for example in examples]
     detector: Any = parent.detector
     learned = detector.update(examples, rng=rng_of(0, parent.identity))
-    stored = as_stored(parent.method, learned)
+    stored = as_stored(learned)
     child = dataclasses.replace(loaded, detector=stored).suspend(REASON)
     after = [child.predict_image(example.image()).score for example in examples]
     home, identity = _save(folder, parent, child, items)

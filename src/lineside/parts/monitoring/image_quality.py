@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from lineside.core.errors import UserError
 from lineside.parts.models.classical.descriptors import grey_of
-from lineside.parts.models.classical.registration import phase_shift, resized
+from lineside.parts.models.classical.registration import phase_shift, resize
 from lineside.parts.models.detector import Image
 
 TEMPLATE_PX = 96
@@ -141,7 +141,7 @@ def _sentence(name: str, value: float, middle: float, deviations: float) -> str:
 
 
 def _square(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    return resized(grey, TEMPLATE_PX, TEMPLATE_PX)
+    return resize(grey, TEMPLATE_PX, TEMPLATE_PX)
 
 
 def _measures(grey: NDArray[np.float32], template: NDArray[np.float32] | None) -> dict[str, float]:

@@ -1,7 +1,10 @@
-"""What classical detectors see: LBP and HOG histograms and multi-scale filters on a grid of cells.
+"""Hand-made features of grid cells: LBP and HOG histograms and multi-scale filters.
 
-The grid covers the picture exactly: pixel (y, x) is in cell (y*rows//height, x*columns//width), so
+The grid covers the image exactly: pixel (y, x) is in cell (y*rows//height, x*columns//width), so
 that cells are about `cell_px` wide and no pixel is padded, rescaled or left out.
+
+texture_features   LBP and HOG of 3 x 3 cells at three scales, shape (rows, columns, 60)
+filter_features    blobs, lines, edges and steps, largest response per cell, (rows, columns, 29)
 """
 
 from __future__ import annotations
@@ -20,6 +23,16 @@ DARK = 8 / 255
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 ORIENTATIONS = 9
 LEVELS = 3
+CELL_PX = 8
+"""Side of a cell of `filter_features`."""
+POINTS = ("bright blob", "dark blob", "edge across", "edge along", "dark line", "bright line")
+STEPS = ("step down", "texture step down", "step right", "texture step right")
+STEP_LEVELS = 2
+STEP_PX = (5, 15)
+"""Depth and length of the two boxes whose means and deviations a step compares."""
+FILTER_NAMES: tuple[str, ...] = tuple(
+    f"{name}, scale {2**level}" for level in range(LEVELS) for name in (*POINTS, "roughness")
+) + tuple(f"{name}, scale {2**level}" for level in range(STEP_LEVELS) for name in STEPS)
 
 
 def grey_of(image: Image) -> Array:
@@ -30,7 +43,7 @@ def grey_of(image: Image) -> Array:
 
 
 def grid_of(height: int, width: int, cell_px: int) -> tuple[int, int]:
-    """Return (rows, columns) of the cells of about `cell_px` pixels that cover a picture."""
+    """Return (rows, columns) of the cells of about `cell_px` pixels that cover an image."""
     return max(1, round(height / cell_px)), max(1, round(width / cell_px))
 
 
@@ -42,14 +55,14 @@ def cell_index(height: int, width: int, grid: tuple[int, int]) -> NDArray[np.int
 
 
 def cell_mean(values: Array, grid: tuple[int, int]) -> Array:
-    """Average a pixel map over each cell, shape (rows, columns); the nearest if finer."""
-    mean = _reduce(values, grid, np.add) / np.maximum(_counts(values.shape, grid), 1)
+    """Average a pixel map over each cell, shape (rows, columns); the nearest pixel if finer."""
+    mean = _reduce_cells(values, grid, np.add) / np.maximum(_counts(values.shape, grid), 1)
     return mean.astype(np.float32, copy=False)
 
 
 def cell_max(values: Array, grid: tuple[int, int]) -> Array:
     """Return the largest value in each cell, shape (rows, columns)."""
-    return _reduce(values, grid, np.maximum)
+    return _reduce_cells(values, grid, np.maximum)
 
 
 def _edges(length: int, cells: int) -> NDArray[np.int64]:
@@ -57,20 +70,20 @@ def _edges(length: int, cells: int) -> NDArray[np.int64]:
     return np.minimum(-(-np.arange(cells) * length // cells), length - 1)
 
 
-def _reduce(values: Array, grid: tuple[int, int], ufunc: np.ufunc) -> Array:
+def _reduce_cells(values: Array, grid: tuple[int, int], ufunc: np.ufunc) -> Array:
     rows = ufunc.reduceat(values, _edges(values.shape[0], grid[0]), axis=0)
     return ufunc.reduceat(rows, _edges(values.shape[1], grid[1]), axis=1).astype(np.float32)
 
 
 def _counts(shape: tuple[int, ...], grid: tuple[int, int]) -> Array:
-    return _reduce(np.ones(shape, dtype=np.float32), grid, np.add)
+    return _reduce_cells(np.ones(shape, dtype=np.float32), grid, np.add)
 
 
 def lbp_codes(grey: Array) -> NDArray[np.uint8]:
     """Local binary patterns of the 3x3 neighbourhood, shape (height, width), values 0..255.
 
     Bit i is set if neighbour i (clockwise from the top left) is at least as bright as the centre.
-    The border sees its mirrored neighbours.
+    Border pixels are compared with mirrored neighbours.
 
     Source: Ojala, Pietikainen & Maenpaa, 2002, section 2.
     """
@@ -84,7 +97,7 @@ def lbp_codes(grey: Array) -> NDArray[np.uint8]:
 
 
 def uniform_table() -> NDArray[np.int64]:
-    """Map the 256 codes to 10 bins that do not change when the picture is turned.
+    """Map the 256 codes to 10 bins that do not change when the image is rotated.
 
     A uniform pattern (at most two changes around the circle) goes to the number of its ones, 0..8,
     every other pattern to bin 9.
@@ -140,11 +153,11 @@ def gradient_of(grey: Array) -> tuple[Array, Array]:
 
 
 def pyramid(grey: Array, levels: int = LEVELS) -> list[Array]:
-    """Return the picture and its halvings (Gauss, sigma 1 px), as long as 8 px remain."""
-    result = [grey]
-    while len(result) < levels and min(result[-1].shape) >= 16:
-        result.append(ndimage.gaussian_filter(result[-1], 1.0, mode="reflect")[::2, ::2])
-    return result + [result[-1]] * (levels - len(result))
+    """Return the image and its halvings (Gaussian, sigma 1 px), as long as 8 px remain."""
+    octaves = [grey]
+    while len(octaves) < levels and min(octaves[-1].shape) >= 16:
+        octaves.append(ndimage.gaussian_filter(octaves[-1], 1.0, mode="reflect")[::2, ::2])
+    return octaves + [octaves[-1]] * (levels - len(octaves))
 
 
 def texture_features(grey: Array, cell_px: int) -> Array:
@@ -152,14 +165,14 @@ def texture_features(grey: Array, cell_px: int) -> Array:
 
     A patch is 3 x 3 cells and there is one around every cell. Histograms enter as square roots of
     their shares (so that a linear model compares them by Hellinger distance), with the logarithm of
-    the mean gradient; all relative to the picture's median.
+    the mean gradient; all relative to the image's median.
     """
     grid = grid_of(grey.shape[0], grey.shape[1], cell_px)
     features: list[Array] = []
-    for picture in pyramid(grey):
+    for octave in pyramid(grey):
         patterns, gradients = (
             ndimage.uniform_filter(counts, (3, 3, 1), mode="nearest")
-            for counts in (lbp_histograms(picture, grid), hog_histograms(picture, grid))
+            for counts in (lbp_histograms(octave, grid), hog_histograms(octave, grid))
         )
         total = gradients.sum(axis=-1, keepdims=True)
         features += [
@@ -169,3 +182,78 @@ def texture_features(grey: Array, cell_px: int) -> Array:
         ]
     stacked = np.concatenate(features, axis=-1).astype(np.float32)
     return (stacked - np.median(stacked, axis=(0, 1))).astype(np.float32, copy=False)
+
+
+def filter_features(grey: Array, cell_px: int = CELL_PX) -> Array:
+    """Return log responses relative to the image's median, shape (rows, columns, 29).
+
+    All responses are of log grey values, so that exposure adds a constant, and each map of
+    logarithms is taken relative to its median in the image: a defect differs from its own
+    surroundings more than good parts do at that position.
+    """
+    grid = grid_of(grey.shape[0], grey.shape[1], cell_px)
+    logs = np.log(np.maximum(grey, 0) + np.float32(DARK))
+    maps: list[Array] = []
+    for level, octave in enumerate(pyramid(logs - np.median(logs))):
+        points = [cell_max(values, grid) for values in _point_responses(octave)]
+        maps += [*points, cell_mean(_local_std(octave), grid)]
+        if level == STEP_LEVELS - 1:
+            step_inputs = [logs, octave]
+    responses = np.stack(maps, axis=-1)
+    steps = [cell_max(v, grid) for octave in step_inputs for v in _step_responses(_flatten(octave))]
+    features = np.concatenate(
+        [np.log(responses + np.float32(3e-3)), np.log(np.stack(steps, axis=-1) + np.float32(1e-2))],
+        axis=-1,
+    )
+    return features - np.median(features, axis=(0, 1))
+
+
+def _point_responses(picture: Array) -> list[Array]:
+    """Blobs (difference of Gaussians), edges and lines (curvatures) at sigma 1 px."""
+    smooth = ndimage.gaussian_filter(picture, 1.0, mode="reflect")
+    blob = smooth - ndimage.gaussian_filter(picture, 2.0, mode="reflect")
+    down, right = gradient_of(smooth)
+    yy, xy = gradient_of(down)
+    xx = gradient_of(right)[1]
+    # eigenvalues of the Hessian ((xx, xy), (xy, yy)) are middle +- half
+    half = np.sqrt((xx - yy) ** 2 / 4 + xy**2)
+    middle = (yy + xx) / 2
+    return [
+        np.maximum(blob, 0),
+        np.maximum(-blob, 0),
+        np.abs(right),
+        np.abs(down),
+        np.maximum(middle + half, 0),
+        np.maximum(half - middle, 0),
+    ]
+
+
+def _local_std(picture: Array) -> Array:
+    """Local standard deviation in 5 x 5 pixels."""
+    mean = ndimage.uniform_filter(picture, 5, mode="reflect")
+    square = ndimage.uniform_filter(picture**2, 5, mode="reflect")
+    return np.sqrt(np.maximum(square - mean**2, 0))
+
+
+def _flatten(picture: Array) -> Array:
+    """Subtract slow changes of illumination."""
+    return picture - ndimage.uniform_filter(picture, 31, mode="reflect")
+
+
+def _step_responses(picture: Array) -> list[Array]:
+    """Differences of mean and of log deviation between boxes on either side, down and right."""
+    depth, length = STEP_PX
+    result: list[Array] = []
+    for across, along in ((0, 1), (1, 0)):
+        means = ndimage.uniform_filter1d(picture, length, axis=along, mode="reflect")
+        squares = ndimage.uniform_filter1d(picture**2, length, axis=along, mode="reflect")
+        sides = []
+        for origin in (depth // 2, -(depth // 2)):
+            box = [
+                ndimage.uniform_filter1d(v, depth, axis=across, origin=origin, mode="reflect")
+                for v in (means, squares)
+            ]
+            sides.append((box[0], np.log(np.maximum(box[1] - box[0] ** 2, 1e-6)) / 2))
+        (mean_a, spread_a), (mean_b, spread_b) = sides
+        result += [np.abs(mean_a - mean_b), np.abs(spread_a - spread_b)]
+    return result

@@ -1,25 +1,25 @@
-"""PCA of small patches: energy outside the main components of good pictures, and along each.
+"""PCA of small patches: energy outside the main components of good images, and along each.
 
-Patches are the pixels around each position of the halved and quartered log picture, without their
-mean. As in statistical process control both the residual (Q) and the components (as in T squared)
-are watched: the logarithms are standardised by good pictures at a similar place, and the largest
-excess of a cell counts. The residual alone misses changes of texture.
+Patches x are the pixels around each position of the halved and quartered log image, without their
+mean. With orthonormal components v_i, as in statistical process control both the residual
+Q = |x|^2 - sum (v_i . x)^2 and the energies (v_i . x)^2 are monitored: their logarithms are
+standardised by good images at a similar position, and the largest z of a cell counts. The residual
+alone misses changes of texture.
 
 Source: Jackson & Mudholkar, 1979 (residuals of principal components).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from scipy import ndimage
 
-from lineside.core.errors import UserError
 from lineside.parts.models.classical.descriptors import (
+    CELL_PX,
     DARK,
     Array,
     cell_max,
@@ -27,22 +27,22 @@ from lineside.parts.models.classical.descriptors import (
     grid_of,
     pyramid,
 )
-from lineside.parts.models.classical.gaussian import fit_normal, scale_examples
 from lineside.parts.models.classical.position_statistics import (
-    Normal,
-    Standard,
-    standard_of,
+    TOP_CELLS,
+    PositionStatistics,
+    ScoreScale,
+    fit_position_statistics,
+    require_good,
+    score_scale_of,
     top_mean,
 )
-from lineside.parts.models.detector import Image, Prediction, TrainingImage, good_of
+from lineside.parts.models.detector import Image, Log, Prediction, TrainingImage, good_of
 
-CELL_PX = 8
 PATCH_PX = 9
 COMPONENTS = 4
 PATCHES_PER_IMAGE = 300
 SCALES = 2
-"""The halved and the quartered picture."""
-TOP_CELLS = 5
+"""The halved and the quartered image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,44 +51,22 @@ class Pca:
 
     Attributes:
         components: Orthonormal patches, shape (scale, component, patch_px, patch_px).
-        normal: Mean and deviation of the log energies by place.
-        standard: Turns the largest deviation into the score.
+        statistics: Mean and standard deviation of the log energies by position.
+        scale: Scale of the image score.
     """
 
     components: Array
-    normal: Normal
-    standard: Standard
+    statistics: PositionStatistics
+    scale: ScoreScale
 
     def predict(self, image: Image) -> Prediction:
-        """Score one picture in robust deviations; the map has the same unit."""
-        excess = self.normal.z(energies(image, self.components)).max(axis=-1)
-        height, width = image.shape[:2]
-        expected = self.standard.expected(height, width)
-        return Prediction(
-            score=self.standard.score(top_mean(excess, TOP_CELLS), height, width),
-            map=((excess - expected) / self.standard.scale).astype(np.float32),
-        )
-
-    def spec(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {"standard": self.standard.spec()}
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the arrays."""
-        return {"components": torch.from_numpy(self.components), **self.normal.tensors()}
+        """Score one image in robust standard deviations; the map has the same unit."""
+        cells = self.statistics.z(log_energies(image, self.components)).max(axis=-1)
+        return self.scale.predict(cells, image)
 
 
-def load_pca(spec: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Pca:
-    """Return the detector that `spec` and `tensors` were made of."""
-    return Pca(
-        components=tensors["components"].numpy(),
-        normal=Normal.of(tensors),
-        standard=Standard.of(spec["standard"]),
-    )
-
-
-def _levels(image: Image) -> list[Array]:
-    """Return the halved and quartered log picture without slow changes of light."""
+def _octaves(image: Image) -> list[Array]:
+    """Return the halved and quartered log image without slow changes of illumination."""
     logs = np.log(np.maximum(grey_of(image), 0) + np.float32(DARK))
     return [
         level - ndimage.uniform_filter(level, 31, mode="reflect")
@@ -96,16 +74,16 @@ def _levels(image: Image) -> list[Array]:
     ]
 
 
-def energies(image: Image, components: Array) -> Array:
+def log_energies(image: Image, components: Array) -> Array:
     """Log energy outside and along the components, shape (rows, columns, scale * (1 + count)).
 
     Outside: the energy of a patch without its mean, less that in the components (they are
     orthonormal and have mean 0, so energies subtract). The largest value in each cell counts, and
-    logarithms are relative to the picture's median.
+    logarithms are relative to the image's median.
     """
     grid = grid_of(image.shape[0], image.shape[1], CELL_PX)
     maps: list[Array] = []
-    for picture, bank in zip(_levels(image), components, strict=True):
+    for picture, bank in zip(_octaves(image), components, strict=True):
         area = bank.shape[1] * bank.shape[2]
         mean = ndimage.uniform_filter(picture, bank.shape[1], mode="reflect")
         square = ndimage.uniform_filter(picture**2, bank.shape[1], mode="reflect")
@@ -117,7 +95,7 @@ def energies(image: Image, components: Array) -> Array:
 
 
 def _responses(picture: Array, bank: Array) -> Array:
-    """Correlate a picture with every component, shape (component, height, width)."""
+    """Correlate an image with every component, shape (component, height, width)."""
     half = bank.shape[1] // 2
     padded = torch.from_numpy(np.pad(picture, half, mode="symmetric"))[None, None]
     return torch.nn.functional.conv2d(padded, torch.from_numpy(bank)[:, None])[0].numpy()
@@ -128,46 +106,53 @@ def fit_pca(
     validation: Sequence[TrainingImage],
     *,
     rng: np.random.Generator,
-    log: Callable[[dict[str, Any]], None],
+    log: Log = lambda row: None,
     components: int = COMPONENTS,
     patch_px: int = PATCH_PX,
 ) -> Pca:
-    """Fit on the good pictures of `train`; those of `validation` set the scale if there are 20.
+    """Fit on the good images of `train`; those of `validation` set the scale if there are 20.
 
     Raises:
-        UserError: If `train` has no good picture.
+        UserError: If `train` has no good image.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> images = [TrainingImage.from_array(rng.random((64, 48, 1), np.float32)) for _ in "1234"]
+        >>> detector = fit_pca(images, [], rng=rng, components=2)
+        >>> detector.components.shape
+        (2, 2, 9, 9)
     """
     good = good_of(train)
-    if not good:
-        raise UserError("there is no good picture to learn from", "label some pictures as good")
+    require_good(good)
     bank = _components(good, components, patch_px, rng)
     log({"event": "components", "count": components, "good_images": len(good)})
-    normal = fit_normal(good, lambda image: energies(image, bank))
+    statistics = fit_position_statistics(good, lambda image: log_energies(image, bank))
 
     def raw(image: Image) -> float:
-        return top_mean(normal.z(energies(image, bank)).max(axis=-1), TOP_CELLS)
+        return top_mean(statistics.z(log_energies(image, bank)).max(axis=-1), TOP_CELLS)
 
-    images = [example.image for example in scale_examples(train, validation)]
-    return Pca(components=bank, normal=normal, standard=standard_of(raw, images, rng))
+    scale = score_scale_of(raw, train, validation, rng)
+    return Pca(components=bank, statistics=statistics, scale=scale)
 
 
 def _components(
     good: Sequence[TrainingImage], count: int, patch_px: int, rng: np.random.Generator
 ) -> Array:
-    """Return the main components of random patches of good pictures, one set per scale."""
+    """Return the main components of random patches of good images, one set per scale."""
     size = patch_px * patch_px
     scatter = np.zeros((SCALES, size, size))
     for example in good:
-        for scale, picture in enumerate(_levels(example.image())):
+        for scale, picture in enumerate(_octaves(example.image())):
             padded = np.pad(picture, patch_px // 2, mode="symmetric")
             windows = np.lib.stride_tricks.sliding_window_view(padded, (patch_px, patch_px))
             rows = rng.integers(windows.shape[0], size=PATCHES_PER_IMAGE)
             columns = rng.integers(windows.shape[1], size=PATCHES_PER_IMAGE)
             patches = windows[rows, columns].reshape(PATCHES_PER_IMAGE, size)
             patches = patches - patches.mean(axis=1, keepdims=True)
-            # Patches of equal weight: otherwise a few rough pictures decide the components.
+            # Patches of equal weight: otherwise a few rough images decide the components.
             patches = patches / (np.linalg.norm(patches, axis=1, keepdims=True) + 1e-3)
             scatter[scale] += patches.T.astype(np.float64) @ patches
+    # ascending eigenvectors in columns: (scale, pixel, component) -> (scale, component, side, side)
     vectors = np.linalg.eigh(scatter)[1][:, :, ::-1][:, :, :count]
     bank = vectors.transpose(0, 2, 1).reshape(SCALES, -1, patch_px, patch_px)
     return np.ascontiguousarray(bank, dtype=np.float32)

@@ -1,185 +1,202 @@
-"""What is normal here: statistics by position in the picture, and scores by size of the picture.
+"""Statistics of good images by position in the image, and scores that do not depend on its size.
 
-Light falls off towards the border of a part and its edges carry structure of their own, so a value
-is judged against good pictures at a similar place: the distance to the nearest border in cells and,
-inside, the third of the picture. It needs no registration and suits pictures of any size.
+Illumination falls off towards the border of a part and its edges have structure of their own, so a
+value is compared with good images at a similar position: the distance to the nearest border in
+cells and, inside, the third of the image. Per zone, z = (x - mean) / std. It needs no registration
+and works for images of any size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from lineside.core.errors import UserError
 from lineside.parts.models.classical.descriptors import Array
+from lineside.parts.models.detector import Image, Prediction, TrainingImage, good_of
 
-BANDS = 9
-"""Places along an axis: cell 0, 1, 2-3 from the start; three thirds; 2-3, 1, 0 from the end."""
-PLACES = BANDS * BANDS
+AXIS_ZONES = 9
+"""Zones along an axis: cell 0, 1, 2-3 from the start; three thirds; 2-3, 1, 0 from the end."""
+ZONES = AXIS_ZONES * AXIS_ZONES
 PRIOR_CELLS = 50.0
-"""Weight, in cells, of the statistics of the whole picture in those of a place."""
+"""Weight, in cells, of the statistics of the whole image in those of a zone."""
+TOP_CELLS = 5
+"""The score of an image is the mean of its highest TOP_CELLS cells."""
+VALIDATION_IMAGES = 20
+"""With at least this many good validation images, they set the scale of the score."""
+SCALE_IMAGES = 200
+"""Maximum of good images that set it."""
 
 
-def bands_of(count: int) -> NDArray[np.int64]:
-    """Return the band (0..8) of every cell along an axis of `count` cells."""
+def axis_zones(count: int) -> NDArray[np.int64]:
+    """Return the zone (0..8) of every cell along an axis of `count` cells."""
     index = np.arange(count)
     from_end = count - 1 - index
     near = np.minimum(index, from_end)
     rank = np.array([0, 1, 2, 2])[np.minimum(near, 3)]
-    border = np.where(index <= from_end, rank, BANDS - 1 - rank)
+    border = np.where(index <= from_end, rank, AXIS_ZONES - 1 - rank)
     return np.where(near <= 3, border, 3 + index * 3 // count)
 
 
-def places_of(grid: tuple[int, int]) -> NDArray[np.int64]:
-    """Return the place (0..80) of every cell, shape (rows, columns)."""
-    return bands_of(grid[0])[:, None] * BANDS + bands_of(grid[1])[None, :]
+def zone_grid(grid: tuple[int, int]) -> NDArray[np.int64]:
+    """Return the zone (0..80) of every cell, shape (rows, columns)."""
+    return axis_zones(grid[0])[:, None] * AXIS_ZONES + axis_zones(grid[1])[None, :]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Normal:
-    """Mean and standard deviation of features by place, each of shape (81, feature)."""
+class PositionStatistics:
+    """Mean and standard deviation of features by zone, each of shape (81, feature)."""
 
     mean: Array
-    deviation: Array
+    std: Array
 
     def z(self, features: Array) -> Array:
         """Standardise features of shape (rows, columns, feature)."""
-        places = places_of((features.shape[0], features.shape[1]))
-        return (features - self.mean[places]) / self.deviation[places]
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the arrays as tensors."""
-        return {
-            "normal_mean": torch.from_numpy(self.mean),
-            "normal_deviation": torch.from_numpy(self.deviation),
-        }
-
-    @classmethod
-    def of(cls, tensors: dict[str, torch.Tensor]) -> Normal:
-        """Return the inverse of `tensors`."""
-        return cls(
-            mean=tensors["normal_mean"].numpy(), deviation=tensors["normal_deviation"].numpy()
-        )
+        zones = zone_grid((features.shape[0], features.shape[1]))
+        return (features - self.mean[zones]) / self.std[zones]
 
 
-class NormalFit:
-    """Gathers features of good pictures one by one; `done` returns the statistics."""
+class StatisticsAccumulator:
+    """Accumulates features of good images one by one; `result` returns the statistics."""
 
     def __init__(self) -> None:
-        self._count = np.zeros(PLACES)
+        self._count = np.zeros(ZONES)
         self._sums: NDArray[np.float64] = np.zeros((0, 0, 0))
 
     def add(self, features: Array) -> None:
-        """Add the features of one good picture, shape (rows, columns, feature)."""
+        """Add the features of one good image, shape (rows, columns, feature)."""
         size = features.shape[2]
         if not self._sums.size:
-            self._sums = np.zeros((2, PLACES, size))
-        places = places_of((features.shape[0], features.shape[1])).ravel()
+            self._sums = np.zeros((2, ZONES, size))
+        zones = zone_grid((features.shape[0], features.shape[1])).ravel()
         flat = features.reshape(-1, size).astype(np.float64)
-        member = np.zeros((PLACES, len(places)))
-        member[places, np.arange(len(places))] = 1
+        # (zone, cell) indicator @ (cell, feature) -> sums by zone (zone, feature)
+        member = np.zeros((ZONES, len(zones)))
+        member[zones, np.arange(len(zones))] = 1
         self._count += member.sum(axis=1)
         self._sums[0] += member @ flat
         self._sums[1] += member @ flat**2
 
-    def done(self) -> Normal:
-        """Return mean and deviation by place, drawn towards those of the whole picture."""
+    def result(self) -> PositionStatistics:
+        """Return mean and deviation by zone, shrunken towards those of the whole image."""
         total = self._sums.sum(axis=1, keepdims=True) / self._count.sum()
         weight = (self._count + PRIOR_CELLS)[:, None]
         mean, square = (self._sums + PRIOR_CELLS * total) / weight
-        spread = np.sqrt(np.maximum(square - mean**2, 1e-6))
-        return Normal(mean=mean.astype(np.float32), deviation=spread.astype(np.float32))
+        std = np.sqrt(np.maximum(square - mean**2, 1e-6))
+        return PositionStatistics(mean=mean.astype(np.float32), std=std.astype(np.float32))
+
+
+def fit_position_statistics(
+    good: Sequence[TrainingImage], features: Callable[[Image], Array]
+) -> PositionStatistics:
+    """Return the statistics of the features of good images, read one at a time."""
+    require_good(good)
+    accumulator = StatisticsAccumulator()
+    for example in good:
+        accumulator.add(features(example.image()))
+    return accumulator.result()
+
+
+def require_good(good: Sequence[TrainingImage]) -> None:
+    """Raise a UserError if there is no good image."""
+    if not good:
+        raise UserError("there is no good picture to learn from", "label some pictures as good")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standard:
-    """Turns a raw image score into robust deviations from good pictures of its size.
+class ScoreScale:
+    """Turns a raw image score into robust standard deviations from good images of its size.
 
-    A larger picture has more places to look odd, so its largest value is larger. The score expected
-    of a good picture is linear in log height and log width, within the sizes that were seen.
+    A larger image has more cells that can be extreme, so its maximum is larger. The score expected
+    of a good image is w0 + w1 log(height) + w2 log(width), with sizes clamped to the range of the
+    good images.
 
     Attributes:
-        weights: Offset and slopes of log height and log width.
-        low: Smallest log height and log width of a good picture seen.
-        high: Largest ones.
-        scale: Robust standard deviation of the rest.
+        weights: Intercept and slopes of log height and log width.
+        size_min: Smallest log height and log width of a good image.
+        size_max: Largest ones.
+        std: Robust standard deviation of the residuals.
     """
 
     weights: tuple[float, float, float]
-    low: tuple[float, float]
-    high: tuple[float, float]
-    scale: float
+    size_min: tuple[float, float]
+    size_max: tuple[float, float]
+    std: float
 
     def expected(self, height: int, width: int) -> float:
-        """Return the raw score of a typical good picture of this size."""
-        size = np.clip(np.log([height, width]), self.low, self.high)
+        """Return the raw score of a typical good image of this size."""
+        size = np.clip(np.log([height, width]), self.size_min, self.size_max)
         return float(self.weights[0] + size @ np.array(self.weights[1:]))
 
-    def score(self, raw: float, height: int, width: int) -> float:
-        """Return the score in robust deviations."""
-        return (raw - self.expected(height, width)) / self.scale
+    def z(self, raw: float, height: int, width: int) -> float:
+        """Return the score in robust standard deviations."""
+        return (raw - self.expected(height, width)) / self.std
 
-    def spec(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {
-            "weights": list(self.weights),
-            "low": list(self.low),
-            "high": list(self.high),
-            "scale": self.scale,
-        }
-
-    @classmethod
-    def of(cls, spec: dict[str, Any]) -> Standard:
-        """Return the inverse of `spec`."""
-        lists = {key: tuple(spec[key]) for key in ("weights", "low", "high")}
-        return cls(scale=float(spec["scale"]), **lists)
+    def predict(
+        self, cells: Array, image: Image, contributions: dict[str, float] | None = None
+    ) -> Prediction:
+        """Return score and map of an image from the raw scores of its cells (rows, columns)."""
+        height, width = image.shape[:2]
+        return Prediction(
+            score=self.z(top_mean(cells, TOP_CELLS), height, width),
+            map=((cells - self.expected(height, width)) / self.std).astype(np.float32),
+            contributions=contributions or {},
+        )
 
 
-def fit_standard(raw: Sequence[float], sizes: Sequence[tuple[int, int]]) -> Standard:
-    """Fit the expected score of good pictures by (height, width).
+def fit_score_scale(raw: Sequence[float], sizes: Sequence[tuple[int, int]]) -> ScoreScale:
+    """Fit the expected score of good images by (height, width).
 
-    Slopes need sizes that differ by more than a few percent, and 20 pictures; otherwise they are 0.
+    Slopes need sizes that differ by more than a few percent, and 20 images; otherwise they are 0.
     """
     scores, logs = np.asarray(raw, dtype=np.float64), np.log(np.asarray(sizes, dtype=np.float64))
     weights = np.array([np.median(scores), 0.0, 0.0])
     varies = logs.std(axis=0) > 0.03
     if varies.any() and len(scores) >= 20:
         columns = np.column_stack([np.ones(len(scores)), logs[:, varies]])
-        solved = np.linalg.lstsq(columns, scores, rcond=None)[0]
-        weights[0] = solved[0]
-        weights[1:][varies] = solved[1:]
-    rest = scores - weights[0] - logs @ weights[1:]
-    mad = 1.4826 * np.median(np.abs(rest - np.median(rest)))
-    return Standard(
+        solution = np.linalg.lstsq(columns, scores, rcond=None)[0]
+        weights[0] = solution[0]
+        weights[1:][varies] = solution[1:]
+    residuals = scores - weights[0] - logs @ weights[1:]
+    mad = 1.4826 * np.median(np.abs(residuals - np.median(residuals)))
+    return ScoreScale(
         weights=(float(weights[0]), float(weights[1]), float(weights[2])),
-        low=(float(logs[:, 0].min()), float(logs[:, 1].min())),
-        high=(float(logs[:, 0].max()), float(logs[:, 1].max())),
-        scale=float(max(mad, 0.1 * rest.std(), 1e-6)),
+        size_min=(float(logs[:, 0].min()), float(logs[:, 1].min())),
+        size_max=(float(logs[:, 0].max()), float(logs[:, 1].max())),
+        std=float(max(mad, 0.1 * residuals.std(), 1e-6)),
     )
 
 
-def standard_of(
-    raw_score: Callable[[NDArray[np.float32]], float],
-    images: Sequence[Callable[[], NDArray[np.float32]]],
+def score_scale_of(
+    raw_score: Callable[[Image], float],
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
     rng: np.random.Generator,
-    most: int = 200,
-) -> Standard:
-    """Score at most `most` of the given good pictures and fit their `Standard`."""
-    chosen = np.sort(rng.permutation(len(images))[:most])
+    count: int = SCALE_IMAGES,
+) -> ScoreScale:
+    """Score up to `count` good images and fit their scale; see `scale_images`."""
+    good = scale_images(train, validation)
     raw, sizes = [], []
-    for index in chosen:
-        image = images[int(index)]()
+    for index in np.sort(rng.permutation(len(good))[:count]):
+        image = good[int(index)].image()
         raw.append(raw_score(image))
         sizes.append((image.shape[0], image.shape[1]))
-    return fit_standard(raw, sizes)
+    return fit_score_scale(raw, sizes)
+
+
+def scale_images(
+    train: Sequence[TrainingImage], validation: Sequence[TrainingImage]
+) -> list[TrainingImage]:
+    """Return the good images that set the scale of scores: unseen ones if there are enough."""
+    unseen = good_of(validation)
+    return unseen if len(unseen) >= VALIDATION_IMAGES else good_of(train)
 
 
 def top_mean(values: NDArray[np.float32], count: int) -> float:
-    """Return the mean of the `count` largest values: less fickle than a bare maximum."""
+    """Return the mean of the `count` largest values: less noisy than a bare maximum."""
     flat = values.ravel()
     count = min(count, flat.size)
     return float(np.partition(flat, -count)[-count:].mean())

@@ -1,4 +1,4 @@
-"""Where a picture lies relative to a template: phase correlation to a fraction of a pixel."""
+"""Registration to a template: phase correlation with subpixel precision (Kuglin & Hines, 1975)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
-    """How far a picture is displaced against a template.
+    """Displacement of an image against a template.
 
     Attributes:
-        down_px: Displacement downwards; moving the picture up by it aligns the two.
+        down_px: Displacement downwards; moving the image up by it aligns the two.
         right_px: Displacement to the right.
         peak: Height of the correlation peak above its surroundings, in their standard deviations;
             below about 8 the two do not match and the displacement means nothing.
@@ -35,8 +35,10 @@ class Shift:
 def phase_shift(template: Array, picture: Array, smooth_px: float = 1.0) -> Shift:
     """Estimate the displacement of `picture` against `template` (equal shapes).
 
-    Both are windowed, so that the frame of the picture does not hold the peak at zero; the peak is
-    refined by a parabola through its neighbours. Brightness and contrast have no influence.
+    The cross-power spectrum conj(T) P / |conj(T) P| of the two has its inverse transform's peak at
+    the displacement. Both are windowed, so that the frame of the image does not cause a peak at
+    zero; the peak is refined by a parabola through its neighbours. Brightness and contrast have no
+    influence.
 
     Raises:
         ValueError: If the shapes differ.
@@ -45,7 +47,7 @@ def phase_shift(template: Array, picture: Array, smooth_px: float = 1.0) -> Shif
     """
     if template.shape != picture.shape:
         raise ValueError(f"shapes differ: {template.shape} and {picture.shape}")
-    first, second = (fft.rfft2(_windowed(image)) for image in (template, picture))
+    first, second = (fft.rfft2(_apply_window(image)) for image in (template, picture))
     cross = np.conj(first) * second
     # Frequencies beyond the smoothing hold noise only; without them the peak is broad enough
     # for a parabola.
@@ -56,34 +58,34 @@ def phase_shift(template: Array, picture: Array, smooth_px: float = 1.0) -> Shif
     row, column = np.unravel_index(int(correlation.argmax()), correlation.shape)
     height = (correlation.max() - correlation.mean()) / (correlation.std() + 1e-12)
     return Shift(
-        down_px=_refined(correlation[:, column], int(row)),
-        right_px=_refined(correlation[row, :], int(column)),
+        down_px=_refine_peak(correlation[:, column], int(row)),
+        right_px=_refine_peak(correlation[row, :], int(column)),
         peak=float(height),
     )
 
 
-def _windowed(image: Array) -> Array:
+def _apply_window(image: Array) -> Array:
     window = np.hanning(image.shape[0] + 2)[1:-1, None] * np.hanning(image.shape[1] + 2)[None, 1:-1]
     return ((image - image.mean()) * window).astype(np.float32)
 
 
-def _refined(line: Array, peak: int) -> float:
+def _refine_peak(line: Array, peak: int) -> float:
     """Signed position of the peak of a periodic line, by a parabola through three values."""
     size = len(line)
     before, at, after = line[(peak - 1) % size], line[peak], line[(peak + 1) % size]
-    bend = before - 2 * at + after
-    fraction = 0.5 * (before - after) / bend if bend < 0 else 0.0
+    curvature = before - 2 * at + after
+    fraction = 0.5 * (before - after) / curvature if curvature < 0 else 0.0
     position = peak + float(np.clip(fraction, -0.5, 0.5))
     return position - size if position > size / 2 else position
 
 
-def aligned_to(picture: Array, shift: Shift) -> Array:
-    """Move a picture back by a shift (linear interpolation, nearest value beyond the border)."""
+def align(picture: Array, shift: Shift) -> Array:
+    """Move an image back by a shift (linear interpolation, nearest value beyond the border)."""
     back = (-shift.down_px, -shift.right_px)
     return ndimage.shift(picture, back, order=1, mode="nearest").astype(np.float32)
 
 
-def resized(image: Array, height: int, width: int) -> Array:
+def resize(image: Array, height: int, width: int) -> Array:
     """Resize to (height, width) after a blur that fits the reduction (bilinear, pixel centres)."""
     factors = (image.shape[0] / height, image.shape[1] / width)
     sigma = [0.5 * np.sqrt(max(f * f - 1.0, 0.0)) for f in factors]
@@ -92,10 +94,10 @@ def resized(image: Array, height: int, width: int) -> Array:
         np.clip((np.arange(n) + 0.5) * f - 0.5, 0, s - 1)
         for n, f, s in zip((height, width), factors, image.shape, strict=True)
     )
-    return _interpolated(_interpolated(smooth, rows, axis=0), columns, axis=1)
+    return _interpolate(_interpolate(smooth, rows, axis=0), columns, axis=1)
 
 
-def _interpolated(image: Array, positions: NDArray[np.float64], axis: int) -> Array:
+def _interpolate(image: Array, positions: NDArray[np.float64], axis: int) -> Array:
     low = np.floor(positions).astype(int)
     high = np.minimum(low + 1, image.shape[axis] - 1)
     share = (positions - low).astype(np.float32)

@@ -1,49 +1,59 @@
-"""LBP and HOG on overlapping patches with a linear model: the classical control of patch networks.
+"""LBP and HOG of overlapping patches with a linear model: the classical baseline of patch networks.
 
-With labelled defects: a class-balanced logistic regression per patch on LBP, HOG and multi-scale
-filters, added to the excess over good pictures, since a linear model alone misses kinds of defect
-it was not shown. Without: the excess of LBP and HOG over good pictures.
+With labelled defects a class-balanced logistic regression of each patch on LBP, HOG and multi-scale
+filters (w . [max(z, 0), min(z, 0)]), added to the largest z over good images, since a linear model
+alone misses kinds of defect it was not shown. Without labels the largest z of LBP and HOG alone.
+Sources: Ojala et al. 2002 (LBP), Dalal & Triggs 2005 (HOG), Andrews et al. 2003 (multiple-instance
+learning of images without a mask).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 
-from lineside.core.errors import UserError
-from lineside.parts.models.classical.descriptors import Array, cell_mean, grey_of, texture_features
-from lineside.parts.models.classical.filters import CELL_PX, NAMES, filter_features
-from lineside.parts.models.classical.gaussian import scale_examples
-from lineside.parts.models.classical.position_statistics import (
-    Normal,
-    NormalFit,
-    Standard,
-    fit_standard,
-    places_of,
-    top_mean,
+from lineside.parts.models.classical.descriptors import (
+    CELL_PX,
+    FILTER_NAMES,
+    Array,
+    cell_mean,
+    filter_features,
+    grey_of,
+    texture_features,
 )
-from lineside.parts.models.detector import Image, Mask, Prediction, TrainingImage, good_of
+from lineside.parts.models.classical.position_statistics import (
+    TOP_CELLS,
+    PositionStatistics,
+    ScoreScale,
+    StatisticsAccumulator,
+    fit_score_scale,
+    require_good,
+    scale_images,
+    top_mean,
+    zone_grid,
+)
+from lineside.parts.models.detector import Image, Log, Mask, Prediction, TrainingImage, good_of
 
-TOP_CELLS = 5
-FILTERS = len(NAMES)
+FILTERS = len(FILTER_NAMES)
 POSITIVE_CELLS = 60
-"""Patches taken from a defect at most."""
+"""Maximum of patches of a defect."""
 GOOD_CELLS = 100
 OTHER_CELLS = 40
-"""Patches far from the defect in the same picture."""
+"""Maximum of patches far from the defect in the same image."""
 COVERED = 0.3
 """Share of a cell under the mask that makes it a defect."""
 CANDIDATES = 40
-PICKS = 5
+"""Most suspicious patches kept of an image without a mask."""
+POSITIVES = 5
+"""Candidates that are taken as positives in each round."""
 ROUNDS = 3
 SCALE_IMAGES = 100
+"""Maximum of good images that set the scale of the scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,55 +61,32 @@ class TexturePatches:
     """A fitted detector.
 
     Attributes:
-        normal: Mean and deviation of every feature by place.
+        statistics: Mean and standard deviation of every feature by position.
         weights: Of the positive and the negative part of each feature; None without labels.
-        novelty: Scale of the excess over good pictures.
+        novelty: Scale of the largest z over good images.
         linear: Scale of the linear model; None without labels.
     """
 
-    normal: Normal
+    statistics: PositionStatistics
     weights: Array | None
-    novelty: Standard
-    linear: Standard | None
+    novelty: ScoreScale
+    linear: ScoreScale | None
 
     def predict(self, image: Image) -> Prediction:
-        """Score one picture in robust deviations; the parts are the two summands."""
-        excess, evidence = _maps(self.normal, self.weights, image)
+        """Score one image in robust deviations; the contributions are the two terms."""
+        novelty, linear = _maps(self.statistics, self.weights, image)
         height, width = image.shape[:2]
-        total, parts = np.zeros_like(excess), {}
-        for name, values, standard in (
-            ("novelty", excess, self.novelty),
-            ("linear", evidence, self.linear),
+        total, terms = np.zeros_like(novelty), {}
+        for name, values, scale in (
+            ("novelty", novelty, self.novelty),
+            ("linear", linear, self.linear),
         ):
-            if values is None or standard is None:
+            if values is None or scale is None:
                 continue
-            parts[name] = standard.score(top_mean(values, TOP_CELLS), height, width)
-            total += (values - standard.expected(height, width)) / standard.scale
-        return Prediction(
-            score=float(sum(parts.values())), map=total.astype(np.float32), contributions=parts
-        )
-
-    def spec(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        linear = None if self.linear is None else self.linear.spec()
-        return {"novelty": self.novelty.spec(), "linear": linear}
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the arrays."""
-        arrays = self.normal.tensors()
-        if self.weights is not None:
-            arrays["weights"] = torch.from_numpy(self.weights)
-        return arrays
-
-
-def load_texture_patches(spec: dict[str, Any], tensors: dict[str, torch.Tensor]) -> TexturePatches:
-    """Return the detector that `spec` and `tensors` were made of."""
-    return TexturePatches(
-        normal=Normal.of(tensors),
-        weights=tensors["weights"].numpy() if "weights" in tensors else None,
-        novelty=Standard.of(spec["novelty"]),
-        linear=None if spec["linear"] is None else Standard.of(spec["linear"]),
-    )
+            terms[name] = scale.z(top_mean(values, TOP_CELLS), height, width)
+            total += (values - scale.expected(height, width)) / scale.std
+        score = float(sum(terms.values()))
+        return Prediction(score=score, map=total.astype(np.float32), contributions=terms)
 
 
 def fit_texture_patches(
@@ -107,38 +94,44 @@ def fit_texture_patches(
     validation: Sequence[TrainingImage],
     *,
     rng: np.random.Generator,
-    log: Callable[[dict[str, Any]], None],
+    log: Log = lambda row: None,
     penalty: float = 0.003,
 ) -> TexturePatches:
-    """Fit on good and, where there are any, defect pictures; a mask is used if it is known.
+    """Fit on good and, where there are any, defective images; a mask is used if it is known.
 
-    With an image label only, the patches that stand out most from good pictures are the first
-    guess, and the linear model picks again three times (multiple instances).
+    With an image label only, the patches that stand out most from good images are the first
+    positives, and the linear model chooses them again in three rounds (multiple instances).
 
     Args:
-        train: Pictures to learn from.
-        validation: Its good pictures set the scale of the scores if there are at least 20.
+        train: Images to learn from.
+        validation: Its good images set the scale of the scores if there are at least 20.
         rng: Draws the patches.
         log: Receives progress.
         penalty: scikit-learn's inverse strength `C` of the ridge penalty.
 
     Raises:
-        UserError: If `train` has no good picture.
+        UserError: If `train` has no good image.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> images = [TrainingImage.from_array(rng.random((64, 48, 1), np.float32)) for _ in "1234"]
+        >>> detector = fit_texture_patches(images, [], rng=rng)
+        >>> list(detector.predict(images[0].image()).contributions)
+        ['novelty']
     """
-    if not good_of(train):
-        raise UserError("there is no good picture to learn from", "label some pictures as good")
-    normal, samples = _gather(train, rng)
+    require_good(good_of(train))
+    statistics, samples = _gather(train, rng)
     weights = None
     if any(example.faulty for example in train):
         bags = [
-            _candidates(normal, example.image())
+            _candidates(statistics, example.image())
             for example in train
-            if example.faulty and not _marked(example)
+            if example.faulty and not _has_mask(example)
         ]
-        weights = _weights(normal, samples, bags, penalty)
+        weights = _fit_weights(statistics, samples, bags, penalty)
         log({"event": "linear model", "patches": len(samples.label), "unmarked": len(bags)})
-    novelty, linear = _standards(normal, weights, scale_examples(train, validation), rng)
-    return TexturePatches(normal=normal, weights=weights, novelty=novelty, linear=linear)
+    novelty, linear = _fit_scales(statistics, weights, scale_images(train, validation), rng)
+    return TexturePatches(statistics=statistics, weights=weights, novelty=novelty, linear=linear)
 
 
 def _features(image: Image) -> Array:
@@ -146,65 +139,72 @@ def _features(image: Image) -> Array:
     return np.concatenate([filter_features(grey), texture_features(grey, CELL_PX)], axis=-1)
 
 
-def _maps(normal: Normal, weights: Array | None, image: Image) -> tuple[Array, Array | None]:
-    """Return the excess over good pictures and the linear evidence of every cell."""
-    z = normal.z(_features(image))
+def _maps(
+    statistics: PositionStatistics, weights: Array | None, image: Image
+) -> tuple[Array, Array | None]:
+    """Return largest z over good images and logit of the linear model, both (rows, columns)."""
+    z = statistics.z(_features(image))
     if weights is None:
         return z[..., FILTERS:].max(axis=-1), None
-    return z[..., :FILTERS].max(axis=-1), _halves(z) @ weights
+    return z[..., :FILTERS].max(axis=-1), _signed_parts(z) @ weights
 
 
-def _halves(z: Array) -> Array:
-    """Positive and negative parts apart: too much and too little are different evidence."""
+def _signed_parts(z: Array) -> Array:
+    """Return positive and negative parts side by side: (..., feature) -> (..., 2 * feature).
+
+    Too much and too little of a feature get weights of their own.
+    """
     return np.concatenate([np.maximum(z, 0), np.minimum(z, 0)], axis=-1)
 
 
-def _marked(example: TrainingImage) -> bool:
+def _has_mask(example: TrainingImage) -> bool:
     mask = example.mask()
     return mask is not None and bool(mask.any())
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Samples:
-    """Patches drawn from training pictures: raw features, place, label and weight."""
+    """Patches drawn from training images: raw features, zone, label and weight."""
 
     features: Array
-    place: NDArray[np.int64]
+    zone: NDArray[np.int64]
     label: NDArray[np.bool_]
     weight: NDArray[np.float64]
 
 
-def _gather(train: Sequence[TrainingImage], rng: np.random.Generator) -> tuple[Normal, _Samples]:
-    """Read every picture once: statistics of the good ones and patches of all marked ones."""
+def _gather(
+    train: Sequence[TrainingImage], rng: np.random.Generator
+) -> tuple[PositionStatistics, _Samples]:
+    """Read every image once: statistics of the good ones and patches of all with a known mask."""
     labelled = any(example.faulty for example in train)
-    fit = NormalFit()
+    accumulator = StatisticsAccumulator()
     rows: list[tuple[Array, NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]] = []
     for example in train:
-        if example.faulty and not _marked(example):
+        if example.faulty and not _has_mask(example):
             continue
         features = _features(example.image())
         if not example.faulty:
-            fit.add(features)
+            accumulator.add(features)
         if labelled:
-            defect, clean = _drawn(features.shape[:2], example.mask(), example.faulty, rng)
+            defect, clean = _draw_cells(features.shape[:2], example.mask(), example.faulty, rng)
             index = np.concatenate([defect, clean])
             label = np.arange(len(index)) < len(defect)
             # A large defect must not drown the small ones.
             weight = np.where(label, 1 / np.sqrt(max(len(defect), 1)), 1.0)
             flat = features.reshape(-1, features.shape[2])
-            rows.append((flat[index], places_of(features.shape[:2]).ravel()[index], label, weight))
+            rows.append((flat[index], zone_grid(features.shape[:2]).ravel()[index], label, weight))
     if not rows:
-        nothing = np.zeros(0, np.int64), np.zeros(0, np.bool_), np.zeros(0, np.float64)
-        rows = [(np.zeros((0, 0), np.float32), *nothing)]
+        empty = np.zeros(0, np.int64), np.zeros(0, np.bool_), np.zeros(0, np.float64)
+        rows = [(np.zeros((0, 0), np.float32), *empty)]
     columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
-    names = ("features", "place", "label", "weight")
-    return fit.done(), _Samples(**dict(zip(names, columns, strict=True)))
+    names = ("features", "zone", "label", "weight")
+    return accumulator.result(), _Samples(**dict(zip(names, columns, strict=True)))
 
 
-def _drawn(
+def _draw_cells(
     grid: tuple[int, ...], mask: Mask | None, faulty: bool, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw flat numbers of defect cells and of clean cells of one picture."""
+    """Draw flat indices of defect cells and of clean cells of one image."""
     if not faulty or mask is None:
         none = np.zeros(0, dtype=np.int64)
         return none, rng.permutation(grid[0] * grid[1])[:GOOD_CELLS]
@@ -220,21 +220,23 @@ def _drawn(
     return chosen[0], chosen[1]
 
 
-def _candidates(normal: Normal, image: Image) -> Array:
-    """Return the standardised features of the cells that stand out most, strongest first."""
-    z = normal.z(_features(image)).reshape(-1, normal.mean.shape[1])
+def _candidates(statistics: PositionStatistics, image: Image) -> Array:
+    """Return the standardised features of the most suspicious cells, strongest first."""
+    z = statistics.z(_features(image)).reshape(-1, statistics.mean.shape[1])
     return z[np.argsort(-z[:, :FILTERS].max(axis=1))[:CANDIDATES]]
 
 
-def _weights(normal: Normal, samples: _Samples, bags: list[Array], penalty: float) -> Array:
-    """Fit the logistic regression; patches of unmarked defect pictures are picked again by it."""
-    z = (samples.features - normal.mean[samples.place]) / normal.deviation[samples.place]
-    inputs, weights = _halves(z), np.zeros(0, dtype=np.float32)
+def _fit_weights(
+    statistics: PositionStatistics, samples: _Samples, bags: list[Array], penalty: float
+) -> Array:
+    """Fit the logistic regression; it chooses the positives of images without a mask itself."""
+    z = (samples.features - statistics.mean[samples.zone]) / statistics.std[samples.zone]
+    inputs, weights = _signed_parts(z), np.zeros(0, dtype=np.float32)
     for _ in range(ROUNDS if bags else 1):
-        picked = [_picked(bag, weights) for bag in bags]
-        rows = np.concatenate([inputs, *picked])
-        label = np.concatenate([samples.label, *(np.ones(len(p), bool) for p in picked)])
-        share = [np.full(len(p), 1 / np.sqrt(len(p))) for p in picked]
+        positives = [_strongest(bag, weights) for bag in bags]
+        rows = np.concatenate([inputs, *positives])
+        label = np.concatenate([samples.label, *(np.ones(len(p), bool) for p in positives)])
+        share = [np.full(len(p), 1 / np.sqrt(len(p))) for p in positives]
         weight = np.concatenate([samples.weight, *share])
         weight[label] *= weight[~label].sum() / weight[label].sum()
         model = LogisticRegression(C=penalty, max_iter=100, tol=1e-3)
@@ -243,25 +245,25 @@ def _weights(normal: Normal, samples: _Samples, bags: list[Array], penalty: floa
     return weights
 
 
-def _picked(bag: Array, weights: Array) -> Array:
+def _strongest(bag: Array, weights: Array) -> Array:
     """Return the strongest cells of a bag: by the model, in the first round by novelty."""
-    halves = _halves(bag)
-    return halves[:PICKS] if not weights.size else halves[np.argsort(-(halves @ weights))[:PICKS]]
+    cells = _signed_parts(bag)
+    return cells[np.argsort(-(cells @ weights))[:POSITIVES]] if weights.size else cells[:POSITIVES]
 
 
-def _standards(
-    normal: Normal,
+def _fit_scales(
+    statistics: PositionStatistics,
     weights: Array | None,
     good: Sequence[TrainingImage],
     rng: np.random.Generator,
-) -> tuple[Standard, Standard | None]:
-    """Score good pictures and return the scales of novelty and linear evidence."""
+) -> tuple[ScoreScale, ScoreScale | None]:
+    """Score good images and return the scales of novelty and of the linear model."""
     raw: list[list[float]] = []
     sizes: list[tuple[int, int]] = []
     for index in np.sort(rng.permutation(len(good))[:SCALE_IMAGES]):
         image = good[int(index)].image()
-        maps = _maps(normal, weights, image)
+        maps = _maps(statistics, weights, image)
         raw.append([top_mean(values, TOP_CELLS) for values in maps if values is not None])
         sizes.append((image.shape[0], image.shape[1]))
-    columns = [fit_standard(column, sizes) for column in np.transpose(raw)]
+    columns = [fit_score_scale(column, sizes) for column in np.transpose(raw)]
     return columns[0], columns[1] if len(columns) > 1 else None

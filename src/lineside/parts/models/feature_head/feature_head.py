@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from lineside.core.errors import UserError
-from lineside.core.run.codec import decode, encode
 from lineside.parts.models.backbone import check_weights, weight_digest
 from lineside.parts.models.detector import Image, Prediction, TrainingImage
 from lineside.parts.models.feature_head.cell_features import (
@@ -105,19 +104,6 @@ class FeatureHead:
     def update(self, examples: Sequence[TrainingImage], *, rng: np.random.Generator) -> FeatureHead:
         """Return a derived detector that has learned from wrongly judged images; `incremental`."""
         return update_detector(self, examples, rng)
-
-    def spec(self) -> dict[str, Any]:
-        """Return everything but tensors."""
-        return encode(self)[0]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return all arrays."""
-        return encode(self)[1]
-
-
-def load_detector(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FeatureHead:
-    """Return the detector that `spec` and `tensors` were made of."""
-    return decode(FeatureHead, spec, tensors)
 
 
 def cell_logits(head: Head, cells: CellFeatures) -> Tensor:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lineside.core import explain
+from lineside.core.run.codec import built_by
 from lineside.core.training.loop import Hooks, Progress
 from lineside.parts.models.crops import (
     Corner,
@@ -90,7 +91,6 @@ class PatchCNN:
             taken off: larger pictures have larger maxima.
     """
 
-    network: nn.Module
     architecture: Architecture
     crop_px: int
     channels: int
@@ -98,6 +98,9 @@ class PatchCNN:
     spread: float
     top_tiles: int = 2
     tile_slope: float = 0.0
+    network: nn.Module = field(
+        metadata=built_by(lambda cnn: build_network(cnn.architecture, cnn.channels))
+    )
 
     def predict(self, image: Image) -> Prediction:
         """Score the picture by tiles at half a crop's stride, at its native size.
@@ -151,15 +154,6 @@ class PatchCNN:
     def logits(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logit of each crop (crop, channel, height, width), values 0..1."""
         return crop_logits(self.network, pixels, self.standardise)
-
-    def spec(self) -> dict[str, Any]:
-        """Return everything but the weights."""
-        names = [field.name for field in dataclasses.fields(self) if field.name != "network"]
-        return {name: getattr(self, name) for name in names}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the weights and running statistics."""
-        return {k: v.detach().contiguous() for k, v in self.network.state_dict().items()}
 
     def _tiles(self, image: Image) -> tuple[Image, list[Corner], NDArray[np.float32]]:
         """The mirrored picture, the tiles' corners in pixels of the picture, their logits."""
@@ -231,13 +225,6 @@ def fit_patch_cnn(
     train_on_crops(detector.network, data, detector.standardise, recipe, batches_rng, hooks)
     fitted(detector, data)
     return with_tile_slope(detector, validation or train) if size_corrected else detector
-
-
-def load_patch_cnn(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PatchCNN:
-    """Rebuild a fitted patch network from `PatchCNN.spec` and `PatchCNN.tensors`."""
-    network = build_network(spec["architecture"], spec["channels"])
-    network.load_state_dict(dict(tensors))
-    return PatchCNN(network=network.eval(), **spec)
 
 
 def build_network(architecture: Architecture, channels: int) -> nn.Module:

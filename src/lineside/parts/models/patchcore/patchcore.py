@@ -12,7 +12,7 @@ left out of the bank while they are scored.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,6 @@ from torch import Tensor
 
 from lineside.core.errors import UserError
 from lineside.core.run.cache import FeatureCache
-from lineside.core.run.codec import decode, encode
 from lineside.parts.models.backbone import check_weights, weight_digest
 from lineside.parts.models.detector import Image, Prediction, TrainingImage, good_of
 from lineside.parts.models.patchcore.coreset import (
@@ -120,19 +119,6 @@ class PatchCore:
             weight[-2:] = ACCEPTED_POSITION_WEIGHT
             distance = distance.minimum(nearest_distance(features * weight, accepted * weight))
         return distance
-
-    def spec(self) -> dict[str, Any]:
-        """Return everything but tensors."""
-        return encode(self)[0]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the arrays."""
-        return encode(self)[1]
-
-
-def load_patchcore(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PatchCore:
-    """Return the detector that `spec` and `tensors` were made of."""
-    return decode(PatchCore, spec, tensors)
 
 
 @torch.inference_mode()

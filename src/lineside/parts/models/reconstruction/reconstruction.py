@@ -19,8 +19,7 @@ from torch import Tensor
 
 from lineside.core.errors import UserError
 from lineside.parts.models.classical.descriptors import Array, cell_mean, grey_of
-from lineside.parts.models.classical.gaussian import scale_examples
-from lineside.parts.models.classical.position_statistics import Standard, standard_of, top_mean
+from lineside.parts.models.classical.position_statistics import ScoreScale, score_scale_of, top_mean
 from lineside.parts.models.crops import Corner, padded, random_corners
 from lineside.parts.models.detector import Image, Prediction, TrainingImage, good_of
 from lineside.parts.models.tiles import tile_batches, tile_corners
@@ -118,7 +117,7 @@ class Frame:
     """Turns the judgement of patches into the reading of a picture."""
 
     patches: Patches
-    standard: Standard
+    scale: ScoreScale
 
     def predict(self, image: Image, judge: Judge) -> Prediction:
         """Score a picture in robust deviations of good ones; the map is the pixel residual.
@@ -129,7 +128,7 @@ class Frame:
         scores, residual = judged(self.patches.ground(image), judge, self.patches.patch_px)
         raw = _raw(scores, self.patches.top_tiles)
         return Prediction(
-            score=self.standard.score(raw, image.shape[0], image.shape[1]),
+            score=self.scale.z(raw, image.shape[0], image.shape[1]),
             map=residual,
             contributions={"worst tile": float(scores.max())},
         )
@@ -147,8 +146,7 @@ def fit_frame(
     def raw(image: Image) -> float:
         return _raw(judged(patches.ground(image), judge, patches.patch_px)[0], patches.top_tiles)
 
-    images = [example.image for example in scale_examples(train, validation)]
-    return Frame(patches=patches, standard=standard_of(raw, images, rng))
+    return Frame(patches=patches, scale=score_scale_of(raw, train, validation, rng))
 
 
 def example_patches(

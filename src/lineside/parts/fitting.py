@@ -1,0 +1,91 @@
+"""Runs the methods of `parts` on one split, and draws the figures of those that learn features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lineside.core.contract import Method, Split
+from lineside.core.report.figures import keep_figures
+from lineside.core.run.folder import Run
+from lineside.core.training.weight_snapshots import forget
+from lineside.parts import references
+from lineside.parts.config import Config
+from lineside.parts.data.images import training_image
+from lineside.parts.methods import METHODS
+from lineside.parts.model import PartsModel, Settings, make_model
+from lineside.parts.models.detector import Detector, TrainingImage
+
+if TYPE_CHECKING:
+    from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
+    from lineside.parts.models.patch_cnn.training import CropData
+
+
+def methods(config: Config) -> Sequence[Method]:
+    """Return the methods that the config names, the predicting one first."""
+    return tuple(
+        Method(name=name, kind=METHODS[name].kind, help=METHODS[name].help, fit=partial(fit, name))
+        for name in config.methods
+    )
+
+
+def fit(name: str, split: Split, config: Config, run: Run) -> PartsModel:
+    """Fit one method on the training and validation parts of a split."""
+    train = [training_image(item) for item in split.train]
+    validation = [training_image(item) for item in split.validation]
+    detector = fit_detector_of(name, train, validation, config, run)
+    shared = run.shared("references", lambda: references.fit_references(train, run.rng("library")))
+    return make_model(name, detector, Settings.of(config), shared)
+
+
+def fit_detector_of(
+    name: str,
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
+    config: Config,
+    run: Run,
+) -> Detector:
+    """Fit one method's detector; only the patch CNN takes settings from the user."""
+    method = METHODS[name]
+    options: dict[str, Any] = {}
+    if method.resumable:
+        options = {"checkpoint": run.folder / "checkpoint" / name, "stop": run.stopping}
+    if name == "patch_cnn":
+        options |= {"crop_px": config.crop_px, "width": config.width, "steps": config.cnn_steps}
+        if config.insight:
+            options["snapshots"] = run.folder / "snapshots" / name
+            options["fitted"] = partial(_draw_training, name, run)
+
+    def log(row: Mapping[str, Any]) -> None:
+        if not method.resumable:
+            run.check_stop()
+        run.log({"method": name, **row})
+
+    detector = method.fit(train, validation, rng=run.rng(name), log=log, **options)
+    if name == "anogan" and config.insight:
+        _draw_samples(name, run, detector, validation or train)
+    return detector
+
+
+def _draw_samples(name: str, run: Run, detector: Any, examples: Sequence[TrainingImage]) -> None:
+    """Draw what a generator makes and reconstructs."""
+    from lineside.parts.models.anogan.figures import sample_figures
+
+    keep_figures(run.folder, name, sample_figures(detector, examples, run.rng("figures")))
+
+
+def _draw_training(name: str, run: Run, cnn: PatchCNN, data: CropData) -> None:
+    """Draw what a network learned and how; its weight snapshots are deleted."""
+    from lineside.parts.explain.learned_features import feature_figures
+    from lineside.parts.explain.training_history import training_figures
+
+    snapshots = run.folder / "snapshots" / name
+    if not snapshots.exists():  # drawn already, before the run was killed
+        return
+    figures = [
+        *feature_figures(cnn, data.pool, run.rng("features")),
+        *training_figures(cnn, data, snapshots, run.rng("figures")),
+    ]
+    keep_figures(run.folder, name, figures)
+    forget(snapshots)
