@@ -56,6 +56,7 @@ def measure(folder: Path) -> dict[str, float]:
     from lineside.parts.config import Config
     from lineside.parts.data.dataset import read
     from lineside.parts.data.images import training_image
+    from lineside.parts.data.sources import unlabelled
     from lineside.parts.methods import METHODS
     from lineside.parts.model import Settings, make_model
     from lineside.parts.outcomes import calibrate, outcomes
@@ -75,13 +76,13 @@ def measure(folder: Path) -> dict[str, float]:
     times = []
     for item in fresh:
         start = time.perf_counter()
-        model.predict(item.path)
+        model.predict([item])
         times.append(1000 * (time.perf_counter() - start))
     for rows, columns in LONG_SHAPES:
         path = folder / f"long{rows}.png"
         noise = np.random.default_rng(0).integers(80, 120, (rows, columns), dtype=np.uint8)
         Image.fromarray(noise).save(path)
-        model.predict(path)
+        model.predict([unlabelled(path, "")])
     return {
         "fit_seconds": fit_seconds,
         "p50": float(np.percentile(times, 50)),

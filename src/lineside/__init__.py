@@ -1,7 +1,7 @@
 """lineside: deep learning at the side of the line.
 
-Applications turn sensor input into decisions that a business can trust; this release holds one,
-``parts``, industrial visual quality control. Nothing heavy is imported here, so that
+Applications turn sensor input into decisions that a business can trust: `parts` (visual quality
+control) and `machines` (condition monitoring). Nothing heavy is imported here, so that
 ``import lineside`` stays fast.
 """
 
@@ -12,27 +12,30 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lineside.core.contract import Model
+    from lineside.core.predictor import Predictor
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
-def load(path: str | Path) -> Model:
+def load(path: str | Path) -> Predictor:
     """Load a model from a run folder, or from one model folder inside it.
 
     Args:
         path: ``RUN`` (its chosen model is taken) or ``RUN/models/NAME``.
 
     Returns:
-        A model with ``predict(files)`` and ``explain(file)``.
+        A `Predictor` with ``predict(files)``, ``explain(file)`` and ``session()``, whatever the
+        application.
 
     Raises:
-        UserError: if there is no model, or if a file is missing, altered or of a newer format.
+        UserError: if there is no model, or if a file is missing, altered or of another format.
 
     Example:
-        >>> model = lineside.load("run")           # doctest: +SKIP
-        >>> model.predict(["new/part_17.png"])     # doctest: +SKIP
+        >>> predictor = lineside.load("run")           # doctest: +SKIP
+        >>> predictor.predict(["new/part_17.png"])     # doctest: +SKIP
     """
-    from lineside.applications import load_model
+    from lineside.applications import application
+    from lineside.core.predictor import load_predictor
+    from lineside.core.run.model_store import application_of
 
-    return load_model(path)
+    return load_predictor(path, application(application_of(path)))

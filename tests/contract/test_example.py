@@ -1,17 +1,19 @@
 """The example application of docs/architecture.md works as printed, through the whole workflow."""
 
+import dataclasses
 import json
 import re
 import sys
 import types
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
+from lineside.core.predictor import load_predictor
 from lineside.core.run.folder import Run, Stopped
-from lineside.core.run.model_store import load_model
+from lineside.core.run.model_store import load_model, save_calibration
 from lineside.core.run.progress import Progress
 from lineside.core.workflow import evaluate, train
 
@@ -21,21 +23,15 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "architecture.md"
 @pytest.fixture
 def toy(monkeypatch):
     code = re.search(r"```python\n(.*?)```", DOCS.read_text(), re.S)
-    module = types.ModuleType("lineside.toy")
-    monkeypatch.setitem(sys.modules, "lineside.toy", module)
+    module = types.ModuleType("lineside.lengths")
+    monkeypatch.setitem(sys.modules, "lineside.lengths", module)
     exec(compile(code.group(1), str(DOCS), "exec"), module.__dict__)
     return module
 
 
 @pytest.fixture
-def numbers(tmp_path):
-    rng = np.random.default_rng(0)
-    for label, middle in (("good", 0.0), ("bent", 6.0)):
-        folder = tmp_path / "data" / label
-        folder.mkdir(parents=True)
-        for i in range(45):
-            (folder / f"{label}{i}.txt").write_text(str(rng.normal(middle)))
-    return tmp_path / "data"
+def numbers(toy, tmp_path):
+    return toy.APPLICATION.demo(tmp_path / "data", 0)
 
 
 def run(toy, data, out):
@@ -55,6 +51,53 @@ def test_it_trains_reports_and_evaluates(toy, numbers, tmp_path):
     assert loaded.mean == pytest.approx(study.best.model.mean)
     with pytest.raises(UserError, match="were used to make this model"):
         evaluate(toy.APPLICATION, numbers, tmp_path / "run", toy.Config(), Progress(quiet=True))
+
+
+def test_files_are_predicted_and_explained(toy, numbers, tmp_path):
+    run(toy, numbers, tmp_path / "run")
+    for name, text in {"fine": "0.1", "long": "9.0", "odd": "nine"}.items():
+        (tmp_path / f"{name}_left.txt").write_text(text)
+    predictor = load_predictor(tmp_path / "run", toy.APPLICATION)
+    files = [tmp_path / f"{name}_left.txt" for name in ("fine", "odd", "long")]
+    fine, odd, long = predictor.predict(files)
+    assert (fine.finding, long.finding) == (False, True)
+    assert isinstance(odd, Refusal) and "nine" in odd.message
+    assert "mm from the mean" in predictor.explain(files[2]).text
+    assert predictor.session().push(predictor.items(files[0])[0]) == fine
+    with pytest.raises(UserError, match="no file is given"):
+        predictor.predict([])
+
+
+def test_an_application_without_calibration(toy, numbers, tmp_path):
+    """No operating point: calibration items are not judged, and `evaluate` asks for none."""
+    bare = dataclasses.replace(toy.APPLICATION, calibrate=None, summary=lambda study: [])
+    study = train(bare, numbers, tmp_path / "run", toy.Config(), Progress(quiet=True))
+    assert study.best.outcomes["calibration"] == []
+    assert study.best.model.calibration_block() == {}
+    unseen = dataclasses.replace(bare, read=lambda data, config: study.split.test)
+    again = evaluate(unseen, numbers, tmp_path / "run", toy.Config(), Progress(quiet=True))
+    assert list(again.outcomes) == list(study.best.outcomes["test"])
+    assert bare.check_guarantee(again.model, again.outcomes) is None
+
+
+def test_evaluate_refuses_a_model_that_was_never_calibrated(toy, numbers, tmp_path):
+    study = run(toy, numbers, tmp_path / "run")
+    save_calibration(tmp_path / "run" / "models" / "distance", {})
+    unseen = dataclasses.replace(toy.APPLICATION, read=lambda data, config: study.split.test)
+    with pytest.raises(UserError, match="was never calibrated"):
+        evaluate(unseen, numbers, tmp_path / "run", toy.Config(), Progress(quiet=True))
+
+
+def test_many_labels_do_not_fill_the_report(toy, tmp_path):
+    for i in range(90):
+        folder = tmp_path / "data" / f"fault {i % 60:02}" if i % 3 else tmp_path / "data" / "good"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"b{i:02}_left.txt").write_text(str(i % 3 * 4.0))
+    run(toy, tmp_path / "data", tmp_path / "run")
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "other labels" in report
+    row = next(line for line in report.split("<tr>") if "<td>train</td>" in line)
+    assert row.count("fault") <= 8
 
 
 def test_a_stopped_run_is_taken_up_and_ends_alike(toy, numbers, tmp_path, monkeypatch):
@@ -80,13 +123,13 @@ def test_a_stopped_run_is_taken_up_and_ends_alike(toy, numbers, tmp_path, monkey
     [
         ("model.safetensors", lambda b: b[:-1], "damaged"),
         ("model.safetensors", lambda b: b[:-1] + bytes([b[-1] ^ 1]), "damaged"),
-        ("model.json", lambda b: b.replace(b'"mm"', b'"cm"'), "altered"),
+        ("model.json", lambda b: re.sub(rb'"mean": [-0-9.e]+', b'"mean": 9.5', b), "altered"),
         (
             "model.json",
             lambda b: b.replace(b'"format": 2', b'"format": 9'),
-            "format 9, written by lineside 0.1.0; this version reads format 2",
+            "format 9, written by lineside 0.2.0; this version reads format 2",
         ),
-        ("model.json", lambda b: b.replace(b'"toy"', b'"alien"'), "alien"),
+        ("model.json", lambda b: b.replace(b'"lengths"', b'"alien"'), "alien"),
         ("model.json", lambda b: b[:40], "cannot be read as JSON"),
         (
             "model.json",

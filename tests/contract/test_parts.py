@@ -92,13 +92,13 @@ def test_one_outcome_per_item_and_calibration_round_trip(trained, split, config,
     assert [o.groups for o in found] == [i.groups for i in split.calibration]
     assert all({"score", "label", "ms"} <= set(o.value) for o in found)
     fresh = APPLICATION.load(model.spec(), model.tensors())
-    assert fresh.operating_block() == {}
+    assert fresh.calibration_block() == {}
     calibrated = APPLICATION.calibrate(fresh, found, config)
     assert calibrated.threshold == model.threshold, "as the training set it"
     model_store.save_model(tmp_path / "copy", "parts", calibrated)
     again = load_model(tmp_path / "copy")
     assert again.identity == model.identity
-    assert json.dumps(again.operating_block()) == json.dumps(calibrated.operating_block())
+    assert json.dumps(again.calibration_block()) == json.dumps(calibrated.calibration_block())
     assert again.predict(split.test) == dataclasses.replace(
         calibrated, identity=model.identity
     ).predict(split.test)

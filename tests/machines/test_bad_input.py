@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat, wavfile
 
+import lineside
 from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
 from lineside.core.run.progress import Progress
@@ -15,7 +16,6 @@ from lineside.machines.application import APPLICATION
 from lineside.machines.audit.data_audit import audit
 from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots, load_measurement
-from lineside.machines.serving import judge
 from lineside.machines.simulation import Condition, Rig, simulate_vibration
 
 RIG = Rig(rate_hz=12800.0, seconds=0.08, gains=(1.0, 0.7), channels=("x", "y"))
@@ -66,7 +66,7 @@ def folder(data, tmp_path):
 
 def judged(folder, model):
     """Verdicts by file, what was refused by file, and all in one line."""
-    found = judge([folder], model)
+    found = lineside.load(model).predict([folder])
     for each in found:
         assert "\n" not in (each.message if isinstance(each, Refusal) else each.as_line())
     return [f for f in found if not isinstance(f, Refusal)], [
@@ -236,7 +236,7 @@ def test_a_sensor_that_was_dead_from_the_beginning_does_not_blind_the_others(tmp
     np.savez(tmp_path / "m.npz", acc=acc, fs=12800, t=times, speed_hz=25.0, channels=["x", "y"])
     config = Config(methods=("pca",), learn=60, robustness=False)
     train(APPLICATION, tmp_path, tmp_path / ".run", config, Progress(quiet=True))
-    verdicts = judge([tmp_path / "m.npz"], tmp_path / ".run")
+    verdicts = lineside.load(tmp_path / ".run").predict(tmp_path / "m.npz")
     assert {v.state for v in verdicts} == {"normal"}
     assert "sensor y was never learned and is not used" in verdicts[0].as_line()
 

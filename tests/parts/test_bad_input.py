@@ -216,7 +216,7 @@ def test_a_well_signed_model_of_nonsense_is_refused(run, shop, tmp_path, capsys)
         def tensors(self):
             return {}
 
-        def operating_block(self):
+        def calibration_block(self):
             return {}
 
     model_store.save_model(run / "models" / "gaussian", "parts", Nonsense())

@@ -6,7 +6,7 @@ the Config that `build` is given.
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,18 +25,21 @@ MARKS = {
 }
 
 
-def build(name: str, config_type: Any, help_text: str) -> App:
+def build(name: str, config_type: Any, help_text: str, without: Collection[str] = ()) -> App:
     """Return the command group of an application with the common verbs.
 
     Args:
         name: Name of the application, e.g. ``"parts"``.
         config_type: Its Config; every field becomes a flag, its docstring the flag's help.
         help_text: One line for ``--help``.
+        without: Verbs that the application defines itself, since it adds options to them.
     """
     group = App(name=name, help=help_text)
     flags = Annotated[config_type, Parameter(name="*")]
-    for make in (_train_verb, _demo_verb, _audit_verb, _evaluate_verb):
-        group.command(make(name, flags, config_type()))
+    make = (_train_verb, _demo_verb, _audit_verb, _evaluate_verb, _predict_verb, _explain_verb)
+    for verb in (build_verb(name, flags, config_type()) for build_verb in make):
+        if verb.__name__ not in without:
+            group.command(verb)
     return group
 
 
@@ -109,6 +112,44 @@ def _evaluate_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
     return evaluate
 
 
+def _predict_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
+    def predict(*files: Path, model: Path = Path("run"), json: bool = False) -> int:
+        """Predict from files: one line each; exit code 1 on a finding, 2 if one is unreadable.
+
+        Parameters
+        ----------
+        files: Path
+            Files, or folders of files.
+        model: Path
+            A run, or a model folder in it.
+        json: bool
+            One JSON object per line.
+        """
+        return run_prediction(name, files, model, as_json=json)
+
+    return predict
+
+
+def _explain_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
+    def explain(
+        file: Path, /, *, model: Path = Path("run"), out: Path = Path("explanation.html")
+    ) -> int:
+        """Explain one result in a sentence and pictures; of a history its newest item.
+
+        Parameters
+        ----------
+        file: Path
+            A file, or a folder of one history.
+        model: Path
+            A run, or a model folder in it.
+        out: Path
+            The page that is written.
+        """
+        return run_explanation(name, file, model, out)
+
+    return explain
+
+
 def run_training(name: str, data: Path, out: Path, config: Any) -> int:
     """Train, print the leaderboard and the operating point, and return the exit code."""
     from lineside.core.run.folder import Stopped
@@ -148,31 +189,69 @@ def run_audit(name: str, data: Path, config: Any) -> int:
 
 
 def run_evaluation(name: str, data: Path, model: Path, config: Any) -> int:
-    """Print every metric with its interval; exit code 1 if the model breaks its own promise."""
+    """Print every metric with its interval; exit code 1 if the model breaks its guarantee."""
     from lineside.core.run.progress import Progress
-    from lineside.core.statistics import OperatingPoint, check_guarantee, unit_scores
     from lineside.core.workflow import evaluate
 
     found = evaluate(application(name), data, model, config, Progress())
     for metric, estimate in found.estimates.items():
         print(f"{metric:<36} {format_estimate(estimate)}")
-    block = found.model.operating_block()
-    if not block:
-        raise UserError(f"{model} has no operating point", "finish its run or recalibrate it")
-    if "point" not in block:  # its promise is not a threshold on groups
-        print_refusals(found.refusals)
-        return BAD_INPUT if found.refusals else 0
-    point = OperatingPoint.from_json(block["point"])
-    kept, line = check_guarantee(point, unit_scores(found.outcomes, point.rule))
-    print(line)
-    if point.suspended:
-        print(f"note: the certificate is suspended: {point.suspended}", file=sys.stderr)
-    if found.note:
-        print(f"note: {found.note}", file=sys.stderr)
+    check = application(name).check_guarantee(found.model, found.outcomes)
+    if check is not None:
+        print(check.text)
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
     print_refusals(found.refusals)
     if found.refusals:
         return BAD_INPUT
-    return 0 if kept else FINDING
+    return FINDING if check is not None and not check.kept else 0
+
+
+def run_prediction(
+    name: str,
+    files: Sequence[Path],
+    model: Path,
+    *,
+    as_json: bool,
+    config: Any = None,
+    predict: Callable[..., Sequence[Any]] | None = None,
+) -> int:
+    """Print one line per item of files, and return the exit code.
+
+    Args:
+        name: Name of the application.
+        files: Files and folders.
+        model: A run, or a model folder in it.
+        as_json: One JSON object per line.
+        config: Settings to read files with, the model's own where they are not given.
+        predict: What an application does beside predicting, given predictor, items and progress;
+            `Predictor.predict_items` if None.
+    """
+    from lineside.core.predictor import Predictor, load_predictor
+    from lineside.core.run.progress import Progress
+
+    predictor = load_predictor(model, application(name), config)
+    predict = predict or Predictor.predict_items
+    results = predict(predictor, predictor.items(files), Progress(quiet=as_json))
+    if predictor.application.columns and not as_json:
+        print(predictor.application.columns)
+    code = print_results(results, as_json=as_json)
+    for note in predictor.application.notes(predictor.model, results):
+        print(f"note: {note}", file=sys.stderr)
+    return code
+
+
+def run_explanation(name: str, file: Path, model: Path, out: Path) -> int:
+    """Write the page that explains the result of a file, and print its sentence."""
+    from lineside.core.predictor import load_predictor
+    from lineside.core.report import write_explanation
+
+    predictor = load_predictor(model, application(name))
+    explanation = predictor.explain(file)
+    kicker = f"model {predictor.model.identity}"
+    print(write_explanation(out, explanation.item, kicker, explanation, ""))
+    print(f"page    {out.resolve()}")
+    return 0
 
 
 def print_results(results: Sequence[Result | Refusal], *, as_json: bool) -> int:

@@ -266,38 +266,66 @@ class Section:
 
 
 class Model(Protocol):
-    """A fitted model: immutable, its id is the hash of its content.
+    """A fitted model: immutable, its id is the hash of its content."""
 
-    It may offer ``config_for(config)``, which fills in what later data must be read with.
-    """
-
+    @property
+    def identity(self) -> str: ...
     def predict(self, items: Sequence[Any]) -> list[Any]:
         """Return one `Result` or `Refusal` per item, in order; a bad item never stops a batch."""
         ...
 
     def explain(self, item: Any) -> Explanation: ...
     def spec(self) -> dict[str, Any]:
-        """Return everything but tensors and operating point, as plain JSON values."""
+        """Return everything but tensors and calibration, as plain JSON values."""
         ...
 
     def tensors(self) -> dict[str, Tensor]: ...
-    def operating_block(self) -> dict[str, Any]:
-        """Return the operating point as plain JSON values, empty before calibration."""
+    def calibration_block(self) -> dict[str, Any]:
+        """Return what `Application.calibrate` set as plain JSON values, empty before it."""
         ...
 
-    def with_operating(self, block: Mapping[str, Any], identity: str = "") -> Any:
-        """Return this model with a stored operating point."""
+    def with_calibration(self, block: Mapping[str, Any], identity: str = "") -> Any:
+        """Return this model with a stored calibration and its id."""
+        ...
+
+
+class Session(Protocol):
+    """A model with its memory of one stream: ``predict`` of a model is the fold over ``push``."""
+
+    def push(self, item: Any) -> Any:
+        """Return the `Result` or `Refusal` of the next item."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return all memory as plain JSON values, from which a session continues."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One way to solve the task; every method runs on the same split."""
+    """One way to solve the task; every method runs on the same split.
+
+    Attributes:
+        name: What a user types.
+        kind: ``deep``, ``classical`` or ``trivial``.
+        fit: Takes split, config and run; learns from the roles ``train`` and ``validation`` only.
+        help: One line that says what it is.
+        cacheable: Whether its features may lie in the feature cache (never for faces or voices).
+    """
 
     name: str
     kind: MethodKind
     fit: Callable[[Split, Any, Run], Model]
     help: str = ""
+    cacheable: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuaranteeCheck:
+    """Whether labelled items that a model has never seen agree with its guarantee."""
+
+    kept: bool
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,6 +337,8 @@ class Application:
         config: Frozen dataclass of what a user decides; core needs its field ``seed``.
         metrics: The first one is the primary metric.
         read: Returns labelled items, and a `Refusal` in the place of each that cannot be used.
+        sources: Returns unlabelled items of files to predict, and a `Refusal` for each file that
+            cannot be used, in the order of the files.
         audit: Looks for what spoils a data set; takes what `read` returned, refusals included.
         split: Gives every item its role.
         methods: The methods to run; the first one predicts.
@@ -316,25 +346,40 @@ class Application:
             `evaluate` is given) in their order. The value ``ms`` is the time it took, if known.
             Test items are judged after `calibrate`.
         load: Rebuilds a model from its spec and tensors.
-        calibrate: Returns a model with its operating point, from outcomes that it was not
-            fitted on.
+        demo: Makes a small honest data set in a folder from a seed, and returns its path.
+        calibrate: Returns a model with its calibration (thresholds, limits), from outcomes that
+            it was not fitted on. None: models need none, and calibration items are not judged.
+        check_guarantee: Holds outcomes of fresh labelled items against a model's guarantee; None
+            where there is none to check.
+        config_for: Returns a config with what a model was trained with and later data must be
+            read with.
+        session: Returns a model's memory of one stream; None: its models have no memory.
+        columns: Heading of the lines that ``predict`` prints.
+        notes: What a user must know beside the results of ``predict``.
         summary: What a finished `Study` found, in plain language.
         sections: The application's own chapters of the report.
         numbers: Its own entries of ``report.json``, plain JSON values.
-        demo: Makes a small honest data set in a folder from a seed, and returns its path.
     """
 
     name: str
     config: type
     metrics: Sequence[Metric]
     read: Callable[[Path, Any], Sequence[Any]]
+    sources: Callable[[Sequence[Path], Any], Sequence[Any]]
     audit: Callable[[Sequence[Any], Any], list[Check]]
     split: Callable[[Sequence[Any], Any], Split]
     methods: Callable[[Any], Sequence[Method]]
     outcomes: Callable[[Any, Sequence[Any]], Iterable[Outcome]]
     load: Callable[[Mapping[str, Any], Mapping[str, Tensor]], Any]
-    calibrate: Callable[[Any, Sequence[Outcome], Any], Any]
-    summary: Callable[[Study], list[str]]
-    sections: Callable[[Study], list[Section]]
     demo: Callable[[Path, int], Path]
+    calibrate: Callable[[Any, Sequence[Outcome], Any], Any] | None = None
+    check_guarantee: Callable[[Any, Sequence[Outcome]], GuaranteeCheck | None] = (
+        lambda model, outcomes: None
+    )
+    config_for: Callable[[Any, Any], Any] = lambda model, config: config
+    session: Callable[[Any, Mapping[str, Any] | None], Session] | None = None
+    columns: str = ""
+    notes: Callable[[Any, Sequence[Any]], Sequence[str]] = lambda model, results: ()
+    summary: Callable[[Study], Sequence[str]] = lambda study: ()
+    sections: Callable[[Study], Sequence[Section]] = lambda study: ()
     numbers: Callable[[Study], Mapping[str, Any]] = lambda study: {}

@@ -130,9 +130,11 @@ def _study(
             else _outcomes(application, method.name, model, split, role, run, progress)
         )
 
-    outcomes = {"calibration": judged("calibration")}
-    model = application.calibrate(model, outcomes["calibration"], config)
-    model_store.save_operating(folder, model.operating_block())
+    outcomes: dict[str, list[Outcome]] = {"calibration": []}
+    if application.calibrate is not None:
+        outcomes["calibration"] = judged("calibration")
+        model = application.calibrate(model, outcomes["calibration"], config)
+        model_store.save_calibration(folder, model.calibration_block())
     model = model_store.load_model(folder, application)
     outcomes["test"] = judged("test")
     if not known:
@@ -230,7 +232,7 @@ class Evaluation:
     outcomes: Sequence[Outcome]
     estimates: Mapping[str, Estimate]
     refusals: Sequence[Refusal]
-    note: str = ""
+    notes: Sequence[str] = ()
 
 
 def evaluate(
@@ -239,11 +241,13 @@ def evaluate(
     """Judge labelled data that a model has never seen.
 
     Raises:
-        UserError: if items are among those that the model was fitted or calibrated on.
+        UserError: if items are among those that the model was fitted or calibrated on, or if it
+            was never calibrated.
     """
     model = model_store.load_model(model_path, application)
-    if hasattr(model, "config_for"):
-        config = model.config_for(config)
+    if application.calibrate is not None and not model.calibration_block():
+        raise UserError(f"{model_path} was never calibrated", "finish its run or recalibrate it")
+    config = application.config_for(model, config)
     items, refusals = read(application, data, config)
     tables.refuse_known(items, model_store.model_folder(model_path))
     outcomes = []
@@ -251,6 +255,7 @@ def evaluate(
         for outcome in application.outcomes(model, items):
             outcomes.append(outcome)
             advance(len(outcomes))
+    familiar = tables.familiar(items, model_store.model_folder(model_path))
     rng = np.random.default_rng(config.seed)
     estimates = {metric.name: score(outcomes, metric, rng) for metric in application.metrics}
     return Evaluation(
@@ -258,5 +263,5 @@ def evaluate(
         outcomes=outcomes,
         estimates=estimates,
         refusals=refusals,
-        note=tables.familiar(items, model_store.model_folder(model_path)),
+        notes=[*application.notes(model, ()), *([familiar] if familiar else [])],
     )

@@ -4,25 +4,30 @@ from lineside.core.contract import Application
 from lineside.machines.audit.data_audit import audit
 from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots
-from lineside.machines.data.dataset import split
+from lineside.machines.data.dataset import sources, split
 from lineside.machines.metrics import METRICS
-from lineside.machines.model import load
+from lineside.machines.model import FleetSession, load
 from lineside.machines.outcomes import calibrate, outcomes
 from lineside.machines.report.chapters import numbers, sections, summary
 from lineside.machines.simulation import make_demo
 from lineside.machines.training.fitting import methods
+from lineside.machines.training.learning_record import consent_notes
 
 APPLICATION = Application(
     name="machines",
     config=Config,
     metrics=METRICS,
     read=lambda data, config: find_snapshots(data),
+    sources=sources,
     audit=audit,
     split=split,
     methods=methods,
     outcomes=outcomes,
     load=load,
     calibrate=calibrate,
+    session=FleetSession,
+    columns=f"{'state':<13} {'novelty':>8}  {'time (UTC)':<19}  machine",
+    notes=lambda model, results: consent_notes(model),
     summary=summary,
     sections=sections,
     numbers=numbers,

@@ -34,10 +34,10 @@ class MachinesModel:
     identity: str = field(default="", metadata=TRANSIENT)
 
     def session(self, machine: str, state: Mapping[str, Any] | None = None) -> Session:
-        """Return the memory of one machine, fresh or taken up from a state.
+        """Return the memory of one machine, fresh or continued from a state.
 
         Raises:
-            UserError: if the machine was never learned.
+            UserError: if the machine is not in the model.
         """
         if machine not in self.machines:
             raise UserError(
@@ -48,12 +48,11 @@ class MachinesModel:
 
     def predict(self, items: Sequence[Snapshot]) -> list[Verdict | Refusal]:
         """Judge snapshots: each machine's in order of time, the answers in the order of `items`."""
+        session = FleetSession(self)
         answers: dict[int, Verdict | Refusal] = {}
-        sessions: dict[str, Session] = {}
-        order = sorted(range(len(items)), key=lambda i: (items[i].machine, items[i].time, i))
-        for place in order:
-            answers[place] = self._answer(items[place], sessions)
-        return [answers[place] for place in range(len(items))]
+        for index in sorted(range(len(items)), key=lambda i: (items[i].machine, items[i].time, i)):
+            answers[index] = session.push(items[index])
+        return [answers[index] for index in range(len(items))]
 
     def explain(self, item: Snapshot) -> Explanation:
         """Say what speaks for the novelty of one snapshot."""
@@ -71,17 +70,17 @@ class MachinesModel:
         """Return the arrays of all machines."""
         return encode(self)[1]
 
-    def operating_block(self) -> dict[str, Any]:
+    def calibration_block(self) -> dict[str, Any]:
         """Return the calibrations, empty before there are any."""
         block = {name: machine.operating() for name, machine in self.machines.items()}
         done = any(entry["main"] is not None for entry in block.values())
         return {"message": self._limits(), "machines": block} if done else {}
 
-    def with_operating(self, block: Mapping[str, Any], identity: str = "") -> MachinesModel:
+    def with_calibration(self, block: Mapping[str, Any], identity: str = "") -> MachinesModel:
         """Return the model with stored calibrations."""
         stored = block.get("machines", {})
         machines = {
-            name: machine.with_operating(stored.get(name, {}))
+            name: machine.with_calibration(stored.get(name, {}))
             for name, machine in self.machines.items()
         }
         return dataclasses.replace(self, machines=machines, identity=identity or self.identity)
@@ -95,13 +94,31 @@ class MachinesModel:
         ]
         return "limits, in robust spreads of held-out healthy snapshots: " + ", ".join(limits)
 
-    def _answer(self, item: Snapshot, sessions: dict[str, Session]) -> Verdict | Refusal:
+
+class FleetSession:
+    """The memory of all machines of a model while their snapshots come in, in any mixture.
+
+    Args:
+        model: The fitted model.
+        state: What `state` returned, None for a fresh start.
+    """
+
+    def __init__(self, model: MachinesModel, state: Mapping[str, Any] | None = None) -> None:
+        self._model = model
+        self._sessions = {name: model.session(name, own) for name, own in (state or {}).items()}
+
+    def push(self, item: Snapshot) -> Verdict | Refusal:
+        """Judge the next snapshot; each machine's must come in order of time."""
         try:
-            if item.machine not in sessions:
-                sessions[item.machine] = self.session(item.machine)
-            return sessions[item.machine].push(load_measurement(item))
+            if item.machine not in self._sessions:
+                self._sessions[item.machine] = self._model.session(item.machine)
+            return self._sessions[item.machine].push(load_measurement(item))
         except UserError as error:
             return Refusal(item=item.id, message=error.message, hint=error.hint)
+
+    def state(self) -> dict[str, Any]:
+        """Return the state of every machine seen so far, by name, as plain JSON values."""
+        return {name: session.state() for name, session in self._sessions.items()}
 
 
 def load(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> MachinesModel:

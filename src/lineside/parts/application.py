@@ -5,10 +5,11 @@ from lineside.parts.audit.checks import audit
 from lineside.parts.config import Config
 from lineside.parts.data.dataset import read_items
 from lineside.parts.data.grouping import split
+from lineside.parts.data.sources import sources
 from lineside.parts.fitting import methods
 from lineside.parts.metrics import METRICS
-from lineside.parts.model import load
-from lineside.parts.outcomes import calibrate, outcomes
+from lineside.parts.model import PartsModel, load, notes
+from lineside.parts.outcomes import calibrate, check_guarantee, outcomes
 from lineside.parts.report.chapters import sections, summary
 from lineside.parts.simulation import demo
 
@@ -17,12 +18,17 @@ APPLICATION = Application(
     config=Config,
     metrics=METRICS,
     read=read_items,
+    sources=sources,
     audit=audit,
     split=split,
     methods=methods,
     outcomes=outcomes,
     load=load,
     calibrate=calibrate,
+    check_guarantee=check_guarantee,
+    config_for=PartsModel.config_for,
+    columns=f"{'verdict':<7} {'score':>8} {'limit':>8}  item",
+    notes=notes,
     summary=summary,
     sections=sections,
     demo=demo,

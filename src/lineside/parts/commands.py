@@ -7,11 +7,15 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from lineside.core.commands import BAD_INPUT, FINDING, build, print_refusals, print_results
-from lineside.core.contract import Refusal
+from lineside.core.commands import BAD_INPUT, FINDING, build, print_refusals, run_prediction
 from lineside.parts.config import Config
 
-app = build("parts", Config, "Is this part faulty, and where? Quality control from images.")
+app = build(
+    "parts",
+    Config,
+    "Is this part faulty, and where? Quality control from images.",
+    without=("predict", "explain"),
+)
 RUN = Path("run")
 
 
@@ -42,21 +46,16 @@ def predict(
     part_pattern: str
         Regular expression whose first group is the part in a file name.
     """
-    from lineside.core.run.progress import Progress
-    from lineside.parts.serving import judge, notes
+    from functools import partial
 
-    progress = Progress(quiet=json)
-    fitted, results = judge(files, model, part_pattern, progress, overlay=overlay, zoom=zoom)
-    if not json:
-        print(f"{'verdict':<7} {'score':>8} {'limit':>8}  item")
-    code = print_results(results, as_json=json)
-    written = sum(not isinstance(result, Refusal) for result in results)
-    for folder, what in ((zoom, "zooms"), (overlay, "overlays")):
-        if folder is not None:
-            print(f"{written} {what} in {folder}", file=sys.stderr)
-    for note in notes(fitted, results):
-        print(f"note: {note}", file=sys.stderr)
-    return code
+    from lineside.parts.explain.drawings import predict_and_draw
+
+    draw = None
+    if overlay is not None or zoom is not None:
+        draw = partial(predict_and_draw, overlay=overlay, zoom=zoom)
+    return run_prediction(
+        "parts", files, model, as_json=json, config=Config(part_pattern=part_pattern), predict=draw
+    )
 
 
 @app.command
@@ -72,7 +71,7 @@ def explain(file: Path, /, *, model: Path = RUN, out: Path = Path("explanation.h
     out: Path
         The page that is written.
     """
-    from lineside.parts.serving import explain_to_page
+    from lineside.parts.explain.drawings import explain_to_page
 
     print(explain_to_page(file, model, out))
     print(f"page    {out.resolve()}")

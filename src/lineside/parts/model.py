@@ -7,10 +7,8 @@ are views of one piece, and all views get the verdict of their part.
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from lineside.core.training.checkpoint import under
 from lineside.parts.calibration import MapScale, Operating
 from lineside.parts.data.images import decode, digest
 from lineside.parts.data.items import PartImage
+from lineside.parts.data.sources import check_pattern
 from lineside.parts.explain.exemplars import Library, load_library
 from lineside.parts.explain.overlays import Finding, findings
 from lineside.parts.methods import METHODS
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lineside.parts.config import Config
-
-Source = str | Path | PartImage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,11 +192,8 @@ class PartsModel:
         verdict = self._operating().point.decide(score)
         return score, "review" if verdict == "accept" and not usual else verdict
 
-    def predict(self, items: Source | Iterable[Source]) -> list[PartResult | Refusal]:
+    def predict(self, items: Sequence[PartImage]) -> list[PartResult | Refusal]:
         """Judge images; views of one part share its verdict.
-
-        Args:
-            items: Paths or `PartImage`s, or a single one.
 
         Returns:
             One `PartResult` or `Refusal` per item, in order; a bad file never stops the rest.
@@ -207,35 +201,32 @@ class PartsModel:
         Raises:
             UserError: if the model was never calibrated.
         """
-        sources = [items] if isinstance(items, str | Path | PartImage) else items
-        return self.decide_parts([self.predict_source(source) for source in sources])
+        return self.decide_parts([self.predict_view(item) for item in items])
 
-    def predict_source(
-        self, source: Source, *, keep_image: bool = False
+    def predict_view(
+        self, item: PartImage, *, keep_image: bool = False
     ) -> ImagePrediction | Refusal:
         """Decode and judge one image, without the other views of its part.
 
         Args:
-            source: Path or `PartImage`.
+            item: The image.
             keep_image: Keep the pixels for an overlay or a zoom.
         """
-        path = source.path if isinstance(source, PartImage) else Path(source)
-        name = source.id if isinstance(source, PartImage) else str(source)
         try:
-            image = decode(path)
+            image = decode(item.path)
             prediction, shape = self.predict_image(image), (image.shape[0], image.shape[1])
             px_per_mm = self.settings.px_per_mm or None
             return ImagePrediction(
-                item=name,
-                part=part_of(source, self.settings.part_pattern),
+                item=item.id,
+                part=item.part,
                 image=image if keep_image else None,
                 prediction=prediction,
                 findings=tuple(findings(prediction.map, shape, self.scale.threshold, px_per_mm)),
                 health=self.health.check(image).findings if self.health else (),
-                sha256=digest(path),
+                sha256=digest(item.path),
             )
         except UserError as error:
-            return Refusal(item=name, message=error.message, hint=error.hint)
+            return Refusal(item=item.id, message=error.message, hint=error.hint)
 
     def decide_parts(
         self, images: Sequence[ImagePrediction | Refusal]
@@ -259,7 +250,7 @@ class PartsModel:
             for image in images
         ]
 
-    def explain(self, item: Source) -> Explanation:
+    def explain(self, item: PartImage) -> Explanation:
         """Say in a sentence and pictures what the model saw in one image.
 
         Raises:
@@ -286,11 +277,11 @@ class PartsModel:
             **{f"library.{name}": value for name, value in self.library.tensors().items()},
         }
 
-    def operating_block(self) -> dict[str, Any]:
+    def calibration_block(self) -> dict[str, Any]:
         """Return the operating point as plain JSON values; empty before calibration."""
         return self.operating.as_json() if self.operating else {}
 
-    def with_operating(self, block: Mapping[str, Any], identity: str = "") -> PartsModel:
+    def with_calibration(self, block: Mapping[str, Any], identity: str = "") -> PartsModel:
         """Return this model with a stored operating point."""
         return dataclasses.replace(
             self, operating=Operating.from_json(block), identity=identity or self.identity
@@ -310,13 +301,7 @@ class PartsModel:
         """
         if not pattern:
             return self
-        try:
-            groups = re.compile(pattern).groups
-        except re.error as error:
-            what = f"--part-pattern {pattern!r} is not valid: {error}"
-            raise UserError(what, "e.g. '(.*)_view'") from error
-        if not groups:
-            raise UserError(f"--part-pattern {pattern!r} has no group", "bracket the part")
+        check_pattern(pattern)
         settings = dataclasses.replace(self.settings, part_pattern=pattern)
         return dataclasses.replace(self, settings=settings)
 
@@ -345,17 +330,6 @@ class PartsModel:
             model=self.identity,
             sha256=view.sha256,
         )
-
-
-def part_of(source: Source, pattern: str) -> str:
-    """Return the part that an image shows: named, taken from the file name, or its own."""
-    if isinstance(source, PartImage):
-        return source.part
-    found = re.search(pattern, Path(source).name) if pattern else None
-    if found is None:
-        return str(source)
-    group = "part" if "part" in found.groupdict() else 1
-    return found[group] or str(source)
 
 
 def make_model(
@@ -391,3 +365,18 @@ def load(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PartsModel:
         library=load_library(spec["library"], under(tensors, "library.")),
         health=HealthReference.from_spec(spec["health"]) if spec["health"] else None,
     )
+
+
+def notes(model: PartsModel, results: Sequence[Any]) -> list[str]:
+    """Return what a user must know beside the verdicts: a suspended or inapplicable promise."""
+    found = []
+    if model.suspended:
+        found.append(f"the certificate is suspended: {model.suspended}")
+    parts = [result.part for result in results if not isinstance(result, Refusal)]
+    promised = model.operating.views_per_part if model.operating else 1.0
+    if parts and promised > 1.5 and len(set(parts)) == len(parts):
+        found.append(
+            f"every picture was judged as a part of its own, but the promise was made for parts "
+            f"of {promised:.1f} views; give --part-pattern or a CSV with the column part"
+        )
+    return found

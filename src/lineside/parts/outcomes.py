@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from lineside.core.contract import Outcome
+from lineside.core import statistics
+from lineside.core.contract import GuaranteeCheck, Outcome
 from lineside.core.run.files import sha256
 from lineside.core.statistics import Words, operating_point, unit_scores
 from lineside.parts.calibration import MapScale, Operating
@@ -89,6 +90,14 @@ def calibrate(model: PartsModel, outcomes: Sequence[Outcome], config: Config) ->
         good_view_scores=tuple(one_view(good)),
     )
     return dataclasses.replace(model, operating=operating)
+
+
+def check_guarantee(model: PartsModel, outcomes: Sequence[Outcome]) -> GuaranteeCheck:
+    """Hold the escapes among fresh parts against the guarantee of the operating point."""
+    assert model.operating is not None
+    point = model.operating.point
+    kept, text = statistics.check_guarantee(point, unit_scores(outcomes, point.rule))
+    return GuaranteeCheck(kept=kept, text=text)
 
 
 def part_scores(good: Sequence[Outcome], rule: str) -> list[float]:

@@ -18,7 +18,7 @@ class Toy:
     def tensors(self):
         return self._tensors
 
-    def operating_block(self):
+    def calibration_block(self):
         return {}
 
 

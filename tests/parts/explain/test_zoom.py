@@ -14,7 +14,9 @@ from lineside.applications import load_model
 from lineside.cli import main
 from lineside.core import explain
 from lineside.parts.calibration import MapScale
+from lineside.parts.data.sources import unlabelled
 from lineside.parts.explain import zoom as zooming
+from lineside.parts.explain.drawings import write_zoom
 from lineside.parts.explain.zoom import Evidence, Window, ZoomPath, evidence_of_map
 from lineside.parts.explain.zoom_figures import (
     COLOURS,
@@ -28,7 +30,6 @@ from lineside.parts.explain.zoom_figures import (
 )
 from lineside.parts.models.detector import Prediction
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, build_network
-from lineside.parts.serving import write_zoom
 
 SHAPE = (400, 640)
 
@@ -274,10 +275,11 @@ def test_predict_zooms_in_on_the_spot(trained, shop, tmp_path, capsys):
 def test_a_rejected_picture_without_findings_shows_its_strongest_places(trained, shop, tmp_path):
     model = load_model(trained)
     spot = shop.picture(tmp_path / "spot_v1.png", spot=130, seed=91)
-    (result,) = model.predict([spot])
+    item = unlabelled(spot, "")
+    (result,) = model.predict([item])
     scale = dataclasses.replace(model.scale, threshold=1e9)
     quiet = dataclasses.replace(model, operating=dataclasses.replace(model.operating, scale=scale))
-    view, page = model.predict_source(spot, keep_image=True), tmp_path / "zoom" / "spot.png"
+    view, page = model.predict_view(item, keep_image=True), tmp_path / "zoom" / "spot.png"
     told = write_zoom(quiet, None, view, result, page)
     assert 1 <= len(told.zoom_paths) <= 3
     (row, column), side = np.argwhere(np.asarray(Image.open(spot), np.float32) > 200).mean(0), 64

@@ -58,7 +58,7 @@ def _with(run, detector):
             mine = {f"detector.{k}": v for k, v in encode(detector)[1].items()}
             return {**tensors, **mine}
 
-        def operating_block(self):
+        def calibration_block(self):
             return description["operating"]
 
     model_store.save_model(run / "models/gaussian", "parts", Stored())
@@ -198,8 +198,8 @@ def test_the_real_detector_learns_a_missed_defect(run, shop, tmp_path, monkeypat
     assert feedback(run, "--missed", *missed, "--kind", "faint") == 0
     child = load_model(run)
     assert child.detector.kinds == {"faint": 4, "spot": 3}
-    before = [result.score for result in stored.predict(missed)]
-    after = [result.score for result in child.predict(missed)]
+    before = [result.score for result in stored.predict([_item(path, "") for path in missed])]
+    after = [result.score for result in child.predict([_item(path, "") for path in missed])]
     assert np.mean(after) > np.mean(before)
     with pytest.raises(UserError, match="4 of 4"):
         refuse_known([_item(path, "faint") for path in missed], model_store.model_folder(run))

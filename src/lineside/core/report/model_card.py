@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def model_card(study: Study, method: MethodStudy) -> str:
     """Return the Markdown text of ``MODEL_CARD.md`` for one method of a study."""
-    block: Mapping[str, Any] = method.model.operating_block()
+    block: Mapping[str, Any] = method.model.calibration_block()
     point: Mapping[str, Any] = block.get("point", block)
     counts = [
         f"* {role}: {len(study.split.role(role))} items in "

@@ -66,7 +66,7 @@ def numbers(study: Study, summary: Sequence[str]) -> dict[str, Any]:
                 "kind": method.kind,
                 "fit_seconds": method.fit_seconds,
                 "model": method.model.identity,
-                "operating": method.model.operating_block(),
+                "calibration": method.model.calibration_block(),
                 "estimates": {k: v.as_json() for k, v in method.estimates.items()},
                 "difference_to_chosen": {k: v.as_json() for k, v in method.differences.items()},
             }

@@ -58,7 +58,7 @@ def save_model(
     Args:
         folder: ``RUN/models/NAME``; an older one of the same name is replaced.
         application: Name of the application that can load it.
-        model: Anything with ``spec()``, ``tensors()`` and ``operating_block()``.
+        model: Anything with ``spec()``, ``tensors()`` and ``calibration_block()``.
         parent: Id of the model that this one was made from by feedback.
         card: Text of ``MODEL_CARD.md``.
         beside: Further text files of the folder, text by name.
@@ -68,7 +68,7 @@ def save_model(
     """
     spec, arrays = model.spec(), _bytes_of(model)
     identity = model_id(application, spec, arrays)
-    block = model.operating_block()
+    block = model.calibration_block()
     description = {
         "format": FORMAT_VERSION,
         "lineside": __version__,
@@ -77,8 +77,8 @@ def save_model(
         "parent": parent,
         "tensors": {"sha256": sha256(arrays), "bytes": len(arrays)},
         "spec": spec,
-        "operating": block,
-        "operating_sha256": sha256(canonical(block)),
+        "calibration": block,
+        "calibration_sha256": sha256(canonical(block)),
     }
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -122,11 +122,11 @@ def _swap(draft: Path, folder: Path) -> None:
     shutil.rmtree(old)
 
 
-def save_operating(folder: Path, block: Mapping[str, Any]) -> None:
+def save_calibration(folder: Path, block: Mapping[str, Any]) -> None:
     """Replace the operating point of a stored model; what the model computes stays as it is."""
     description = read_json(folder / "model.json")
-    description["operating"] = dict(block)
-    description["operating_sha256"] = sha256(canonical(block))
+    description["calibration"] = dict(block)
+    description["calibration_sha256"] = sha256(canonical(block))
     write_json(folder / "model.json", description)
 
 
@@ -146,7 +146,7 @@ def load_model(path: str | Path, application: Application) -> Any:
     arrays = _arrays(folder, description)
     try:
         model = application.load(description["spec"], tensors_from_bytes(arrays))
-        return model.with_operating(description["operating"], identity=description["id"])
+        return model.with_calibration(description["calibration"], identity=description["id"])
     except MISFITS as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
@@ -200,14 +200,14 @@ def _description(folder: Path) -> dict[str, Any]:
             f"{description.get('lineside', '0.1.0')}; this version reads format {FORMAT_VERSION}",
             "train the model again, or install the version that wrote it",
         )
-    missing = {"application", "spec", "tensors", "operating", "operating_sha256", "id"}
+    missing = {"application", "spec", "tensors", "calibration", "calibration_sha256", "id"}
     missing -= set(description)
     missing |= {"tensors"} - {k for k, v in description.items() if isinstance(v, dict)}
     if missing:
         raise UserError(f"{folder}/model.json lacks {', '.join(sorted(missing))}", REPAIR)
-    if sha256(canonical(description["operating"])) != description["operating_sha256"]:
+    if sha256(canonical(description["calibration"])) != description["calibration_sha256"]:
         raise UserError(
-            f"the operating point in {folder}/model.json was altered", "calibrate the model anew"
+            f"the calibration in {folder}/model.json was altered", "calibrate the model again"
         )
     return description
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from lineside.core.contract import Split
+from lineside.core.contract import Refusal, Split
 from lineside.machines.config import Config
+from lineside.machines.data.histories import find_snapshots
 from lineside.machines.data.items import Snapshot
 
 FITTED_SHARE = 2 / 3
@@ -43,3 +45,18 @@ def by_machine(items: Sequence[Snapshot]) -> dict[str, list[Snapshot]]:
     return {
         name: sorted(history, key=lambda s: s.time) for name, history in sorted(machines.items())
     }
+
+
+def sources(files: Sequence[Path], config: Config) -> list[Snapshot | Refusal]:
+    """Return the snapshots of folders of machines, folders of one machine, or single files.
+
+    Raises:
+        UserError: if a folder holds nothing that could be a snapshot.
+    """
+    entries: list[Snapshot | Refusal] = []
+    for path in files:
+        if path.exists():
+            entries += find_snapshots(path)
+        else:
+            entries.append(Refusal(item=str(path), message="does not exist", hint="check the path"))
+    return entries

@@ -105,7 +105,7 @@ class Machine:
             for name, branch in (("main", self.main), ("fallback", self.fallback))
         }
 
-    def with_operating(self, block: Mapping[str, Any]) -> Machine:
+    def with_calibration(self, block: Mapping[str, Any]) -> Machine:
         """Return the machine with stored calibrations."""
         changed: dict[str, Any] = {}
         for name, branch in (("main", self.main), ("fallback", self.fallback)):

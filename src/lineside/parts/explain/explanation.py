@@ -23,32 +23,32 @@ from lineside.parts.explain.overlays import (
     signed_map,
     thumbnail,
 )
-from lineside.parts.model import PartsModel, Source, part_of
+from lineside.parts.model import PartsModel
 from lineside.parts.models.detector import Image, Prediction
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
 
 
-def explain(model: PartsModel, source: Source) -> Explanation:
+def explain(model: PartsModel, item: PartImage) -> Explanation:
     """Say what the model saw in one image, with map, findings and known neighbours.
 
     Raises:
         UserError: if the file cannot be read.
     """
-    return explain_with_cnn(model, source, None)
+    return explain_with_cnn(model, item, None)
 
 
-def explain_with_cnn(model: PartsModel, source: Source, cnn: PartsModel | None) -> Explanation:
+def explain_with_cnn(model: PartsModel, item: PartImage, cnn: PartsModel | None) -> Explanation:
     """Say what the model saw; a patch CNN of the same run adds its responses.
 
     Args:
         model: Judges the image.
-        source: The image.
+        item: The image.
         cnn: A `PartsModel` of the patch CNN, or None.
 
     Raises:
         UserError: if the file cannot be read.
     """
-    path = source.path if isinstance(source, PartImage) else Path(source)
+    path = item.path
     image = decode(path)
     prediction = model.predict_image(image)
     found = spots(model, image, prediction)
@@ -73,7 +73,7 @@ def explain_with_cnn(model: PartsModel, source: Source, cnn: PartsModel | None) 
         text=sentence(path.name, verdict, score, model.threshold, found),
         figures=tuple(figures),
         facts={
-            "part": part_of(source, model.settings.part_pattern),
+            "part": item.part,
             "score": f"{prediction.score:.3f}",
             "threshold": f"{model.threshold:.3f}",
             **{share: f"{value:.3f}" for share, value in prediction.contributions.items()},

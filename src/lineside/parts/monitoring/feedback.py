@@ -16,7 +16,7 @@ from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
 from lineside.core.run.files import read_json, write_json
 from lineside.core.run.folder import rng_of
-from lineside.core.run.model_store import load_model, model_folder, save_model, save_operating
+from lineside.core.run.model_store import load_model, model_folder, save_calibration, save_model
 from lineside.core.run.tables import (
     FITTED_ROLES,
     familiar,
@@ -31,9 +31,9 @@ from lineside.parts.config import Config
 from lineside.parts.data.dataset import read_items
 from lineside.parts.data.images import digest, training_image
 from lineside.parts.data.items import GOOD, PartImage
-from lineside.parts.model import PartsModel, as_stored, part_of
+from lineside.parts.data.sources import find_files, part_of
+from lineside.parts.model import PartsModel, as_stored
 from lineside.parts.outcomes import calibrate, outcomes
-from lineside.parts.serving import find_files
 
 REASON = "taught by feedback; recalibrate on fresh labelled parts"
 
@@ -109,7 +109,7 @@ def recalibrate_on(
     calibrated = calibrate(fitted, list(outcomes(fitted, items)), config)
     taught = [row for row in read_used(folder) if row.role != "calibration"]
     write_text(folder / "used.csv", used_text([*taught, *used_items(items, "calibration")]))
-    save_operating(folder, calibrated.operating_block())
+    save_calibration(folder, calibrated.calibration_block())
     lines = [f"{folder}: {calibrated.certificate}"]
     if note := familiar(items, folder):
         lines.append(f"note: {note}")

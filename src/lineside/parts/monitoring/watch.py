@@ -29,9 +29,9 @@ from lineside.core.run.folder_watcher import FolderWatcher, PendingFile, Stamp, 
 from lineside.core.run.model_store import load_model
 from lineside.parts.application import APPLICATION
 from lineside.parts.data.images import digest
+from lineside.parts.data.sources import pictures_in, unlabelled
 from lineside.parts.model import PartResult, PartsModel
 from lineside.parts.monitoring.monitors import Monitors
-from lineside.parts.serving import pictures_in
 
 JUDGED_KEPT = 200_000
 """Files that are gone are forgotten only beyond this number: a share may come back."""
@@ -67,7 +67,7 @@ class Watcher:
     @property
     def calibration(self) -> str:
         """Digest of the operating point: after a recalibration the monitors begin anew."""
-        return sha256(canonical(self.model.operating_block()))[:16]
+        return sha256(canonical(self.model.calibration_block()))[:16]
 
     def started(self) -> dict[str, Any]:
         """Return what a person should know first; it is no part of the trail."""
@@ -124,7 +124,8 @@ class Watcher:
 
     def _judge(self, file: PendingFile) -> list[dict[str, Any]]:
         """Return the rows of a picture; none to look again while it may still be written."""
-        result = self.model.predict([file.path])[0]
+        item = unlabelled(file.path, self.model.settings.part_pattern)
+        result = self.model.predict([item])[0]
         if (
             stamp_of(file.path) != file.stamp
         ):  # it changed meanwhile: what was judged is not what is there

@@ -1,0 +1,124 @@
+"""A stored model beside the application that can read its files: what `lineside.load` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lineside.core.contract import Application, Explanation, Refusal, Session
+from lineside.core.errors import UserError
+from lineside.core.run.model_store import load_model, model_folder
+from lineside.core.run.progress import Progress
+
+Files = str | Path | Iterable[str | Path]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Predicts from files; the same for every application.
+
+    Attributes:
+        model: The fitted model, immutable.
+        application: How its files are read.
+        config: Settings that files are read with, the model's own where it has some.
+        folder: Where the model lies.
+    """
+
+    model: Any
+    application: Application
+    config: Any
+    folder: Path
+
+    def items(self, files: Files) -> list[Any]:
+        """Return the items of files and folders in order, a `Refusal` for what cannot be read.
+
+        Raises:
+            UserError: if no file is given, or a folder holds nothing to predict.
+        """
+        paths = [files] if isinstance(files, str | Path) else list(files)
+        if not paths:
+            raise UserError(
+                "no file is given", f"e.g. lineside {self.application.name} predict FILES"
+            )
+        return list(self.application.sources([Path(path) for path in paths], self.config))
+
+    def predict(self, files: Files) -> list[Any]:
+        """Return one `Result` or `Refusal` per item of the files, in order.
+
+        Raises:
+            UserError: if no file is given, a folder holds nothing to predict, or the model was
+                never calibrated.
+        """
+        return self.predict_items(self.items(files))
+
+    def predict_items(self, items: Sequence[Any], progress: Progress | None = None) -> list[Any]:
+        """Return one `Result` or `Refusal` per item; refusals among the items stay as they are."""
+        results: list[Any] = list(items)
+        batches = list(batches_of(items))
+        for batch in (progress or Progress(quiet=True)).track(batches, "predicting"):
+            answers = self.model.predict([items[index] for index in batch])
+            for index, answer in zip(batch, answers, strict=True):
+                results[index] = answer
+        return results
+
+    def explain(self, file: str | Path) -> Explanation:
+        """Explain the result of a file; of several items in it the last, the newest of a history.
+
+        Raises:
+            UserError: if the file cannot be read.
+        """
+        items = self.items(file)
+        usable = [item for item in items if not isinstance(item, Refusal)]
+        if not usable:
+            raise UserError(f"{items[0].item}: {items[0].message}", items[0].hint)
+        explanation: Explanation = self.model.explain(usable[-1])
+        return explanation
+
+    def session(self, state: dict[str, Any] | None = None) -> Session:
+        """Return the model's memory of one stream, fresh or continued from a `Session.state`."""
+        if self.application.session is None:
+            return _WithoutMemory(self.model)
+        return self.application.session(self.model, state)
+
+
+@dataclass(frozen=True)
+class _WithoutMemory:
+    """The session of a model that has none: each item stands alone."""
+
+    model: Any
+
+    def push(self, item: Any) -> Any:
+        return self.model.predict([item])[0]
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+
+def batches_of(items: Sequence[Any]) -> Iterator[list[int]]:
+    """Yield the indices of items that must be predicted together: those of the same groups.
+
+    Views of a part share its verdict, and a machine's snapshots are judged in order of time.
+    """
+    batches: dict[tuple[str, ...], list[int]] = {}
+    for index, item in enumerate(items):
+        if not isinstance(item, Refusal):
+            batches.setdefault(item.groups, []).append(index)
+    yield from batches.values()
+
+
+def load_predictor(path: str | Path, application: Application, config: Any = None) -> Predictor:
+    """Load a model from a run folder or a model folder.
+
+    Args:
+        path: ``RUN`` (its chosen model is taken) or ``RUN/models/NAME``.
+        application: The application that it belongs to.
+        config: Settings to read files with; the model's own where they are not given.
+
+    Raises:
+        UserError: if there is no model, or it is damaged, altered, foreign or of another format.
+    """
+    model = load_model(path, application)
+    settings = application.config_for(model, config or application.config())
+    return Predictor(model, application, settings, model_folder(Path(path)))
