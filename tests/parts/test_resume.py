@@ -36,7 +36,7 @@ def identities(run):
     files = sorted(run.glob("models/*/model.json"))
     assert len(files) == 2
     return [
-        (json.loads(f.read_text())["id"], json.loads(f.read_text())["operating"]) for f in files
+        (json.loads(f.read_text())["id"], json.loads(f.read_text())["calibration"]) for f in files
     ]
 
 

@@ -59,7 +59,7 @@ def _with(run, detector):
             return {**tensors, **mine}
 
         def calibration_block(self):
-            return description["operating"]
+            return description["calibration"]
 
     model_store.save_model(run / "models/gaussian", "parts", Stored())
     return run
