@@ -64,7 +64,7 @@ def test_files_are_predicted_and_explained(toy, numbers, tmp_path):
     assert isinstance(odd, Refusal) and "nine" in odd.message
     assert "mm from the mean" in predictor.explain(files[2]).text
     assert predictor.session().push(predictor.items(files[0])[0]) == fine
-    with pytest.raises(UserError, match="no file is given"):
+    with pytest.raises(UserError, match="no files are given"):
         predictor.predict([])
 
 

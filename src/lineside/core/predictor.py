@@ -40,7 +40,7 @@ class Predictor:
         paths = [files] if isinstance(files, str | Path) else list(files)
         if not paths:
             raise UserError(
-                "no file is given", f"e.g. lineside {self.application.name} predict FILES"
+                "no files are given", f"e.g. lineside {self.application.name} predict FILES"
             )
         return list(self.application.sources([Path(path) for path in paths], self.config))
 
