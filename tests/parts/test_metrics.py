@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -112,6 +113,14 @@ def test_metrics_have_intervals_over_parts_and_are_nan_where_undefined():
         assert found.low <= found.value <= found.high
         assert math.isnan(metric.of([]))
         assert metric.help
+
+
+def test_metrics_by_part_are_left_out_where_every_part_is_one_image():
+    outcomes = [dataclasses.replace(o, unit=o.item, groups=(o.item,)) for o in outcomes_of()]
+    for metric in METRICS:
+        assert math.isnan(metric.of(outcomes)) == metric.name.startswith("part_")
+        found = estimate(outcomes, metric, np.random.default_rng(0), 100)
+        assert math.isnan(found.value) == metric.name.startswith("part_")
 
 
 @pytest.mark.parametrize("shape", [(60, 80), (7, 5), (8, 10), (61, 3)])

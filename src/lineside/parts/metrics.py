@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lineside.core.contract import Estimate, Metric
-from lineside.core.statistics import Ranking, RankMetric, per_unit, proportion
+from lineside.core.contract import Estimate, Metric, Outcome
+from lineside.core.statistics import Ranking, RankMetric, Units, per_unit, proportion
 from lineside.parts.models.detector import Mask
 
 Floats = NDArray[np.float64]
@@ -36,7 +36,16 @@ def _false_rejects_all(ranking: Ranking) -> Floats:
     return ranking.fpr_at_recall(1.0)
 
 
-PARTS = per_unit("any")
+def parts(outcomes: Sequence[Outcome]) -> Units:
+    """Return one unit per part; none where every part is one image.
+
+    Metrics by part are undefined then, so that a report does not repeat those by image.
+    """
+    units = per_unit("any")(outcomes)
+    if len(units.scores) < len(outcomes):
+        return units
+    return Units(scores=np.zeros(0), labels=np.zeros(0), index=np.zeros(0, dtype=np.int64))
+
 
 METRICS: tuple[Metric, ...] = (
     Metric(
@@ -51,7 +60,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         name="part_auroc", unit="fraction", better="higher",
-        of=RankMetric(statistic=Ranking.auroc, units=PARTS),
+        of=RankMetric(statistic=Ranking.auroc, units=parts),
         help="Probability that a faulty part scores higher than a good one (its worst image).",
     ),
     Metric(
@@ -66,16 +75,19 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         name="part_false_rejects_at_95_recall", unit="fraction", better="lower",
-        of=RankMetric(statistic=_false_rejects_95, units=PARTS),
+        of=RankMetric(statistic=_false_rejects_95, units=parts),
         help="Good parts rejected where 95 % of faulty parts are found (oracle threshold).",
     ),
     Metric(
         name="part_false_rejects_at_100_recall", unit="fraction", better="lower",
-        of=RankMetric(statistic=_false_rejects_all, units=PARTS),
+        of=RankMetric(statistic=_false_rejects_all, units=parts),
         help="Good parts rejected where all faulty ones are found: one part decides it.",
     ),
 )  # fmt: skip
-"""Ranking measures over outcomes with ``score`` and ``label`` (1 faulty); the first is primary."""
+"""Ranking measures over outcomes with ``score`` and ``label`` (1 faulty); the first is primary.
+
+Those by part are NaN where every part is one image.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,14 @@ import json
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from lineside.core.contract import Check, Estimate, Explanation, Figure, Section, Table
 from lineside.core.report import plots, render
-from lineside.core.report.chapters import training_blocks
+from lineside.core.report.chapters import leaderboard, training_blocks
 from lineside.core.report.headline import Fact
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -53,6 +54,26 @@ def test_every_picture_has_words_and_every_chapter_a_link(page):
     assert page.count("<svg") == page.count('role="img"')
     assert 'href="#first-chapter"' in page
     assert 'id="first-chapter"' in page
+
+
+def test_a_metric_that_no_method_has_is_no_column():
+    nothing = Estimate(value=float("nan"))
+    metrics = [SimpleNamespace(name=name, better="higher") for name in ("auroc", "recall", "none")]
+    methods = [
+        SimpleNamespace(
+            name=name, kind="deep", differences={}, fit_seconds=1.0,
+            outcomes={"calibration": [], "test": []},
+            estimates={"auroc": nothing, "recall": recall, "none": nothing},
+        )
+        for name, recall in (("a", nothing), ("b", RATE))
+    ]  # fmt: skip
+    study = SimpleNamespace(
+        application=SimpleNamespace(metrics=metrics), methods=methods, chosen="a", best=methods[0]
+    )
+    table = leaderboard(study).blocks[0]
+    titles = ("method", "kind", "AUROC", "recall")
+    assert table.columns[:5] == (*titles, "difference to predicting")
+    assert {len(row) for row in table.rows} == {len(table.columns)}
 
 
 def test_facts_link_to_their_chapters():

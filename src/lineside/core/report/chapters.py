@@ -32,12 +32,17 @@ def leaderboard(study: Study) -> Section:
     """Rank every method on the same test groups, with intervals and paired differences."""
     primary = study.application.metrics[0]
     ranked = rank(study)
-    columns = ("method", "kind", *(titled(m.name) for m in study.application.metrics))
+    metrics = [
+        metric
+        for metric in study.application.metrics
+        if metric is primary or not all(math.isnan(m.estimates[metric.name].value) for m in ranked)
+    ]
+    columns = ("method", "kind", *(titled(m.name) for m in metrics))
     rows = tuple(
         (
             method.name + (" (predicts)" if method.name == study.chosen else ""),
             method.kind,
-            *(_short(method.estimates[m.name]) for m in study.application.metrics),
+            *(_short(method.estimates[m.name]) for m in metrics),
             _short(method.differences[primary.name]) if method.differences else "-",
             f"{method.fit_seconds:.1f}",
             *latencies(method),
@@ -56,7 +61,8 @@ def leaderboard(study: Study) -> Section:
                 caption=(
                     f"Ordered by {title}. Brackets hold 95 % intervals from a bootstrap over "
                     "groups; the difference is paired, a bracket without zero is a clear one. "
-                    "Times per item on this machine, decoding included."
+                    "Times per item on this machine, decoding included. Metrics that are undefined "
+                    "for every method are left out."
                 ),
             ),
             plots.forest(

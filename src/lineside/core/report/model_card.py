@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,12 @@ def model_card(study: Study, method: MethodStudy) -> str:
         f"{len({g for item in study.split.role(role) for g in item.groups})} groups"
         for role in ("train", "validation", "calibration", "test")
     ]
-    numbers = [f"* {name}: {format_estimate(e)}" for name, e in method.estimates.items()]
     primary = study.application.metrics[0].name
+    numbers = [
+        f"* {name}: {format_estimate(e)}"
+        for name, e in method.estimates.items()
+        if name == primary or not math.isnan(e.value)
+    ]
     rivals = [
         f"* {other.name} ({other.kind}): {primary} {format_estimate(other.estimates[primary])}"
         for other in study.methods
