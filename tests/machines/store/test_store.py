@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import uuid
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -500,3 +501,21 @@ def test_the_stored_format_is_that_of_version_1(store, model, later):
     with read_transaction(store.engine) as connection:
         stored = connection.exec_driver_sql("SELECT status FROM snapshots").scalars()
         assert sorted(stored) == ["judged", "late", "never learned"]
+
+
+def test_the_example_of_the_docs_runs(tmp_path, model, later, monkeypatch, capsys):
+    page = Path(__file__).parents[3] / "docs" / "machines.md"
+    (example,) = [
+        block.partition("```")[0]
+        for block in page.read_text().split("```python\n")[1:]
+        if "open_store" in block
+    ]
+    monkeypatch.chdir(tmp_path)
+    with open_store("machines.db") as store:
+        journal = Journal(store, model)
+        for measurement in later:
+            journal.ingest(measurement)
+    names: dict[str, object] = {}
+    exec(example.replace("1768600800.0", str(later[2].time)), names)
+    assert len(names["rms"]) == len(later) - 2 and names["alarms"]
+    assert capsys.readouterr().out.startswith("pump danger")

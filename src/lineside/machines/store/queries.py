@@ -274,7 +274,7 @@ def _feature_rows(
     )
 
 
-def _layouts(connection: Connection, machine: int, used: Sequence[int]) -> list[Row]:
+def _layouts(connection: Connection, machine: int, used: Sequence[int]) -> Sequence[Row]:
     """Return the layouts that are used and the machine's present one, which comes first."""
     present = select(MACHINES.c.layout).where(MACHINES.c.id == machine).scalar_subquery()
     query = (
@@ -291,7 +291,7 @@ def _snapshot_rows(
     since: float | None,
     until: float | None,
     status: Sequence[str] | None,
-) -> list[Row]:
+) -> Sequence[Row]:
     """Return the snapshots of a machine in order of time, None for those of any status."""
     query = _within(select(SNAPSHOTS), SNAPSHOTS, machine, since, until)
     if status is not None:
@@ -301,7 +301,7 @@ def _snapshot_rows(
 
 def _event_rows(
     connection: Connection, machine: int, since: float | None, until: float | None
-) -> list[Row]:
+) -> Sequence[Row]:
     """Return the events of a machine in the order in which they were written."""
     query = _within(select(EVENTS), EVENTS, machine, since, until).order_by(EVENTS.c.id)
     return fetch_all(connection, query)
