@@ -139,7 +139,7 @@ def test_bad_npz_is_refused_in_one_line(name):
 
 def check_refused(body, words):
     with pytest.raises(UserError) as caught:
-        decode(body, most_bytes=2_000_000)
+        decode(body, max_bytes=2_000_000)
     line = str(caught.value)
     assert any(word in line for word in words.split("|")), line
     assert "\n" not in line and len(line) < 300 and caught.value.hint
@@ -147,7 +147,7 @@ def check_refused(body, words):
 
 def test_a_message_beyond_the_limit_is_not_unpacked():
     with pytest.raises(UserError, match="larger than"):
-        decode(encode(snapshot()), most_bytes=1000)
+        decode(encode(snapshot()), max_bytes=1000)
 
 
 def test_any_damage_is_refused_or_harmless():

@@ -32,7 +32,7 @@ from lineside.machines.data import load_measurement
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.store import Journal, open_store
 from lineside.machines.store.queries import fleet, refusals
-from lineside.machines.streams import MOST_BYTES, encode
+from lineside.machines.streams import MAX_MESSAGE_BYTES, encode
 from lineside.machines.streams import watch as watch_module
 from lineside.machines.streams.ingestor import Ingestor
 from lineside.machines.streams.watch import Options, watch
@@ -217,7 +217,7 @@ def test_http_answers_after_the_commit_and_says_what_is_wrong(model, snapshots, 
 def test_a_large_body_is_refused_and_a_stopping_watch_says_so(model, snapshots, store, monkeypatch):
     http = pytest.importorskip("lineside.machines.streams.http")
     ingestor = Ingestor(journal=Journal(store, model))
-    source = http.HttpSource(ingestor=ingestor, fleet=list, most_bytes=3000)
+    source = http.HttpSource(ingestor=ingestor, fleet=list, max_bytes=3000)
     source.start()
     try:
         code, answer = post(source.port, encode(snapshots[0]))
@@ -232,7 +232,7 @@ def test_a_large_body_is_refused_and_a_stopping_watch_says_so(model, snapshots, 
             code, reply = answer.result()
         assert code == 503 and "ends" in reply["error"]
         assert not fleet(store)
-        monkeypatch.setattr(http, "MOST_HELD_BYTES", 10)
+        monkeypatch.setattr(http, "MAX_HELD_BYTES", 10)
         code, reply = post(source.port, small)
         assert code == 503 and "too many" in reply["error"]
     finally:
@@ -255,7 +255,7 @@ def test_http_accepts_compressed_arrays_up_to_the_limit(model, snapshots, store)
         code, reply = post(loop.http.port, body.getvalue())
         assert code == 200 or "larger" not in reply["error"], reply
         body = io.BytesIO()
-        np.savez_compressed(body, **{**arrays, "channel.a": np.zeros(MOST_BYTES // 8 + 1)})
+        np.savez_compressed(body, **{**arrays, "channel.a": np.zeros(MAX_MESSAGE_BYTES // 8 + 1)})
         code, reply = post(loop.http.port, body.getvalue())
         assert code == 400 and "larger than 32 MB" in reply["error"]
 

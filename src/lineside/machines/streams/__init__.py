@@ -3,6 +3,6 @@
 Nothing heavy is imported before it is used: `watch` loads the sources that it was given.
 """
 
-from lineside.machines.streams.message import MOST_BYTES, decode, encode
+from lineside.machines.streams.message import MAX_MESSAGE_BYTES, decode, encode
 
-__all__ = ["MOST_BYTES", "decode", "encode"]
+__all__ = ["MAX_MESSAGE_BYTES", "decode", "encode"]

@@ -19,7 +19,7 @@ from lineside.core.run.files import finite
 from lineside.machines.store.ingest_result import STATUSES, IngestResult
 from lineside.machines.store.queries import MachineStatus
 from lineside.machines.streams.ingestor import Ingestor, NotStoredError
-from lineside.machines.streams.message import MOST_BYTES, decode, too_large
+from lineside.machines.streams.message import MAX_MESSAGE_BYTES, decode, too_large
 
 try:
     import uvicorn
@@ -30,7 +30,7 @@ try:
 except ImportError as error:
     raise UserError("--http needs FastAPI and uvicorn", "pip install 'lineside[http]'") from error
 
-MOST_HELD_BYTES = 8 * MOST_BYTES
+MAX_HELD_BYTES = 8 * MAX_MESSAGE_BYTES
 """Of all bodies that are being read or wait to be judged, whatever the number of senders."""
 START_SECONDS, STOP_SECONDS = 10.0, 5.0
 Fleet = Callable[[], Sequence[MachineStatus]]
@@ -46,14 +46,14 @@ class HttpSource:
         port: 0 for any free one; then the one that was chosen.
         ingestor: Ingests the snapshots.
         fleet: The state of all machines.
-        most_bytes: Of one snapshot.
+        max_bytes: Of one snapshot.
     """
 
     ingestor: Ingestor
     fleet: Fleet
     host: str = "127.0.0.1"
     port: int = 0
-    most_bytes: int = MOST_BYTES
+    max_bytes: int = MAX_MESSAGE_BYTES
 
     def __post_init__(self) -> None:
         self._server: uvicorn.Server | None = None
@@ -73,7 +73,7 @@ class HttpSource:
         listener = _listen(self.host, self.port)
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(
-            make_app(self.ingestor, self.fleet, self.most_bytes),
+            make_app(self.ingestor, self.fleet, self.max_bytes),
             log_config=None, access_log=False, lifespan="off", timeout_keep_alive=75,
             timeout_graceful_shutdown=int(STOP_SECONDS), ws="none",
         )  # fmt: skip
@@ -95,7 +95,7 @@ class HttpSource:
             self._thread.join(2 * STOP_SECONDS)
 
 
-def make_app(ingestor: Ingestor, fleet: Fleet, most_bytes: int = MOST_BYTES) -> FastAPI:
+def make_app(ingestor: Ingestor, fleet: Fleet, max_bytes: int = MAX_MESSAGE_BYTES) -> FastAPI:
     """Return the application that a server runs."""
     app = FastAPI(title="lineside machines", docs_url=None, redoc_url=None, openapi_url=None)
     held = 0
@@ -104,17 +104,17 @@ def make_app(ingestor: Ingestor, fleet: Fleet, most_bytes: int = MOST_BYTES) -> 
     async def snapshots(request: Request) -> Response:
         nonlocal held  # changed by coroutines of one thread only
         stated = request.headers.get("content-length", "")
-        size = int(stated) if stated.isdigit() else most_bytes
-        if size > most_bytes:
-            return _problem(413, too_large(most_bytes))
-        if held + size > MOST_HELD_BYTES:
+        size = int(stated) if stated.isdigit() else max_bytes
+        if size > max_bytes:
+            return _problem(413, too_large(max_bytes))
+        if held + size > MAX_HELD_BYTES:
             return _again_later("too many snapshots are waiting")
         held += size
         try:
-            body = await _body(request, most_bytes)
+            body = await _body(request, max_bytes)
             if body is None:
-                return _problem(413, too_large(most_bytes))
-            return await run_in_threadpool(_ingest, ingestor, body, _sender(request), most_bytes)
+                return _problem(413, too_large(max_bytes))
+            return await run_in_threadpool(_ingest, ingestor, body, _sender(request), max_bytes)
         finally:
             held -= size
 
@@ -169,10 +169,10 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _ingest(ingestor: Ingestor, body: bytes, sender: str, most_bytes: int) -> Response:
+def _ingest(ingestor: Ingestor, body: bytes, sender: str, max_bytes: int) -> Response:
     """Ingest one snapshot and answer; runs in a thread of the server."""
     try:
-        measurement = decode(body, most_bytes=most_bytes)
+        measurement = decode(body, max_bytes=max_bytes)
     except UserError as error:
         problem = error
         return _run(ingestor, lambda: _answer(ingestor.refuse(f"from {sender}", problem, "http")))
@@ -203,13 +203,13 @@ def _problem(code: int, error: UserError) -> Response:
     return JSONResponse({"status": "refused", "error": error.message, "hint": error.hint}, code)
 
 
-async def _body(request: Request, most_bytes: int) -> bytes | None:
+async def _body(request: Request, max_bytes: int) -> bytes | None:
     """Return the body, None as soon as it is too large."""
     pieces, size = [], 0
     try:
         async for piece in request.stream():
             size += len(piece)
-            if size > most_bytes:
+            if size > max_bytes:
                 return None
             pieces.append(piece)
     except ClientDisconnect:

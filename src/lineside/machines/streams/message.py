@@ -28,7 +28,7 @@ from lineside.machines.data.recording import (
     unit_of,
 )
 
-MOST_BYTES = 32 * 2**20
+MAX_MESSAGE_BYTES = 32 * 2**20
 """Of one message, and of what it unpacks to."""
 MAX_CHANNELS = 256
 MAX_NAME_LENGTH = 200
@@ -55,7 +55,7 @@ def encode(measurement: Measurement, kind: Literal["npz", "json"] = "npz") -> by
     return body.getvalue()
 
 
-def decode(body: bytes, *, most_bytes: int = MOST_BYTES) -> Measurement:
+def decode(body: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Measurement:
     """Return the snapshot of a message; NPZ and JSON are distinguished by the first bytes.
 
     Raises:
@@ -63,10 +63,10 @@ def decode(body: bytes, *, most_bytes: int = MOST_BYTES) -> Measurement:
     """
     if not body:
         raise UserError("the message is empty", "send a snapshot as NPZ or JSON")
-    if len(body) > most_bytes:
-        raise too_large(most_bytes)
+    if len(body) > max_bytes:
+        raise too_large(max_bytes)
     if body[:4] == b"PK\x03\x04":  # a ZIP archive, which is what NPZ is
-        fields = _from_npz(body, most_bytes)
+        fields = _from_npz(body, max_bytes)
     elif body.lstrip()[:1] == b"{":
         fields = _from_json(body)
     else:
@@ -74,10 +74,10 @@ def decode(body: bytes, *, most_bytes: int = MOST_BYTES) -> Measurement:
     return _measurement(fields)
 
 
-def too_large(most_bytes: int) -> UserError:
+def too_large(max_bytes: int) -> UserError:
     """Return the error of a message beyond the limit."""
     return UserError(
-        f"the message is larger than {most_bytes / 2**20:g} MB", "send fewer samples at a time"
+        f"the message is larger than {max_bytes / 2**20:g} MB", "send fewer samples at a time"
     )
 
 
@@ -118,13 +118,13 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number, null stands for a missing one")
 
 
-def _from_npz(body: bytes, most_bytes: int) -> dict[str, Any]:
+def _from_npz(body: bytes, max_bytes: int) -> dict[str, Any]:
     """Return the fields of the JSON form from arrays; nothing in them is ever executed."""
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > most_bytes:  # before anything is unpacked: a small archive may hold much
-            raise too_large(most_bytes)
+        if unpacked > max_bytes:  # before anything is unpacked: a small archive may hold much
+            raise too_large(max_bytes)
         with np.load(io.BytesIO(body), allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
     except UserError:

@@ -25,7 +25,7 @@ from lineside.core.errors import UserError
 from lineside.core.run.files import finite
 from lineside.machines.store.ingest_result import IngestResult
 from lineside.machines.streams.ingestor import Ingestor, NotStoredError
-from lineside.machines.streams.message import MOST_BYTES, decode
+from lineside.machines.streams.message import MAX_MESSAGE_BYTES, decode
 
 IN_FLIGHT = 20
 """Messages that the broker sends before the first of them is acknowledged."""
@@ -162,7 +162,7 @@ class MqttSource:
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = SESSION_SECONDS
         properties.ReceiveMaximum = IN_FLIGHT
-        properties.MaximumPacketSize = MOST_BYTES + 2**16  # larger ones stay with the broker
+        properties.MaximumPacketSize = MAX_MESSAGE_BYTES + 2**16  # larger ones stay with the broker
         client.connect_async(
             self.broker.host, self.broker.port, KEEP_ALIVE_SECONDS,
             clean_start=False, properties=properties,
