@@ -142,10 +142,10 @@ def text_of(results: Mapping[str, Any], name: str) -> str:
 
 
 def headline(results: Mapping[str, Any], rows: Sequence[Row]) -> str:
-    """Return the table of headline numbers, with targets and rivals."""
-    lines = ["| what | measured | target | rival |", "|---|---|---|---|"]
-    for title, name, target, rival in rows:
-        other = text_of(results, rival) if rival else ""
+    """Return the table of headline numbers, with targets and baselines."""
+    lines = ["| what | measured | target | baseline |", "|---|---|---|---|"]
+    for title, name, target, baseline in rows:
+        other = text_of(results, baseline) if baseline else ""
         lines.append(f"| {title} | {text_of(results, name)} | {target} | {other} |")
     return "\n".join(lines) + "\n"
 

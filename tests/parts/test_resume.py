@@ -147,7 +147,7 @@ def test_evaluate_says_whether_the_promise_holds(trained, shop, tmp_path, capsys
     for path in fresh.glob("defect/spot/*.png"):
         shop.picture(path, 0, int(path.stem[1:3]))
     assert main(["parts", "evaluate", str(fresh), *flags]) == 1
-    assert "calibrate anew" in capsys.readouterr().out
+    assert "calibrate again" in capsys.readouterr().out
     (fresh / "good" / "e_v1.png").touch()
     assert main(["parts", "evaluate", str(fresh), *flags]) == 2
     capsys.readouterr()

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lineside.core.contract import Method, Split
-from lineside.core.report.figures import keep_figures
+from lineside.core.report.figures import save_figures
 from lineside.core.run.folder import Run
 from lineside.core.training.weight_snapshots import forget
 from lineside.parts import references
@@ -72,7 +72,7 @@ def _draw_samples(name: str, run: Run, detector: Any, examples: Sequence[Trainin
     """Draw what a generator makes and reconstructs."""
     from lineside.parts.models.anogan.figures import sample_figures
 
-    keep_figures(run.folder, name, sample_figures(detector, examples, run.rng("figures")))
+    save_figures(run.folder, name, sample_figures(detector, examples, run.rng("figures")))
 
 
 def _draw_training(name: str, run: Run, cnn: PatchCNN, data: CropData) -> None:
@@ -87,5 +87,5 @@ def _draw_training(name: str, run: Run, cnn: PatchCNN, data: CropData) -> None:
         *feature_figures(cnn, data.pool, run.rng("features")),
         *training_figures(cnn, data, snapshots, run.rng("figures")),
     ]
-    keep_figures(run.folder, name, figures)
+    save_figures(run.folder, name, figures)
     forget(snapshots)

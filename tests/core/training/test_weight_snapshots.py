@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lineside.core.contract import Figure
-from lineside.core.report.figures import keep_figures, kept_figures
+from lineside.core.report.figures import load_figures, save_figures
 from lineside.core.training.loop import Hooks, Training, train
 from lineside.core.training.step_function import supervised_step
 from lineside.core.training.weight_snapshots import MOST, Snapshots, forget, log_spaced, snapshots
@@ -73,6 +73,6 @@ def test_a_large_network_gets_fewer_steps(tmp_path, monkeypatch):
 
 def test_figures_come_back_as_they_were(tmp_path):
     figure = Figure(title="a", image=b"\x00\xff", mime="image/png", caption="b", wide=True)
-    assert kept_figures(tmp_path, "m") == []
-    keep_figures(tmp_path, "m", [figure, figure])
-    assert kept_figures(tmp_path, "m") == [figure, figure]
+    assert load_figures(tmp_path, "m") == []
+    save_figures(tmp_path, "m", [figure, figure])
+    assert load_figures(tmp_path, "m") == [figure, figure]

@@ -73,15 +73,15 @@ def maximise_activation(
 ) -> MaximisedInputs:
     """Return one input per unit that maximises its mean activation, all in one optimisation.
 
-    The input is low + (high - low) * sigmoid(basis @ irfft(c / frequency) + offset): Adam changes
-    the Fourier coefficients c, and each step sees a randomly shifted, scaled and rotated copy.
+    input = low + (high - low) * sigmoid(basis @ irfft(c / frequency) + offset). Adam optimises the
+    coefficients c; every step sees a randomly shifted, scaled and rotated copy.
 
     Args:
         network: Takes (batch, channel, *grid); it is not changed.
         units: One input each; several copies of one unit differ by their start.
         shape: Of one input: (channel, time) or (channel, height, width).
         low: Smallest value of an input.
-        high: Largest value, reached through a sigmoid.
+        high: Largest value.
         seed: Seed of the start and of the augmentation.
         steps: Of Adam.
         rate: Learning rate of Adam.
@@ -89,38 +89,33 @@ def maximise_activation(
         scaling: Largest change of scale (2-D only).
         rotation_degrees: Largest rotation (2-D only).
         centre: Value per channel at which the optimisation starts; the middle of the range.
-        basis: Colour matrix of `colour_basis`; None keeps channels apart (grey, signals).
+        basis: Matrix of `colour_basis`; None keeps channels apart (grey, signals).
     """
     generator = torch.Generator().manual_seed(seed)
     like = next(network.parameters())
     spectrum = _initial_spectrum(len(units), shape, generator).to(like)
-    mix = torch.eye(shape[0]) if basis is None else torch.as_tensor(np.asarray(basis))
+    mix = (torch.eye(shape[0]) if basis is None else torch.as_tensor(np.asarray(basis))).to(like)
     middle = [(low + high) / 2] * shape[0] if centre is None else centre
-    offset = torch.logit((torch.tensor(middle) - low) / (high - low), eps=0.02)
+    offset = torch.logit((torch.tensor(middle) - low) / (high - low), eps=0.02).to(like)
+    offset = offset.reshape(-1, *[1] * (len(shape) - 1))
 
     def render() -> Tensor:
         # (colour d, colour c) x (unit, colour c, *grid) -> (unit, colour d, *grid)
-        plane = torch.einsum("dc,uc...->ud...", mix.to(like), _inverse_fourier(spectrum, shape))
-        shifted = plane + offset.to(like).reshape(-1, *[1] * (len(shape) - 1))
-        return low + (high - low) * torch.sigmoid(shifted)
+        plane = torch.einsum("dc,uc...->ud...", mix, _inverse_fourier(spectrum, shape))
+        return low + (high - low) * torch.sigmoid(plane + offset)
 
     with evaluation_mode(network), Activations(network, units) as activations:
-        spectrum = spectrum.detach().requires_grad_(True)
+        spectrum.requires_grad_(True)
         optimizer = torch.optim.Adam([spectrum], lr=rate)
         for step in range(steps):
-            warp = float(step < (1 - _SHIFT_ONLY_SHARE) * steps)
+            warp = float(step < (1 - _SHIFT_ONLY_SHARE) * steps)  # 1 or 0
             views = _augment(render(), generator, jitter, warp * scaling, warp * rotation_degrees)
-            # (input, unit): the diagonal is each unit's answer to its own input
-            gain = activations.of(views).diagonal().sum()
+            gain = activations.of(views).diagonal().sum()  # (input, unit): own input of each unit
             (spectrum.grad,) = torch.autograd.grad(-gain, spectrum)
             optimizer.step()
         with torch.no_grad():
-            inputs = render()
-            activation = activations.of(inputs).diagonal()
-    return MaximisedInputs(
-        inputs=inputs.detach().float().cpu().numpy(),
-        activations=activation.detach().double().cpu().numpy(),
-    )
+            reached = activations.of(inputs := render()).diagonal().double()
+    return MaximisedInputs(inputs=inputs.float().cpu().numpy(), activations=reached.cpu().numpy())
 
 
 def colour_basis(pixels: NDArray[np.floating[Any]]) -> NDArray[np.float64] | None:

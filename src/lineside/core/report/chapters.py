@@ -15,7 +15,7 @@ import numpy as np
 from lineside.core.commands import format_estimate
 from lineside.core.contract import ROLES, Check, Estimate, Figure, Section, Table
 from lineside.core.report import plots
-from lineside.core.report.figures import kept_figures
+from lineside.core.report.figures import load_figures
 from lineside.core.training.warnings import named_losses
 
 if TYPE_CHECKING:
@@ -89,29 +89,36 @@ def rank(study: Study) -> list[MethodStudy]:
     return sorted(study.methods, key=key)
 
 
+def best_baseline(study: Study) -> MethodStudy | None:
+    """Return the best classical or trivial method beside the one that predicts."""
+    baselines = [m for m in rank(study) if m.kind != "deep" and m.name != study.chosen]
+    return baselines[0] if baselines else None
+
+
 def verdict(study: Study) -> str:
-    """Say in one sentence whether the predicting method beats the best classical rival."""
+    """Return one sentence: whether the predicting method beats the best baseline."""
     primary = study.application.metrics[0]
     title = titled(primary.name)
-    rivals = [m for m in rank(study) if m.kind != "deep" and m.name != study.chosen]
-    if not rivals:
-        return "No classical rival was run."
-    rival = rivals[0]
-    difference = rival.differences[primary.name]
-    own, other = (m.estimates[primary.name].value for m in (study.best, rival))
+    baseline = best_baseline(study)
+    if baseline is None:
+        return "No baseline was run."
+    difference = baseline.differences[primary.name]
+    own, other = (m.estimates[primary.name].value for m in (study.best, baseline))
     if not math.isfinite(own) or not math.isfinite(other):
-        return f"{study.chosen} and {rival.name} cannot be compared: {title} is not defined here."
+        return (
+            f"{study.chosen} and {baseline.name} cannot be compared: {title} is not defined here."
+        )
     numbers = f"{title} {own:.3f} against {other:.3f}"
     if difference.low is None or difference.high is None:
-        return f"{study.chosen} and the best simple rival ({rival.name}): {numbers}."
+        return f"{study.chosen} and the best baseline ({baseline.name}): {numbers}."
     ahead = difference.high < 0 if primary.better == "higher" else difference.low > 0
     behind = difference.low > 0 if primary.better == "higher" else difference.high < 0
     if ahead:
-        return f"{study.chosen} beats the best simple rival ({rival.name}): {numbers}."
+        return f"{study.chosen} beats the best baseline ({baseline.name}): {numbers}."
     if behind:
-        return f"The simple rival {rival.name} WINS over {study.chosen}: {numbers}. Use it."
+        return f"The baseline {baseline.name} WINS over {study.chosen}: {numbers}. Use it."
     return (
-        f"{study.chosen} and the best simple rival ({rival.name}) cannot be told apart on these "
+        f"{study.chosen} and the best baseline ({baseline.name}) cannot be told apart on these "
         f"test groups: {numbers}."
     )
 
@@ -131,13 +138,13 @@ def training(study: Study) -> list[Section]:
     rows = study.run.rows()
     blocks: list[str | Table | Figure | Check] = []
     for method in study.methods:
-        own = [row for row in rows if row.get("method") == method.name and "step" in row]
-        for phase in sorted({str(row.get("phase", "")) for row in own}):
-            of_phase = [row for row in own if str(row.get("phase", "")) == phase]
+        steps = [row for row in rows if row.get("method") == method.name and "step" in row]
+        for phase in sorted({str(row.get("phase", "")) for row in steps}):
+            of_phase = [row for row in steps if str(row.get("phase", "")) == phase]
             blocks += training_blocks(f"{method.name} {phase}".strip(), of_phase)
     if not blocks:
         return []
-    lead = "How the networks learned: what falls, what stalls, and what the recorder warns of."
+    lead = "Learning curves, gradients and layers of the networks, with the recorder's warnings."
     return [Section(title="Training", lead=lead, blocks=tuple(blocks))]
 
 
@@ -146,13 +153,13 @@ def features(study: Study) -> list[Section]:
     blocks = [
         dataclasses.replace(figure, title=f"{method.name}: {figure.title}")
         for method in study.methods
-        for figure in kept_figures(study.run.folder, method.name)
+        for figure in load_figures(study.run.folder, method.name)
     ]
     if not blocks:
         return []
     lead = (
-        "What the networks learned, and how they came to it. These pictures invite stories: "
-        "the number below each says how far it can be trusted."
+        "What the networks learned, and how. Such pictures are easily over-interpreted: the "
+        "number below each says how far it can be trusted."
     )
     return [Section(title="What was learned", lead=lead, blocks=tuple(blocks))]
 
@@ -167,8 +174,8 @@ def training_blocks(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
     blocks.append(
         plots.lines(
             f"{name}: learning curve",
-            "Loss over steps; a validation curve that turns up while training falls is learning "
-            "by heart.",
+            "Loss over steps; a validation curve that turns up while training falls is "
+            "overfitting.",
             _curves(steps, checks),
             x_label="step",
             y_label="loss",
@@ -209,20 +216,20 @@ def _curves(
 def _warnings(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Check]:
     """One line per kind of warning: of several layers the first, and how many follow it."""
     if not rows:
-        good = (
+        evidence = (
             "the loss has not diverged, no layer is dead, gradients reach the first layer, "
             "validation has not turned, labels agree with their neighbours as far as can be told"
         )
-        return [Check(name=f"{name}: training health", status="ok", evidence=good)]
+        return [Check(name=f"{name}: training health", status="ok", evidence=evidence)]
     first: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         first.setdefault(str(row["warning"]), row)
-    found = []
+    warnings = []
     for kind, row in first.items():
         more = len({r.get("layer", "") for r in rows if r["warning"] == kind}) - 1
         text = row["text"] + (f" So are {more} further layers." if more else "")
-        found.append(Check(name=f"{name}: {kind}", status="warn", evidence=text))
-    return found
+        warnings.append(Check(name=f"{name}: {kind}", status="warn", evidence=text))
+    return warnings
 
 
 def _health_plots(name: str, sampled: Mapping[int, Mapping[str, Any]]) -> list[Figure]:
@@ -245,7 +252,7 @@ def _health_plots(name: str, sampled: Mapping[int, Mapping[str, Any]]) -> list[F
             plots.lines(
                 f"{name}: gradients by layer",
                 "Gradient norm of each layer's weights; where the first layers' lie far below the "
-                "last ones', gradients vanish on their way.",
+                "last ones', gradients vanish.",
                 _by_layer(reached, lambda value: value),
                 x_label="step",
                 y_label="gradient norm [-]",
@@ -280,10 +287,9 @@ def _by_layer(
 def _series(
     rows: Mapping[int, Mapping[str, Any]], key: str, *, smooth: bool = False
 ) -> tuple[plots.Array, plots.Array]:
-    found = [(step, row[key]) for step, row in sorted(rows.items()) if row.get(key) is not None]
-    x = np.array([step for step, _ in found], float)
-    y = np.array([value for _, value in found], float)
-    if smooth and len(y) > 60:
+    values = {step: row[key] for step, row in sorted(rows.items()) if row.get(key) is not None}
+    x, y = np.array(list(values), float), np.array(list(values.values()), float)
+    if smooth and len(y) > 60:  # (steps,) -> (about 60 windows,): means of equal windows
         window = len(y) // 60
         count = len(y) // window * window
         return x[:count].reshape(-1, window).mean(1), y[:count].reshape(-1, window).mean(1)
@@ -303,7 +309,7 @@ def audit(study: Study) -> Section:
     refused = tuple(f"{r.item}: {r.message}" for r in study.refusals)
     return Section(
         title="Data audit",
-        lead="What was looked at before training. 'Unknown' means that the data cannot tell.",
+        lead="Checks before training. 'Unknown' means that the data do not allow an answer.",
         blocks=(
             *checks,
             Table(
@@ -354,7 +360,7 @@ def reproduction(study: Study) -> Section:
 
 
 def titled(name: str) -> str:
-    """Return a metric's name as people write it."""
+    """Return a metric's name for people."""
     return name.replace("_", " ").replace("auroc", "AUROC")
 
 

@@ -1,7 +1,7 @@
-"""Figures that a method draws right after its fit, kept in the run folder until the report.
+"""Report figures that a method draws right after its fit, stored until the report is written.
 
-A model holds no training data, and a resumed run does not fit again: what shows the training
-itself is drawn once, when the fit ends, and stored as ``figures/METHOD.json``.
+A model holds no training data, and a resumed run does not fit again: figures of the training
+itself are drawn once, when the fit ends, and stored as ``figures/METHOD.json``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lineside.core.contract import Figure
 from lineside.core.run.files import read_json, write_json
 
 
-def keep_figures(run_folder: Path, method: str, figures: Sequence[Figure]) -> None:
+def save_figures(run_folder: Path, method: str, figures: Sequence[Figure]) -> None:
     """Store the figures of one method, in the order of reading; earlier ones are replaced."""
     rows = [
         {**dataclasses.asdict(figure), "image": base64.b64encode(figure.image).decode()}
@@ -24,8 +24,8 @@ def keep_figures(run_folder: Path, method: str, figures: Sequence[Figure]) -> No
     write_json(_path(run_folder, method), rows)
 
 
-def kept_figures(run_folder: Path, method: str) -> list[Figure]:
-    """Return what `keep_figures` stored, an empty list if there is nothing."""
+def load_figures(run_folder: Path, method: str) -> list[Figure]:
+    """Return what `save_figures` stored, or an empty list."""
     path = _path(run_folder, method)
     rows = read_json(path) if path.exists() else []
     return [Figure(**{**row, "image": base64.b64decode(row["image"])}) for row in rows]

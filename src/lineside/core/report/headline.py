@@ -1,4 +1,4 @@
-"""What a report shows before all else: four facts at a glance, each with a link to its chapter."""
+"""The headline of a report: four facts at a glance, each with a link to its chapter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lineside.core.contract import Estimate
-from lineside.core.report.chapters import rank, titled
+from lineside.core.report.chapters import best_baseline, titled
 
 if TYPE_CHECKING:
     from lineside.core.study import Study
@@ -17,10 +17,10 @@ class Fact:
     """One number or word with what it is about.
 
     Attributes:
-        label: What it is, a few words.
-        value: Set large.
+        label: A few words.
+        value: The number or word, in large type.
         note: A line below it.
-        anchor: The chapter that tells more.
+        anchor: The chapter with the details.
         status: ``ok``, ``warn``, ``fail`` or ``info``; it colours the value.
     """
 
@@ -32,17 +32,14 @@ class Fact:
 
 
 def headline(study: Study) -> list[Fact]:
-    """Return the method that predicts, its best simple rival, the audit and training health."""
+    """Return the predicting method, the best baseline, the audit and training health."""
     primary = study.application.metrics[0]
     facts = [
         _measured(titled(primary.name), study.chosen, study.best.estimates[primary.name], "info")
     ]
-    rivals = [m for m in rank(study) if m.kind != "deep" and m.name != study.chosen]
-    if rivals:
-        rival = rivals[0]
-        facts.append(
-            _measured("best simple rival", rival.name, rival.estimates[primary.name], "info")
-        )
+    if (baseline := best_baseline(study)) is not None:
+        estimate = baseline.estimates[primary.name]
+        facts.append(_measured("best baseline", baseline.name, estimate, "info"))
     return [*facts, _audit(study), *_health(study)]
 
 
@@ -64,7 +61,7 @@ def _measured(label: str, name: str, estimate: Estimate, status: str) -> Fact:
 def _audit(study: Study) -> Fact:
     counts = {s: sum(c.status == s for c in study.checks) for s in ("fail", "warn", "ok")}
     status = "fail" if counts["fail"] else "warn" if counts["warn"] else "ok"
-    value = {"fail": "problems", "warn": "look twice", "ok": "clean"}[status]
+    value = {"fail": "problems", "warn": "needs review", "ok": "clean"}[status]
     note = f"{counts['fail']} failed, {counts['warn']} warnings, {counts['ok']} fine"
     return Fact(label="data audit", value=value, note=note, anchor="data-audit", status=status)
 
@@ -75,8 +72,8 @@ def _health(study: Study) -> list[Fact]:
     warned = {row["method"] for row in rows if "warning" in row and "method" in row}
     if not names:
         return []
-    told = f"{len(names)} network{'s' if len(names) > 1 else ''} recorded"
-    note = f"{told}, warnings in {', '.join(sorted(warned))}" if warned else f"{told}, no warning"
+    warnings = f"warnings in {', '.join(sorted(warned))}" if warned else "no warning"
+    note = f"{len(names)} network{'s' if len(names) > 1 else ''} recorded, {warnings}"
     status = "warn" if warned else "ok"
-    value = "look twice" if warned else "healthy"
+    value = "needs review" if warned else "healthy"
     return [Fact(label="training", value=value, note=note, anchor="training", status=status)]

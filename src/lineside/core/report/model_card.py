@@ -1,4 +1,4 @@
-"""The model card: what a model is for, how it was measured, what it cannot do."""
+"""The model card ``MODEL_CARD.md``: purpose, data, measures and limits of one model."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def model_card(study: Study, method: MethodStudy) -> str:
         for name, e in method.estimates.items()
         if name == primary or not math.isnan(e.value)
     ]
-    rivals = [
+    baselines = [
         f"* {other.name} ({other.kind}): {primary} {format_estimate(other.estimates[primary])}"
         for other in study.methods
         if other.name != method.name
     ]
-    worries = [
+    warnings = [
         f"* {check.status}: {check.name} - {check.evidence}"
         for check in study.checks
         if check.status in ("warn", "fail", "unknown")
@@ -51,8 +51,8 @@ def model_card(study: Study, method: MethodStudy) -> str:
             *_block("Operating point", [point.get("message", "none was set")]),
             *_block("Data", counts),
             *_block("Measured on test groups, with 95 % intervals", numbers),
-            *_block("Baselines on the same split", rivals or ["* none was run"]),
-            *_block("Known failures and doubts of the data", worries or ["* none was found"]),
+            *_block("Baselines on the same split", baselines or ["* none was run"]),
+            *_block("Findings of the data audit", warnings or ["* none"]),
             *_block(
                 "Limits",
                 [

@@ -126,11 +126,11 @@ def lines(
         if band is not None:
             first = next(iter(series.values()))[0]
             axes.fill_between(first, *band, color=SERIES[0], alpha=0.2, linewidth=0)
-        for place, (name, (x, y)) in enumerate(series.items()):
-            style = STYLES[place % len(STYLES)]
-            axes.plot(x, y, style, color=SERIES[place % len(SERIES)], label=name)
-        for place, (name, (at, height)) in enumerate((marks or {}).items()):
-            axes.plot([at], [height], "o", color=SERIES[-1 - place], label=name, markersize=7)
+        for i, (name, (x, y)) in enumerate(series.items()):
+            style = STYLES[i % len(STYLES)]
+            axes.plot(x, y, style, color=SERIES[i % len(SERIES)], label=name)
+        for i, (name, (at, height)) in enumerate((marks or {}).items()):
+            axes.plot([at], [height], "o", color=SERIES[-1 - i], label=name, markersize=7)
         axes.set(xlabel=x_label, ylabel=y_label)
         if log_x:
             axes.set_xscale("log")
@@ -158,15 +158,15 @@ def histogram(
     edges = np.histogram_bin_edges(everything, bins=32).tolist()
 
     def paint(axes: Axes) -> None:
-        for place, (name, values) in enumerate(groups.items()):
+        for i, (name, values) in enumerate(groups.items()):
             if len(values):
                 weights = np.full(len(values), 1 / len(values))
-                color = SERIES[place % len(SERIES)]
+                color = SERIES[i % len(SERIES)]
                 label = f"{name} ({len(values)})"
                 axes.hist(values, edges, weights=weights, alpha=0.45, color=color, label=label)
                 axes.hist(values, edges, weights=weights, histtype="step", color=color)
-        for place, (name, x) in enumerate((lines_at or {}).items()):
-            axes.axvline(x, color=SERIES[-3 - place], linestyle=STYLES[1 + place], label=name)
+        for i, (name, x) in enumerate((lines_at or {}).items()):
+            axes.axvline(x, color=SERIES[-3 - i], linestyle=STYLES[1 + i], label=name)
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.legend(fontsize=8)
 
@@ -180,11 +180,11 @@ def forest(
     names = list(rows)
 
     def paint(axes: Axes) -> None:
-        for place, name in enumerate(names):
+        for i, name in enumerate(names):
             row, color = rows[name], SERIES[0 if name == marked else 7]
             if row.low is not None and row.high is not None:
-                axes.plot([row.low, row.high], [-place, -place], color=color, linewidth=2)
-            axes.plot([row.value], [-place], "o", color=color)
+                axes.plot([row.low, row.high], [-i, -i], color=color, linewidth=2)
+            axes.plot([row.value], [-i], "o", color=color)
         axes.set_yticks([-i for i in range(len(names))], names)
         axes.set(xlabel=x_label)
         axes.grid(axis="y", alpha=0)
@@ -203,11 +203,11 @@ def bars(
     names = list(rows)
 
     def paint(axes: Axes) -> None:
-        for place, name in enumerate(names):
+        for i, name in enumerate(names):
             row = rows[name]
-            axes.bar(place, row.value, color=SERIES[0], alpha=0.75, width=0.6)
+            axes.bar(i, row.value, color=SERIES[0], alpha=0.75, width=0.6)
             if row.low is not None and row.high is not None:
-                axes.plot([place, place], [row.low, row.high], color=MARKER, linewidth=1.4)
+                axes.plot([i, i], [row.low, row.high], color=MARKER, linewidth=1.4)
         turned = 30 if len(names) > 4 else 0
         labels = [f"{name}\n(n = {rows[name].n})" for name in names]
         axes.set_xticks(range(len(names)), labels, rotation=turned)

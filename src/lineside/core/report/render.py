@@ -1,4 +1,4 @@
-"""Turning a finished study into ``report.html`` and ``report.json``."""
+"""Rendering of a finished study as ``report.html`` and ``report.json``."""
 
 from __future__ import annotations
 
@@ -80,31 +80,33 @@ def numbers(study: Study, summary: Sequence[str]) -> dict[str, Any]:
 FOOTER = "Made on this machine by lineside; nothing in this file is loaded from elsewhere."
 
 
-def write_explanation(out: Path, title: str, kicker: str, told: Explanation, caption: str) -> str:
-    """Write a page that explains one verdict, and return its sentence.
+def write_explanation(
+    out: Path, title: str, kicker: str, explanation: Explanation, caption: str
+) -> str:
+    """Write a page that explains one result, and return its sentence.
 
     Args:
         out: The file.
         title: Heading of the page.
         kicker: Small line above it.
-        told: Sentence, figures and facts.
-        caption: Reads the table of facts.
+        explanation: Sentence, figures and facts.
+        caption: Explains the table of facts.
     """
     facts = Table(
         title="Facts",
         columns=("what", "value"),
-        rows=tuple((key, str(value)) for key, value in told.facts.items()),
+        rows=tuple((key, str(value)) for key, value in explanation.facts.items()),
         caption=caption,
     )
     page = render(
         title=title,
         kicker=kicker,
-        summary=[told.text],
-        sections=[Section(title="Evidence", blocks=(*told.figures, facts))],
+        summary=[explanation.text],
+        sections=[Section(title="Evidence", blocks=(*explanation.figures, facts))],
         footer=FOOTER,
     )
     write_bytes(out, page.encode())
-    return told.text
+    return explanation.text
 
 
 def render(

@@ -126,10 +126,9 @@ def cost_curve(
 
     def costs_by_label(share: Floats) -> tuple[Floats, Floats]:
         # (repetitions, 4) -> two columns (repetitions, 1), which broadcast over pi (k,)
-        miss, false_alarm, review_positive, review_negative = (share[:, i, None] for i in range(4))
-        of_positive = (miss + human_miss * review_positive) * cost_ratio
-        of_positive = of_positive + review_positive * review_cost
-        return of_positive, false_alarm + review_negative * review_cost
+        miss, false_alarm, reviewed, reviewed_negative = (share[:, i, None] for i in range(4))
+        of_positive = (miss + human_miss * reviewed) * cost_ratio + reviewed * review_cost
+        return of_positive, false_alarm + reviewed_negative * review_cost
 
     share = shares(scores, point, np.ones((1, len(scores.scores))))
     of_positive, of_negative = costs_by_label(share)
@@ -137,8 +136,8 @@ def cost_curve(
     cost = ((pi * of_positive + (1 - pi) * of_negative) / scale)[0]
     by_people = review_cost + pi * human_miss * cost_ratio
     reviewed = pi * share[0, 2] + (1 - pi) * share[0, 3]
-    without_reviews = cost * scale - reviewed * review_cost
-    not_reviewed = np.where(reviewed < 1, 1 - reviewed, np.nan)
+    unreviewed = cost * scale - reviewed * review_cost
+    rest = np.where(reviewed < 1, 1 - reviewed, np.nan)
     low, high = _band(scores, point, costs_by_label, pi, scale, rng, repetitions)
     return CostCurve(
         cost_ratio=cost_ratio,
@@ -155,9 +154,7 @@ def cost_curve(
             float(of_positive[0, 0]) - review_cost - human_miss * cost_ratio,
             float(of_negative[0, 0]) - review_cost,
         ),
-        break_even_review_cost=np.maximum(
-            0.0, (without_reviews - pi * human_miss * cost_ratio) / not_reviewed
-        ),
+        break_even_review_cost=np.maximum(0.0, (unreviewed - pi * human_miss * cost_ratio) / rest),
     )
 
 
