@@ -4,6 +4,7 @@ This module does without postponed annotations, since the annotations of the ver
 the Config that `build` is given.
 """
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -154,8 +155,13 @@ def run_training(name: str, data: Path, out: Path, config: Any) -> int:
     """Train, print the leaderboard and the operating point, and return the exit code."""
     from lineside.core.run.folder import Stopped
     from lineside.core.run.progress import Progress
-    from lineside.core.workflow import train
+    from lineside.core.training.torchrun import process_index
+    from lineside.core.workflow import join, train
 
+    if process_index() > 0:
+        with contextlib.suppress(UserError):  # process 0 says so
+            join(application(name), data, config)
+        return 0
     if not data.exists():  # before anything is said
         raise UserError(f"{data} does not exist", "check the path of the data")
     try:

@@ -311,6 +311,8 @@ class Method:
         fit: Takes split, config and run; learns from the roles ``train`` and ``validation`` only.
         help: One line that says what it is.
         cacheable: Whether its features may lie in the feature cache (never for faces or voices).
+        several_processes: Whether `fit` trains in the core's loop, so that processes of torchrun
+            can share it.
     """
 
     name: str
@@ -318,6 +320,7 @@ class Method:
     fit: Callable[[Split, Any, Run], Model]
     help: str = ""
     cacheable: bool = True
+    several_processes: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

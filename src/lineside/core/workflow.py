@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import tempfile
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from lineside.core.run.folder import Run, Stopped
 from lineside.core.run.progress import Progress
 from lineside.core.statistics import estimate, paired_difference
 from lineside.core.study import MethodStudy, Study
+from lineside.core.training import torchrun
 
 BOOTSTRAP_REPETITIONS = 1000
 
@@ -69,6 +71,7 @@ def train(
             )  # fmt: skip
             _publish(study, progress)
     except (Stopped, KeyboardInterrupt):
+        torchrun.announce("")
         run.close("stopped")
         raise Stopped from None
     except BaseException as error:
@@ -76,8 +79,27 @@ def train(
             tables.write_text(run.folder / "log", "".join(traceback.format_exception(error)))
             run.close("failed", error=str(error))
         raise
+    torchrun.announce("")
     run.close("finished", model=study.chosen, step="done")
     return study
+
+
+def join(application: Application, data: Path, config: Any) -> None:
+    """Share the trainings of process 0, which runs `train`; see `training.torchrun`.
+
+    The same items, split and random streams lead to the same networks and batches. Whatever else a
+    fit writes goes to a folder that is removed.
+    """
+    items, _ = read(application, data, config)
+    split = application.split(items, config)
+    methods = {method.name: method for method in application.methods(config)}
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run.begin(Path(folder) / "run", {}, config.seed)
+        with run.interruptible():
+            while name := torchrun.next_method():
+                with contextlib.suppress(Stopped, UserError):  # process 0 says so
+                    methods[name].fit(split, config, run)
+        run.close("finished")
 
 
 def read(application: Application, data: Path, config: Any) -> tuple[list[Any], list[Refusal]]:
@@ -116,6 +138,8 @@ def _study(
     else:
         progress.say(f"fitting {method.name} ({method.help})")
         run.status("running", step=f"fitting {method.name}")
+        if method.several_processes:
+            torchrun.announce(method.name)
         start = time.perf_counter() - run.shared_seconds
         model = method.fit(split, config, run)
         seconds = time.perf_counter() - run.shared_seconds - start

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 def methods(config: Config) -> Sequence[Method]:
     """Return the methods that the config names, the predicting one first."""
     return tuple(
-        Method(name=name, kind=METHODS[name].kind, help=METHODS[name].help, fit=partial(fit, name))
+        Method(
+            name=name,
+            kind=METHODS[name].kind,
+            help=METHODS[name].help,
+            fit=partial(fit, name),
+            several_processes=METHODS[name].resumable,
+        )
         for name in config.methods
     )
 

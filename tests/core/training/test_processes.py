@@ -14,7 +14,8 @@ from lineside.core.errors import UserError
 from lineside.core.training.loop import Hooks, train
 from lineside.core.training.step_function import shard_rows
 
-# Both sides run this text; batches of 5 rows do not divide evenly by two processes.
+# Both sides run this text: batches of 5 rows, which do not divide evenly by two processes, batch
+# norm, and double precision, in which a wrong gradient cannot hide behind rounding.
 TRAINING = """
 import json, sys
 from pathlib import Path
@@ -26,12 +27,15 @@ from lineside.core.training.step_function import supervised_step
 
 def make():
     torch.manual_seed(3)
-    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+        nn.Linear(16, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1),
+    ).double()
     adamw = torch.optim.AdamW(net.parameters(), lr=0.02)
 
     def draw(rng):
-        x = torch.from_numpy(rng.normal(size=(5, 8)).astype(np.float32))
-        return x, x.square().sum(1, keepdim=True)
+        x = torch.from_numpy(rng.normal(size=(5, 1, 4, 4)))
+        return x, x.square().mean((1, 2, 3))[:, None]
 
     def loss(model, batch):
         error = model(batch[0]) - batch[1]
@@ -90,9 +94,9 @@ def test_two_processes_reproduce_the_loss_curve_of_one(tmp_path):
     losses = [[row["loss"], row["absolute"]] for row in rows if "loss" in row]
     weights = [w.flatten().tolist() for w in one.network.state_dict().values()]
     first, second = (json.loads((tmp_path / f"{i}.json").read_text()) for i in range(2))
-    np.testing.assert_allclose(first["losses"], losses, rtol=1e-4)
+    np.testing.assert_allclose(first["losses"], losses, rtol=1e-6)
     for mine, theirs in zip(first["weights"], weights, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(mine, theirs, rtol=1e-7, atol=1e-10)
     assert first["step"] == second["step"] == trained.step == 24
     # Process 0 alone logs and writes; both end with the same weights, and so does a resumed run.
     assert second["losses"] == [] and second["steps"] == []

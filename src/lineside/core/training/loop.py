@@ -30,14 +30,16 @@ import atexit
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast, broadcast_object_list
 from torch import Tensor, nn
 
 from lineside.core.run.folder import Stopped
@@ -51,6 +53,7 @@ from lineside.core.training.checkpoint import (
 )
 from lineside.core.training.recorder import Recorder
 from lineside.core.training.step_function import Losses, Update
+from lineside.core.training.synchronised_batch_norm import synchronised_batch_norm
 from lineside.core.training.warnings import Log, Monitor
 from lineside.core.training.weight_snapshots import Snapshots
 
@@ -162,7 +165,7 @@ def train(training: Training, hooks: Hooks = NO_HOOKS) -> Trained:
     training.network.to(processes.device)
     seed = int(training.rng.integers(2**62)) if training.seed is None else training.seed
     # Dropout draws from torch's global stream: it is seeded here and put back afterwards.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), processes.synchronised(training.network):
         torch.manual_seed(seed + processes.index)
         loop = _Loop(training, hooks if processes.main else NO_HOOKS, processes)
         loop.load()
@@ -177,7 +180,11 @@ class Processes:
     """The processes that train together, one unless torchrun or accelerate started more."""
 
     def __init__(self) -> None:
-        self._accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+        self._accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(), mixed_precision="no",
+            # The others wait while process 0 works alone; torchrun ends them if it dies.
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))],
+        )  # fmt: skip
         self.device = self._accelerator.device
         self.count, self.index = self._accelerator.num_processes, self._accelerator.process_index
         self.main = self.index == 0
@@ -198,6 +205,10 @@ class Processes:
         sizes = [gradient.numel() for gradient in gradients]
         for gradient, mean in zip(gradients, flat.split(sizes), strict=True):
             gradient.copy_(mean.view(gradient.shape))
+
+    def synchronised(self, network: nn.Module) -> AbstractContextManager[None]:
+        """Let batch norm see the whole batch, where several processes have a share of it each."""
+        return synchronised_batch_norm(network) if self.count > 1 else nullcontext()
 
     def decide(self, number: int) -> int:
         """Return the number of process 0: a decision that all must take alike."""
