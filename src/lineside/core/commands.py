@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from lineside.core.contract import Application, Check, Estimate, Refusal, Result
+from lineside.core.contract import Application, Check, Refusal, Result
 from lineside.core.errors import UserError
 
 FINDING, BAD_INPUT = 1, 2
@@ -201,7 +201,7 @@ def run_evaluation(name: str, data: Path, model: Path, config: Any) -> int:
 
     found = evaluate(application(name), data, model, config, Progress())
     for metric, estimate in found.estimates.items():
-        print(f"{metric:<36} {format_estimate(estimate)}")
+        print(f"{metric:<36} {estimate.text()}")
     check = application(name).check_guarantee(found.model, found.outcomes)
     if check is not None:
         print(check.text)
@@ -290,12 +290,3 @@ def print_refusals(refusals: Sequence[Refusal]) -> None:
         hint = f" - {refusal.hint}" if refusal.hint else ""
         named = "" if refusal.item in refusal.message else f"{refusal.item}: "
         print(f"error: {named}{refusal.message}{hint}", file=sys.stderr)
-
-
-def format_estimate(estimate: Estimate) -> str:
-    """Return e.g. ``0.941 [0.902, 0.973] (34)``: value, interval, number of units."""
-    if estimate.value != estimate.value:
-        return f"not defined ({estimate.reason})" if estimate.reason else "not defined"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.3f} (no interval: {estimate.reason})"
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}] (n = {estimate.n})"

@@ -49,6 +49,14 @@ class Estimate:
     better: Better = "higher"
     reason: str = ""
 
+    def text(self) -> str:
+        """Return e.g. ``0.941 [0.902, 0.973] (n = 34)``: value, interval, number of units."""
+        if self.value != self.value:
+            return f"not defined ({self.reason})" if self.reason else "not defined"
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f} (no interval: {self.reason})"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
+
     def as_json(self) -> dict[str, Any]:
         """Return the plain dictionary that is written to JSON files."""
         return dataclasses.asdict(self)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lineside.core.commands import format_estimate
 from lineside.core.contract import ROLES, Check, Estimate, Figure, Section, Table
 from lineside.core.report import plots
 from lineside.core.report.figures import load_figures
@@ -365,5 +364,4 @@ def titled(name: str) -> str:
 
 
 def _short(estimate: Estimate) -> str:
-    text = format_estimate(estimate)
-    return text.split(" (")[0]
+    return estimate.text().split(" (")[0]

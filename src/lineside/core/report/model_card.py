@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lineside import __version__
-from lineside.core.commands import format_estimate
 
 if TYPE_CHECKING:
     from lineside.core.study import MethodStudy, Study
@@ -24,12 +23,12 @@ def model_card(study: Study, method: MethodStudy) -> str:
     ]
     primary = study.application.metrics[0].name
     numbers = [
-        f"* {name}: {format_estimate(e)}"
+        f"* {name}: {e.text()}"
         for name, e in method.estimates.items()
         if name == primary or not math.isnan(e.value)
     ]
     baselines = [
-        f"* {other.name} ({other.kind}): {primary} {format_estimate(other.estimates[primary])}"
+        f"* {other.name} ({other.kind}): {primary} {other.estimates[primary].text()}"
         for other in study.methods
         if other.name != method.name
     ]

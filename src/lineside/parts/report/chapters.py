@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lineside.core.commands import format_estimate
 from lineside.core.contract import Check, Estimate, Figure, Section, Table
 from lineside.core.report import plots
 from lineside.core.report.chapters import verdict
@@ -108,7 +107,7 @@ def operating(study: Study) -> Section:
     table = Table(
         title="Decisions on test parts",
         columns=("share", "estimate [interval]"),
-        rows=tuple((text, format_estimate(rates[name])) for name, text in RATES.items()),
+        rows=tuple((text, rates[name].text()) for name, text in RATES.items()),
         caption=(
             f"Counted by part, a part is judged by '{point.rule} view'; intervals are "
             f"Clopper-Pearson, {point.confidence:.0%}. The thresholds were set on other parts. "
@@ -185,7 +184,7 @@ def kinds(study: Study) -> Section:
     rows = tuple(
         (
             name,
-            format_estimate(found[name]),
+            found[name].text(),
             str(provable[name].n) if name in provable else "0",
             _certificate(provable.get(name), point),
         )
@@ -239,7 +238,7 @@ def slices(study: Study) -> Section:
         found = by_slice(outcomes, metric, name, rng=study.run.rng(f"slice {name}"))
         found = {value: e for value, e in found.items() if not np.isnan(e.value)}
         if 2 <= len(found) <= MOST_VALUES:
-            rows += [(name, value, format_estimate(e)) for value, e in found.items()]
+            rows += [(name, value, e.text()) for value, e in found.items()]
     if not rows:
         return Section(title="Slices")
     table = Table(
