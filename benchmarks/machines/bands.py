@@ -137,7 +137,7 @@ def trace_of(run: str, name: str, seed: int, protocol: Protocol) -> Trace:
             fit, options = "trend", {"columns": [SIMPLE.index(name)], "relative": True}
             rows = own.level[own.well]
         else:
-            options = dict(models.preset("beyond-imagenet").detectors[name])
+            options = dict(models.preset("beyond-imagenet")[name])
             fit, rows = str(options.pop("fit")), own.bands[own.well]
             options.pop("features")
         detector = DETECTORS[fit].fit(rows[:fitted], rng=rng_of(seed, "bands"), **options)

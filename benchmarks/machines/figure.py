@@ -29,7 +29,6 @@ from benchmarks.machines.traces import (
 )
 from benchmarks.results import Say
 from lineside.core.contract import Estimate
-from lineside.machines import models
 
 Scale = Literal["p95", "p95_linear"]
 SCALES: dict[Scale, str] = {"p95": "z of log score", "p95_linear": "study's novelty"}
@@ -63,8 +62,7 @@ def figure(say: Say) -> None:
     constants are the study's, and what it does not publish stands in the preset. The picture goes
     to ``docs/figures/machines_novelty.png``.
     """
-    unpublished = ", ".join(models.preset("beyond-imagenet").unpublished)
-    print(f"IMS test 2, time features, not sub-bands. Our choice, not published: {unpublished}")
+    print("IMS test 2, time features, not sub-bands; our constants: see `preset`")
     for onset in (ONSET, LATER_ONSET):
         for protocol in PROTOCOLS:
             _print_table(protocol, onset)

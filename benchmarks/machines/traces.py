@@ -147,7 +147,7 @@ def columns_of(kind: Columns) -> Rows:
 
 def constants_of(name: str, columns: int) -> tuple[str, dict[str, Any]]:
     """Return fit and keywords of a detector of the study for so many time features."""
-    options = dict(models.preset("beyond-imagenet").detectors[name])
+    options = dict(models.preset("beyond-imagenet")[name])
     fit = str(options.pop("fit"))
     options.pop("features")
     if name.startswith("pca_"):  # 50 of the study's 100 columns

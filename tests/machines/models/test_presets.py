@@ -41,24 +41,24 @@ def learn(snapshots, method, stop=lambda: False):
 
 def test_the_study_of_2019_is_one_preset():
     study = models.preset("beyond-imagenet")
-    assert (study.bands, study.learn, study.held_out) == (100, 200, False)
-    assert list(study.detectors) == [
+    assert list(study) == [
         "ocsvm", "gmm", "pca_maha", "pca_auto", "fc_ae", "lstm_ae", "denoising_ae", "vae",
     ]  # fmt: skip
-    assert study.detectors["ocsvm"]["nu"] == 0.1
-    assert study.detectors["gmm"]["components"] == 16
-    assert study.detectors["pca_maha"]["components"] == 50
-    assert study.detectors["pca_auto"]["statistic"] == "spe"
-    assert len(study.detectors["fc_ae"]["hidden"]) == 5
-    assert (study.detectors["lstm_ae"]["outer"], study.detectors["lstm_ae"]["inner"]) == (10, 4)
-    assert study.detectors["denoising_ae"]["hidden"] == 10
-    assert (study.detectors["vae"]["hidden"], study.detectors["vae"]["latent"]) == (32, 4)
-    for options in study.detectors.values():
+    assert study["ocsvm"]["nu"] == 0.1
+    assert study["gmm"]["components"] == 16
+    assert study["pca_maha"]["components"] == 50
+    assert study["pca_auto"]["statistic"] == "spe"
+    assert len(study["fc_ae"]["hidden"]) == 5
+    assert (study["lstm_ae"]["outer"], study["lstm_ae"]["inner"]) == (10, 4)
+    assert study["denoising_ae"]["hidden"] == 10
+    assert (study["vae"]["hidden"], study["vae"]["latent"]) == (32, 4)
+    for options in study.values():
         fitting = options.get("fitting")
         assert options.get("scaling", fitting and fitting.scaling) == "energies"
         assert fitting is None or (fitting.epochs, fitting.batch) == (50, 20)
     with pytest.raises(UserError, match="unknown preset"):
         models.preset("imagenet")
+    assert models.preset("default") == {}
 
 
 def test_energies_are_scaled_by_their_median_and_mad():

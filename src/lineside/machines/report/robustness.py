@@ -189,8 +189,8 @@ def _choose_series(study: Study, methods: int) -> dict[str, Series]:
     chosen = order[:MAX_MACHINES]
     times = [o.value["ms"] for o in study.best.outcomes["test"] if "ms" in o.value]
     seconds = methods * (float(np.median(times)) / 1000 if times else 0.01) + DEGRADING_SECONDS
-    judged = 2 * max(1, len(chosen)) * (1 + len(SUITE) * len(GRADES))
-    count = int(np.clip(BUDGET_SECONDS / seconds / judged, MIN_SNAPSHOTS, MAX_SNAPSHOTS))
+    runs = 2 * max(1, len(chosen)) * (1 + len(SUITE) * len(GRADES))
+    count = int(np.clip(BUDGET_SECONDS / seconds / runs, MIN_SNAPSHOTS, MAX_SNAPSHOTS))
     series = {name: _make_series(machines[name], count) for name in chosen}
     return {name: one for name, one in series.items() if one.measurements}
 
@@ -315,9 +315,12 @@ def _figure(counts: Mapping[str, Mapping[str, Sequence[Counts]]]) -> Figure:
     panels = [
         (
             f"{method}: exceedances",
-            {n: [_share(r.exceedances, r.healthy) for r in rows] for n, rows in own.items()},
+            {
+                n: [_share(r.exceedances, r.healthy) for r in rows]
+                for n, rows in by_degradation.items()
+            },
         )
-        for method, own in counts.items()
+        for method, by_degradation in counts.items()
     ]
     flagged = {
         n: [_share(r.flagged, r.snapshots) for r in rows] for n, rows in counts[first].items()

@@ -1,7 +1,7 @@
-"""Signals: sensor faults, features and spectra of one snapshot, orders, bearing diagnosis."""
+"""Sensor faults, features, spectra, orders and bearing diagnosis of one snapshot."""
 
 from lineside.machines.signals.bearings import Bearing, bearing_from_geometry
-from lineside.machines.signals.diagnosis import Diagnosis, MatchedLine, diagnose
+from lineside.machines.signals.diagnosis import Diagnosis, diagnose
 from lineside.machines.signals.engine import Engine
 from lineside.machines.signals.layout import Layout, feature_label, make_layout
 from lineside.machines.signals.quality import (
@@ -11,24 +11,10 @@ from lineside.machines.signals.quality import (
     learn_norms,
 )
 from lineside.machines.signals.spectra import Spectrum
-from lineside.machines.signals.speed import SpeedEstimate, estimate_speed, speed_contradiction
+from lineside.machines.signals.speed import estimate_speed, speed_contradiction
 
 __all__ = [
-    "Bearing",
-    "Diagnosis",
-    "Engine",
-    "Layout",
-    "MatchedLine",
-    "Norms",
-    "SensorFault",
-    "Spectrum",
-    "SpeedEstimate",
-    "bearing_from_geometry",
-    "diagnose",
-    "estimate_speed",
-    "feature_label",
-    "find_sensor_faults",
-    "learn_norms",
-    "make_layout",
-    "speed_contradiction",
+    "Bearing", "Diagnosis", "Engine", "Layout", "Norms", "SensorFault", "Spectrum",
+    "bearing_from_geometry", "diagnose", "estimate_speed", "feature_label", "find_sensor_faults",
+    "learn_norms", "make_layout", "speed_contradiction",
 ]  # fmt: skip

@@ -103,7 +103,7 @@ def _fit(name: str, split: Split, config: Config, run: Run) -> MachinesModel:
 
 def preset_options(name: str, config: Config) -> dict[str, Any]:
     """Return the constants of a published preset for a method, none for our own preset."""
-    for options in preset(config.preset).detectors.values():
+    for options in preset(config.preset).values():
         if options["fit"] == name:
             return {key: value for key, value in options.items() if key != "fit"}
     return {}
