@@ -23,11 +23,12 @@ from lineside.core.errors import UserError
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.machines.alarms import Rules
-from lineside.machines.config import DEEP, Config
+from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots
 from lineside.machines.data.items import Snapshot
 from lineside.machines.data.sidecar import seconds_of
 from lineside.machines.data.tables import read_table
+from lineside.machines.methods import DETECTORS
 from lineside.machines.model import MachinesModel
 from lineside.machines.outcomes import calibrate, outcomes
 from lineside.machines.training.fitting import fit_machine
@@ -155,7 +156,7 @@ def nab(say: Say) -> None:
     windows = sum(len(series(name).windows) for name in SERIES)
     print(f"{windows} windows, {months:.1f} months outside of them; labels are criticised as wide")
     for method in METHODS:
-        seeds = SEEDS if method in DEEP else (0,)
+        seeds = SEEDS if DETECTORS[method].kind == "deep" else (0,)
         runs = [[alarm_times(name, method, seed) for name in SERIES] for seed in seeds]
         _print_line(say, method, runs, months)
     for rival in ("level", "step"):

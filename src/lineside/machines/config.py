@@ -21,7 +21,6 @@ METHOD_NAMES = (
     "lstm_ae",
     "conv_ae",
 )
-DEEP = ("fc_ae", "denoising_ae", "vae", "lstm_ae", "conv_ae")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from tests.machines.streaming import learn_fleet
 
 from lineside.core.database import read_transaction
 from lineside.core.errors import UserError
-from lineside.machines.alarms.verdict import date
+from lineside.machines.alarms.verdict import format_time
 from lineside.machines.data import load_measurement
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.model import MachinesModel
@@ -308,7 +308,7 @@ def test_operators_act_at_a_time_that_a_replay_repeats(either, model, later, bat
     assert verdicts[0].state == "alert" and not verdicts[0].events  # held back
     assert queries.fleet(either)[0].muted_until == until
     texts = [t.event.text for t in queries.events(either, "pump") if t.event.kind == "muted"]
-    assert date(until) in texts[0], "people read dates"
+    assert format_time(until) in texts[0], "people read dates"
     verdicts += [journal.ingest(m).verdict for m in later[alert + 2 : alert + 6]]
     assert "alert" in [e.kind for v in verdicts for e in v.events]
     acknowledge(either, "pump", "Ada")

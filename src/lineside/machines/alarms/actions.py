@@ -7,7 +7,7 @@ from typing import Literal
 
 from lineside.core.errors import UserError
 from lineside.machines.alarms.logic import Alarm
-from lineside.machines.alarms.verdict import Event, date
+from lineside.machines.alarms.verdict import Event, format_time
 
 ActionKind = Literal["acknowledge", "mute"]
 
@@ -43,7 +43,7 @@ def apply(alarm: Alarm, action: Action, time: float) -> Event:
     if action.kind == "mute":
         until = float(action.until or 0.0)
         alarm.mute(until, action.by)
-        text = f"muted by {action.by} until {date(until)}{reason}"
+        text = f"muted by {action.by} until {format_time(until)}{reason}"
         return Event(kind="muted", episode=episode, text=text, evidence=evidence)
     try:
         alarm.acknowledge(time, action.by)

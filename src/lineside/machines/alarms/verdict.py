@@ -84,9 +84,8 @@ class Verdict:
         novelty = "       -" if self.novelty is None else f"{self.novelty:8.2f}"
         texts = [*(event.text for event in self.events), *self.note.split("; ")]
         remarks = join_texts(dict.fromkeys(texts))  # a note may repeat events
-        return (
-            f"{self.state:<13} {novelty}  {date(self.time):<19}  {self.machine}  {remarks}".strip()
-        )
+        time = format_time(self.time)
+        return f"{self.state:<13} {novelty}  {time:<19}  {self.machine}  {remarks}".strip()
 
 
 def join_texts(texts: Iterable[str]) -> str:
@@ -101,7 +100,7 @@ FIRST_DATED = 946_684_800.0
 """Times before the year 2000 are seconds since the start of a history without dates."""
 
 
-def date(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """Format a time: a date (UTC), or seconds since the start of a history without dates."""
     if seconds < FIRST_DATED:
         return f"{seconds:.0f} s"

@@ -221,7 +221,7 @@ def _times(path: Path, recording: Recording, sidecar: Sidecar) -> NDArray[np.flo
     if sidecar.interval_seconds is not None:
         counter = COUNTER.search(path.stem)
         start = int(counter.group(1)) if counter and count == 1 else 0
-        return (start + np.arange(count)) * sidecar.interval_seconds
+        return (start + np.arange(count, dtype=np.float64)) * sidecar.interval_seconds
     if count == 1 and dated is None:
         raise UserError(
             f"the time of {path} is not known",

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from lineside.core.contract import Explanation, Figure
 from lineside.core.report import plots
-from lineside.machines.alarms.verdict import date
+from lineside.machines.alarms.verdict import format_time
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.explain.evidence import (
     describe_feature,
@@ -50,7 +50,7 @@ def explain_snapshot(machine: Machine, measurement: Measurement) -> Explanation:
         speed_hz = None  # a doubtful speed is not used
     diagnosis = diagnose(list(spectra.values()), machine.layout.bearing, speed_hz)
     facts = {
-        "time (UTC)": date(measurement.time),
+        "time (UTC)": format_time(measurement.time),
         "operation": running,
         "speed": "unknown" if measurement.speed_hz is None else f"{measurement.speed_hz:.2f} Hz",
         "load": "unknown" if measurement.load is None else f"{measurement.load:g}",

@@ -11,7 +11,7 @@ from lineside.core.contract import Refusal, Section, Table
 from lineside.core.report.chapters import verdict as leaderboard_verdict
 from lineside.core.study import Study
 from lineside.machines.alarms.calibration import poisson_upper_bound
-from lineside.machines.alarms.verdict import Verdict, date
+from lineside.machines.alarms.verdict import Verdict, format_time, join_texts
 from lineside.machines.data.dataset import by_machine
 from lineside.machines.metrics import MEASURES, column, healthy_months
 from lineside.machines.model import MachinesModel
@@ -204,12 +204,12 @@ def events_section(study: Study) -> Section:
 
 def _event_rows(verdict: Verdict) -> list[tuple[str, ...]]:
     """Return one row per event of a verdict, or one for a forecast that changed."""
-    when = date(verdict.time)[:16].replace("-", HYPHEN)  # to the minute
+    when = format_time(verdict.time)[:16].replace("-", HYPHEN)  # to the minute
     rows: list[tuple[str, ...]] = []
     for event in verdict.events:
         features = list(event.evidence.get("features", {}).items())[:3]
         shares = ", ".join(f"{feature_label(name)} {share:.0%}" for name, share in features)
-        evidence = f"{event.text}; {shares}" if shares else event.text
+        evidence = join_texts([event.text, shares])
         expected = str(event.evidence.get("forecast", {}).get("text", ""))
         rows.append((verdict.machine, when, event.kind, evidence, expected))
     text = str((verdict.forecast or {}).get("text", ""))

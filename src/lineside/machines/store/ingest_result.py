@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lineside.machines.alarms.verdict import Event, Verdict
+from lineside.machines.alarms.verdict import Event, Verdict, join_texts
 
 Status = Literal["judged", "duplicate", "out_of_order", "refused", "unknown_machine"]
 STATUSES: tuple[Status, ...] = (
@@ -69,4 +69,4 @@ class IngestResult:
         else:
             item = "" if self.item in self.message else f"{self.item}  "
             line = f"{self.status:<24}{item}{self.message}".rstrip()
-        return "; ".join([line, *(event.text for event in self.events)])
+        return join_texts([line, *(event.text for event in self.events)])

@@ -12,7 +12,7 @@ from lineside.core.commands import print_results
 from lineside.core.errors import UserError
 from lineside.core.run.files import canonical
 from lineside.core.run.model_store import load_model
-from lineside.machines.alarms.verdict import FIRST_DATED, date
+from lineside.machines.alarms.verdict import FIRST_DATED, format_time
 from lineside.machines.application import APPLICATION
 from lineside.machines.store import (
     RetentionPolicy,
@@ -100,7 +100,9 @@ def run_action(
             raise UserError("a mute needs hours", "e.g. --hours 8")
         until = _now(opened, machine) + 3600 * hours
         mute(opened, machine, until, by, why)
-        print(f"{machine}: muted by {by} until {date(until)}, effective with its next snapshot")
+        print(
+            f"{machine}: muted by {by} until {format_time(until)}, effective with its next snapshot"
+        )
     return 0
 
 
@@ -137,14 +139,14 @@ def _urgency(machine: MachineStatus) -> tuple[int, str]:
 
 def _line(machine: MachineStatus) -> str:
     novelty = "       -" if machine.novelty is None else f"{machine.novelty:8.2f}"
-    newest = "never judged" if machine.time is None else date(machine.time)
+    newest = "never judged" if machine.time is None else format_time(machine.time)
     remarks = []
     if machine.level != "normal" and machine.level != machine.state:
         remarks.append(f"{machine.level} goes on")
     if machine.acknowledged_by:
         remarks.append(f"acknowledged by {machine.acknowledged_by}")
     if machine.muted_until is not None:
-        remarks.append(f"muted until {date(machine.muted_until)}")
+        remarks.append(f"muted until {format_time(machine.muted_until)}")
     for count, reason in (
         (machine.out_of_order, "out of order"),
         (machine.refused, "refused"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lineside.core.contract import Section, Table
-from lineside.machines.alarms.verdict import date
+from lineside.machines.alarms.verdict import format_time
 from lineside.machines.explain.evidence import describe_feature
 from lineside.machines.model import MachinesModel
 from lineside.machines.models.machine import Machine
@@ -80,14 +80,16 @@ def _cells(machine: Machine, entry: LearningEntry) -> tuple[str, ...]:
     drift = f"{entry.drift:.1f} ({entry.drift_limit:.1f}): {drift_feature}"
     shift = f"{entry.shift:.1f}: {describe_feature(machine, entry.shift_feature)}"
     return (
-        machine.name, date(entry.first), date(entry.last), str(entry.rows), str(entry.run_in),
+        machine.name, format_time(entry.first), format_time(entry.last), str(entry.rows),
+        str(entry.run_in),
         drift if entry.drift_feature else "not known", shift if entry.shift_feature else "-",
-        _consent(entry), "-" if entry.decided_at is None else date(entry.decided_at),
+        _consent(entry), "-" if entry.decided_at is None else format_time(entry.decided_at),
     )  # fmt: skip
 
 
 def _sentence(machine: Machine, entry: LearningEntry) -> str:
-    text = f"learned from {entry.rows} snapshots, {date(entry.first)} to {date(entry.last)}"
+    period = f"{format_time(entry.first)} to {format_time(entry.last)}"
+    text = f"learned from {entry.rows} snapshots, {period}"
     if entry.run_in:
         text += f", after a run-in of {entry.run_in}"
     if entry.drift_feature:
@@ -96,7 +98,7 @@ def _sentence(machine: Machine, entry: LearningEntry) -> str:
     if entry.shift_feature:
         shift_feature = describe_feature(machine, entry.shift_feature)
         text += f", moved the baseline by {entry.shift:.1f} ({shift_feature})"
-    when = "" if entry.decided_at is None else f", {date(entry.decided_at)}"
+    when = "" if entry.decided_at is None else f", {format_time(entry.decided_at)}"
     return f"{text}; {_consent(entry)}{when}"
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from lineside.core.errors import UserError
 from lineside.core.run.folder import rng_of
 from lineside.core.run.tables import used_items
-from lineside.machines.alarms.verdict import Verdict, date
+from lineside.machines.alarms.verdict import Verdict, format_time
 from lineside.machines.data import find_snapshots, load_measurements
 from lineside.machines.data.dataset import FITTED_SHARE, by_machine
 from lineside.machines.data.items import FAULTY, Snapshot
@@ -254,7 +254,8 @@ def _check_consent(
     """Refuse a training without consent, and say what it would change."""
     if consent.given and (consent.over_alarm or not comparison.alarm):
         return
-    what = f"learning {machine} from {date(snapshots[0].time)} to {date(snapshots[-1].time)}"
+    first, last = format_time(snapshots[0].time), format_time(snapshots[-1].time)
+    what = f"learning {machine} from {first} to {last}"
     if old is not None:
         what += (
             f" would move its baseline by up to {comparison.shift:.1f} robust spreads "
