@@ -30,7 +30,7 @@ from lineside.parts.models.crops import crop_pool, draw_batch, varied
 from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.patch_cnn.losses import balanced_bce
 from lineside.parts.models.patch_cnn.patch_cnn import channels_last
-from lineside.parts.models.patch_cnn.training import Recipe, crop_data, train_on_crops
+from lineside.parts.models.patch_cnn.training import CropTraining, crop_data, train_on_crops
 from lineside.parts.models.patch_cnn.vgg import initialise
 from lineside.parts.report.robustness import OnPixels
 from lineside.parts.simulation import degradations as robustness
@@ -155,10 +155,10 @@ def fitted(net: Net) -> OnPixels:
 
 def _train_plain(net: Net) -> tuple[nn.Module, float, float]:
     """Train as the product does, on as many defective as good crops; keep the last weights."""
-    recipe = Recipe(steps=STEPS[net.recipe], good_per_defect=1, crops_per_image=24)
+    recipe = CropTraining(steps=STEPS[net.recipe], good_per_defect=1, crops_per_image=24)
     crops_rng, weights_rng, batches_rng = rng_of(net.fold, "adversarial a").spawn(3)
     shown, validation, _ = roles(net.fold)
-    data = crop_data(shown, validation, crop_px=CROP_PX, recipe=recipe, rng=crops_rng)
+    data = crop_data(shown, validation, crop_px=CROP_PX, settings=recipe, rng=crops_rng)
     network = channels_last(SmallVGG())
     initialise(network, int(weights_rng.integers(2**31)))
 

@@ -31,7 +31,7 @@ from lineside.core.training.loop import Hooks, Training, train
 from lineside.core.training.recorder import Recorder
 from lineside.core.training.step_function import supervised_step
 from lineside.parts.models.crops import crop_pool
-from lineside.parts.models.patch_cnn.crop_descriptors import look_at_crop
+from lineside.parts.models.patch_cnn.crop_descriptors import describe_crop
 from lineside.parts.models.patch_cnn.vgg import initialise, vgg19_quarter
 
 STORE = Path.home() / "lineside-checkpoints" / "core" / "recording"
@@ -67,7 +67,7 @@ def crops() -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.str_], N
         faulty += [example.faulty] * len(own)
         parts += [example.part] * len(own)
     stack = np.concatenate(pixels)
-    looks = np.stack([look_at_crop(crop[0]) for crop in stack])
+    looks = np.stack([describe_crop(crop[0]) for crop in stack])
     return stack, np.array(faulty), np.array(parts), looks
 
 

@@ -24,6 +24,7 @@ import safetensors.torch
 from benchmarks.parts import tiles as tile
 from benchmarks.results import Say, plain
 from lineside.core.contract import Estimate, Outcome
+from lineside.core.run.codec import encode
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.statistics import estimate, paired_difference
@@ -112,8 +113,9 @@ def _computed(name: str, store: Path, share: float) -> Row:
             "steps": detector.steps, "encoder_steps": detector.encoder_patches // BATCH,
             "shortfall": detector.shortfall, "curve": rows[:: max(1, len(rows) // 500)],
         }  # fmt: skip
-        write_json(store / name / "spec.json", detector.spec())
-        safetensors.torch.save_file(detector.tensors(), store / name / "model.safetensors")
+        spec, tensors = encode(detector)
+        write_json(store / name / "spec.json", spec)
+        safetensors.torch.save_file(tensors, store / name / "model.safetensors")
         for number, figure in enumerate(sample_figures(detector, test, np.random.default_rng(0))):
             (store / name / f"figure-{number}.png").write_bytes(figure.image)
             print(f"  {figure.title}: {figure.caption}", file=sys.stderr)

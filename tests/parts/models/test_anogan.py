@@ -10,9 +10,10 @@ from torch import nn
 
 from lineside.core.contract import Estimate
 from lineside.core.errors import UserError
+from lineside.core.run.codec import decode, encode
 from lineside.core.run.folder import Stopped
 from lineside.parts.models.anogan import warnings as guards
-from lineside.parts.models.anogan.anogan import fit_anogan, load_anogan, score_patches
+from lineside.parts.models.anogan.anogan import AnoGAN, fit_anogan, score_patches
 from lineside.parts.models.anogan.figures import sample_figures
 from lineside.parts.models.anogan.networks import (
     Critic,
@@ -198,7 +199,7 @@ def test_a_fitted_detector_reads_and_is_rebuilt(detector):
     prediction = detector.predict(picture(9))
     assert prediction.map.shape == (round(104 / 3), round(96 / 3))
     assert np.isfinite(prediction.score) and prediction.map.min() >= 0
-    again = load_anogan(detector.spec(), detector.tensors())
+    again = decode(AnoGAN, *encode(detector))
     assert again.predict(picture(9)).score == prediction.score
     assert again.shortfall == detector.shortfall != ""
     small = detector.predict(picture(9)[:40, :50])  # smaller than a patch once reduced
@@ -209,8 +210,8 @@ def test_only_good_pictures_count(detector):
     with_faulty = fit_anogan(
         [*GOOD, example(20, dent=True)], [], rng=np.random.default_rng(0), **TINY
     )  # fmt: skip
-    for name, value in detector.tensors().items():
-        assert torch.equal(value, with_faulty.tensors()[name]), name
+    for name, value in encode(detector)[1].items():
+        assert torch.equal(value, encode(with_faulty)[1][name]), name
     with pytest.raises(UserError):
         fit_anogan([example(3, dent=True)], [], rng=np.random.default_rng(0), **TINY)
 
@@ -227,8 +228,8 @@ def test_stopped_in_either_phase_it_ends_with_the_same_weights(detector, tmp_pat
         # The question may be asked twice at the same place: True once, then True for good.
         fitted(checkpoint=tmp_path, stop=lambda: stop() or calls[0] > asked_at)
     resumed = fitted(checkpoint=tmp_path)
-    for name, value in detector.tensors().items():
-        assert torch.equal(value, resumed.tensors()[name]), name
+    for name, value in encode(detector)[1].items():
+        assert torch.equal(value, encode(resumed)[1][name]), name
     assert resumed.frame == detector.frame
 
 

@@ -6,15 +6,16 @@ import torch
 from sklearn.decomposition import PCA
 
 from lineside.core.errors import UserError
+from lineside.core.run.codec import decode, encode
 from lineside.core.run.folder import Stopped
 from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.reconstruction.autoencoder import (
+    Autoencoder,
     ConvAutoencoder,
     fit_autoencoder,
     judge_patches,
-    load_autoencoder,
 )
-from lineside.parts.models.reconstruction.patch_pca import fit_patch_pca, load_patch_pca
+from lineside.parts.models.reconstruction.patch_pca import PatchPca, fit_patch_pca
 from lineside.parts.models.reconstruction.reconstruction import (
     Patches,
     example_patches,
@@ -75,10 +76,7 @@ def test_it_overfits_eight_patches():
 def test_it_reads_is_rebuilt_and_resumes(tmp_path):
     whole = fitted()
     prediction = whole.predict(picture(30))
-    assert (
-        load_autoencoder(whole.spec(), whole.tensors()).predict(picture(30)).score
-        == prediction.score
-    )
+    assert decode(Autoencoder, *encode(whole)).predict(picture(30)).score == prediction.score
     calls = [0]
 
     def stop():
@@ -88,8 +86,8 @@ def test_it_reads_is_rebuilt_and_resumes(tmp_path):
     with pytest.raises(Stopped):
         fitted(checkpoint=tmp_path, stop=stop)
     resumed = fitted(checkpoint=tmp_path)
-    for name, value in whole.tensors().items():
-        assert torch.equal(value, resumed.tensors()[name]), name
+    for name, value in encode(whole)[1].items():
+        assert torch.equal(value, encode(resumed)[1][name]), name
 
 
 def test_validation_parts_are_watched():
@@ -115,7 +113,7 @@ def test_no_component_is_the_residual_against_the_mean_patch():
     scores, _ = detector.judge(patches)
     expected = (patches.flatten(1) - detector.mean).square().mean(1)
     torch.testing.assert_close(scores, expected)
-    again = load_patch_pca(detector.spec(), detector.tensors())
+    again = decode(PatchPca, *encode(detector))
     assert again.predict(picture(9)).score == detector.predict(picture(9)).score
 
 

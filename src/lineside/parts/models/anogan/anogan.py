@@ -9,7 +9,7 @@ below the published schedule; see `warnings.under_trained`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lineside.core.run.codec import built_by, decode, encode
+from lineside.core.run.codec import built_by
 from lineside.core.training.loop import Hooks, Progress, Trained
 from lineside.parts.models.anogan.networks import (
     Networks,
@@ -96,14 +96,6 @@ class AnoGAN:
             generated: Tensor = self.networks.generator(torch.from_numpy(codes))
         return generated
 
-    def spec(self) -> dict[str, Any]:
-        """Return everything but the weights."""
-        return encode(self)[0]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the weights and running statistics of all three networks."""
-        return encode(self)[1]
-
 
 def score_patches(
     networks: Networks, patches: Tensor, *, feature_weight: float
@@ -167,6 +159,14 @@ def fit_anogan(
     Raises:
         UserError: no good picture, or a setting that does not exist.
         Stopped: `stop` answered True; the checkpoint has been written.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> images = [TrainingImage.from_array(rng.random((96, 96, 1), np.float32)) for _ in "1234"]
+        >>> few = {"steps": 2, "encoder_steps": 2, "batch": 4}
+        >>> detector = fit_anogan(images, [], rng=rng, width=4, latent=8, **few)
+        >>> detector.predict(images[0].image()).map.shape
+        (32, 32)
     """
     hooks = Hooks(log=log, progress=progress, stop=stop, checkpoint=checkpoint)
     patches = Patches(patch_px=patch_px, reduce=reduce, top_tiles=top_tiles)
@@ -212,11 +212,6 @@ def _train(
     )
     freeze(networks.to("cpu"))
     return gan, trained
-
-
-def load_anogan(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AnoGAN:
-    """Rebuild a fitted f-AnoGAN from `AnoGAN.spec` and `AnoGAN.tensors`."""
-    return decode(AnoGAN, spec, tensors)
 
 
 def _phase(hooks: Hooks, name: str, folder: str) -> Hooks:

@@ -112,7 +112,7 @@ def fit_golden_template(
         >>> images = [TrainingImage.from_array(rng.random((64, 48, 1), np.float32)) for _ in "1234"]
         >>> detector = fit_golden_template(images, [], rng=rng)
         >>> detector.mean.shape, detector.aligned
-        ((64, 48), False)
+        ((64, 48), True)
     """
     good = good_of(train)
     require_good(good)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from lineside.core.errors import UserError
 from lineside.parts.models.backbone import check_weights, weight_digest
-from lineside.parts.models.detector import Image, Prediction, TrainingImage
+from lineside.parts.models.detector import Image, Log, Prediction, TrainingImage
 from lineside.parts.models.feature_head.cell_features import (
     CellFeatures,
     cell_features,
@@ -53,8 +53,6 @@ REFERENCE_IMAGES = 400
 """Maximum of good images that set the constants of the fusion."""
 HARD_IMAGES = 150
 """Good images whose hardest cells are stored, so that an update can set the constants again."""
-
-Log = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +119,7 @@ def fit_detector(
     validation: Sequence[TrainingImage],
     *,
     rng: np.random.Generator,
-    log: Log,
+    log: Log = lambda row: None,
     **settings: Any,
 ) -> FeatureHead:
     """Fit on good images and on whatever defects are labelled.
@@ -138,6 +136,14 @@ def fit_detector(
 
     Raises:
         UserError: with fewer than two good images.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> images = [TrainingImage.from_array(rng.random((64, 48, 1), np.float32)) for _ in "1234"]
+        >>> spot = TrainingImage.from_array(np.zeros((64, 48, 1), np.float32), "spot")
+        >>> detector = fit_detector([*images, spot], [], rng=rng, most_steps=20, least_steps=20)
+        >>> detector.kinds, list(detector.predict(spot.image()).contributions)
+        ({'spot': 1}, ['normal model', 'known defects'])
     """
     examples = [*train, *validation]
     goods = [i for i, example in enumerate(examples) if not example.faulty]

@@ -20,7 +20,7 @@ from lineside.parts.models.backbone import weight_file
 from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.patch_cnn import vgg as networks
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, build_network, with_tile_slope
-from lineside.parts.models.patch_cnn.training import Recipe, crop_data, train_on_crops
+from lineside.parts.models.patch_cnn.training import CropTraining, crop_data, train_on_crops
 
 # The Lite family's input: (pixel - 127) / 128 for pixels of 0..255.
 _MEAN, _SPREAD = 127.0 / 255.0, 128.0 / 255.0
@@ -83,16 +83,18 @@ def fit_lite_patches(
         checkpoint: Folder for exact resuming, or None.
         stop: Ends the training resumably when it answers True.
         progress: Called after every update.
-        options: Further fields of `patch_training.Recipe`.
+        options: Further fields of `training.CropTraining`.
 
     Raises:
         UserError: no good or no defective training image, or the weights are not installed.
     """
-    recipe = Recipe(
+    settings = CropTraining(
         steps=steps, good_per_defect=good_per_defect, learning_rate=learning_rate, **options
     )
     crops_rng, weights_rng, batches_rng = rng.spawn(3)
-    data = crop_data(train, validation, crop_px=crop_px, recipe=recipe, rng=crops_rng, channels=3)
+    data = crop_data(
+        train, validation, crop_px=crop_px, settings=settings, rng=crops_rng, channels=3
+    )
     detector = PatchCNN(
         network=build_network("lite0", 3),
         architecture="lite0",
@@ -105,7 +107,7 @@ def fit_lite_patches(
     if pretrained:
         _load_trunk(detector.network)
     hooks = Hooks(log=log, progress=progress, stop=stop, checkpoint=checkpoint)
-    train_on_crops(detector.network, data, detector.standardise, recipe, batches_rng, hooks)
+    train_on_crops(detector.network, data, detector.standardise, settings, batches_rng, hooks)
     return with_tile_slope(detector, validation or train) if size_corrected else detector
 
 

@@ -1,4 +1,7 @@
-"""Losses of `parts`: rare defects weigh as much as the many good crops."""
+"""Class-weighted binary cross-entropy: the few defects count as much as the many good crops.
+
+loss = sum w_i bce_i / sum w_i with w = N_neg / N_pos for a defect and 1 for a good item.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""The patch CNN: VGG19 on fixed-size, unscaled crops, read over the whole picture in tiles.
+"""The patch CNN: VGG19 on fixed-size, unscaled crops, applied to the whole image in tiles.
 
-Recipe of Stadelmann et al. 2018 (Deep Learning in the Wild, section on industrial quality
-control): crops around each defect at native resolution, many more good crops, a loss weighted
-by class, and a network from scratch of a fraction of VGG19's width.
+Stadelmann et al. 2018 (Deep Learning in the Wild, section on industrial quality control): crops
+around each defect at native resolution, many more good crops, a class-weighted binary cross-entropy
+and a network from scratch of a fraction of VGG19's width. Tiles overlap by half a crop:
+
+    score = mean of the 2 highest tile logits - slope * log(number of tiles)
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from lineside.parts.models.detector import Image, Prediction, TrainingImage
 from lineside.parts.models.patch_cnn import vgg as networks
 from lineside.parts.models.patch_cnn.training import (
     CropData,
-    Recipe,
+    CropTraining,
     crop_data,
     crop_logits,
     train_on_crops,
@@ -45,23 +47,23 @@ Width = Literal["full", "half", "quarter", "eighth"]
 Architecture = Literal["vgg19_full", "vgg19_half", "vgg19_quarter", "vgg19_eighth", "lite0"]
 
 _TILES = 32
-_SLOPE_PICTURES = 120
+_SLOPE_IMAGES = 120
 _SLOPE_TILES = 6_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class CropExplanation:
-    """What the network sees in the tile with the strongest evidence.
+    """Saliency of the tile with the highest logit.
 
     Attributes:
-        top: Upper edge of the tile in pixels of the picture (negative: mirrored border).
+        top: Upper edge of the tile in pixels of the image (negative: mirrored border).
         left: Left edge.
         crop: The tile, shape (crop, crop, channel), values 0..1.
-        probability: Sigmoid of the logit; training was class-weighted, so it is no frequency.
+        probability: Sigmoid of the logit; not calibrated, since training was class-weighted.
         guided: Guided backpropagation, shape (crop, crop), signed, summed over channels.
         cam: Grad-CAM brought to the tile's size, shape (crop, crop), not negative.
         guided_agreement: Rank correlation of `guided` with that of random weights: near 1 means
-            that the map shows edges of the picture rather than what was learned.
+            edges of the image rather than learned features (Adebayo et al. 2018).
         cam_agreement: The same for `cam`.
     """
 
@@ -87,8 +89,8 @@ class PatchCNN:
         mean: Subtracted from the pixels (values 0..1).
         spread: The pixels are divided by it.
         top_tiles: The score is the mean logit of this many strongest tiles.
-        tile_slope: The score of good pictures grows by this much per e-fold of tiles, which is
-            taken off: larger pictures have larger maxima.
+        tile_slope: Growth of the score of good images per e-fold of tiles, which is subtracted:
+            larger images have larger maxima.
     """
 
     architecture: Architecture
@@ -103,10 +105,10 @@ class PatchCNN:
     )
 
     def predict(self, image: Image) -> Prediction:
-        """Score the picture by tiles at half a crop's stride, at its native size.
+        """Score tiles at half a crop's stride, at native resolution.
 
         The map holds, per cell of a quarter crop, the mean logit of the tiles over it, with the
-        same correction for the picture's size as the score.
+        same correction for the size of the image as the score.
         """
         _, corners, logits = self._tiles(image)
         strongest = np.sort(logits)[::-1][: self.top_tiles]
@@ -119,10 +121,13 @@ class PatchCNN:
         )
 
     def explain_crop(self, image: Image) -> CropExplanation:
-        """Explain the tile with the strongest evidence by guided backprop and Grad-CAM."""
+        """Explain the tile with the highest logit by guided backprop and Grad-CAM."""
         whole, corners, logits = self._tiles(image)
         top, left = corners[int(logits.argmax())]
-        above, before = (corner - own for corner, own in zip((top, left), corners[0], strict=True))
+        # in pixels of the padded image, whose first tile starts at its corner
+        above, before = (
+            corner - first for corner, first in zip((top, left), corners[0], strict=True)
+        )
         crop = whole[above : above + self.crop_px, before : before + self.crop_px]
         x = self.standardise(crop.transpose(2, 0, 1)[None])
         layer = last_maps(self.architecture)
@@ -156,7 +161,7 @@ class PatchCNN:
         return crop_logits(self.network, pixels, self.standardise)
 
     def _tiles(self, image: Image) -> tuple[Image, list[Corner], NDArray[np.float32]]:
-        """The mirrored picture, the tiles' corners in pixels of the picture, their logits."""
+        """Return the padded image, the tiles' corners in pixels of the image, and their logits."""
         whole, (above, before) = padded(with_channels(image, self.channels), self.crop_px)
         corners = tile_corners(whole.shape, self.crop_px)
         batches = tile_batches(whole, corners, self.crop_px, _TILES)
@@ -186,8 +191,8 @@ def fit_patch_cnn(
     """Train a VGG19 from scratch on defect-centred and good crops.
 
     Args:
-        train: Good and defective examples; masks are used where they exist.
-        validation: Other parts, watched while training; may be empty.
+        train: Good and defective images; masks are used where they exist.
+        validation: Other parts, for the validation curve; may be empty.
         rng: Random stream.
         log: Receives the recorder's rows.
         width: Share of VGG19's width; an eighth suffices on few data.
@@ -195,23 +200,31 @@ def fit_patch_cnn(
         steps: Updates.
         good_per_defect: Good crops for each defect crop in a batch.
         learning_rate: Peak of the one-cycle schedule.
-        size_corrected: Take off the growth of scores with the size of the picture.
+        size_corrected: Subtract the growth of scores with the size of the image.
         checkpoint: Folder for exact resuming, or None.
         stop: Ends the training resumably when it answers True.
         progress: Called after every update.
         snapshots: Folder for the weights at steps of the training, or None.
         fitted: Called with the fitted network and its crops, to draw what it learned.
-        options: Further fields of `patch_training.Recipe`.
+        options: Further fields of `training.CropTraining`.
 
     Raises:
         UserError: no good or no defective training image.
         Stopped: `stop` answered True; the checkpoint has been written.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> images = [TrainingImage.from_array(rng.random((64, 48, 1), np.float32)) for _ in "1234"]
+        >>> spot = TrainingImage.from_array(np.zeros((64, 48, 1), np.float32), "spot")
+        >>> detector = fit_patch_cnn([*images, spot], [], rng=rng, crop_px=32, steps=2)
+        >>> detector.predict(spot.image()).map.shape
+        (8, 6)
     """
-    recipe = Recipe(
+    settings = CropTraining(
         steps=steps, good_per_defect=good_per_defect, learning_rate=learning_rate, **options
     )
     crops_rng, weights_rng, batches_rng = rng.spawn(3)
-    data = crop_data(train, validation, crop_px=crop_px, recipe=recipe, rng=crops_rng)
+    data = crop_data(train, validation, crop_px=crop_px, settings=settings, rng=crops_rng)
     detector = PatchCNN(
         network=build_network(_vgg(width), data.channels),
         architecture=_vgg(width),
@@ -222,7 +235,7 @@ def fit_patch_cnn(
     )
     networks.initialise(detector.network, int(weights_rng.integers(2**31)))
     hooks = Hooks(log=log, progress=progress, stop=stop, checkpoint=checkpoint, snapshots=snapshots)
-    train_on_crops(detector.network, data, detector.standardise, recipe, batches_rng, hooks)
+    train_on_crops(detector.network, data, detector.standardise, settings, batches_rng, hooks)
     fitted(detector, data)
     return with_tile_slope(detector, validation or train) if size_corrected else detector
 
@@ -281,13 +294,13 @@ def crop_scores(
 
 
 def with_tile_slope(detector: PatchCNN, examples: Sequence[TrainingImage]) -> PatchCNN:
-    """Return the detector with the growth of good scores by the number of tiles taken off.
+    """Return the detector with `tile_slope` set from good images.
 
-    A least-squares line over at most 120 good pictures and 6,000 tiles; nothing is done if all
-    pictures are of about one size.
+    The slope of a least-squares line through log(number of tiles) and score, over at most 120 good
+    images and 6,000 tiles; unchanged if all images are of about one size.
     """
     good = [example for example in examples if not example.faulty]
-    good = good[:: max(1, len(good) // _SLOPE_PICTURES)][:_SLOPE_PICTURES]
+    good = good[:: max(1, len(good) // _SLOPE_IMAGES)][:_SLOPE_IMAGES]
     scores, counts = [], []
     for example in good:
         image = example.image()
@@ -308,5 +321,5 @@ def _vgg(width: Width) -> Architecture:
 
 
 def last_maps(architecture: Architecture) -> str:
-    """Return the name of the layer that Grad-CAM looks at: the last one with a grid."""
+    """Return the name of the layer for Grad-CAM: the last one with a grid."""
     return "trunk._bn1" if architecture == "lite0" else networks.LAST_MAPS

@@ -1,4 +1,4 @@
-"""Training a patch network on crops: shared by the VGG from scratch and the ImageNet trunk."""
+"""Training a patch network on crops: shared by the VGG from scratch and the ImageNet backbone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lineside.parts.models.crops import (
     varied,
 )
 from lineside.parts.models.detector import TrainingImage
-from lineside.parts.models.patch_cnn.crop_descriptors import look_at_crop
+from lineside.parts.models.patch_cnn.crop_descriptors import describe_crop
 from lineside.parts.models.patch_cnn.losses import (
     balanced_bce,
     class_weights,
@@ -40,11 +40,11 @@ Standardise = Callable[[NDArray[np.float32]], Tensor]
 _EVALUATION_BATCH = 32
 _EVALUATION_DEFECTS = 40
 _LABEL_CROPS = 3
-"""Crops of a picture that its label is judged by."""
+"""Crops of an image in the label-noise check."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class CropTraining:
     """How a patch network is trained.
 
     Attributes:
@@ -54,11 +54,11 @@ class Recipe:
             few updates 3 learn faster.
         learning_rate: Peak of the one-cycle schedule (AdamW).
         weight_decay: Of AdamW.
-        crops_per_image: Crops kept in memory of each picture.
+        crops_per_image: Crops kept in memory of each image.
         pool_bytes: Bound of the crops' memory.
-        bag_crops: Crops drawn of a picture of which only the label is known.
+        bag_crops: Crops drawn of an image of which only the label is known.
         top_crops: Such a bag's logit is the mean of this many strongest crops.
-        validations: How often the validation crops are looked at.
+        validations: How often the validation crops are evaluated.
         keep_best: Keep the weights of the best validation average precision, not the last.
     """
 
@@ -96,11 +96,11 @@ def crop_data(
     validation_set: Sequence[TrainingImage],
     *,
     crop_px: int,
-    recipe: Recipe,
+    settings: CropTraining,
     rng: np.random.Generator,
     channels: int | None = None,
 ) -> CropData:
-    """Cut all crops of a training; `channels` is that of the first picture unless given.
+    """Cut all crops of a training; `channels` is that of the first image unless given.
 
     Raises:
         UserError: if there is no good or no defective training image.
@@ -121,8 +121,8 @@ def crop_data(
             examples,
             crop_px=crop_px,
             rng=rng,
-            crops_per_image=recipe.crops_per_image,
-            pool_bytes=recipe.pool_bytes,
+            crops_per_image=settings.crops_per_image,
+            pool_bytes=settings.pool_bytes,
             channels=channels,
         )
 
@@ -130,11 +130,11 @@ def crop_data(
     validation = None
     if any(e.faulty for e in validation_set) and not all(e.faulty for e in validation_set):
         held_out = cut(validation_set, validation_rng, pool.pixels.shape[1])
-        validation = _fixed(held_out, recipe, fixed_rng)
+        validation = _fixed_crops(held_out, settings, fixed_rng)
     sample = pool.pixels[:: max(1, len(pool.pixels) // 2000)].astype(np.float32)
     return CropData(
         pool=pool,
-        train=_fixed(pool, recipe, fixed_rng),
+        train=_fixed_crops(pool, settings, fixed_rng),
         validation=validation,
         mean=float(sample.mean()),
         spread=float(sample.std()) or 1.0,
@@ -145,7 +145,7 @@ def train_on_crops(
     network: nn.Module,
     data: CropData,
     standardise: Standardise,
-    recipe: Recipe,
+    settings: CropTraining,
     rng: np.random.Generator,
     hooks: Hooks,
 ) -> Trained:
@@ -155,23 +155,23 @@ def train_on_crops(
         network: Takes (crop, channel, height, width) to logits (crop,).
         data: What it learns from and is validated on.
         standardise: Takes crops with values 0..1 to the network's input.
-        recipe: Steps, batch and so on.
+        settings: Steps, batch and so on.
         rng: Random stream of batches, augmentation and dropout.
         hooks: Log, progress, stop and checkpoint.
     """
-    rate = recipe.learning_rate
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=recipe.weight_decay)
+    rate = settings.learning_rate
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=settings.weight_decay)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=recipe.steps + 1, pct_start=0.2, cycle_momentum=False
+        optimizer, rate, total_steps=settings.steps + 1, pct_start=0.2, cycle_momentum=False
     )
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         pixels, bag, labels, weights = batch
-        return weighted_bce(pool_bags(model(pixels), bag, recipe.top_crops), labels, weights)
+        return weighted_bce(pool_bags(model(pixels), bag, settings.top_crops), labels, weights)
 
     def validate() -> Mapping[str, float]:
         assert data.validation is not None
-        return evaluate(network, data.validation, standardise, recipe.top_crops)
+        return evaluate(network, data.validation, standardise, settings.top_crops)
 
     validated = data.validation is not None
     return train(
@@ -179,13 +179,15 @@ def train_on_crops(
             network=network,
             optimizers={"adamw": optimizer},
             schedulers=(scheduler,),
-            step=supervised_step(_drawer(data.pool, standardise, recipe), loss, shard=shard_bags),
-            steps=recipe.steps,
+            step=supervised_step(
+                _draw_function(data.pool, standardise, settings), loss, shard=shard_bags
+            ),
+            steps=settings.steps,
             rng=rng,
             validate=validate if validated else None,
-            validate_every=max(1, recipe.steps // recipe.validations),
+            validate_every=max(1, settings.steps // settings.validations),
             labels=partial(_check_labels, pool=data.pool),
-            keep="ap" if recipe.keep_best and validated else None,
+            keep="ap" if settings.keep_best and validated else None,
         ),
         hooks,
     )
@@ -208,40 +210,40 @@ def shard_bags(batch: Batch, process: int, processes: int) -> tuple[Batch, float
 
 
 def _check_labels(recorder: Recorder, *, pool: CropPool) -> None:
-    """Let the recorder look for labels that contradict their neighbours, on crops with a mask."""
-    rng = rng_of(0, "labels")  # a stream of its own: judging labels changes no training
+    """Give the recorder crops with a mask, to look for labels that contradict their neighbours."""
+    rng = rng_of(0, "labels")  # a stream of its own, so that the check does not change the training
     chosen: list[int] = []
-    for places in (pool.good, np.concatenate([np.zeros(0, np.int64), *pool.defect])):
-        seen: dict[str, int] = {}
-        for place in rng.permutation(places).tolist():
-            source = str(pool.source[place])
-            if seen.get(source, 0) < _LABEL_CROPS:
-                seen[source] = seen.get(source, 0) + 1
-                chosen.append(place)
+    for crops in (pool.good, np.concatenate([np.zeros(0, np.int64), *pool.defect])):
+        count: dict[str, int] = {}
+        for crop in rng.permutation(crops).tolist():
+            source = str(pool.source[crop])
+            if count.get(source, 0) < _LABEL_CROPS:
+                count[source] = count.get(source, 0) + 1
+                chosen.append(crop)
     faulty = np.isin(chosen, np.concatenate([np.zeros(0, np.int64), *pool.defect]))
     if not faulty.any() or faulty.all():
         return
-    looks = [look_at_crop(pool.pixels[place].mean(0).astype(np.float32)) for place in chosen]
+    descriptors = [describe_crop(pool.pixels[i].mean(0).astype(np.float32)) for i in chosen]
     parts = pool.part[chosen].tolist()
-    # A faulty picture gives good crops too, far from its mask: they are items of their own.
+    # A faulty image gives good crops too, far from its mask: they are items of their own.
     ids = [
-        f"{pool.source[place]} ({'defect' if bad else 'good'} crop)"
-        for place, bad in zip(chosen, faulty, strict=True)
+        f"{pool.source[crop]} ({'defect' if bad else 'good'} crop)"
+        for crop, bad in zip(chosen, faulty, strict=True)
     ]
-    recorder.labels(ids, np.stack(looks), faulty.tolist(), parts, rng)
+    recorder.labels(ids, np.stack(descriptors), faulty.tolist(), parts, rng)
 
 
-def _drawer(
-    pool: CropPool, standardise: Standardise, recipe: Recipe
+def _draw_function(
+    pool: CropPool, standardise: Standardise, settings: CropTraining
 ) -> Callable[[np.random.Generator], tuple[Tensor, ...]]:
     """The function that draws one augmented training batch: input, bag, labels, weights."""
 
     def draw(rng: np.random.Generator) -> Batch:
         batch = draw_batch(
             pool,
-            crops=recipe.batch,
-            good_per_defect=recipe.good_per_defect,
-            bag_crops=recipe.bag_crops,
+            crops=settings.batch,
+            good_per_defect=settings.good_per_defect,
+            bag_crops=settings.bag_crops,
             rng=rng,
         )
         pixels = standardise(varied(batch.pixels, rng))
@@ -275,15 +277,15 @@ def crop_logits(
 ) -> NDArray[np.float32]:
     """Return logits of crops in fixed, padded batches: a crop's logit never depends on others."""
     device = next(network.parameters()).device
-    found = [np.zeros(0, dtype=np.float32)]
+    logits = [np.zeros(0, dtype=np.float32)]
     for first in range(0, len(pixels), _EVALUATION_BATCH):
         block = pixels[first : first + _EVALUATION_BATCH]
-        filled = np.zeros((_EVALUATION_BATCH, *pixels.shape[1:]), dtype=np.float32)
-        filled[: len(block)] = block
+        padded = np.zeros((_EVALUATION_BATCH, *pixels.shape[1:]), dtype=np.float32)
+        padded[: len(block)] = block
         with torch.inference_mode():
-            logits = network(standardise(filled).to(device))
-        found.append(logits[: len(block)].cpu().numpy())
-    return np.concatenate(found)
+            batch = network(standardise(padded).to(device))
+        logits.append(batch[: len(block)].cpu().numpy())
+    return np.concatenate(logits)
 
 
 def pool_bags(logits: Tensor, bag: Tensor, top_crops: int) -> Tensor:
@@ -301,12 +303,12 @@ def pool_bags(logits: Tensor, bag: Tensor, top_crops: int) -> Tensor:
     return torch.stack([part.topk(min(top_crops, len(part))).values.mean() for part in parts])
 
 
-def _fixed(pool: CropPool, recipe: Recipe, rng: np.random.Generator) -> CropBatch:
+def _fixed_crops(pool: CropPool, settings: CropTraining, rng: np.random.Generator) -> CropBatch:
     return fixed_batch(
         pool,
         per_image=2,
-        good_per_defect=recipe.good_per_defect,
-        bag_crops=2 * recipe.bag_crops,
+        good_per_defect=settings.good_per_defect,
+        bag_crops=2 * settings.bag_crops,
         rng=rng,
         most_defects=_EVALUATION_DEFECTS,
     )

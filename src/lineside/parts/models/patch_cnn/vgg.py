@@ -1,9 +1,12 @@
-"""Networks of `parts` that are trained from scratch: VGG19 with batch norm at four widths.
+"""VGG19 with batch norm at four widths, trained from scratch.
 
 Simonyan and Zisserman 2015, table 1, column E: sixteen 3x3 convolutions in five blocks, each
 followed by batch norm and ReLU, 2x2 max pooling after each block. Instead of the three dense
 layers (80 % of the original's weights) the last maps are averaged and one linear layer gives
-the logit, so that crops of 32 px and more of any size fit.
+the logit, so that crops of any size from 32 px on fit.
+
+Shapes of a crop of side s at full width: blocks (64, s/2, s/2), (128, s/4, s/4), (256, s/8, s/8),
+(512, s/16, s/16), (512, s/32, s/32); the last is averaged to (512,).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from torch import Tensor, nn
 _CONVOLUTIONS = (2, 2, 4, 4, 4)
 
 LAST_MAPS = "blocks.4.11"
-"""The last ReLU, at 1/16 of the input's size: the layer that Grad-CAM looks at."""
+"""The last ReLU, at 1/16 of the input's size: the layer for Grad-CAM."""
 
 
 class VGG(nn.Module):
@@ -65,7 +68,7 @@ def vgg19_eighth(channels: int = 1) -> VGG:
 
 
 def initialise(network: nn.Module, seed: int) -> None:
-    """Draw all weights anew from a seed: He et al. 2015, eq. 10, for convolutions (fan-out).
+    """Draw all weights from a seed: He et al. 2015, eq. 10, for convolutions (fan-out).
 
     Batch norm becomes the identity, biases zero, linear layers uniform within 1/sqrt(fan-in).
     """

@@ -12,9 +12,8 @@ left out of the bank while they are scored.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from torch import Tensor
 from lineside.core.errors import UserError
 from lineside.core.run.cache import FeatureCache
 from lineside.parts.models.backbone import check_weights, weight_digest
-from lineside.parts.models.detector import Image, Prediction, TrainingImage, good_of
+from lineside.parts.models.detector import Image, Log, Prediction, TrainingImage, good_of
 from lineside.parts.models.patchcore.coreset import (
     GRID,
     append_position,
@@ -49,8 +48,6 @@ ACCEPTED_POSITION_WEIGHT = 10.0
 it, not the same appearance elsewhere."""
 ACCEPTED_VECTORS = 64
 """Maximum of patches of an accepted image that are added."""
-
-Log = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +124,7 @@ def fit_patchcore(
     validation: Sequence[TrainingImage],
     *,
     rng: np.random.Generator,
-    log: Log,
+    log: Log = lambda row: None,
     vectors: int = VECTORS,
     candidates: int = CANDIDATES,
 ) -> PatchCore:
@@ -143,6 +140,13 @@ def fit_patchcore(
 
     Raises:
         UserError: With fewer than two good images.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> images = [TrainingImage.from_array(rng.random((64, 48, 1), np.float32)) for _ in "1234"]
+        >>> detector = fit_patchcore(images, [], rng=rng, vectors=100)
+        >>> detector.bank.shape
+        torch.Size([100, 154])
     """
     goods = good_of([*train, *validation])
     if len(goods) < 2:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lineside.core.errors import UserError
-from lineside.core.run.codec import built_by, decode, encode
+from lineside.core.run.codec import built_by
 from lineside.core.training.loop import Hooks, Progress, Training
 from lineside.core.training.loop import train as train_network
 from lineside.core.training.step_function import Batch, supervised_step
@@ -94,14 +94,6 @@ class Autoencoder:
             again: Tensor = self.network(patches)
         return again
 
-    def spec(self) -> dict[str, Any]:
-        """Return everything but the weights."""
-        return encode(self)[0]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the weights and running statistics."""
-        return encode(self)[1]
-
 
 def judge_patches(network: nn.Module, patches: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean squared residual and residual of patches under any reconstruction."""
@@ -146,6 +138,13 @@ def fit_autoencoder(
     Raises:
         UserError: no good picture.
         Stopped: `stop` answered True; the checkpoint has been written.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> images = [TrainingImage.from_array(rng.random((96, 96, 1), np.float32)) for _ in "1234"]
+        >>> detector = fit_autoencoder(images, [], rng=rng, steps=5, width=4, latent=8)
+        >>> detector.predict(images[0].image()).map.shape
+        (32, 32)
     """
     pool_rng, weights_rng, batches_rng, scale_rng = rng.spawn(4)
     patches = Patches(patch_px=patch_px, reduce=reduce, top_tiles=top_tiles)
@@ -170,11 +169,6 @@ def fit_autoencoder(
         train, validation, patches, lambda tiles: judge_patches(network, tiles), scale_rng
     )
     return Autoencoder(network=network, width=width, latent=latent, frame=frame)
-
-
-def load_autoencoder(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Autoencoder:
-    """Rebuild a fitted autoencoder from `Autoencoder.spec` and `Autoencoder.tensors`."""
-    return decode(Autoencoder, spec, tensors)
 
 
 def _network(patch_px: int, width: int, latent: int, seed: int = 0) -> ConvAutoencoder:

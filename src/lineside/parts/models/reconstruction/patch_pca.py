@@ -7,7 +7,7 @@ is linear. With no component it is the residual against the mean patch, the triv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lineside.core.run.codec import decode, encode
 from lineside.parts.models.detector import Image, Prediction, TrainingImage
 from lineside.parts.models.reconstruction.reconstruction import (
     Frame,
@@ -46,14 +45,6 @@ class PatchPca:
     def judge(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean squared residual (patch,) and residual (patch, side, side)."""
         return judge_patches(self.mean, self.components, patches)
-
-    def spec(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return encode(self)[0]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the arrays."""
-        return encode(self)[1]
 
 
 def judge_patches(mean: Tensor, components: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,6 +79,13 @@ def fit_patch_pca(
 
     Raises:
         UserError: no good picture.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> images = [TrainingImage.from_array(rng.random((96, 96, 1), np.float32)) for _ in "1234"]
+        >>> detector = fit_patch_pca(images, [], rng=rng, components=8)
+        >>> detector.predict(images[0].image()).map.shape
+        (32, 32)
     """
     pool_rng, scale_rng = rng.spawn(2)
     patches = Patches(patch_px=patch_px, reduce=reduce, top_tiles=top_tiles)
@@ -102,8 +100,3 @@ def fit_patch_pca(
         train, validation, patches, lambda tiles: judge_patches(mean, basis, tiles), scale_rng
     )
     return PatchPca(mean=mean, components=basis, frame=frame)
-
-
-def load_patch_pca(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PatchPca:
-    """Rebuild a fitted detector from `PatchPca.spec` and `PatchPca.tensors`."""
-    return decode(PatchPca, spec, tensors)
