@@ -1,4 +1,4 @@
-"""What calibration parts set: thresholds, the scale of the maps, the reference of the monitors."""
+"""What is set on calibration parts: thresholds, the scale of the maps, monitor references."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class MapScale:
     """The one scale on which all anomaly maps of a model are shown.
 
     Attributes:
-        low: Median of the maps of good calibration images: shown as nothing.
+        low: Median of the maps of good calibration images: transparent.
         threshold: Contours are drawn here; 95 % of the good calibration images stay below.
         high: End of the colour scale.
     """
@@ -27,10 +27,10 @@ class MapScale:
 
 @dataclass(frozen=True, kw_only=True)
 class Operating:
-    """Everything that was set on calibration parts; replaced as a whole by a recalibration.
+    """Everything set on calibration parts; a recalibration replaces it as a whole.
 
     Attributes:
-        point: Thresholds and their promise.
+        point: Thresholds and their guarantee.
         scale: Scale of the maps.
         good_scores: Scores of good calibration parts, the reference of the drift monitor.
         good_view_scores: Score of one image of each good calibration part, the reference where

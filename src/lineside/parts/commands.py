@@ -28,7 +28,7 @@ def predict(
     zoom: Path | None = None,
     part_pattern: str = "",
 ) -> int:
-    """Judge images: one line each; exit code 1 on a finding, 2 if a file cannot be read.
+    """Inspect images: one line each; exit code 1 on a finding, 2 if a file cannot be read.
 
     Parameters
     ----------
@@ -90,9 +90,9 @@ def watch(
     once: bool = False,
     part_pattern: str = "",
 ) -> int:
-    """Judge pictures as they arrive in a folder; nothing is moved, every verdict is kept.
+    """Inspect pictures as they arrive in a folder; nothing is moved, every verdict is recorded.
 
-    A watch keeps the model that it was started with: start it again after a recalibration.
+    A watch keeps the model that it was started with: restart it after a recalibration.
 
     Parameters
     ----------
@@ -101,13 +101,13 @@ def watch(
     model: Path
         A run, or a model folder in it.
     trail: Path
-        The audit trail (JSON lines) that is appended to; a restarted watch takes it up.
+        The audit trail (JSON lines) that is appended to; a restarted watch resumes it.
     interval_seconds: float
-        Pause between two looks; a file is judged when it has not changed in between.
+        Pause between two scans; a file is inspected when it has not changed in between.
     patience_seconds: float
-        A file that cannot be read and has not changed for so long is reported.
+        Timeout for a file that cannot be read and does not change: then it is reported.
     once: bool
-        Stop when every picture that is there now is judged; exit code 1 on a finding, 2 if a
+        Stop when every picture that is there now is inspected; exit code 1 on a finding, 2 if a
         file cannot be read.
     part_pattern: str
         Regular expression whose first group is the part in a file name.
@@ -122,7 +122,7 @@ def watch(
 
 
 def _say(row: Mapping[str, Any]) -> None:
-    """Print one line per verdict on standard output; what else happens on standard error."""
+    """Print one line per verdict on standard output, events on standard error."""
     if "event" in row:
         facts = ", ".join(f"{k} {v}" for k, v in row.items() if k != "event" and v != "")
         print(f"{row['event']}: {facts}", file=sys.stderr, flush=True)
@@ -141,9 +141,9 @@ def feedback(
     kind: str = "defect",
     part_pattern: str = "",
 ) -> int:
-    """Teach missed defects and false rejects: makes a child model without full retraining.
+    """Update a model from missed defects and false rejects, without full retraining.
 
-    The child's certificate is suspended until `recalibrate` has seen fresh labelled parts.
+    The certificate of the derived model is suspended until `recalibrate` gets fresh labelled parts.
 
     Parameters
     ----------
@@ -158,9 +158,9 @@ def feedback(
     part_pattern: str
         Regular expression whose first group is the part in a file name.
     """
-    from lineside.parts.monitoring.feedback import teach
+    from lineside.parts.monitoring.feedback import update_model
 
-    for line in teach(model, missed, false_reject, kind, part_pattern):
+    for line in update_model(model, missed, false_reject, kind, part_pattern):
         print(line)
     return 0
 
@@ -176,7 +176,7 @@ def recalibrate(
     review_budget: float | None = None,
     part_pattern: str = "",
 ) -> int:
-    """Set the operating point anew on labelled parts that the model was not fitted on.
+    """Set the operating point again on labelled parts that the model was not fitted on.
 
     What is not given stays as it was when the model was trained.
 
@@ -187,24 +187,24 @@ def recalibrate(
     model: Path
         A run, or a model folder in it.
     max_escape: float
-        Promise: at most this share of the faulty parts escapes.
+        Guarantee: at most this share of the faulty parts escapes.
     confidence: float
-        Confidence of the promise.
+        Confidence of the guarantee.
     review_budget: float
-        Largest share of good parts that a person looks at again.
+        Largest share of good parts that a person reviews.
     part_pattern: str
         Regular expression whose first group is the part in a file name.
     """
     from lineside.parts.monitoring.feedback import recalibrate_on
 
-    wishes = {
+    settings = {
         "max_escape": max_escape,
         "confidence": confidence,
         "review_budget": review_budget,
         "part_pattern": part_pattern or None,
     }
-    given = {key: value for key, value in wishes.items() if value is not None}
-    lines, refusals = recalibrate_on(model, data, given)
+    changes = {key: value for key, value in settings.items() if value is not None}
+    lines, refusals = recalibrate_on(model, data, changes)
     for line in lines:
         print(line)
     print_refusals(refusals)

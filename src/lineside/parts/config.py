@@ -19,7 +19,7 @@ METHOD_NAMES = (
 )
 """What runs by default."""
 OPTIONAL_NAMES = ("anogan", "autoencoder", "patch_pca")
-"""What runs where it is asked for: reconstruction takes minutes and seldom wins."""
+"""What runs on request: reconstruction takes minutes and seldom wins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +35,11 @@ class Config:
     part_pattern: str = ""
     """Regular expression whose first group is the part in a file name, e.g. '(.*)_view'."""
     max_escape: float = 0.05
-    """Promise: at most this share of the faulty parts escapes."""
+    """Guarantee: at most this share of the faulty parts escapes."""
     confidence: float = 0.95
-    """Confidence of the promise."""
+    """Confidence of the guarantee."""
     review_budget: float = 0.05
-    """Largest share of good parts that a person looks at again."""
+    """Largest share of good parts that a person reviews."""
     prevalence: float = 0.005
     """Share of faulty parts in production, for cost and for escapes per million."""
     cost_ratio: float = 100.0
@@ -72,7 +72,7 @@ class Config:
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}", "it is 0 or more")
         if len(set(self.methods)) < len(self.methods):
-            raise UserError("a method is named twice", "name each once")
+            raise UserError("a method is given twice", "give each once")
         if self.cnn_steps < 1 or self.cost_ratio <= 0 or self.px_per_mm < 0:
             raise UserError(
                 "cnn_steps and cost_ratio must be positive, px_per_mm not negative", "see --help"

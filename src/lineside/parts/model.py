@@ -67,7 +67,7 @@ class PartResult:
         threshold: From this part score on a part is not accepted.
         findings: Regions of this image above the map threshold, largest evidence first.
         health: What is unusual about the picture itself (blur, brightness, pose).
-        certificate: The promise behind the threshold, or why it is suspended.
+        certificate: The guarantee behind the threshold, or why it is suspended.
         model: Id of the model.
         sha256: Hash of the image file.
     """
@@ -165,7 +165,7 @@ class PartsModel:
 
     @property
     def certificate(self) -> str:
-        """The promise behind the threshold in plain words, or why it is suspended."""
+        """The guarantee behind the threshold in plain words, or why it is suspended."""
         if self.suspended:
             return f"suspended: {self.suspended}"
         return self._operating().point.message
@@ -368,15 +368,15 @@ def load(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PartsModel:
 
 
 def notes(model: PartsModel, results: Sequence[Any]) -> list[str]:
-    """Return what a user must know beside the verdicts: a suspended or inapplicable promise."""
+    """Return what a user must know beside the verdicts: a suspended or inapplicable guarantee."""
     found = []
     if model.suspended:
         found.append(f"the certificate is suspended: {model.suspended}")
     parts = [result.part for result in results if not isinstance(result, Refusal)]
-    promised = model.operating.views_per_part if model.operating else 1.0
-    if parts and promised > 1.5 and len(set(parts)) == len(parts):
+    guaranteed_views = model.operating.views_per_part if model.operating else 1.0
+    if parts and guaranteed_views > 1.5 and len(set(parts)) == len(parts):
         found.append(
-            f"every picture was judged as a part of its own, but the promise was made for parts "
-            f"of {promised:.1f} views; give --part-pattern or a CSV with the column part"
+            f"every picture counts as a part of its own, but the guarantee is for parts of "
+            f"{guaranteed_views:.1f} views; give --part-pattern or a CSV with the column part"
         )
     return found

@@ -19,7 +19,7 @@ from lineside.parts.data.items import GOOD, PartImage
 from lineside.parts.model import PartsModel
 
 WORDS = Words(positive="faulty", negative="good", unit="part", units="parts")
-LOTS = "the data name lots: parts of a lot are alike, so a promise counted by part is not proven"
+LOTS = "the data name lots: parts of a lot are alike, so a guarantee counted by part is not proven"
 CONTOUR_QUANTILE = 0.95
 """Share of good calibration images without any contour."""
 
@@ -64,7 +64,7 @@ def _outcome(model: PartsModel, item: PartImage) -> Outcome:
 
 
 def calibrate(model: PartsModel, outcomes: Sequence[Outcome], config: Config) -> PartsModel:
-    """Return the model with thresholds for the promise of the config, by part.
+    """Return the model with thresholds for the guarantee of the config, by part.
 
     Raises:
         UserError: if there is nothing to calibrate on.

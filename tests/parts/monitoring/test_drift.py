@@ -14,7 +14,7 @@ from lineside.parts.monitoring.drift import (
     DriftState,
     bets_of,
     psi,
-    waiting,
+    uninvested,
 )
 
 
@@ -38,8 +38,8 @@ def test_no_bet_gains_on_average():
 def test_the_initial_capital_is_one_and_is_set_slowly():
     monitor = DriftMonitor(np.arange(20.0))
     assert monitor.log10_capital == pytest.approx(0)
-    assert waiting(0) == 1
-    assert 0.05 < waiting(10**6) < 0.1
+    assert uninvested(0) == 1
+    assert 0.05 < uninvested(10**6) < 0.1
 
 
 def test_p_values_follow_the_definition():

@@ -95,7 +95,7 @@ def test_a_child_is_made_chosen_and_suspended(taught_run, shop, tmp_path, capsys
     assert json.loads((home / "model.json").read_text())["parent"] == parent.identity
     assert child.identity != parent.identity and child.identity in told
     assert child.detector.lesson > 0
-    assert "taught by feedback" in child.suspended and child.certificate.startswith("suspended")
+    assert "updated by feedback" in child.suspended and child.certificate.startswith("suspended")
     assert load_model(taught_run / "models" / "gaussian").suspended == ""
     assert str(missed) in (home / "MODEL_CARD.md").read_text()
     main(["parts", "predict", str(missed), "--model", str(taught_run)])
@@ -167,7 +167,7 @@ def test_what_cannot_be_taught_changes_nothing(
     if case == "deaf":
         monkeypatch.delattr(Pupil, "update")
     assert feedback(taught_run, *tokens) == 2
-    words = {"none": "nothing to learn", "gone": "gone.png", "both": "once", "deaf": "be taught"}
+    words = {"none": "nothing to learn", "gone": "gone.png", "both": "once", "deaf": "be updated"}
     lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error")]
     assert len(lines) == 1 and words[case] in lines[0]
     assert sorted(p.name for p in (taught_run / "models").iterdir()) == ["brightness", "gaussian"]

@@ -98,14 +98,14 @@ def test_a_half_written_file_is_judged_when_it_is_complete(trained, camera, trai
     mine = watcher(camera, model, trail, patience_seconds=1000)
     content = (camera / "c2_v1.png").read_bytes()
     path = camera / "late_v1.png"
-    list(mine.look())
-    assert len(list(mine.look())) == 4
+    list(mine.scan())
+    assert len(list(mine.scan())) == 4
     for part in (content[:0], content[:500], content[:2500]):
         path.write_bytes(part)
-        assert [list(mine.look()) for _ in range(3)] == [[], [], []]
+        assert [list(mine.scan()) for _ in range(3)] == [[], [], []]
     path.write_bytes(content)
-    assert list(mine.look()) == [], "it has just changed"
-    (row,) = mine.look()
+    assert list(mine.scan()) == [], "it has just changed"
+    (row,) = mine.scan()
     assert (row["file"], row["verdict"]) == ("late_v1.png", "reject")
 
 
@@ -163,9 +163,9 @@ def test_views_join_also_after_a_restart_and_not_for_ever(trained, shop, camera,
     _, (row,) = once(camera, trained, trail)
     assert (row["part"], row["views"], row["verdict"]) == ("p", 2, "reject")
     monitors = Monitors.of(load_model(trained))
-    monitors.take("p", 1e6, [], 0.0)
-    assert monitors.take("p", 0.0, [], 60.0).verdict == "reject"
-    assert monitors.take("p", 0.0, [], 60.0 + 2 * watch_monitors.PART_SECONDS).verdict == "accept"
+    monitors.update("p", 1e6, [], 0.0)
+    assert monitors.update("p", 0.0, [], 60.0).verdict == "reject"
+    assert monitors.update("p", 0.0, [], 60.0 + 2 * watch_monitors.PART_SECONDS).verdict == "accept"
 
 
 def test_without_a_pattern_a_name_that_comes_again_is_another_part(trained, shop, tmp_path):
@@ -176,7 +176,7 @@ def test_without_a_pattern_a_name_that_comes_again_is_another_part(trained, shop
     mine = watcher(tmp_path / "in", plain, tmp_path / "t.jsonl")
     for spot, verdict in ((130, "reject"), (0, "accept")):
         shop.picture(tmp_path / "in" / "latest.png", spot, 7)
-        found = [row for _ in range(2) for row in mine.look()]
+        found = [row for _ in range(2) for row in mine.scan()]
         assert [row["verdict"] for row in found] == [verdict]
     assert not mine.monitors.parts
 
@@ -195,7 +195,7 @@ def calm(trained):
 def follow(monitors, scores, health=(), views=2, batch="a"):
     for number, score in enumerate(scores):
         for view in range(views):
-            monitors.take(f"{batch}{number}", score - view, health, float(number))
+            monitors.update(f"{batch}{number}", score - view, health, float(number))
 
 
 def test_one_score_per_part_and_drift_suspends(calm):
@@ -210,7 +210,7 @@ def test_one_score_per_part_and_drift_suspends(calm):
 
 def test_a_run_of_unhealthy_pictures_suspends_and_a_single_one_does_not(calm):
     monitors = Monitors.of(calm)
-    monitors.take("a", 0.0, ["sharpness 1 is low"], 0.0)
+    monitors.update("a", 0.0, ["sharpness 1 is low"], 0.0)
     follow(monitors, np.zeros(5))
     assert monitors.suspended == ""
     follow(monitors, np.zeros(6), batch="b", health=["sharpness 1 is low"])
@@ -252,7 +252,7 @@ def test_memory_is_bounded_over_weeks(calm, tmp_path, trail, monkeypatch):
     for i in range(1000):
         mine._remember(f"gone{i}.png", Stamp(1, 1))
     assert len(mine.files.done) <= 100
-    assert mine.unjudged() == set(), "what is still there is never forgotten"
+    assert mine.pending() == set(), "what is still there is never forgotten"
 
 
 def test_a_file_that_changes_while_it_is_judged_is_looked_at_again(
@@ -267,11 +267,11 @@ def test_a_file_that_changes_while_it_is_judged_is_looked_at_again(
         shop.picture(path, 130, 2)
         return found
 
-    list(mine.look())
+    list(mine.scan())
     with monkeypatch.context() as patch:
         patch.setattr(PartsModel, "predict", meanwhile)
-        assert list(mine.look()) == []
-    found = [row for _ in range(3) for row in mine.look()]
+        assert list(mine.scan()) == []
+    found = [row for _ in range(3) for row in mine.scan()]
     assert [row["verdict"] for row in found] == ["reject"]
 
 

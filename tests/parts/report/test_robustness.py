@@ -74,7 +74,7 @@ def test_without_a_success_the_row_says_so(cnn):
 def test_too_few_clean_crops_of_a_class_are_told(cnn):
     pixels = noise(20, 1)
     blocks = chapter.attack_blocks(cnn, noise(6, 0), pixels, true_labels(cnn, pixels), seed=0)
-    assert len(blocks) == 1 and "attacked in vain" in blocks[0]
+    assert len(blocks) == 1 and "could not be attacked" in blocks[0]
 
 
 def images(folder, count):
@@ -112,11 +112,11 @@ def test_the_row_is_cut_from_the_split_of_a_run(cnn, tmp_path, monkeypatch):
     items = images(tmp_path, 8)
     run = study(items, object(), cnn)
     run.run.rng = lambda name: np.random.default_rng(0)
-    pixels, labels = chapter.cut(cnn, items, np.random.default_rng(0))
+    pixels, labels = chapter.cut_crops(cnn, items, np.random.default_rng(0))
     assert pixels.shape[1:] == (1, 32, 32) and pixels.dtype == torch.float32
     assert set(labels.tolist()) == {0, 1} and len(labels) == len(pixels)
     monkeypatch.setattr(chapter, "MOST_CROPS", 8)
-    assert "attacked in vain" in chapter.attacks_on_patch_cnn(run)[0]
+    assert "could not be attacked" in chapter.attacks_on_patch_cnn(run)[0]
     run.split.validation = items[::2]
     assert "not attacked" in chapter.attacks_on_patch_cnn(run)[0]
 

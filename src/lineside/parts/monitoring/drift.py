@@ -1,4 +1,4 @@
-"""Do scores of good parts still come from one distribution? A test that may run for ever.
+"""Score drift: a sequential test whether good parts still come from one distribution.
 
 `DriftMonitor` bets against an unchanged process with a conformal martingale: its probability of
 *ever* raising a false alarm is at most alpha. KS and PSI over a window describe what changed.
@@ -22,17 +22,17 @@ LARGEST_EDGES = 128
 
 @dataclass(frozen=True, kw_only=True)
 class DriftState:
-    """Everything the test must remember; plain numbers, so that it survives a restart.
+    """State of the test as plain numbers, so that it survives a restart.
 
     Attributes:
         seen: Scores pushed so far.
         counts: Scores of the reference and of the run in each bin.
-        capital: Capital of every bet; the rest of the initial capital 1 still waits.
+        capital: Capital of every bet; the rest of the initial capital 1 is not yet invested.
         largest: Largest log10 of the total capital so far.
         window: The latest scores, oldest first.
-        alarm: True once the capital has reached 1 / alpha; stays until a new monitor begins.
+        alarm: True once the capital has reached 1 / alpha; latched until a new monitor starts.
         alarm_at: Number of the score that raised the alarm, or None.
-        not_finite: Scores that were no numbers; they count as higher than all others.
+        not_finite: Scores that were not numbers; they rank above all others.
     """
 
     seen: int
@@ -58,8 +58,8 @@ def bets_of(p: float) -> NDArray[np.float64]:
     return np.concatenate([rise, fall, wider, [6 * p * (1 - p)]])
 
 
-def waiting(seen: int) -> float:
-    """Share of the capital that has not been set after `seen` scores: slow, it never runs out."""
+def uninvested(seen: int) -> float:
+    """Share of the capital not yet invested after `seen` scores; it falls slowly, never to 0."""
     return float(1 / (1 + np.log1p(seen)))
 
 
@@ -68,8 +68,8 @@ class DriftMonitor:
 
     Each score gets a conformal p-value among *all* scores so far, reference included; while scores
     are exchangeable these are independent and uniform, whatever their distribution. A fixed
-    capital of 1 is bet against that: a share w_k starts betting at score k (so a change long
-    after the start is found too), split evenly over the bets of `bets_of`. The total is a
+    capital of 1 is bet against that: a share w_k starts betting at score k (to detect a change
+    long after the start as well), split evenly over the bets of `bets_of`. The total is a
     martingale: the probability that it *ever* reaches 1 / alpha is at most alpha. Scores of one
     part are not exchangeable with those of others: push one score per part.
 
@@ -78,7 +78,7 @@ class DriftMonitor:
     stream that depends on `seed` and the number of the score only.
 
     Attributes:
-        state: The current state; give it back to go on after a restart.
+        state: The current state; pass it to a new monitor to continue after a restart.
         alpha: Probability of a false alarm in a run of any length.
 
     Source: Vovk, Nouretdinov & Gammerman, 2003 (exchangeability martingales); Ville's inequality;
@@ -123,29 +123,29 @@ class DriftMonitor:
     @property
     def log10_capital(self) -> float:
         """Log10 of the capital now; at 2 the odds against an unchanged process are 100 to 1."""
-        return float(np.log10(waiting(self.state.seen) + sum(self.state.capital)))
+        return float(np.log10(uninvested(self.state.seen) + sum(self.state.capital)))
 
     def push(self, score: float) -> DriftState:
-        """Take one score of a good part; returns the new state, which is also kept."""
+        """Add one score of a good part; return the new state, which is also stored."""
         old, finite = self.state, bool(np.isfinite(score))
         value = float(score) if finite else np.inf
         index = int(np.searchsorted(self.edges, value, side="right"))
         seen = old.seen + 1
-        new = (waiting(old.seen) - waiting(seen)) / BETS
+        new = (uninvested(old.seen) - uninvested(seen)) / BETS
         gains = bets_of(self._p_value(index, seen))
-        # Beyond 1e250 the capital only has to stay finite; the alarm is long latched.
+        # Capped to stay finite: at 1e250 the alarm has long been latched.
         capital = np.minimum((np.array(old.capital) + new) * gains, 1e250)
-        total = waiting(seen) + float(capital.sum())
+        total = uninvested(seen) + float(capital.sum())
         counts = (*old.counts[:index], old.counts[index] + 1, *old.counts[index + 1 :])
         raised = total >= 1 / self.alpha and not old.alarm
-        # JSON has no infinity: a score that is no number enters the window as the highest known.
-        kept = value if finite else float(max(self.reference[-1], *old.window, self.edges[-1]))
+        # JSON has no infinity: a score that is not a number enters the window as the highest known.
+        recorded = value if finite else float(max(self.reference[-1], *old.window, self.edges[-1]))
         self.state = DriftState(
             seen=seen,
             counts=counts,
             capital=tuple(float(c) for c in capital),
             largest=max(old.largest, float(np.log10(total))),
-            window=(*old.window, kept)[-self.window :],
+            window=(*old.window, recorded)[-self.window :],
             alarm=old.alarm or raised,
             alarm_at=seen if raised else old.alarm_at,
             not_finite=old.not_finite + (not finite),

@@ -1,7 +1,7 @@
-"""Teaching a model: a missed defect or a false reject makes a child, not a full retraining.
+"""Feedback: missed defects and false rejects update a model without a full retraining.
 
-The child keeps its parent's id, and its certificate is suspended: what changes scores voids a
-promise that was made about the old scores. `recalibrate_on` makes a new one on fresh parts.
+The derived model names its parent, and its certificate is suspended: a guarantee about the old
+scores does not hold for the new ones. `recalibrate_on` makes a new one on fresh parts.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from lineside.parts.data.sources import find_files, part_of
 from lineside.parts.model import PartsModel, as_stored
 from lineside.parts.outcomes import calibrate, outcomes
 
-REASON = "taught by feedback; recalibrate on fresh labelled parts"
+REASON = "updated by feedback; recalibrate on fresh labelled parts"
 
 
-def teach(
+def update_model(
     model: Path,
     missed: Sequence[Path],
     false_rejects: Sequence[Path],
     kind: str = "defect",
     part_pattern: str = "",
 ) -> list[str]:
-    """Make a child model from wrongly judged images and return what changed, in lines.
+    """Derive a model from misclassified images; return what changed, line by line.
 
     Args:
         model: A run or a model folder.
@@ -55,7 +55,7 @@ def teach(
         part_pattern: Finds the part in a file name; the model's own pattern if empty.
 
     Raises:
-        UserError: if no image is given, one cannot be read, or the method cannot be taught.
+        UserError: if no image is given, one cannot be read, or the method cannot be updated.
     """
     if not missed and not false_rejects:
         raise UserError("nothing to learn from", "give --missed FILES or --false-reject FILES")
@@ -63,7 +63,9 @@ def teach(
     loaded: PartsModel = load_model(folder, APPLICATION)
     parent = loaded.with_pattern(part_pattern)
     if not hasattr(parent.detector, "update"):
-        raise UserError(f"{parent.method} cannot be taught", "train with the detector method")
+        raise UserError(
+            f"{parent.method} cannot be updated by feedback", "train with the detector method"
+        )
     items = _items(missed, kind, parent) + _items(false_rejects, GOOD, parent)
     _check_apart(items)
     examples = [training_image(item) for item in items]
@@ -71,59 +73,59 @@ def teach(
     detector: Any = parent.detector
     learned = detector.update(examples, rng=rng_of(0, parent.identity))
     stored = as_stored(learned)
-    child = dataclasses.replace(loaded, detector=stored).suspend(REASON)
-    after = [child.predict_image(example.image()).score for example in examples]
-    home, identity = _save(folder, parent, child, items)
+    derived = dataclasses.replace(loaded, detector=stored).suspend(REASON)
+    after = [derived.predict_image(example.image()).score for example in examples]
+    home, identity = _save(folder, parent, derived, items)
     lines = [
         f"{item.path}: score {old:.3f} ({parent.decide([old])[1]}) -> "
-        f"{new:.3f} ({child.decide([new])[1]})"
+        f"{new:.3f} ({derived.decide([new])[1]})"
         for item, old, new in zip(items, before, after, strict=True)
     ]
-    lines.append(f"child model {identity} of {parent.identity} in {home}")
+    lines.append(f"derived model {identity} from {parent.identity} in {home}")
     lines.append(f"certificate suspended: {REASON}")
     return lines
 
 
 def recalibrate_on(
-    model: Path, data: Path, wishes: Mapping[str, Any]
+    model: Path, data: Path, changes: Mapping[str, Any]
 ) -> tuple[list[str], list[Refusal]]:
     """Set a stored model's operating point on labelled parts that it was not fitted on.
 
     Args:
         model: A run or a model folder.
         data: Labelled pictures, as for a training.
-        wishes: Settings that differ from those of the training.
+        changes: Settings that differ from those of the training.
 
     Returns:
         Lines that say what holds now, and the pictures that could not be read.
 
     Raises:
-        UserError: if some of the images were used to fit or teach the model.
+        UserError: if some of the images were used to fit or update the model.
     """
     folder = model_folder(model)
     fitted: PartsModel = load_model(folder, APPLICATION)
-    config = _config(folder, fitted, wishes)
-    found = read_items(data, config)
-    items = [entry for entry in found if isinstance(entry, PartImage)]
+    config = _config(folder, fitted, changes)
+    entries = read_items(data, config)
+    items = [entry for entry in entries if isinstance(entry, PartImage)]
     refuse_known(items, folder, FITTED_ROLES)
     calibrated = calibrate(fitted, list(outcomes(fitted, items)), config)
-    taught = [row for row in read_used(folder) if row.role != "calibration"]
-    write_text(folder / "used.csv", used_text([*taught, *used_items(items, "calibration")]))
+    feedback = [row for row in read_used(folder) if row.role != "calibration"]
+    write_text(folder / "used.csv", used_text([*feedback, *used_items(items, "calibration")]))
     save_calibration(folder, calibrated.calibration_block())
     lines = [f"{folder}: {calibrated.certificate}"]
     if note := familiar(items, folder):
         lines.append(f"note: {note}")
-    return lines, [entry for entry in found if isinstance(entry, Refusal)]
+    return lines, [entry for entry in entries if isinstance(entry, Refusal)]
 
 
-def _config(folder: Path, model: PartsModel, wishes: Mapping[str, Any]) -> Config:
-    """Return the settings of the model's run, but for the wishes; views combine as they did."""
+def _config(folder: Path, model: PartsModel, changes: Mapping[str, Any]) -> Config:
+    """Return the settings of the model's run, with the changes; views combine as before."""
     described = folder.parent.parent / "config.json"
     stored = read_json(described).get("config", {}) if described.exists() else {}
     known = {field.name for field in dataclasses.fields(Config)}
-    kept = {key: value for key, value in stored.items() if key in known and key != "methods"}
+    of_run = {key: value for key, value in stored.items() if key in known and key != "methods"}
     settings = {"view_rule": model.settings.view_rule, "part_pattern": model.settings.part_pattern}
-    return Config(**{**kept, **settings, **wishes})
+    return Config(**{**of_run, **settings, **changes})
 
 
 def _items(paths: Sequence[Path], label: str, model: PartsModel) -> list[PartImage]:
@@ -135,7 +137,7 @@ def _items(paths: Sequence[Path], label: str, model: PartsModel) -> list[PartIma
 
 
 def _check_apart(items: Sequence[PartImage]) -> None:
-    """Refuse a picture that is called both missed and falsely rejected."""
+    """Refuse a picture that is given both as missed and as false reject."""
     labels: dict[str, str] = {}
     for item in items:
         if labels.setdefault(digest(item.path), item.label) != item.label:
@@ -143,15 +145,15 @@ def _check_apart(items: Sequence[PartImage]) -> None:
 
 
 def _save(
-    folder: Path, parent: PartsModel, child: PartsModel, items: Sequence[PartImage]
+    folder: Path, parent: PartsModel, derived: PartsModel, items: Sequence[PartImage]
 ) -> tuple[Path, str]:
-    """Write the child beside its parent, with all that it and its parents were taught."""
+    """Write the derived model beside its parent, with all feedback since the training."""
     home = _free_folder(folder)
     used = [*read_used(folder), *used_items(items, "taught")]
     identity = save_model(
         home,
         "parts",
-        child,
+        derived,
         parent=parent.identity,
         card=_card(parent, items),
         beside={"used.csv": used_text(used)},
@@ -167,15 +169,16 @@ def _free_folder(folder: Path) -> Path:
 
 
 def _choose(home: Path) -> None:
-    """Make a model the one that its run predicts with."""
+    """Make a model the chosen one of its run."""
     status = home.parent.parent / "status.json"
     if status.exists():
         write_json(status, {**read_json(status), "model": home.name})
 
 
 def _card(parent: PartsModel, items: Sequence[PartImage]) -> str:
-    taught = "\n".join(f"* {item.path} as {item.label}" for item in items)
+    images = "\n".join(f"* {item.path} as {item.label}" for item in items)
     return (
-        f"# parts: {parent.method}, taught by feedback\n\nMade from model {parent.identity}; its "
-        f"id is in model.json. It learned:\n\n{taught}\n\nCertificate suspended: {REASON}.\n"
+        f"# parts: {parent.method}, updated by feedback\n\nDerived from model {parent.identity}; "
+        f"its id is in model.json. Feedback images:\n\n{images}\n\n"
+        f"Certificate suspended: {REASON}.\n"
     )

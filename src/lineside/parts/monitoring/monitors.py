@@ -1,7 +1,7 @@
-"""What ``watch`` follows over weeks: views of parts, drift of scores, health of pictures.
+"""What ``watch`` monitors over weeks: views of parts, score drift, image quality.
 
-Memory is bounded, and the state depends on the judged pictures only, so that replaying an audit
-trail gives it back.
+Memory is bounded, and the state depends on the inspected pictures only, so that replaying an audit
+trail restores it.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ from lineside.parts.monitoring.drift import DriftMonitor
 SMALLEST_REFERENCE = 8
 PARTS_KEPT = 1000
 OPEN_PARTS = 8
-"""A part is taken to be complete when so many later ones have been seen."""
+"""A part counts as complete after this many later parts."""
 PART_SECONDS = 3600.0
-"""Views that come later than this after the last one belong to another part of the same name."""
+"""A view this much later than the last one belongs to another part of the same name."""
 PICTURES, UNHEALTHY = 20, 10
-"""The certificate is suspended when so many of the last pictures are unhealthy."""
+"""Of the last 20 pictures, 10 of unusual quality suspend the certificate."""
 PARTS, HELD_BACK = 40, 20
-"""The certificate is suspended when so many of the last parts are not accepted."""
+"""Of the last 40 parts, 20 that are not accepted suspend the certificate."""
 
 
 @dataclass
 class Part:
-    """What is known of a part so far: the joined score of its views, not the views."""
+    """A part so far: the joined score of its views, not the views."""
 
     views: int
     score: float
     verdict: str
     last_seconds: float
     usual: bool
-    followed: bool = False
+    counted: bool = False
 
 
 @dataclass
 class Monitors:
-    """Follows what was judged; says when the certificate no longer holds.
+    """Monitors of inspected pictures; they suspend the certificate when it no longer holds.
 
     Attributes:
         model: Joins and decides.
-        drift: Follows one score per accepted part, or None without a reference.
+        drift: Gets one score per accepted part; None without a reference.
         suspended: Why the certificate does not hold, or ``""``; once set it stays until the
-            model is calibrated anew.
+            model is recalibrated.
         parts: The latest parts, the one with the latest view last; empty without a part pattern.
-        unhealthy: For the latest pictures, whether one was unhealthy.
+        unhealthy: For the latest pictures, whether the image quality was unusual.
         held_back: For the latest parts, whether one was not accepted.
     """
 
@@ -61,19 +61,19 @@ class Monitors:
 
     @classmethod
     def of(cls, model: PartsModel) -> Monitors:
-        """Return the monitors of a model that has judged nothing yet."""
+        """Return the monitors of a model before its first picture."""
         accepted = [score for score in _reference(model) if score < model.threshold]
         drift = DriftMonitor(accepted) if len(accepted) >= SMALLEST_REFERENCE else None
         return cls(model=model, drift=drift, suspended=model.suspended)
 
-    def take(self, name: str, score: float, health: Sequence[str], seconds: float) -> Part:
-        """Take one judged picture and return its part as it stands now.
+    def update(self, name: str, score: float, health: Sequence[str], seconds: float) -> Part:
+        """Add one inspected picture and return its part as it stands now.
 
         Args:
             name: The part.
             score: Of the picture.
             health: What is unusual about the picture.
-            seconds: When it was judged, seconds since 1970.
+            seconds: Time of the inspection, seconds since 1970.
         """
         self.unhealthy.append(bool(health))
         if self.suspended == "" and sum(self.unhealthy) >= UNHEALTHY:
@@ -81,24 +81,24 @@ class Monitors:
                 f"{sum(self.unhealthy)} of the last {len(self.unhealthy)} pictures are unusual "
                 f"(the last: {health[0] if health else 'healthy'}); check camera and light"
             )
-        part = self._join(name, score, not health, seconds)
+        part = self._add_view(name, score, not health, seconds)
         if not self.model.settings.part_pattern:
-            self._follow(part)  # every picture is a part of its own, complete at once
+            self._count(part)  # every picture is a part of its own, complete at once
             return part
         self.parts[name] = part
         self.parts.move_to_end(name)
         for complete in itertools.islice(reversed(self.parts.values()), OPEN_PARTS, OPEN_PARTS + 1):
-            self._follow(complete)
+            self._count(complete)
         if len(self.parts) > PARTS_KEPT:
             self.parts.popitem(last=False)
         return part
 
-    def _join(self, name: str, score: float, usual: bool, seconds: float) -> Part:
-        """Return the part with one view more; views that came before count too."""
+    def _add_view(self, name: str, score: float, usual: bool, seconds: float) -> Part:
+        """Return the part with one more view."""
         before = self.parts.get(name)
         if before is None or seconds - before.last_seconds > PART_SECONDS:
             if before is not None:
-                self._follow(before)
+                self._count(before)
             joined, verdict = self.model.decide([score], usual=usual)
             return Part(views=1, score=joined, verdict=verdict, last_seconds=seconds, usual=usual)
         usual = usual and before.usual
@@ -109,17 +109,17 @@ class Monitors:
             verdict=verdict,
             last_seconds=seconds,
             usual=usual,
-            followed=before.followed,
+            counted=before.counted,
         )
 
-    def _follow(self, part: Part) -> None:
-        """Push a complete part once: its verdict, and its score if it was accepted.
+    def _count(self, part: Part) -> None:
+        """Count a complete part once: its verdict, and its score if it was accepted.
 
-        The reference is cut at the threshold too, so that both sides are alike.
+        The reference holds scores below the threshold only, so that both samples are alike.
         """
-        if part.followed:
+        if part.counted:
             return
-        part.followed = True
+        part.counted = True
         self.held_back.append(part.verdict != "accept")
         if self.drift is not None and part.verdict == "accept":
             self.drift.push(part.score)
@@ -135,7 +135,7 @@ class Monitors:
 
 
 def _reference(model: PartsModel) -> Sequence[float]:
-    """Return scores of good calibration parts, made as production makes them."""
+    """Return scores of good calibration parts, joined as in production."""
     if model.operating is None:
         return ()
     if model.settings.part_pattern:

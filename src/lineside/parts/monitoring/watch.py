@@ -1,11 +1,11 @@
-"""``lineside parts watch FOLDER``: judge pictures as they arrive, and keep an audit trail.
+"""``lineside parts watch FOLDER``: inspect pictures as they arrive, and keep an audit trail.
 
-Nothing is moved or changed. A file is judged once it has kept its size and time for two looks and
-decodes to the end, so a half-written file is simply looked at again; one that stays broken is
-reported after a while. Every verdict is one line of the audit trail (image hash, model id,
-threshold, verdict), written and synced before the next file, so that nothing is judged twice
-after a crash. When pictures or scores drift, the certificate is suspended: verdicts go on, marked
-so, until the model is calibrated anew and the watch is started again.
+Nothing is moved or changed. A file is inspected once size and time are the same in two scans and it
+decodes to the end; a half-written file waits for the next scan, one that stays broken is reported
+after a timeout. Every verdict is one line of the audit trail (image hash, model id, threshold,
+verdict), written and synced before the next file, so that nothing is inspected twice after a crash.
+When image quality or scores drift, the certificate is suspended: verdicts continue, marked as such,
+until the model is recalibrated and the watch restarted.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ from lineside.parts.model import PartResult, PartsModel
 from lineside.parts.monitoring.monitors import Monitors
 
 JUDGED_KEPT = 200_000
-"""Files that are gone are forgotten only beyond this number: a share may come back."""
+"""Deleted files are forgotten only beyond this number: a network share may come back."""
 
 Say = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(kw_only=True)
 class Watcher:
-    """The state of one watch: what was judged, what is still being written, the monitors.
+    """The state of one watch: inspected files, files still being written, the monitors.
 
     Attributes:
         folder: The watched folder, searched with its subfolders.
-        model: Judges the pictures.
-        trail: The audit trail, JSON lines; a restarted watch takes it up.
-        patience_seconds: A file that is unreadable and unchanged for so long is reported.
-        monitors: Views, drift, health.
-        files: What was judged and what may still be written; names are below the folder.
-        most_judged: From this number on, judged files that are gone are forgotten.
+        model: Inspects the pictures.
+        trail: The audit trail, JSON lines; a restarted watch resumes it.
+        patience_seconds: An unreadable file is reported when unchanged for this long.
+        monitors: Views of parts, score drift, image quality.
+        files: Inspected files and those that may still be written, by name below the folder.
+        most_judged: From this number on, deleted files are forgotten.
     """
 
     folder: Path
@@ -66,11 +66,11 @@ class Watcher:
 
     @property
     def calibration(self) -> str:
-        """Digest of the operating point: after a recalibration the monitors begin anew."""
+        """Digest of the operating point: a recalibration resets the monitors."""
         return sha256(canonical(self.model.calibration_block()))[:16]
 
     def started(self) -> dict[str, Any]:
-        """Return what a person should know first; it is no part of the trail."""
+        """Return the first line for the user; it is not part of the trail."""
         drift = "followed"
         if self.monitors.drift is None:
             drift = "not followed: too few good calibration parts were accepted"
@@ -81,33 +81,33 @@ class Watcher:
         }  # fmt: skip
 
     def resume(self) -> None:
-        """Take up the trail: what it holds is not judged again, and the monitors go on."""
+        """Replay the trail: its files count as inspected, and the monitors continue."""
         repair_lines(self.trail)
         same = {"model": self.model.identity, "calibration": self.calibration}
         for row in iter_rows(self.trail):
             if "verdict" not in row:
                 continue
             self._remember(row["file"], Stamp(row["bytes"], row["modified_ns"]))
-            mine = all(row.get(key) == value for key, value in same.items())
-            if mine and "score" in row:
+            same_model = all(row.get(key) == value for key, value in same.items())
+            if same_model and "score" in row:
                 seconds = datetime.fromisoformat(row["time"]).timestamp()
                 score = float("nan") if row["score"] is None else row["score"]
-                self.monitors.take(row["part"], score, row["health"], seconds)
+                self.monitors.update(row["part"], score, row["health"], seconds)
 
-    def look(self) -> Iterator[dict[str, Any]]:
-        """Judge every complete new picture once; yield the rows added to the trail."""
+    def scan(self) -> Iterator[dict[str, Any]]:
+        """Inspect every complete new picture once; yield the rows added to the trail."""
         pending = self.files.look(dict.fromkeys(pictures_in(self.folder), ""))
         for file in sorted(pending, key=lambda file: (file.stamp.modified_ns, file.name)):
             if not file.complete:
                 continue
-            rows = self._judge(file)
+            rows = self._inspect(file)
             if rows:
                 self._append(rows)
                 self._remember(file.name, file.stamp)
             yield from rows
 
-    def unjudged(self) -> set[str]:
-        """Return the names of the pictures in the folder that have not been judged."""
+    def pending(self) -> set[str]:
+        """Return the names of the pictures in the folder that have not been inspected."""
         stamps = {self._name_of(path): stamp_of(path) for path in pictures_in(self.folder)}
         return {n for n, s in stamps.items() if s is not None and self.files.done.get(n) != str(s)}
 
@@ -115,20 +115,18 @@ class Watcher:
         return path.relative_to(self.folder).as_posix()
 
     def _remember(self, name: str, stamp: Stamp) -> None:
-        """Note a judged file; when there are too many, forget the oldest that are gone."""
+        """Note an inspected file; when there are too many, forget the oldest deleted ones."""
         self.files.finish(name, str(stamp))
         if len(self.files.done) > self.most_judged:
             present = {self._name_of(path) for path in pictures_in(self.folder)}
             self.files.forget_gone(present, JUDGED_KEPT)
             self.most_judged = 2 * max(len(self.files.done), JUDGED_KEPT)
 
-    def _judge(self, file: PendingFile) -> list[dict[str, Any]]:
-        """Return the rows of a picture; none to look again while it may still be written."""
+    def _inspect(self, file: PendingFile) -> list[dict[str, Any]]:
+        """Return the trail rows of a picture; none while it may still be written."""
         item = unlabelled(file.path, self.model.settings.part_pattern)
         result = self.model.predict([item])[0]
-        if (
-            stamp_of(file.path) != file.stamp
-        ):  # it changed meanwhile: what was judged is not what is there
+        if stamp_of(file.path) != file.stamp:  # overwritten meanwhile
             return []
         now = datetime.now(UTC)
         row: dict[str, Any] = {
@@ -139,22 +137,22 @@ class Watcher:
         if isinstance(result, Refusal):
             if file.unchanged_seconds < self.patience_seconds:
                 return []
-            found = {"verdict": "unreadable", "reason": result.message}
-            return [{**row, "sha256": _digest(file.path), **model, **found}]
+            refusal = {"verdict": "unreadable", "reason": result.message}
+            return [{**row, "sha256": _digest(file.path), **model, **refusal}]
         before = self.monitors.suspended
-        judged = {**row, "sha256": result.sha256, **model, **self._verdict(file.name, result, now)}
+        verdict = {**row, "sha256": result.sha256, **model, **self._verdict(file.name, result, now)}
         after = self.monitors.suspended
         if after == before:
-            return [judged]
+            return [verdict]
         drift = self.monitors.drift
         event = {"time": row["time"], "event": "suspended", "reason": after, **model}
-        return [judged, {**event, "drift": drift.summary() if drift is not None else {}}]
+        return [verdict, {**event, "drift": drift.summary() if drift is not None else {}}]
 
     def _verdict(self, name: str, result: PartResult, now: datetime) -> dict[str, Any]:
-        """Return verdict and monitor state; views of one part that came before count too."""
+        """Return verdict and monitor state; earlier views of the part count too."""
         named = self.model.settings.part_pattern != ""
         part = result.part if named and result.part != result.item else name
-        joined = self.monitors.take(part, result.score, result.health, now.timestamp())
+        joined = self.monitors.update(part, result.score, result.health, now.timestamp())
         return {
             "part": part, "score": result.score, "part_score": joined.score,
             "threshold": self.model.threshold, "verdict": joined.verdict, "views": joined.views,
@@ -179,7 +177,7 @@ def _digest(path: Path) -> str:
 
 @contextmanager
 def _only_writer(trail: Path) -> Iterator[None]:
-    """Hold the trail, so that two watches never judge the same pictures into it."""
+    """Lock the trail, so that two watches never write to it."""
     with disk_errors(trail):
         trail.parent.mkdir(parents=True, exist_ok=True)
         stream = trail.open("a", encoding="utf-8")
@@ -194,22 +192,22 @@ def _only_writer(trail: Path) -> Iterator[None]:
 def run_watch(
     watcher: Watcher, *, interval_seconds: float, once: bool, say: Say
 ) -> tuple[int, int]:
-    """Look again and again; return the numbers of pictures not accepted, and unreadable.
+    """Scan repeatedly; return the numbers of pictures not accepted, and unreadable.
 
-    With `once`, the folder is looked at until every picture that was in it is judged.
+    With `once`, until every picture that was there at the start is inspected.
     """
     findings = unreadable = 0
     with _only_writer(watcher.trail):
         watcher.resume()
         say(watcher.started())
-        due = watcher.unjudged()
+        due = watcher.pending()
         while True:
-            for row in watcher.look():
+            for row in watcher.scan():
                 verdict = row.get("verdict", "accept")
                 unreadable += verdict == "unreadable"
                 findings += verdict not in ("accept", "unreadable")
                 say(row)
-            if once and not due & watcher.unjudged():
+            if once and not due & watcher.pending():
                 return findings, unreadable
             time.sleep(interval_seconds)
 

@@ -19,7 +19,7 @@ from lineside.parts.model import PartsModel
 WORST = 6
 EXPLAINED = 2
 TYPICAL = 8
-SHOWN_DOUBTS = 12
+NAMED_SHOWN = 12
 
 
 def cases(study: Study) -> Section:
@@ -28,21 +28,23 @@ def cases(study: Study) -> Section:
     outcomes = study.best.outcomes["test"]
     items = {item.id: item for item in study.split.test}
     blocks: list[str | Figure | Explanation] = [_scale(model)]
-    for faulty, title, reading in (
+    for faulty, title, description in (
         (True, "Worst misses", "faulty parts with the lowest scores"),
         (False, "Worst false alarms", "good parts with the highest scores"),
     ):
         chosen = _worst(outcomes, faulty=faulty)
         if chosen:
-            blocks.append(_sheet(model, [items[o.item] for o in chosen], title, reading, chosen))
+            blocks.append(
+                _sheet(model, [items[o.item] for o in chosen], title, description, chosen)
+            )
     cnn = next((m.model for m in study.methods if m.name == "patch_cnn"), None)
-    told = [o for faulty in (True, False) for o in _worst(outcomes, faulty=faulty)[:EXPLAINED]]
-    blocks += [explain_with_cnn(model, items[o.item], cnn) for o in told]
+    explained = [o for faulty in (True, False) for o in _worst(outcomes, faulty=faulty)[:EXPLAINED]]
+    blocks += [explain_with_cnn(model, items[o.item], cnn) for o in explained]
     return Section(
         title="Cases",
         lead=(
-            "The pictures that the model gets most wrong, in both directions. Look whether the "
-            "model errs, or the label."
+            "The pictures with the largest errors, in both directions. Check for each whether "
+            "the model is wrong, or the label."
         ),
         blocks=tuple(blocks),
     )
@@ -61,16 +63,16 @@ def _scale(model: PartsModel) -> Figure:
 
 
 def _worst(outcomes: Sequence[Outcome], *, faulty: bool) -> list[Outcome]:
-    """Return the outcomes of one label that are ranked most wrongly, one per part."""
-    found = worst_cases(outcomes, count=len(outcomes))
-    return [o for o in found if bool(o.value["label"]) == faulty][:WORST]
+    """Return the outcomes of one label with the largest ranking errors, one per part."""
+    ranked = worst_cases(outcomes, count=len(outcomes))
+    return [o for o in ranked if bool(o.value["label"]) == faulty][:WORST]
 
 
 def _sheet(
     model: PartsModel,
     items: Sequence[PartImage],
     title: str,
-    reading: str,
+    description: str,
     outcomes: Sequence[Outcome],
 ) -> Figure:
     tiles = []
@@ -86,17 +88,18 @@ def _sheet(
         title=title,
         image=encode_jpeg(contact_sheet(tiles, columns=3, cell_px=300)),
         mime="image/jpeg",
-        caption=f"Anomaly maps of {reading} (label, score), on the scale of all pictures: {names}.",
+        caption=f"Anomaly maps of {description} (label, score), on the scale of all pictures: "
+        f"{names}.",
         wide=True,
     )
 
 
-def doubts(study: Study) -> Section:
-    """Show the pictures that the audit names: doubtful labels, disagreements, copies, oddities."""
+def audit_cases(study: Study) -> Section:
+    """Show the pictures that the audit lists: label noise, rater disagreement, copies, outliers."""
     items = {item.id: item for _, item in study.split.rows()}
     blocks = []
     for check in study.checks:
-        named = [items[name] for name in check.items if name in items][:SHOWN_DOUBTS]
+        named = [items[name] for name in check.items if name in items][:NAMED_SHOWN]
         if named and check.status in ("warn", "fail", "info"):
             sheet = contact_sheet(
                 [decode(item.path) for item in named],
@@ -114,8 +117,8 @@ def doubts(study: Study) -> Section:
                 )
             )
     return Section(
-        title="Pictures that the audit names",
-        lead="Look at these before you trust any number: a label may be wrong, or a picture bad.",
+        title="Pictures that the audit lists",
+        lead="Review these first: a wrong label or a bad picture affects every number above.",
         blocks=tuple(blocks),
     )
 
@@ -128,10 +131,10 @@ def guide(study: Study) -> Section:
     threshold = model.threshold
     blocks = []
     for label in sorted({o.slices["kind"] for o in outcomes}, key=lambda k: (k != "good", k)):
-        own = [o for o in outcomes if o.slices["kind"] == label]
-        middle = float(np.median([o.value["score"] for o in own]))
-        typical = _one_per_part(sorted(own, key=lambda o: abs(o.value["score"] - middle)))
-        border = _one_per_part(sorted(own, key=lambda o: abs(o.value["score"] - threshold)))
+        labelled = [o for o in outcomes if o.slices["kind"] == label]
+        middle = float(np.median([o.value["score"] for o in labelled]))
+        typical = _one_per_part(sorted(labelled, key=lambda o: abs(o.value["score"] - middle)))
+        border = _one_per_part(sorted(labelled, key=lambda o: abs(o.value["score"] - threshold)))
         for word, chosen in (("typical", typical), ("borderline", border)):
             pictures = [decode(items[o.item].path) for o in chosen]
             blocks.append(
@@ -145,9 +148,9 @@ def guide(study: Study) -> Section:
     return Section(
         title="Labelling guide",
         lead=(
-            "For the people who label: what each label usually looks like, and the pictures "
-            "closest to the threshold, which deserve a second pair of eyes. Agree on the "
-            "borderline ones before you label more."
+            "For the people who label: typical pictures of each label, and those closest to "
+            "the threshold, which a second person should check. Agree on the borderline ones "
+            "before labelling more."
         ),
         blocks=tuple(blocks),
     )

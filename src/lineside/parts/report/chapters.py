@@ -1,4 +1,4 @@
-"""The chapters of a `parts` report that are about decisions: promise, rates, kinds, costs."""
+"""The chapters of a `parts` report that are about decisions: guarantee, rates, kinds, costs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from lineside.parts.report import cases
 from lineside.parts.report.robustness import robustness
 
 REVIEW_COST = 0.2
-"""Cost of a person's look, in units of one good part rejected."""
+"""Cost of a manual review, in units of one good part rejected."""
 MOST_VALUES = 10
 RATES = {
     "recall": "faulty parts held back (rejected or reviewed)",
@@ -44,7 +44,7 @@ RATES = {
 
 
 def summary(study: Study) -> list[str]:
-    """Return plain-language paragraphs: what it does, the promise, fresh evidence, the rival."""
+    """Return plain-language paragraphs: fresh evidence, the guarantee, the baseline, the audit."""
     point = _point(study)
     groups = _test_groups(study)
     lines = [*_fresh_evidence(point, groups), point.message]
@@ -57,7 +57,7 @@ def summary(study: Study) -> list[str]:
 
 
 def _fresh_evidence(point: OperatingPoint, groups: UnitScores) -> list[str]:
-    """Say what the test parts, which set nothing, show."""
+    """Return what the test parts show; nothing was set on them."""
     if not len(groups.positive):
         return ["There are no faulty test parts, so nothing is known about missed defects."]
     fresh = fresh_recall(groups.positive, point.threshold, point.confidence, point.words)
@@ -70,7 +70,7 @@ def _fresh_evidence(point: OperatingPoint, groups: UnitScores) -> list[str]:
         rates = decision_rates(groups, point)
         text += (
             f" Of {len(groups.negative)} good ones it held back {rates.held_negative:.1%} "
-            f"({rates.review_negative:.1%} for a person's look, the rest rejected)."
+            f"({rates.review_negative:.1%} for review, the rest rejected)."
         )
     return [text]
 
@@ -78,30 +78,30 @@ def _fresh_evidence(point: OperatingPoint, groups: UnitScores) -> list[str]:
 def sections(study: Study) -> list[Section]:
     """Return the chapters in reading order."""
     chapters = [
-        doubted_methods(study), operating(study), kinds(study), slices(study), costs(study),
+        weak_methods(study), operating(study), kinds(study), slices(study), costs(study),
         cases.cases(study),
     ]  # fmt: skip
     if study.config.robustness:
         chapters.append(robustness(study))
-    chapters += [cases.guide(study), cases.doubts(study)]
+    chapters += [cases.guide(study), cases.audit_cases(study)]
     return [chapter for chapter in chapters if chapter.blocks]
 
 
-def doubted_methods(study: Study) -> Section:
-    """Say in plain words which methods are at chance or below, and which are under-trained."""
+def weak_methods(study: Study) -> Section:
+    """List methods at chance level or below, and those that are under-trained."""
     lines = []
     for method in study.methods:
         lines.append(against_chance(method.name, method.estimates["image_auroc"]))
         lines.append(str(getattr(method.model.detector, "shortfall", "")))
     return Section(
-        title="Methods to distrust",
-        lead="Their place in the leaderboard means little.",
+        title="Weak methods",
+        lead="Do not read much into their rank.",
         blocks=tuple(line for line in lines if line),
     )
 
 
 def operating(study: Study) -> Section:
-    """Show thresholds, promise, score histograms and the precision-recall curve."""
+    """Show thresholds, guarantee, score histograms and the precision-recall curve."""
     point, groups = _point(study), _test_groups(study)
     rates = rate_estimates(groups, point, point.confidence)
     table = Table(
@@ -109,9 +109,9 @@ def operating(study: Study) -> Section:
         columns=("share", "estimate [interval]"),
         rows=tuple((text, rates[name].text()) for name, text in RATES.items()),
         caption=(
-            f"Counted by part, a part is judged by '{point.rule} view'; intervals are "
+            f"Counted by part, decided by '{point.rule} view'; intervals are "
             f"Clopper-Pearson, {point.confidence:.0%}. The thresholds were set on other parts. "
-            "Pictures that are unusual in themselves go to review as well; not counted here."
+            "Pictures of unusual quality go to review as well; they are not counted here."
         ),
     )
     rule = (
@@ -119,7 +119,7 @@ def operating(study: Study) -> Section:
         "to a person in between."
     )
     blocks: tuple[Block, ...] = (
-        Check(name="promise", status="ok" if point.certified else "warn", evidence=point.message),
+        Check(name="guarantee", status="ok" if point.certified else "warn", evidence=point.message),
         rule,
         table,
         *([_histogram(groups, point)] if len(groups.scores) else []),
@@ -127,7 +127,7 @@ def operating(study: Study) -> Section:
     )
     return Section(
         title="Operating point",
-        lead="Where the line between good and faulty is drawn, and what that promises.",
+        lead="The thresholds between good and faulty, and the guarantee that they carry.",
         blocks=blocks,
     )
 
@@ -194,7 +194,7 @@ def kinds(study: Study) -> Section:
         title="Recall by kind",
         columns=("kind", "recall on test parts", "calibration parts", "certificate of this kind"),
         rows=rows,
-        caption="An average hides kinds that are missed; few parts of a kind can prove little.",
+        caption="An average hides kinds that are missed. Few parts of a kind prove little.",
     )
     shown = {name: estimate for name, estimate in found.items() if estimate.n}
     figures = (
@@ -217,7 +217,7 @@ def kinds(study: Study) -> Section:
 
 
 def _certificate(certificate: KindCertificate | None, point: OperatingPoint) -> str:
-    """Say what the calibration parts of one kind prove at the threshold in use."""
+    """Return what the calibration parts of one kind prove at the threshold in use."""
     if certificate is None:
         return "unprovable: no calibration part"
     if certificate.threshold is None:
@@ -229,7 +229,7 @@ def _certificate(certificate: KindCertificate | None, point: OperatingPoint) -> 
 
 
 def slices(study: Study) -> Section:
-    """Show the primary metric apart for every further column of the data."""
+    """Show the primary metric for every value of the further columns of the data."""
     outcomes = study.best.outcomes["test"]
     metric = study.application.metrics[0]
     names = sorted({name for o in outcomes for name in o.slices} - {"kind"})
@@ -250,7 +250,7 @@ def slices(study: Study) -> Section:
     )
     return Section(
         title="Slices",
-        lead="Does it work for every exposure, product and batch? An average hides the weak ones.",
+        lead="The same metric for every exposure, product and batch: an average hides weak ones.",
         blocks=(table,),
     )
 
@@ -271,7 +271,7 @@ def costs(study: Study) -> Section:
     x = np.asarray(curve.prevalence)
     series: Mapping[str, tuple[plots.Array, plots.Array]] = {
         "operating point": (x, curve.cost),
-        "a person looks at all": (x, curve.review_all),
+        "review everything": (x, curve.review_all),
         "ship everything": (x, curve.accept_all),
         "reject everything": (x, curve.reject_all),
     }
@@ -285,15 +285,15 @@ def costs(study: Study) -> Section:
     return Section(
         title="Costs in production",
         lead=(
-            f"One escaped faulty part is taken to cost {config.cost_ratio:g} good parts rejected, "
-            f"a person's look {REVIEW_COST:g}."
+            f"One escaped faulty part costs as much as {config.cost_ratio:g} good parts rejected, "
+            f"a manual review as much as {REVIEW_COST:g} (cost_ratio is a setting)."
         ),
         blocks=(
             Table(
                 title=f"At a prevalence of {config.prevalence:.2%} faulty parts",
                 columns=("quantity", "value"),
                 rows=rows,
-                caption="From the test parts' rates; a reviewing person is taken to be right.",
+                caption="From the test parts' rates; the reviewer is assumed to be right.",
             ),
             plots.lines(
                 "Expected cost per part",
@@ -312,14 +312,14 @@ def costs(study: Study) -> Section:
 
 
 def _break_even(curve: CostCurve) -> str:
-    """Say from which share of faulty parts on a person should look at everything."""
+    """Return the share of faulty parts above which reviewing everything is cheaper."""
     crossing = curve.break_even_prevalence
     if crossing is None:
-        cheaper = "cheaper" if curve.cost[0] < curve.review_all[0] else "dearer"
-        return f"At every prevalence the operating point is {cheaper} than looking at all parts."
+        cheaper = "cheaper" if curve.cost[0] < curve.review_all[0] else "more expensive"
+        return f"At every prevalence the operating point is {cheaper} than reviewing all parts."
     return (
-        f"The operating point and a person's look at every part cost the same where {crossing:.2%} "
-        "of the parts are faulty."
+        f"The operating point and a review of every part cost the same where {crossing:.2%} of the "
+        "parts are faulty."
     )
 
 

@@ -46,8 +46,8 @@ EPSILONS = (1, 2, 4, 8)
 SHOWN = "FGSM 4/255"
 FALSE_ALARMS = 0.05
 CAVEAT = (
-    "This is a monitor, not a defence: an attacker who knows it can include the response in his "
-    "aim and pass. It also alarms at honest pictures that the network responds to unusually."
+    "This is a monitor, not a defence: an attacker who knows it can optimise against it as well. "
+    "It also alarms on unmodified pictures with an unusual response."
 )
 
 
@@ -56,7 +56,7 @@ def robustness(study: Study) -> Section:
 
     The number of images is chosen so that the suite takes about 20 s.
     """
-    items = chosen_items(study)
+    items = choose_items(study)
     model = study.best.model
     labels = np.array([float(item.faulty) for item in items])
     if len(np.unique(labels)) < 2:
@@ -74,15 +74,15 @@ def robustness(study: Study) -> Section:
     return Section(
         title="Robustness",
         lead=(
-            f"The same {len(items)} test images, made worse in five grades. What falls here will "
-            "fall in production when lamps age, lenses get dirty or parts shift."
+            f"The same {len(items)} test images, made worse in five grades. What drops here "
+            "drops in production when lamps age, lenses get dirty or parts shift."
         ),
         blocks=(
             Table(
                 title="Image AUROC by grade",
                 columns=("degradation", "as is", *(f"grade {g}" for g in SEVERITIES), "what it is"),
                 rows=tuple(rows),
-                caption=f"Few images ({len(items)}): read the trend, not the third digit.",
+                caption=f"From {len(items)} images: the trend counts, not the third digit.",
             ),
             plots.lines(
                 "Robustness",
@@ -96,7 +96,7 @@ def robustness(study: Study) -> Section:
     )
 
 
-def chosen_items(study: Study) -> list[PartImage]:
+def choose_items(study: Study) -> list[PartImage]:
     """Return as many test images as the time allows, good and faulty alternating by part."""
     outcomes = study.best.outcomes["test"]
     seconds = float(np.median([o.value["ms"] for o in outcomes])) / 1000 if outcomes else 0.1
@@ -130,12 +130,12 @@ class OnPixels(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attacked:
+class AttackResult:
     """What an attack did to the test crops, and what each detector says (higher: more suspicious).
 
     Attributes:
-        flipped: Whether the prediction of a correctly judged crop changed, shape (crop,).
-        tried: Whether the crop was judged correctly before, shape (crop,).
+        flipped: Whether the prediction of a correctly classified crop changed, shape (crop,).
+        tried: Whether the crop was classified correctly before, shape (crop,).
         scores: Per detector, shape (crop,).
     """
 
@@ -150,16 +150,16 @@ DETECTORS = ("trace", "maximum softmax", "total variation")
 def attacks_on_patch_cnn(study: Study) -> tuple[Block, ...]:
     """Return blocks for the robustness chapter; empty if no patch CNN is among the methods.
 
-    The trace is calibrated on crops of validation parts and judged on crops of test parts.
+    The trace is calibrated on crops of validation parts and evaluated on crops of test parts.
     """
     cnn = next((m.model.detector for m in study.methods if attackable(m.model)), None)
     if cnn is None:
         return ()
     rng = study.run.rng("adversarial crops")
-    clean = cut(cnn, study.split.validation or study.split.calibration, rng)
-    test = cut(cnn, study.split.test, rng)
+    clean = cut_crops(cnn, study.split.validation or study.split.calibration, rng)
+    test = cut_crops(cnn, study.split.test, rng)
     if clean is None or test is None:
-        return ("The patch CNN was not attacked: there are no good and defective crops to try.",)
+        return ("The patch CNN was not attacked: good and defective crops are both needed.",)
     return attack_blocks(cnn, clean[0], *test, seed=study.config.seed)
 
 
@@ -169,7 +169,7 @@ def attackable(model: object) -> bool:
     return isinstance(detector, PatchCNN) and detector.architecture != "lite0"
 
 
-def cut(
+def cut_crops(
     cnn: PatchCNN, items: tuple[PartImage, ...], rng: np.random.Generator
 ) -> tuple[Tensor, Tensor] | None:
     """Return crops (crop, channel, height, width) and labels (1 defect); None without both.
@@ -213,31 +213,31 @@ def attack_blocks(
         fitted = trace.fit_trace(network, layer, clean)
         seconds = (time.perf_counter() - started) / (2 * len(clean))
     except UserError as error:
-        return (f"The patch CNN was attacked in vain: {error.message}; {error.hint}.",)
+        return (f"The patch CNN could not be attacked: {error.message}; {error.hint}.",)
     count = int(np.clip(BUDGET_SECONDS / (PASSES * seconds), 20, len(pixels)))
     spread_out = torch.linspace(0, len(pixels) - 1, count).round().long().unique()
     pixels, labels = pixels[spread_out], labels[spread_out]
-    found = _attacked(network, fitted, pixels, labels, torch.Generator().manual_seed(seed))
+    results = _run_attacks(network, fitted, pixels, labels, torch.Generator().manual_seed(seed))
     threshold = float(np.quantile(fitted.score(clean), 1 - FALSE_ALARMS, method="higher"))
     return (
-        _sentence(found, threshold),
-        _table(found, labels),
-        *_roc(found),
+        _sentence(results, threshold),
+        _table(results, labels),
+        *_roc(results),
         CAVEAT,
     )
 
 
-def _attacked(
+def _run_attacks(
     network: nn.Module,
     fitted: trace.Trace,
     pixels: Tensor,
     labels: Tensor,
     generator: torch.Generator,
-) -> dict[str, Attacked]:
-    """What every attack and control did, the clean crops first."""
+) -> dict[str, AttackResult]:
+    """Return the result of every attack and control, the clean crops first."""
     right = attacks.predicted_class(attacks.outputs(network, pixels)) == labels
 
-    def judged(moved: Tensor) -> Attacked:
+    def evaluate(moved: Tensor) -> AttackResult:
         logits = attacks.outputs(network, moved)
         scores = (
             fitted.score(moved),
@@ -245,110 +245,116 @@ def _attacked(
             trace.total_variation(moved),
         )
         wrong = attacks.predicted_class(logits) != labels
-        return Attacked(
+        return AttackResult(
             flipped=(right & wrong).numpy(),
             tried=right.numpy(),
             scores=dict(zip(DETECTORS, scores, strict=True)),
         )
 
-    found = {"clean": judged(pixels)}
+    results = {"clean": evaluate(pixels)}
     for epsilon in EPSILONS:
         moved = attacks.fgsm(network, pixels, labels, epsilon / 255)
-        found[f"FGSM {epsilon}/255"] = judged(moved)
+        results[f"FGSM {epsilon}/255"] = evaluate(moved)
     for epsilon in (2, 4):
         moved = attacks.pgd(network, pixels, labels, epsilon / 255, generator=generator)
-        found[f"PGD {epsilon}/255"] = judged(moved)
+        results[f"PGD {epsilon}/255"] = evaluate(moved)
     noise = attacks.sign_noise(pixels, 4 / 255, generator=generator)
-    found["noise 4/255"] = judged(noise)
-    return found
+    results["noise 4/255"] = evaluate(noise)
+    return results
 
 
-def _auc(found: Mapping[str, Attacked], name: str, detector: str, which: NDArray[np.bool_]) -> str:
+def _auc(
+    results: Mapping[str, AttackResult], name: str, detector: str, which: NDArray[np.bool_]
+) -> str:
     """AUC of chosen crops of one condition against all clean crops, as text."""
     if which.sum() < FEWEST_SUCCESSES:
         return "too few"
-    clean, moved = found["clean"].scores[detector], found[name].scores[detector][which]
+    clean, moved = results["clean"].scores[detector], results[name].scores[detector][which]
     if name == "clean":
         clean = clean[~which]
     labels = np.repeat([0.0, 1.0], [len(clean), len(moved)])
     return f"{auroc(np.concatenate([clean, moved]), labels):.2f}"
 
 
-def _table(found: Mapping[str, Attacked], labels: Tensor) -> Table:
-    shown = found[SHOWN].flipped
+def _table(results: Mapping[str, AttackResult], labels: Tensor) -> Table:
+    shown = results[SHOWN].flipped
     rows = []
-    for name, one in found.items():
+    for name, one in results.items():
         attack = name not in ("clean", "noise 4/255")
         which = one.flipped if attack else shown
         title = {"clean": "the same crops unchanged", "noise 4/255": "random signs 4/255"}
         success = f"{one.flipped.sum()} of {one.tried.sum()}" if name != "clean" else "-"
-        aucs = [_auc(found, name, detector, which) for detector in DETECTORS]
+        aucs = [_auc(results, name, detector, which) for detector in DETECTORS]
         rows.append((title.get(name, name), success, *aucs))
-    accuracy = float(found["clean"].tried.mean())
+    accuracy = float(results["clean"].tried.mean())
     return Table(
         title="Attacks on the patch CNN",
         columns=("change", "predictions flipped", *(f"AUC {name}" for name in DETECTORS)),
         rows=tuple(rows[1:] + rows[:1]),
         caption=(
-            f"{len(labels)} crops of test parts, {accuracy:.0%} of them judged correctly before; "
-            "only those are counted. AUC: successful attacks against all clean crops, 0.5 is "
-            f"chance. The last two rows take the crops that {SHOWN} flipped: what is found there "
-            "is noise, or crops that were unusual from the start."
+            f"{len(labels)} crops of test parts, {accuracy:.0%} of them classified correctly "
+            "before; only those are counted. AUC: successful attacks against all clean crops, 0.5 "
+            f"is chance. The last two rows are controls on the crops that {SHOWN} flipped: noise, "
+            "and the unchanged crops."
         ),
     )
 
 
-def _roc(found: Mapping[str, Attacked]) -> tuple[Figure, ...]:
-    which = found[SHOWN].flipped
+def _roc(results: Mapping[str, AttackResult]) -> tuple[Figure, ...]:
+    which = results[SHOWN].flipped
     if which.sum() < FEWEST_SUCCESSES:
         return ()
     curves = {}
     for detector in DETECTORS:
-        clean, moved = found["clean"].scores[detector], found[SHOWN].scores[detector][which]
+        clean, moved = results["clean"].scores[detector], results[SHOWN].scores[detector][which]
         labels = np.repeat([0.0, 1.0], [len(clean), len(moved)])
         fpr, recall, _ = roc_curve(np.concatenate([clean, moved]), labels)
         curves[detector] = (fpr, recall)
     caption = (
-        f"Share of {which.sum()} successful {SHOWN} attacks found, against the share of "
-        f"{len(which)} clean crops that alarm falsely."
+        f"Share of {which.sum()} successful {SHOWN} attacks detected, against the share of "
+        f"{len(which)} clean crops with a false alarm."
     )
     return (
         plots.lines(
-            "Finding attacks", caption, curves,
+            "Detection of attacks", caption, curves,
             x_label="false alarms, share of clean crops",
-            y_label="attacks found, share",
+            y_label="attacks detected, share",
         ),
     )  # fmt: skip
 
 
-def _sentence(found: Mapping[str, Attacked], threshold: float) -> str:
-    """What the reader should take from the table, in plain words."""
-    shown = found[SHOWN]
+def _sentence(results: Mapping[str, AttackResult], threshold: float) -> str:
+    """Return the conclusion from the table in plain words."""
+    shown = results[SHOWN]
     successes, tried = int(shown.flipped.sum()), int(shown.tried.sum())
     start = (
-        f"Somebody who knows the network can change every pixel by at most 4 of 255 grey levels "
-        f"(FGSM) and flips {successes} of {tried} correct predictions that way. "
+        f"An attacker who knows the network and changes every pixel by at most 4 of 255 grey "
+        f"levels (FGSM) flips {successes} of {tried} correct predictions. "
     )
     if successes < FEWEST_SUCCESSES:
-        return start + "That is too few to say whether such attacks could be found."
+        return start + "That is too few to estimate how many attacks are detected."
 
     def caught(name: str, which: NDArray[np.bool_]) -> float:
-        return float((found[name].scores["trace"][which] > threshold).mean())
+        return float((results[name].scores["trace"][which] > threshold).mean())
 
     everyone = np.ones_like(shown.flipped)
-    aucs = {d: float(_auc(found, SHOWN, d, shown.flipped)) for d in DETECTORS}
+    aucs = {d: float(_auc(results, SHOWN, d, shown.flipped)) for d in DETECTORS}
     best = max(aucs, key=lambda name: aucs[name])
-    rival = (
-        "No simple rival does better."
+    baseline = (
+        "No simpler detector does better."
         if best == "trace"
-        else f"Simply watching the {best} does better (AUC {aucs[best]:.2f})"
-        + ("." if best == "maximum softmax" else ", but that sees any noise, aimed or not.")
+        else f"The {best} alone does better (AUC {aucs[best]:.2f})"
+        + (
+            "."
+            if best == "maximum softmax"
+            else ", but that detects any noise, adversarial or not."
+        )
     )
     return start + (
-        "The trace tells how far the network's response lies from what is usual for the predicted "
-        "class; what it really detects is that the response does not fit the predicted class, not "
-        f"the attack as such. Its limit, set on clean validation crops to alarm at "
-        f"{FALSE_ALARMS:.0%} of them, finds {caught(SHOWN, shown.flipped):.0%} of the successful "
-        f"attacks and alarms at {caught('clean', everyone):.0%} of the clean test crops "
-        f"(AUC {aucs['trace']:.2f}). {rival}"
+        "The trace measures how far the network's response lies from the usual one of the "
+        "predicted class; it detects that the response does not fit the predicted class, not "
+        f"the attack as such. Its limit, set to alarm on {FALSE_ALARMS:.0%} of the clean "
+        f"validation crops, detects {caught(SHOWN, shown.flipped):.0%} of the successful "
+        f"attacks and alarms on {caught('clean', everyone):.0%} of the clean test crops "
+        f"(AUC {aucs['trace']:.2f}). {baseline}"
     )

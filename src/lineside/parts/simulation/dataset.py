@@ -52,8 +52,8 @@ def demo(
     never trained on.
 
     The default of 36 faulty parts is small on purpose: a fifth of them, about 7, calibrate, and
-    29 would be needed to promise a recall of 0.9 with 95 % confidence (59 for 0.95). Give
-    ``faulty_parts=170`` for the first promise, 330 for the second.
+    29 would be needed to guarantee a recall of 0.9 with 95 % confidence (59 for 0.95). Give
+    ``faulty_parts=170`` for the first guarantee, 330 for the second.
 
     Args:
         folder: Where to write; it must not exist, or be empty.
