@@ -20,9 +20,9 @@ from lineside.core.parallel import (
     Executor,
     map_items,
     open_executor,
-    stored_model,
 )
 from lineside.core.run.journal import Journal
+from lineside.core.stored_model import StoredModel
 
 pytest.importorskip("distributed")
 
@@ -227,7 +227,7 @@ def test_a_model_that_a_worker_does_not_see_ends_the_map(workers, tmp_path):
 
 
 def load_nothing(folder, number):
-    return stored_model("parts", folder, "0")
+    return StoredModel(application="parts", folder=folder, identity="", calibration="").predict([])
 
 
 def test_without_dask_one_worker_runs_and_more_name_the_extra(monkeypatch):

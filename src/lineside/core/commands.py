@@ -51,7 +51,15 @@ def application(name: str) -> Application:
 
 
 def _train_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
-    def train(data: Path, /, *, out: Path = Path("run"), config: flags = default) -> int:
+    def train(
+        data: Path,
+        /,
+        *,
+        out: Path = Path("run"),
+        workers: int = 1,
+        cluster: str = "",
+        config: flags = default,
+    ) -> int:
         """Turn data into a model, a report and an operating point.
 
         Parameters
@@ -60,8 +68,12 @@ def _train_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
             A folder of data, or a CSV table.
         out: Path
             The run folder; an unfinished run of the same command is taken up.
+        workers: int
+            Number of worker processes on this computer.
+        cluster: str
+            Address of a Dask scheduler instead, e.g. tcp://10.0.0.1:8786 (docs/scale.md).
         """
-        return run_training(name, data, out, config)
+        return run_training(name, data, out, config, workers=workers, cluster=cluster)
 
     return train
 
@@ -98,7 +110,15 @@ def _audit_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
 
 
 def _evaluate_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
-    def evaluate(data: Path, /, *, model: Path = Path("run"), config: flags = default) -> int:
+    def evaluate(
+        data: Path,
+        /,
+        *,
+        model: Path = Path("run"),
+        workers: int = 1,
+        cluster: str = "",
+        config: flags = default,
+    ) -> int:
         """Judge labelled data that the model has never seen.
 
         Parameters
@@ -107,14 +127,25 @@ def _evaluate_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
             A folder of data, or a CSV table.
         model: Path
             A run, or a model folder in it.
+        workers: int
+            Number of worker processes on this computer.
+        cluster: str
+            Address of a Dask scheduler instead, e.g. tcp://10.0.0.1:8786 (docs/scale.md).
         """
-        return run_evaluation(name, data, model, config)
+        return run_evaluation(name, data, model, config, workers=workers, cluster=cluster)
 
     return evaluate
 
 
 def _predict_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
-    def predict(*files: Path, model: Path = Path("run"), json: bool = False) -> int:
+    def predict(
+        *files: Path,
+        model: Path = Path("run"),
+        json: bool = False,
+        workers: int = 1,
+        cluster: str = "",
+        journal: Path | None = None,
+    ) -> int:
         """Predict from files: one line each; exit code 1 on a finding, 2 if one is unreadable.
 
         Parameters
@@ -125,8 +156,16 @@ def _predict_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
             A run, or a model folder in it.
         json: bool
             One JSON object per line.
+        workers: int
+            Number of worker processes on this computer.
+        cluster: str
+            Address of a Dask scheduler instead, e.g. tcp://10.0.0.1:8786 (docs/scale.md).
+        journal: Path
+            A file that keeps finished items: a repeated command does only what is missing.
         """
-        return run_prediction(name, files, model, as_json=json)
+        return run_prediction(
+            name, files, model, as_json=json, workers=workers, cluster=cluster, journal=journal
+        )
 
     return predict
 
@@ -151,8 +190,11 @@ def _explain_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
     return explain
 
 
-def run_training(name: str, data: Path, out: Path, config: Any) -> int:
+def run_training(
+    name: str, data: Path, out: Path, config: Any, *, workers: int = 1, cluster: str = ""
+) -> int:
     """Train, print the leaderboard and the operating point, and return the exit code."""
+    from lineside.core.parallel import open_executor
     from lineside.core.run.folder import Stopped
     from lineside.core.run.progress import Progress
     from lineside.core.training.torchrun import process_index
@@ -165,7 +207,8 @@ def run_training(name: str, data: Path, out: Path, config: Any) -> int:
     if not data.exists():  # before anything is said
         raise UserError(f"{data} does not exist", "check the path of the data")
     try:
-        study = train(application(name), data, out, config, Progress())
+        with open_executor(workers=workers, cluster=cluster) as executor:
+            study = train(application(name), data, out, config, Progress(), executor)
     except Stopped:
         print(f"stopped; the same command takes {out} up again", file=sys.stderr)
         return 130
@@ -194,12 +237,16 @@ def run_audit(name: str, data: Path, config: Any) -> int:
     return FINDING if any(check.status in ("warn", "fail") for check in checks) else 0
 
 
-def run_evaluation(name: str, data: Path, model: Path, config: Any) -> int:
+def run_evaluation(
+    name: str, data: Path, model: Path, config: Any, *, workers: int = 1, cluster: str = ""
+) -> int:
     """Print every metric with its interval; exit code 1 if the model breaks its guarantee."""
+    from lineside.core.parallel import open_executor
     from lineside.core.run.progress import Progress
     from lineside.core.workflow import evaluate
 
-    found = evaluate(application(name), data, model, config, Progress())
+    with open_executor(workers=workers, cluster=cluster) as executor:
+        found = evaluate(application(name), data, model, config, Progress(), executor)
     for metric, estimate in found.estimates.items():
         print(f"{metric:<36} {estimate.text()}")
     check = application(name).check_guarantee(found.model, found.outcomes)
@@ -221,6 +268,9 @@ def run_prediction(
     as_json: bool,
     config: Any = None,
     predict: Callable[..., Sequence[Any]] | None = None,
+    workers: int = 1,
+    cluster: str = "",
+    journal: Path | None = None,
 ) -> int:
     """Print one line per item of files, and return the exit code.
 
@@ -232,17 +282,29 @@ def run_prediction(
         config: Settings to read files with, the model's own where they are not given.
         predict: What an application does beside predicting, given predictor, items and progress;
             `Predictor.predict_items` if None.
+        workers: Number of worker processes.
+        cluster: Address of a Dask scheduler instead.
+        journal: File of finished items.
     """
-    from lineside.core.predictor import Predictor, load_predictor
+    from lineside.core.parallel import open_executor
+    from lineside.core.predictor import load_predictor
     from lineside.core.run.progress import Progress
+    from lineside.core.stored_model import JournalledResult
 
     predictor = load_predictor(model, application(name), config)
-    predict = predict or Predictor.predict_items
-    results = predict(predictor, predictor.items(files), Progress(quiet=as_json))
+    items, progress = predictor.items(files), Progress(quiet=as_json)
+    if predict is not None:
+        if workers > 1 or cluster or journal:
+            raise UserError("pictures are drawn in one process", "leave out --workers or drawings")
+        results = predict(predictor, items, progress)
+    else:
+        with open_executor(workers=workers, cluster=cluster) as executor:
+            results = predictor.predict_items(items, progress, executor, journal)
     if predictor.application.columns and not as_json:
         print(predictor.application.columns)
     code = print_results(results, as_json=as_json)
-    for note in predictor.application.notes(predictor.model, results):
+    fresh = [result for result in results if not isinstance(result, JournalledResult)]
+    for note in predictor.application.notes(predictor.model, fresh):
         print(f"note: {note}", file=sys.stderr)
     return code
 

@@ -356,6 +356,8 @@ class Application:
         outcomes: Yields one outcome per item, given all items of a role (the test items, or what
             `evaluate` is given) in their order. The value ``ms`` is the time it took, if known.
             Test items are judged after `calibrate`.
+        independent_groups: True if outcomes of a group depend on its own items only: groups may
+            then be judged by several workers.
         load: Rebuilds a model from its spec and tensors.
         demo: Makes a small honest data set in a folder from a seed, and returns its path.
         calibrate: Returns a model with its calibration (thresholds, limits), from outcomes that
@@ -388,6 +390,7 @@ class Application:
         lambda model, outcomes: None
     )
     config_for: Callable[[Any, Any], Any] = lambda model, config: config
+    independent_groups: bool = False
     session: Callable[[Any, Mapping[str, Any] | None], Session] | None = None
     columns: str = ""
     notes: Callable[[Any, Sequence[Any]], Sequence[str]] = lambda model, results: ()

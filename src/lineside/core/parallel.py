@@ -10,12 +10,11 @@ them away from lost workers and restarts local ones. Added here:
 - a `Journal` keeps finished items, so that a killed run repeats none of them.
 
 Dask pickles functions and items: functions must be importable by name, and items hold paths, never
-pixels. Each worker process loads a model itself, once (`stored_model`).
+pixels. Each worker process loads a model itself, once (`StoredModel`).
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import signal
@@ -25,7 +24,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lineside.core.contract import Refusal
@@ -160,30 +158,6 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("lineside", "torch", "numpy")}
-
-
-@functools.lru_cache(maxsize=2)
-def stored_model(application: str, folder: Path, identity: str) -> Any:
-    """Load a model once in each process.
-
-    Args:
-        application: Name of the model's application.
-        folder: A model folder that every worker sees under the same path.
-        identity: Id of the model.
-
-    Raises:
-        WorkerError: if it is not there, or another one is.
-    """
-    from lineside.core import commands
-    from lineside.core.run.model_store import load_model
-
-    try:
-        model = load_model(folder, commands.application(application))
-    except UserError as error:
-        raise WorkerError(f"a worker cannot load the model: {error}") from error
-    if model.identity != identity:
-        raise WorkerError(f"a worker has another model in {folder}: {model.identity}")
-    return model
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,10 @@ from typing import Any
 
 from lineside.core.contract import Application, Explanation, Refusal, Session
 from lineside.core.errors import UserError
+from lineside.core.parallel import Executor
 from lineside.core.run.model_store import load_model, model_folder
 from lineside.core.run.progress import Progress
+from lineside.core.stored_model import batches_of, predict_batches, stored_model
 
 Files = str | Path | Iterable[str | Path]
 
@@ -53,14 +55,33 @@ class Predictor:
         """
         return self.predict_items(self.items(files))
 
-    def predict_items(self, items: Sequence[Any], progress: Progress | None = None) -> list[Any]:
-        """Return one `Result` or `Refusal` per item; refusals among the items stay as they are."""
+    def predict_items(
+        self,
+        items: Sequence[Any],
+        progress: Progress | None = None,
+        executor: Executor | None = None,
+        journal: Path | None = None,
+    ) -> list[Any]:
+        """Return one `Result` or `Refusal` per item; refusals among the items stay as they are.
+
+        Args:
+            items: What `items` returned.
+            progress: Shows how far it is.
+            executor: Where to predict; in this process by default.
+            journal: File of finished items: those of an earlier run are not repeated.
+        """
         results: list[Any] = list(items)
-        batches = list(batches_of(items))
-        for batch in (progress or Progress(quiet=True)).track(batches, "predicting"):
-            answers = self.model.predict([items[index] for index in batch])
-            for index, answer in zip(batch, answers, strict=True):
-                results[index] = answer
+        indices = list(batches_of(items))
+        batches = [[items[index] for index in batch] for batch in indices]
+        if journal is None and (executor is None or executor.client is None):
+            answers: Iterator[list[Any]] = map(self.model.predict, batches)
+        else:
+            stored = stored_model(self.application.name, self.folder)
+            answers = predict_batches(stored, batches, executor, journal)
+        tracked = (progress or Progress(quiet=True)).track(answers, "predicting", len(batches))
+        for batch, answer in zip(indices, tracked, strict=True):
+            for index, result in zip(batch, answer, strict=True):
+                results[index] = result
         return results
 
     def explain(self, file: str | Path) -> Explanation:
@@ -94,18 +115,6 @@ class _WithoutMemory:
 
     def state(self) -> dict[str, Any]:
         return {}
-
-
-def batches_of(items: Sequence[Any]) -> Iterator[list[int]]:
-    """Yield the indices of items that must be predicted together: those of the same groups.
-
-    Views of a part share its verdict, and a machine's snapshots are judged in order of time.
-    """
-    batches: dict[tuple[str, ...], list[int]] = {}
-    for index, item in enumerate(items):
-        if not isinstance(item, Refusal):
-            batches.setdefault(item.groups, []).append(index)
-    yield from batches.values()
 
 
 def load_predictor(path: str | Path, application: Application, config: Any = None) -> Predictor:

@@ -12,7 +12,7 @@ import dataclasses
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ import numpy as np
 
 from lineside.core.contract import Application, Estimate, Method, Metric, Outcome, Refusal, Split
 from lineside.core.errors import UserError
+from lineside.core.parallel import Executor
 from lineside.core.run import model_store, tables
 from lineside.core.run.files import canonical, sha256
 from lineside.core.run.folder import Run, Stopped
 from lineside.core.run.progress import Progress
 from lineside.core.statistics import estimate, paired_difference
+from lineside.core.stored_model import outcomes_of, stored_model
 from lineside.core.study import MethodStudy, Study
 from lineside.core.training import torchrun
 
@@ -33,7 +35,12 @@ BOOTSTRAP_REPETITIONS = 1000
 
 
 def train(
-    application: Application, data: Path, out: Path, config: Any, progress: Progress
+    application: Application,
+    data: Path,
+    out: Path,
+    config: Any,
+    progress: Progress,
+    executor: Executor | None = None,
 ) -> Study:
     """Run the whole workflow and write the report.
 
@@ -43,6 +50,7 @@ def train(
         out: The run folder; an unfinished run of the same job is taken up.
         config: The application's Config.
         progress: Where to say what is being done.
+        executor: Where to judge, and where methods may fit; in this process by default.
 
     Raises:
         UserError: for data that cannot be used; no run folder is made then.
@@ -55,6 +63,7 @@ def train(
     split = application.split(items, config)
     hashes = tables.hash_sources(item for _, item in split.rows())
     run = Run.begin(out, _job(application.name, data, config, split, hashes), config.seed)
+    run.executor = executor
     try:
         with run.interruptible():
             tables.write_split(run.folder / "split.csv", split, hashes)
@@ -184,15 +193,28 @@ def _outcomes(
     progress: Progress,
 ) -> list[Outcome]:
     """Judge all items of a role at once: it is the application that groups them."""
-    items = split.role(role)
+    items, folder = split.role(role), run.folder / "models" / method
     outcomes = []
     with progress.steps(f"{method}: {role}", len(items)) as advance:
-        for outcome in application.outcomes(model, items):
+        for outcome in _judged(application, model, folder, items, run.executor):
             run.check_stop()
             outcomes.append(outcome)
             advance(len(outcomes))
             run.beat(step=f"{method}: {role}")
     return outcomes
+
+
+def _judged(
+    application: Application,
+    model: Any,
+    folder: Path,
+    items: Sequence[Any],
+    executor: Executor | None,
+) -> Iterable[Outcome]:
+    """Return outcomes, from workers if there are any; those load the model from its folder."""
+    if executor is None or executor.client is None or not application.independent_groups:
+        return application.outcomes(model, items)
+    return outcomes_of(stored_model(application.name, folder), items, executor)
 
 
 def _known_outcomes(run: Run, method: str) -> dict[str, list[Outcome]] | None:
@@ -260,9 +282,22 @@ class Evaluation:
 
 
 def evaluate(
-    application: Application, data: Path, model_path: Path, config: Any, progress: Progress
+    application: Application,
+    data: Path,
+    model_path: Path,
+    config: Any,
+    progress: Progress,
+    executor: Executor | None = None,
 ) -> Evaluation:
     """Judge labelled data that a model has never seen.
+
+    Args:
+        application: What reads the data.
+        data: Labelled data.
+        model_path: A run, or a model folder in it.
+        config: The application's Config.
+        progress: Shows how far it is.
+        executor: Where to judge, if groups are independent; in this process by default.
 
     Raises:
         UserError: if items are among those that the model was fitted or calibrated on, or if it
@@ -274,11 +309,8 @@ def evaluate(
     config = application.config_for(model, config)
     items, refusals = read(application, data, config)
     tables.refuse_known(items, model_store.model_folder(model_path))
-    outcomes = []
-    with progress.steps("judging", len(items)) as advance:
-        for outcome in application.outcomes(model, items):
-            outcomes.append(outcome)
-            advance(len(outcomes))
+    judged = _judged(application, model, model_store.model_folder(model_path), items, executor)
+    outcomes = list(progress.track(judged, "judging", len(items)))
     familiar = tables.familiar(items, model_store.model_folder(model_path))
     rng = np.random.default_rng(config.seed)
     estimates = {metric.name: score(outcomes, metric, rng) for metric in application.metrics}

@@ -23,6 +23,7 @@ APPLICATION = Application(
     split=split,
     methods=methods,
     outcomes=outcomes,
+    independent_groups=True,
     load=load,
     calibrate=calibrate,
     session=FleetSession,

@@ -27,6 +27,9 @@ def predict(
     overlay: Path | None = None,
     zoom: Path | None = None,
     part_pattern: str = "",
+    workers: int = 1,
+    cluster: str = "",
+    journal: Path | None = None,
 ) -> int:
     """Inspect images: one line each; exit code 1 on a finding, 2 if a file cannot be read.
 
@@ -45,6 +48,12 @@ def predict(
         CNN in the run each crop has its guided backprop and Grad-CAM. Adds `zoom` to the JSON.
     part_pattern: str
         Regular expression whose first group is the part in a file name.
+    workers: int
+        Number of worker processes on this computer.
+    cluster: str
+        Address of a Dask scheduler instead, e.g. tcp://10.0.0.1:8786 (docs/scale.md).
+    journal: Path
+        A file that keeps finished items: a repeated command does only what is missing.
     """
     from functools import partial
 
@@ -54,8 +63,9 @@ def predict(
     if overlay is not None or zoom is not None:
         draw = partial(predict_and_draw, overlay=overlay, zoom=zoom)
     return run_prediction(
-        "parts", files, model, as_json=json, config=Config(part_pattern=part_pattern), predict=draw
-    )
+        "parts", files, model, as_json=json, config=Config(part_pattern=part_pattern),
+        predict=draw, workers=workers, cluster=cluster, journal=journal,
+    )  # fmt: skip
 
 
 @app.command

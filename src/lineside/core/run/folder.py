@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from lineside.core.errors import UserError
 from lineside.core.run.files import disk_errors, finite, read_json, write_json
 
 Shared = TypeVar("Shared")
+
+if TYPE_CHECKING:
+    from lineside.core.parallel import Executor
 
 HEARTBEAT_SECONDS = 2.0
 OWN = (".lock", "environment.json")
@@ -50,6 +53,7 @@ class Run:
         folder: Where everything of this run lies.
         seed: The seed that every random stream is made of.
         resumed: True if the folder already held an unfinished run of the same job.
+        executor: Where methods may fit; None is in this process.
         shared_seconds: Time that `shared` took so far; it is not part of any method's fit time.
     """
 
@@ -63,6 +67,7 @@ class Run:
         self._state: dict[str, Any] = {}
         self._shared: dict[str, Any] = {}
         self.shared_seconds = 0.0
+        self.executor: Executor | None = None
 
     @classmethod
     def begin(cls, folder: Path, job: Mapping[str, Any], seed: int) -> Run:

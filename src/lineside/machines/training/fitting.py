@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lineside.core.contract import Method, Split
+from lineside.core.contract import Method, Refusal, Split
 from lineside.core.errors import UserError
-from lineside.core.run.folder import Run
+from lineside.core.parallel import map_items
+from lineside.core.run.folder import Run, rng_of
 from lineside.machines.alarms.logic import Rules
 from lineside.machines.config import Config
 from lineside.machines.data import load_measurements, read_sidecar
@@ -87,6 +89,10 @@ def _fit(name: str, split: Split, config: Config, run: Run) -> MachinesModel:
         )
     held_out = by_machine(split.calibration)
     options = preset_options(name, config)
+    if run.executor is not None and run.executor.client is not None:
+        return MachinesModel(
+            method=name, machines=_fit_on_workers(name, snapshots, held_out, options, run)
+        )
     fitted = {}
     for machine, training in snapshots.items():
         run.check_stop()
@@ -99,6 +105,44 @@ def _fit(name: str, split: Split, config: Config, run: Run) -> MachinesModel:
             options=options, held_out=held_out.get(machine, ()),
         )  # fmt: skip
     return MachinesModel(method=name, machines=fitted)
+
+
+def _fit_on_workers(
+    name: str,
+    snapshots: Mapping[str, Sequence[Snapshot]],
+    held_out: Mapping[str, Sequence[Snapshot]],
+    options: Mapping[str, Any],
+    run: Run,
+) -> dict[str, Machine]:
+    """Fit each machine on one worker, with the same random stream as in this process."""
+    histories = [(machine, own, held_out.get(machine, ())) for machine, own in snapshots.items()]
+    fit = partial(_fit_history, name, options, run.seed)
+    fitted = {}
+    for result in map_items(fit, histories, run.executor, name_of=itemgetter(0)):
+        run.check_stop()
+        if isinstance(result, Refusal):
+            raise UserError(result.message, result.hint)
+        machine, rows = result
+        fitted[machine.name] = machine
+        for row in rows:
+            run.log({"method": name, "phase": machine.name, **row})
+    return fitted
+
+
+def _fit_history(
+    name: str,
+    options: Mapping[str, Any],
+    seed: int,
+    history: tuple[str, Sequence[Snapshot], Sequence[Snapshot]],
+) -> tuple[Machine, list[dict[str, Any]]]:
+    """Return a fitted machine and the recorder's rows; called on a worker."""
+    machine, training, held_out = history
+    rows: list[dict[str, Any]] = []
+    fitted = fit_machine(
+        training, name, rng=rng_of(seed, f"{name} {machine}"), log=rows.append,
+        stop=lambda: False, options=options, held_out=held_out,
+    )  # fmt: skip
+    return fitted, rows
 
 
 def preset_options(name: str, config: Config) -> dict[str, Any]:

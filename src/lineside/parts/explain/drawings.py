@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lineside.core.contract import Refusal
-from lineside.core.predictor import Predictor, batches_of, load_predictor
+from lineside.core.predictor import Predictor, load_predictor
 from lineside.core.report import write_explanation
 from lineside.core.run.files import write_bytes
 from lineside.core.run.model_store import load_model, model_folder
 from lineside.core.run.progress import Progress
+from lineside.core.stored_model import batches_of
 from lineside.parts.application import APPLICATION
 from lineside.parts.data.items import PartImage
 from lineside.parts.explain.explanation import explain_with_cnn, overlay_of
