@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from lineside.core.statistics import OperatingPoint
 
@@ -43,26 +40,3 @@ class Operating:
     good_scores: tuple[float, ...] = ()
     good_view_scores: tuple[float, ...] = ()
     views_per_part: float = 1.0
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {
-            "point": self.point.as_json(),
-            "scale": dataclasses.asdict(self.scale),
-            "good_scores": list(self.good_scores),
-            "good_view_scores": list(self.good_view_scores),
-            "views_per_part": self.views_per_part,
-        }
-
-    @classmethod
-    def from_json(cls, block: Mapping[str, Any]) -> Operating | None:
-        """Rebuild from `as_json`; an empty block is a model without an operating point."""
-        if not block:
-            return None
-        return cls(
-            point=OperatingPoint.from_json(block["point"]),
-            scale=MapScale(**block["scale"]),
-            good_scores=tuple(block["good_scores"]),
-            good_view_scores=tuple(block["good_view_scores"]),
-            views_per_part=block["views_per_part"],
-        )

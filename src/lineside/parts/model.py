@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from lineside.core.contract import Explanation, Refusal
 from lineside.core.errors import UserError
 from lineside.core.run import codec
 from lineside.core.run.model_store import identity_of
 from lineside.core.statistics import Decision
-from lineside.core.training.checkpoint import under
 from lineside.parts.calibration import MapScale, Operating
 from lineside.parts.data.images import decode, digest
 from lineside.parts.data.items import PartImage
 from lineside.parts.data.sources import check_pattern
-from lineside.parts.explain.exemplars import Library, load_library
+from lineside.parts.explain.exemplars import Library
 from lineside.parts.explain.overlays import Finding, findings
 from lineside.parts.methods import METHODS
 from lineside.parts.models.detector import Detector, Image, Prediction
@@ -31,8 +31,6 @@ from lineside.parts.monitoring.image_quality import HealthReference
 from lineside.parts.references import References
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from lineside.parts.config import Config
 
 
@@ -146,12 +144,14 @@ class PartsModel:
     """
 
     method: str
-    detector: Detector
+    detector: Detector = field(
+        metadata=codec.chosen_by(lambda own: METHODS[own.method].detector_class())
+    )
     settings: Settings
     library: Library
     health: HealthReference | None
-    operating: Operating | None = None
-    identity: str = ""
+    operating: Operating | None = field(default=None, metadata=codec.TRANSIENT)
+    identity: str = field(default="", metadata=codec.TRANSIENT)
 
     @property
     def threshold(self) -> float:
@@ -262,30 +262,20 @@ class PartsModel:
 
     def spec(self) -> dict[str, Any]:
         """Return everything but tensors and the operating point, as plain JSON values."""
-        return {
-            "method": self.method,
-            "detector": codec.encode(self.detector)[0],
-            "settings": dataclasses.asdict(self.settings),
-            "library": self.library.spec(),
-            "health": self.health.spec() if self.health else None,
-        }
+        return codec.encode(self)[0]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the arrays of detector and library, prefixed."""
-        return {
-            **{f"detector.{name}": value for name, value in codec.encode(self.detector)[1].items()},
-            **{f"library.{name}": value for name, value in self.library.tensors().items()},
-        }
+        """Return the arrays of detector, library and image-quality reference."""
+        return codec.encode(self)[1]
 
     def calibration_block(self) -> dict[str, Any]:
         """Return the operating point as plain JSON values; empty before calibration."""
-        return self.operating.as_json() if self.operating else {}
+        return codec.encode(self.operating)[0] if self.operating else {}
 
     def with_calibration(self, block: Mapping[str, Any], identity: str = "") -> PartsModel:
         """Return this model with a stored operating point."""
-        return dataclasses.replace(
-            self, operating=Operating.from_json(block), identity=identity or self.identity
-        )
+        operating = codec.decode(Operating, block, {}) if block else None
+        return dataclasses.replace(self, operating=operating, identity=identity or self.identity)
 
     def config_for(self, config: Config) -> Config:
         """Return a config with the model's own view rule and, where none is given, pattern."""
@@ -357,14 +347,7 @@ def as_stored(detector: Detector) -> Detector:
 
 def load(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PartsModel:
     """Rebuild a model from its spec and tensors; see `lineside.core.run.model_store`."""
-    detector_class = METHODS[spec["method"]].detector_class()
-    return PartsModel(
-        method=spec["method"],
-        detector=codec.decode(detector_class, spec["detector"], under(tensors, "detector.")),
-        settings=Settings(**spec["settings"]),
-        library=load_library(spec["library"], under(tensors, "library.")),
-        health=HealthReference.from_spec(spec["health"]) if spec["health"] else None,
-    )
+    return codec.decode(PartsModel, spec, tensors)
 
 
 def notes(model: PartsModel, results: Sequence[Any]) -> list[str]:

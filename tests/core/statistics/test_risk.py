@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -10,6 +11,7 @@ from scipy import stats
 
 from lineside.core.contract import Metric, Outcome
 from lineside.core.errors import UserError
+from lineside.core.run.codec import decode, encode
 from lineside.core.statistics import (
     DecisionRates,
     OperatingPoint,
@@ -287,8 +289,8 @@ def test_without_faulty_groups_nothing_is_claimed_about_recall():
 
 def test_point_survives_json():
     point = operating_point(normal_groups(50, 40), recall=0.9, review_budget=0.1)
-    block = json.loads(json.dumps(point.as_json(), allow_nan=False))
-    assert OperatingPoint.from_json(block) == point
+    block = json.loads(json.dumps(encode(point)[0], allow_nan=False))
+    assert decode(OperatingPoint, block, {}) == point
     for wrong in (
         {**block, "colour": 1},
         {k: v for k, v in block.items() if k != "rule"},
@@ -296,7 +298,7 @@ def test_point_survives_json():
         {**block, "method": "magic"},
     ):
         with pytest.raises(UserError):
-            OperatingPoint.from_json(wrong)
+            decode(OperatingPoint, wrong, {})
 
 
 def test_review_band_by_brute_force():
@@ -318,7 +320,7 @@ def test_review_band_by_brute_force():
 def test_decision_rates_by_hand():
     groups = groups_of([0.1, 0.4, 0.6, 0.9], [0.2, 0.5, 0.7, 0.8, 0.95])
     point = operating_point(groups, recall=0.9)
-    point = OperatingPoint.from_json({**point.as_json(), "threshold": 0.4, "reject_threshold": 0.7})
+    point = dataclasses.replace(point, threshold=0.4, reject_threshold=0.7)
     rates = decision_rates(groups, point)
     assert (rates.miss, rates.false_alarm) == (0.2, 0.25)
     assert (rates.review_positive, rates.review_negative) == (0.2, 0.5)
@@ -345,7 +347,7 @@ def test_production_rates_by_hand():
 def test_cost_curve_by_hand():
     groups = groups_of([0.1, 0.4, 0.6, 0.9], [0.2, 0.5, 0.7, 0.8, 0.95])
     point = operating_point(groups, recall=0.9)
-    point = OperatingPoint.from_json({**point.as_json(), "threshold": 0.4, "reject_threshold": 0.7})
+    point = dataclasses.replace(point, threshold=0.4, reject_threshold=0.7)
     curve = cost_curve(
         groups, point, cost_ratio=100, review_cost=0.5, prevalences=[0.01, 0.2],
         rng=np.random.default_rng(0), repetitions=200,

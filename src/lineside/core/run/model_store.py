@@ -147,8 +147,11 @@ def load_model(path: str | Path, application: Application) -> Any:
     try:
         model = application.load(description["spec"], tensors_from_bytes(arrays))
         return model.with_calibration(description["calibration"], identity=description["id"])
-    except MISFITS as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+    except (UserError, *MISFITS) as error:
+        named = (
+            error.message if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        )
+        reason = " ".join(named.split())
         raise UserError(
             f"{folder} holds a model that this version cannot read ({reason})",
             "train it again with this version",

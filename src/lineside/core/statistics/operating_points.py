@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -96,29 +95,10 @@ class OperatingPoint:
         """Return the same point with its guarantee suspended until it is calibrated again."""
         return dataclasses.replace(self, suspended=reason)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, block: Mapping[str, Any]) -> OperatingPoint:
-        """Return what `as_json` wrote.
-
-        Raises:
-            UserError: if fields are missing or unknown, or a threshold is not a number.
-        """
-        hint = "calibrate again"
-        names = {f.name for f in dataclasses.fields(cls)}
-        wrong = sorted(names.symmetric_difference(block))
-        if wrong:
-            raise UserError(f"not an operating point: {', '.join(wrong)}", hint)
+    def __post_init__(self) -> None:
         for name in ("threshold", "reject_threshold"):
-            value = block[name]
-            if not isinstance(value, int | float) or not math.isfinite(value):
-                raise UserError(f"{name} is {value!r}, not a number", hint)
-        if block["method"] not in get_args(PointMethod) or block["rule"] not in get_args(Rule):
-            raise UserError("not an operating point: unknown method or rule", hint)
-        return cls(**{**block, "words": Words(**block["words"])})
+            if not math.isfinite(getattr(self, name)):
+                raise UserError(f"{name} is {getattr(self, name)}, not a number", "calibrate again")
 
 
 def operating_point(

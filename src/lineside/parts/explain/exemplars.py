@@ -6,18 +6,15 @@ features, so that what looks alike to the network is shown beside each other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lineside.parts.models.detector import Image, TrainingImage
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 PATCH_PX = 64
 GOOD_PATCHES = 200
@@ -76,24 +73,6 @@ class Library:
             if len(found) == count:
                 break
         return list(found.values())
-
-    def spec(self) -> dict[str, list[str]]:
-        """Return names and labels."""
-        return {"sources": list(self.sources), "labels": list(self.labels)}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return patches and embeddings."""
-        return {"patches": self.patches, "embeddings": self.embeddings}
-
-
-def load_library(spec: Mapping[str, Sequence[str]], tensors: Mapping[str, Tensor]) -> Library:
-    """Rebuild a library."""
-    return Library(
-        sources=tuple(spec["sources"]),
-        labels=tuple(spec["labels"]),
-        patches=tensors["patches"],
-        embeddings=tensors["embeddings"],
-    )
 
 
 def build_library(examples: Sequence[TrainingImage], rng: np.random.Generator) -> Library:

@@ -6,10 +6,9 @@ what cannot be measured is a finding of its own. For the scores of good parts se
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,31 +103,6 @@ class HealthReference:
         )
         return Health(measures=measures, deviations=deviations, findings=findings)
 
-    def spec(self) -> dict[str, Any]:
-        """Return plain JSON values; the template as base64 of 8-bit grey values."""
-        template = None
-        if self.template is not None:
-            pixels = np.round(self.template * 255).astype(np.uint8)
-            template = base64.b64encode(pixels.tobytes()).decode()
-        return {
-            "center": dict(self.center),
-            "deviation": dict(self.deviation),
-            "limit": self.limit,
-            "template": template,
-            "count": self.count,
-        }
-
-    @classmethod
-    def from_spec(cls, spec: Mapping[str, Any]) -> HealthReference:
-        """Return the reference that `spec` was made of."""
-        fields = {key: spec[key] for key in ("center", "deviation", "limit", "count")}
-        template = None
-        if spec["template"] is not None:
-            pixels = np.frombuffer(base64.b64decode(spec["template"]), dtype=np.uint8)
-            square = pixels.reshape(TEMPLATE_PX, TEMPLATE_PX).astype(np.float32)
-            template = square / np.float32(255)
-        return cls(template=template, **fields)
-
 
 def _sentence(name: str, value: float, middle: float, deviations: float) -> str:
     title = name.removesuffix("_px").replace("_", " ")
@@ -191,9 +165,14 @@ def fit_health(images: Iterable[Image], *, limit: float = 5.0) -> HealthReferenc
         center={name: float(np.median(values)) for name, values in columns.items()},
         deviation={name: _spread(values, FLOORS[name]) for name, values in columns.items()},
         limit=limit,
-        template=template,
+        template=None if template is None else _in_256_levels(template),
         count=len(greys),
     )
+
+
+def _in_256_levels(template: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Round a mean picture to the grey levels of a picture."""
+    return (np.round(template * 255) / np.float32(255)).astype(np.float32)
 
 
 def _spread(values: NDArray[np.float64], floor: float) -> float:
