@@ -21,19 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from benchmarks.parts import sets
 from benchmarks.parts import tiles as tile
+from benchmarks.parts.efficientnet_crops import LiteCrops, fit_lite_crops
 from lineside.core.errors import UserError
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.statistics import average_precision
 from lineside.core.training.loop import Progress
 from lineside.parts.data.images import training_image
+from lineside.parts.models.crops import CropBatch, crop_pool, fixed_batch
 from lineside.parts.models.detector import TrainingImage
-from lineside.parts.models.patch_cnn.efficientnet import fit_lite_patches
-from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, Width, crop_scores, fit_patch_cnn
+from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, Width, fit_patch_cnn
 
 STORE = Path.home() / "lineside-checkpoints" / "parts" / "findings"
 KINDS = ("good", "blowhole", "crack")
@@ -42,27 +44,30 @@ STEPS = 300
 PARTS_OUT = 3
 """One third of the parts of each kind is held out."""
 
-Fit = Callable[..., PatchCNN]
+CropNetwork = PatchCNN | LiteCrops
+Fit = Callable[..., CropNetwork]
 Measured = dict[str, Any]
 
 
 def vgg_width_ap(width: Width, seed: int, steps: int = STEPS, data: str = "tile") -> Measured:
     """Return train and validation AP of a VGG19 of a width on 64-px crops."""
-    return _result(f"vgg_{width}", seed, steps, data, fit_patch_cnn, width=width)
+    return _result(
+        f"vgg_{width}", seed, steps, data, fit_patch_cnn, width=width, size_corrected=False
+    )
 
 
 def crop_ap(crop_px: int, seed: int, steps: int = STEPS, data: str = "tile") -> Measured:
     """Return train and validation AP of the eighth-width VGG19 at a crop size."""
     if crop_px == 64:
         return vgg_width_ap("eighth", seed, steps, data)
-    options: dict[str, Any] = {"width": "eighth", "crop_px": crop_px}
+    options: dict[str, Any] = {"width": "eighth", "crop_px": crop_px, "size_corrected": False}
     return _result(f"crop_{crop_px}", seed, steps, data, fit_patch_cnn, **options)
 
 
 def lite_ap(pretrained: bool, seed: int, steps: int = STEPS, data: str = "tile") -> Measured:
     """Return train and validation AP of EfficientNet-Lite0 on 64-px crops."""
     name = "lite_pretrained" if pretrained else "lite_random"
-    return _result(name, seed, steps, data, fit_lite_patches, pretrained=pretrained)
+    return _result(name, seed, steps, data, fit_lite_crops, pretrained=pretrained)
 
 
 def parts_split(seed: int, data: str) -> tuple[list[TrainingImage], list[TrainingImage]]:
@@ -95,7 +100,6 @@ def _result(name: str, seed: int, steps: int, data: str, fit: Fit, **options: An
         log=rows.append,
         steps=steps,
         validations=5,
-        size_corrected=False,
         checkpoint=folder / "checkpoint",
         progress=_reporter(f"{name} seed {seed}"),
         **options,
@@ -121,10 +125,37 @@ def _result(name: str, seed: int, steps: int, data: str, fit: Fit, **options: An
     return found
 
 
-def _ap(detector: PatchCNN, examples: Sequence[TrainingImage], seed: int) -> float:
+def _ap(detector: CropNetwork, examples: Sequence[TrainingImage], seed: int) -> float:
     """Patch-level AP on crops that are the same for all networks of a crop size."""
     scores, labels = crop_scores(detector, examples, rng_of(seed, "findings crops"))
     return average_precision(scores, labels)
+
+
+def evaluation_crops(
+    detector: CropNetwork,
+    examples: Sequence[TrainingImage],
+    rng: np.random.Generator,
+    *,
+    per_image: int = 4,
+    good_per_defect: int = 9,
+) -> CropBatch:
+    """Return the crops of held-out parts for `crop_scores`: defects with a mask only."""
+    usable = [e for e in examples if not e.faulty or e.mask() is not None]
+    pool = crop_pool(usable, crop_px=detector.crop_px, rng=rng)
+    return fixed_batch(
+        pool, per_image=per_image, good_per_defect=good_per_defect, bag_crops=1, rng=rng
+    )
+
+
+def crop_scores(
+    detector: CropNetwork, examples: Sequence[TrainingImage], rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return logits and labels (0 good, 1 defect) of crops, about nine good ones per defect."""
+    batch = evaluation_crops(detector, examples, rng)
+    pixels = batch.pixels
+    if pixels.shape[1] != detector.channels:
+        pixels = np.repeat(pixels.mean(1, keepdims=True), detector.channels, axis=1)
+    return detector.logits(pixels), batch.labels
 
 
 def _with(examples: Sequence[TrainingImage], kind: str) -> list[TrainingImage]:

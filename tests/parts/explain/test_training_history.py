@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from lineside.parts.explain.training_history import STAGES, gallery, past_of, training_figures
+from lineside.parts.models.crops import crop_pool, fixed_batch
 from lineside.parts.models.detector import TrainingImage
-from lineside.parts.models.patch_cnn.patch_cnn import evaluation_crops, fit_patch_cnn
+from lineside.parts.models.patch_cnn.patch_cnn import fit_patch_cnn
 
 
 def example(number, faulty):
@@ -62,5 +63,7 @@ def test_figures_are_pictures_with_steps_and_trust_in_their_captions(fitted):
 def test_gallery_shows_as_many_crops_as_there_are(fitted):
     cnn, _, folder = fitted
     few = [example(n, n == 0) for n in range(3)]
-    crops = evaluation_crops(cnn, few, np.random.default_rng(0), per_image=1, good_per_defect=2)
+    rng = np.random.default_rng(0)
+    pool = crop_pool(few, crop_px=cnn.crop_px, rng=rng)
+    crops = fixed_batch(pool, per_image=1, good_per_defect=2, bag_crops=1, rng=rng)
     assert len(gallery(cnn, past_of(cnn, folder, 2), crops)) == 2

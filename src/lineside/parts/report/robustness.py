@@ -25,7 +25,8 @@ from lineside.core.study import Study
 from lineside.parts.data.images import training_image
 from lineside.parts.data.items import PartImage
 from lineside.parts.models.crops import crop_pool, fixed_batch
-from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, last_maps
+from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
+from lineside.parts.models.patch_cnn.vgg import LAST_MAPS
 from lineside.parts.simulation.degradations import SEVERITIES, SUITE, degrade
 
 Block = str | Table | Figure
@@ -166,7 +167,7 @@ def attacks_on_patch_cnn(study: Study) -> tuple[Block, ...]:
 def attackable(model: object) -> bool:
     """Return whether a model is a patch CNN made of ReLU modules, which guided backprop needs."""
     detector = getattr(model, "detector", None)
-    return isinstance(detector, PatchCNN) and detector.architecture != "lite0"
+    return isinstance(detector, PatchCNN)
 
 
 def cut_crops(
@@ -207,7 +208,7 @@ def attack_blocks(
         seed: Seed of random starts and noise.
     """
     network = OnPixels(cnn.network, cnn.mean, cnn.spread)
-    layer = cnn.network.get_submodule(last_maps(cnn.architecture))
+    layer = cnn.network.get_submodule(LAST_MAPS)
     try:
         started = time.perf_counter()
         fitted = trace.fit_trace(network, layer, clean)

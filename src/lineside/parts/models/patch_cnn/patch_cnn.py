@@ -26,9 +26,6 @@ from lineside.core.run.codec import built_by
 from lineside.core.training.loop import Hooks, Progress
 from lineside.parts.models.crops import (
     Corner,
-    CropBatch,
-    crop_pool,
-    fixed_batch,
     padded,
     with_channels,
 )
@@ -44,7 +41,7 @@ from lineside.parts.models.patch_cnn.training import (
 from lineside.parts.models.tiles import tile_batches, tile_corners, tile_map
 
 Width = Literal["full", "half", "quarter", "eighth"]
-Architecture = Literal["vgg19_full", "vgg19_half", "vgg19_quarter", "vgg19_eighth", "lite0"]
+Architecture = Literal["vgg19_full", "vgg19_half", "vgg19_quarter", "vgg19_eighth"]
 
 _TILES = 32
 _SLOPE_IMAGES = 120
@@ -130,13 +127,12 @@ class PatchCNN:
         )
         crop = whole[above : above + self.crop_px, before : before + self.crop_px]
         x = self.standardise(crop.transpose(2, 0, 1)[None])
-        layer = last_maps(self.architecture)
 
         def guided(network: nn.Module) -> Tensor:
             return explain.guided_backprop(network, x).sum(1)
 
         def cam(network: nn.Module) -> Tensor:
-            maps = explain.grad_cam(network, network.get_submodule(layer), x)
+            maps = explain.grad_cam(network, network.get_submodule(networks.LAST_MAPS), x)
             return explain.upsample(maps, x.shape[2:])
 
         return CropExplanation(
@@ -253,10 +249,6 @@ def build_network(architecture: Architecture, channels: int) -> nn.Module:
                 network = networks.vgg19_quarter(channels)
             case "vgg19_eighth":
                 network = networks.vgg19_eighth(channels)
-            case "lite0":
-                from lineside.parts.models.patch_cnn.efficientnet import LiteLogit
-
-                network = LiteLogit()
     return channels_last(network)
 
 
@@ -264,33 +256,6 @@ def channels_last(network: nn.Module) -> nn.Module:
     """Return the network with its weights in channels-last layout: 1.3 to 1.8 times as fast."""
     moved: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return moved
-
-
-def evaluation_crops(
-    detector: PatchCNN,
-    examples: Sequence[TrainingImage],
-    rng: np.random.Generator,
-    *,
-    per_image: int = 4,
-    good_per_defect: int = 9,
-) -> CropBatch:
-    """Return the crops of held-out parts that `crop_scores` judges: defects with a mask only."""
-    usable = [e for e in examples if not e.faulty or e.mask() is not None]
-    pool = crop_pool(usable, crop_px=detector.crop_px, rng=rng)
-    return fixed_batch(
-        pool, per_image=per_image, good_per_defect=good_per_defect, bag_crops=1, rng=rng
-    )
-
-
-def crop_scores(
-    detector: PatchCNN, examples: Sequence[TrainingImage], rng: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return logits and labels (0 good, 1 defect) of crops, about nine good ones per defect."""
-    batch = evaluation_crops(detector, examples, rng)
-    pixels = batch.pixels
-    if pixels.shape[1] != detector.channels:
-        pixels = np.repeat(pixels.mean(1, keepdims=True), detector.channels, axis=1)
-    return detector.logits(pixels), batch.labels
 
 
 def with_tile_slope(detector: PatchCNN, examples: Sequence[TrainingImage]) -> PatchCNN:
@@ -318,8 +283,3 @@ def with_tile_slope(detector: PatchCNN, examples: Sequence[TrainingImage]) -> Pa
 
 def _vgg(width: Width) -> Architecture:
     return cast(Architecture, f"vgg19_{width}")
-
-
-def last_maps(architecture: Architecture) -> str:
-    """Return the name of the layer for Grad-CAM: the last one with a grid."""
-    return "trunk._bn1" if architecture == "lite0" else networks.LAST_MAPS
