@@ -20,7 +20,7 @@ from lineside.parts.models.anogan.networks import (
     Encoder,
     Generator,
     LayerNorm,
-    features_of,
+    feature_count,
     freeze,
     initialise,
 )
@@ -82,12 +82,12 @@ def test_shapes_and_ranges(patch_px):
     assert patches.shape == (3, 1, patch_px, patch_px)
     assert patches.abs().max() <= 1
     assert critic(patches).shape == (3,)
-    assert critic.features(patches).shape == (3, features_of(2))
+    assert critic.features(patches).shape == (3, feature_count(2))
     assert encoder(patches).abs().max() <= 1
 
 
 def test_the_published_size_has_8192_features_and_another_side_is_refused():
-    assert features_of(64) == 8192
+    assert feature_count(64) == 8192
     with pytest.raises(UserError):
         Critic(patch_px=48, width=8)
 
@@ -158,7 +158,7 @@ def test_frozen_networks_keep_their_weights_but_pass_gradients():
     loss = encoder_loss(generator, critic, Schedule(steps=1, encoder_steps=1))
     loss(encoder, (patches,))["loss"].backward()
     assert all(weight.grad is not None for weight in encoder.parameters())
-    assert encoder.trunk[0].weight.grad.abs().sum() > 0
+    assert encoder.backbone[0].weight.grad.abs().sum() > 0
     assert not any(p.requires_grad or p.grad is not None for p in generator.parameters())
     for name, value in generator.state_dict().items():  # running statistics too
         assert torch.equal(value, before[name])
@@ -170,7 +170,7 @@ def test_encoder_losses_by_hand():
     again = generator(encoder(patches))
     pixels = ((patches - again) ** 2).sum() / (4 * 32 * 32)
     gap = critic.features(patches) - critic.features(again)
-    features = (gap**2).sum() / (4 * features_of(2))
+    features = (gap**2).sum() / (4 * feature_count(2))
     for kind, batch, expected in (
         ("izi", patches, pixels),
         ("izi_f", patches, pixels + 2 * features),
@@ -230,7 +230,7 @@ def test_stopped_in_either_phase_it_ends_with_the_same_weights(detector, tmp_pat
     resumed = fitted(checkpoint=tmp_path)
     for name, value in encode(detector)[1].items():
         assert torch.equal(value, encode(resumed)[1][name]), name
-    assert resumed.frame == detector.frame
+    assert resumed.scorer == detector.scorer
 
 
 def test_time_is_up_but_the_encoder_is_still_trained():

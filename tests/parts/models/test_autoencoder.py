@@ -13,14 +13,14 @@ from lineside.parts.models.reconstruction.autoencoder import (
     Autoencoder,
     ConvAutoencoder,
     fit_autoencoder,
-    judge_patches,
+    score_patches,
 )
 from lineside.parts.models.reconstruction.patch_pca import PatchPca, fit_patch_pca
-from lineside.parts.models.reconstruction.reconstruction import (
+from lineside.parts.models.reconstruction.patch_scoring import (
     Patches,
     example_patches,
     good_patches,
-    judged,
+    score_tiles,
 )
 
 
@@ -98,11 +98,11 @@ def test_validation_parts_are_watched():
 
 def test_pca_agrees_with_scikit_learn():
     detector = fit_patch_pca(GOOD, [], rng=np.random.default_rng(0), components=5)
-    pool = good_patches(GOOD, detector.frame.patches, np.random.default_rng(0).spawn(2)[0])
+    pool = good_patches(GOOD, detector.scorer.patches, np.random.default_rng(0).spawn(2)[0])
     flat = pool.flatten(1).numpy()
     theirs = PCA(5, svd_solver="full").fit(flat)
     again = theirs.inverse_transform(theirs.transform(flat[:9]))
-    scores, residual = detector.judge(pool[:9])
+    scores, residual = detector.score_patches(pool[:9])
     np.testing.assert_allclose(residual.flatten(1).numpy(), flat[:9] - again, atol=1e-4)
     np.testing.assert_allclose(scores.numpy(), ((flat[:9] - again) ** 2).mean(1), rtol=1e-3)
 
@@ -110,7 +110,7 @@ def test_pca_agrees_with_scikit_learn():
 def test_no_component_is_the_residual_against_the_mean_patch():
     detector = fit_patch_pca(GOOD, [], rng=np.random.default_rng(0), components=0)
     patches = torch.rand(3, 1, 32, 32)
-    scores, _ = detector.judge(patches)
+    scores, _ = detector.score_patches(patches)
     expected = (patches.flatten(1) - detector.mean).square().mean(1)
     torch.testing.assert_close(scores, expected)
     again = decode(PatchPca, *encode(detector))
@@ -128,11 +128,11 @@ def test_a_dent_stands_out_in_score_and_map():
 def test_ground_is_reduced_centred_and_free_of_exposure():
     patches = Patches(reduce=2)
     image = picture(0)
-    ground = patches.ground(image)
+    ground = patches.normalise(image)
     assert ground.shape == (52, 49)
     assert abs(np.median(ground)) < 1e-6 and np.abs(ground).max() <= 1
-    np.testing.assert_allclose(patches.ground(0.5 * image + 0.1), ground, atol=1e-4)
-    assert np.all(patches.ground(np.full((64, 64, 3), 0.3, np.float32)) == 0)
+    np.testing.assert_allclose(patches.normalise(0.5 * image + 0.1), ground, atol=1e-4)
+    assert np.all(patches.normalise(np.full((64, 64, 3), 0.3, np.float32)) == 0)
 
 
 def test_good_patches_are_cut_from_good_pictures_within_memory():
@@ -150,18 +150,18 @@ def test_a_tile_is_judged_alone_and_the_map_covers_the_picture():
     def judge(tiles):
         return tiles.square().mean((1, 2, 3)), tiles[:, 0]
 
-    scores, residual = judged(ground, judge, 32)
+    scores, residual = score_tiles(ground, judge, 32)
     np.testing.assert_allclose(residual, np.abs(ground), atol=1e-6)
     assert len(scores) > 20  # more than one batch or a part of one
     small = ground[:20, :25]
-    scores, residual = judged(small, judge, 32)
+    scores, residual = score_tiles(small, judge, 32)
     assert scores.shape == (1,)
     np.testing.assert_allclose(residual, np.abs(small), atol=1e-6)
 
 
 def test_a_residual_network_is_scored_by_its_residual():
     patches = torch.rand(4, 1, 8, 8)
-    scores, residual = judge_patches(torch.nn.Identity(), patches)
+    scores, residual = score_patches(torch.nn.Identity(), patches)
     assert scores.abs().sum() == 0 and residual.shape == (4, 8, 8)
 
 

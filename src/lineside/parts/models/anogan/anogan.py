@@ -30,10 +30,10 @@ from lineside.parts.models.anogan.networks import (
 from lineside.parts.models.anogan.training import Schedule, train_encoder, train_gan
 from lineside.parts.models.anogan.warnings import under_trained
 from lineside.parts.models.detector import Image, Prediction, TrainingImage
-from lineside.parts.models.reconstruction.reconstruction import (
-    Frame,
+from lineside.parts.models.reconstruction.patch_scoring import (
+    ImageScorer,
     Patches,
-    fit_frame,
+    fit_image_scorer,
     good_patches,
 )
 
@@ -48,7 +48,7 @@ class AnoGAN:
         latent: Length of a code.
         linear: Whether the encoder's tanh is left out.
         feature_weight: Of the features' error in the score (kappa).
-        frame: How pictures are cut and scored.
+        scorer: Cuts images and turns the scores of patches into a prediction.
         steps: Updates of the generator that were done.
         gan_patches: Patches that the critic saw.
         encoder_patches: Patches that the encoder saw.
@@ -57,7 +57,7 @@ class AnoGAN:
     networks: Networks = field(
         metadata=built_by(
             lambda own: freeze(
-                make_networks(own.frame.patches.patch_px, own.width, own.latent, linear=own.linear)
+                make_networks(own.scorer.patches.patch_px, own.width, own.latent, linear=own.linear)
             )
         )
     )
@@ -65,7 +65,7 @@ class AnoGAN:
     latent: int
     linear: bool
     feature_weight: float
-    frame: Frame
+    scorer: ImageScorer
     steps: int
     gan_patches: int
     encoder_patches: int
@@ -76,10 +76,10 @@ class AnoGAN:
         return under_trained(self.gan_patches, self.encoder_patches)
 
     def predict(self, image: Image) -> Prediction:
-        """Score one picture in robust deviations; the map is the pixel residual."""
-        return self.frame.predict(image, self.judge)
+        """Score one image in robust deviations; the map is the pixel residual."""
+        return self.scorer.predict(image, self.score_patches)
 
-    def judge(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+    def score_patches(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return score A(x), shape (patch,), and x - G(E(x)), shape (patch, side, side)."""
         return score_patches(self.networks, patches, feature_weight=self.feature_weight)
 
@@ -136,11 +136,11 @@ def fit_anogan(
     linear: bool = False,
     **options: Any,
 ) -> AnoGAN:
-    """Train f-AnoGAN on patches of the good pictures; same seed, same result.
+    """Train f-AnoGAN on patches of the good images; same seed, same result.
 
     Args:
-        train: Examples; only the good ones are used.
-        validation: Other parts; the good ones set the scale of the score, if there are 20.
+        train: Only the good images are used.
+        validation: Other parts; good images set the scale of the score, if there are 20.
         rng: Random stream.
         log: Receives the recorder's rows and all warnings.
         progress: Called after every update.
@@ -150,14 +150,14 @@ def fit_anogan(
             steps are done, the result depends on the machine.
         width: Base width (published: 64).
         patch_px: 64 as published, or 32.
-        reduce: The picture's sides are divided by this first.
-        top_tiles: The score of a picture looks at its worst tiles.
+        reduce: The image's sides are divided by this first.
+        top_tiles: The score of an image is the mean of this many worst tiles.
         latent: Length of a code.
         linear: Leave out the encoder's tanh.
         options: Fields of `training.Schedule`: ``steps``, ``encoder_steps``, ``encoder_loss`` ...
 
     Raises:
-        UserError: no good picture, or a setting that does not exist.
+        UserError: no good image, or a setting that does not exist.
         Stopped: `stop` answered True; the checkpoint has been written.
 
     Example:
@@ -177,11 +177,11 @@ def fit_anogan(
         initialise(network, weights_rng)
     pool = good_patches(train, patches, pool_rng)
     gan, encoder = _train(networks, pool, schedule, (gan_rng, encoder_rng), hooks, 60 * minutes)
-    judge = partial(score_patches, networks, feature_weight=schedule.feature_weight)
+    score = partial(score_patches, networks, feature_weight=schedule.feature_weight)
     detector = AnoGAN(
         networks=networks, width=width, latent=latent, linear=linear,
         feature_weight=schedule.feature_weight,
-        frame=fit_frame(train, validation, patches, judge, scale_rng), steps=gan.step,
+        scorer=fit_image_scorer(train, validation, patches, score, scale_rng), steps=gan.step,
         gan_patches=gan.step * schedule.critic_steps * schedule.batch,
         encoder_patches=encoder.step * schedule.batch,
     )  # fmt: skip

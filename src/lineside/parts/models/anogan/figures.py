@@ -13,7 +13,7 @@ from lineside.core.contract import Figure
 from lineside.parts.explain.overlays import Rgb, contact_sheet, encode_png, signed_map
 from lineside.parts.models.anogan.anogan import AnoGAN
 from lineside.parts.models.detector import Image, TrainingImage
-from lineside.parts.models.reconstruction.reconstruction import example_patches
+from lineside.parts.models.reconstruction.patch_scoring import example_patches
 
 _SHOWN_PX = 96
 _COLUMNS = 8
@@ -26,7 +26,7 @@ def sample_figures(
 
     Args:
         detector: Fitted.
-        examples: Good pictures, and faulty ones where there are any; best of parts that the
+        examples: Good images, and faulty ones where there are any; preferably of parts that the
             detector was not trained on.
         rng: Chooses patches and codes.
     """
@@ -34,7 +34,7 @@ def sample_figures(
     faulty = [example for example in examples if example.faulty]
     figures = [_samples(detector, rng)]
     if good:
-        patches, _ = example_patches(good, detector.frame.patches, rng, _COLUMNS)
+        patches, _ = example_patches(good, detector.scorer.patches, rng, _COLUMNS)
         figures.insert(0, _reconstructions(detector, patches))
     if good or faulty:
         figures.append(_residuals(detector, good, faulty, rng))
@@ -42,11 +42,11 @@ def sample_figures(
 
 
 def _reconstructions(detector: AnoGAN, patches: Tensor) -> Figure:
-    again = detector.reconstruct(patches)
-    error = float((patches - again).square().mean().sqrt())
+    reconstructions = detector.reconstruct(patches)
+    error = float((patches - reconstructions).square().mean().sqrt())
     spread = float((patches - patches.mean(0)).square().mean().sqrt())
     sheet = contact_sheet(
-        [_grey(patch) for patch in (*patches, *again)],
+        [_grey(patch) for patch in (*patches, *reconstructions)],
         columns=len(patches), cell_px=_SHOWN_PX,
     )  # fmt: skip
     caption = (
@@ -61,8 +61,8 @@ def _reconstructions(detector: AnoGAN, patches: Tensor) -> Figure:
 
 
 def _samples(detector: AnoGAN, rng: np.random.Generator) -> Figure:
-    made = detector.sample(2 * _COLUMNS, rng)
-    sheet = contact_sheet([_grey(p) for p in made], columns=_COLUMNS, cell_px=_SHOWN_PX)
+    samples = detector.sample(2 * _COLUMNS, rng)
+    sheet = contact_sheet([_grey(p) for p in samples], columns=_COLUMNS, cell_px=_SHOWN_PX)
     caption = (
         f"Patches made of random codes, G(z), after {detector.steps:,} updates of the generator: "
         "they should look like good parts and differ from each other."
@@ -80,17 +80,17 @@ def _residuals(
 ) -> Figure:
     """Rows: patch, reconstruction, signed residual; columns: good, then faulty pictures."""
     groups = [
-        example_patches(group, detector.frame.patches, rng, _COLUMNS // 2)
+        example_patches(group, detector.scorer.patches, rng, _COLUMNS // 2)
         for group in (good, faulty)
         if group
     ]
-    patches = [patch for found, _ in groups for patch in found]
-    labels = [label for _, found in groups for label in found]
+    patches = [patch for group, _ in groups for patch in group]
+    labels = [label for _, group in groups for label in group]
     rows: tuple[list[Image | Rgb], ...] = ([], [], [])
     scores = []
     residuals = []
     for patch in patches:
-        score, residual = detector.judge(patch[None])
+        score, residual = detector.score_patches(patch[None])
         scores.append(float(score[0]))
         residuals.append(residual[0].detach().numpy())
         rows[0].append(_grey(patch))

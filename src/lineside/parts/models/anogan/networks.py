@@ -2,7 +2,7 @@
 
 Shapes are (batch, 1, side, side) for patches of 64 px (as published, width 64) or 32 px (which a
 CPU can train, width 8), and (batch, latent) for codes. The critic has layer norm, not batch norm:
-its gradient penalty is a matter of single patches.
+the gradient penalty is defined for single patches.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from lineside.core.errors import UserError
 from lineside.parts.models.patch_cnn.patch_cnn import channels_last
 
-_FIRST_PX = 4
-_FIRST_CONTRAST = 0.25
+_START_PX = 4
+_START_CONTRAST = 0.25
 _UP = {64: (8, 4, 2, 1), 32: (4, 2, 1)}
 _DOWN = {64: (2, 4, 8, 8), 32: (2, 4, 8)}
 
@@ -29,21 +29,22 @@ class Generator(nn.Module):
         super().__init__()
         self.latent, self.width = latent, width
         self._width = 8 * width
-        self.dense = nn.Linear(latent, self._width * _FIRST_PX**2)
+        self.dense = nn.Linear(latent, self._width * _START_PX**2)
         blocks: list[nn.Module] = []
-        before = self._width
-        for share in _shares(_UP, patch_px):
-            blocks.append(UpBlock(before, share * width))
-            before = share * width
+        channels = self._width
+        for multiple in _multiples(_UP, patch_px):
+            blocks.append(UpBlock(channels, multiple * width))
+            channels = multiple * width
         self.blocks = nn.Sequential(*blocks)
         self.last = nn.Sequential(
-            nn.BatchNorm2d(before), nn.ReLU(), nn.Conv2d(before, 1, 3, padding=1), nn.Tanh()
+            nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, 1, 3, padding=1), nn.Tanh()
         )
 
     def forward(self, codes: Tensor) -> Tensor:
         """Return patches (batch, 1, side, side), values -1..1, of codes (batch, latent)."""
-        first = self.dense(codes).view(-1, self._width, _FIRST_PX, _FIRST_PX)
-        patches: Tensor = self.last(self.blocks(first))
+        # (batch, latent) -> (batch, 8 width * 16) -> (batch, 8 width, 4, 4) -> patches
+        maps = self.dense(codes).view(-1, self._width, _START_PX, _START_PX)
+        patches: Tensor = self.last(self.blocks(maps))
         return patches
 
 
@@ -52,12 +53,12 @@ class Critic(nn.Module):
 
     def __init__(self, *, patch_px: int, width: int) -> None:
         super().__init__()
-        self.trunk = trunk(patch_px, width)
-        self.head = nn.Linear(features_of(width), 1)
+        self.backbone = backbone(patch_px, width)
+        self.head = nn.Linear(feature_count(width), 1)
 
     def features(self, patches: Tensor) -> Tensor:
         """Return the last maps, flattened: (batch, 16 * 8 * width)."""
-        maps: Tensor = self.trunk(patches)
+        maps: Tensor = self.backbone(patches)
         return maps.flatten(1)
 
     def forward(self, patches: Tensor) -> Tensor:
@@ -67,7 +68,7 @@ class Critic(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The critic's trunk, then a dense layer to the code; tanh keeps it within -1..1.
+    """The critic's backbone, then a dense layer to the code; tanh keeps it within -1..1.
 
     The published encoder ends in tanh although codes are drawn from N(0, 1), of which 68 % lie
     within -1..1; `linear` leaves the tanh out.
@@ -75,13 +76,13 @@ class Encoder(nn.Module):
 
     def __init__(self, *, patch_px: int, width: int, latent: int, linear: bool) -> None:
         super().__init__()
-        self.trunk = trunk(patch_px, width)
-        self.head = nn.Linear(features_of(width), latent)
+        self.backbone = backbone(patch_px, width)
+        self.head = nn.Linear(feature_count(width), latent)
         self.linear = linear
 
     def forward(self, patches: Tensor) -> Tensor:
         """Return the code of each patch, shape (batch, latent)."""
-        codes: Tensor = self.head(self.trunk(patches).flatten(1))
+        codes: Tensor = self.head(self.backbone(patches).flatten(1))
         return codes if self.linear else codes.tanh()
 
 
@@ -98,50 +99,52 @@ class Networks(nn.Module):
 class UpBlock(nn.Module):
     """Doubles the side: batch norm, ReLU, nearest up, convolution, twice, beside a shortcut."""
 
-    def __init__(self, before: int, after: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.inner = nn.Sequential(
-            nn.BatchNorm2d(before),
+            nn.BatchNorm2d(in_channels),
             nn.ReLU(),
             nn.Upsample(scale_factor=2),
-            nn.Conv2d(before, after, 3, padding=1, bias=False),
-            nn.BatchNorm2d(after),
+            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
             nn.ReLU(),
-            nn.Conv2d(after, after, 3, padding=1),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1),
         )
         # A 1x1 convolution and nearest upsampling commute: the small maps are convolved.
-        self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1), nn.Upsample(scale_factor=2))
+        self.shortcut = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 1), nn.Upsample(scale_factor=2)
+        )
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Return maps (batch, after, 2 side, 2 side)."""
-        total: Tensor = self.inner(maps) + self.shortcut(maps)
-        return total
+        """Return maps (batch, out_channels, 2 side, 2 side)."""
+        out: Tensor = self.inner(maps) + self.shortcut(maps)
+        return out
 
 
 class DownBlock(nn.Module):
     """Halves the side: layer norm, ReLU, convolution, twice, mean pooling, beside a shortcut."""
 
-    def __init__(self, before: int, after: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.inner = nn.Sequential(
-            LayerNorm(before),
+            LayerNorm(in_channels),
             nn.ReLU(),
-            nn.Conv2d(before, before, 3, padding=1, bias=False),
-            LayerNorm(before),
+            nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=False),
+            LayerNorm(in_channels),
             nn.ReLU(),
-            nn.Conv2d(before, after, 3, padding=1),
+            nn.Conv2d(in_channels, out_channels, 3, padding=1),
             nn.AvgPool2d(2),
         )
-        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(before, after, 1))
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(in_channels, out_channels, 1))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Return maps (batch, after, side / 2, side / 2)."""
-        total: Tensor = self.inner(maps) + self.shortcut(maps)
-        return total
+        """Return maps (batch, out_channels, side / 2, side / 2)."""
+        out: Tensor = self.inner(maps) + self.shortcut(maps)
+        return out
 
 
 class LayerNorm(nn.Module):
-    """Layer norm over channels and places of each patch, with a gain and a bias per channel.
+    """Layer norm over channels and positions of each patch, with a gain and a bias per channel.
 
     Written out: the gradient penalty differentiates it twice.
     """
@@ -166,35 +169,35 @@ def make_networks(patch_px: int, width: int, latent: int, *, linear: bool) -> Ne
     return networks
 
 
-def trunk(patch_px: int, width: int) -> nn.Sequential:
+def backbone(patch_px: int, width: int) -> nn.Sequential:
     """Return convolution and residual down-blocks, from one channel to 8 width maps of 4x4."""
     blocks: list[nn.Module] = [nn.Conv2d(1, width, 3, padding=1)]
-    before = width
-    for share in _shares(_DOWN, patch_px):
-        blocks.append(DownBlock(before, share * width))
-        before = share * width
+    channels = width
+    for multiple in _multiples(_DOWN, patch_px):
+        blocks.append(DownBlock(channels, multiple * width))
+        channels = multiple * width
     return nn.Sequential(*blocks)
 
 
-def features_of(width: int) -> int:
-    """Return the number of features of a trunk: 8192 at the published width 64."""
-    return 8 * width * _FIRST_PX**2
+def feature_count(width: int) -> int:
+    """Return the number of features of a backbone: 8192 at the published width 64."""
+    return 8 * width * _START_PX**2
 
 
 def initialise(network: nn.Module, rng: np.random.Generator) -> None:
-    """Draw all weights anew: He et al. 2015 (fan-in) where a ReLU comes before, biases zero."""
+    """Draw weights of variance 2 / fan-in after a ReLU (He et al. 2015), else 1 / fan-in."""
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            before = module.weight[0].numel()
+            fan_in = module.weight[0].numel()
             gain = 2.0 if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3) else 1.0
             with torch.no_grad():
-                module.weight.normal_(0.0, math.sqrt(gain / before), generator=generator)
+                module.weight.normal_(0.0, math.sqrt(gain / fan_in), generator=generator)
                 if module.bias is not None:
                     module.bias.zero_()
     if isinstance(network, Generator):  # else tanh starts saturated, black and white
         with torch.no_grad():
-            network.last.get_parameter("2.weight").mul_(_FIRST_CONTRAST)
+            network.last.get_parameter("2.weight").mul_(_START_CONTRAST)
 
 
 def freeze(network: nn.Module) -> nn.Module:
@@ -204,7 +207,7 @@ def freeze(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-def _shares(table: dict[int, tuple[int, ...]], patch_px: int) -> tuple[int, ...]:
+def _multiples(table: dict[int, tuple[int, ...]], patch_px: int) -> tuple[int, ...]:
     if patch_px not in table:
         raise UserError(f"patch_px is {patch_px}", f"it is one of {sorted(table)}")
     return table[patch_px]

@@ -1,8 +1,7 @@
-"""A convolutional autoencoder of good patches: what does not pass the bottleneck is unusual.
+"""Convolutional autoencoder of good patches; the score of a patch is its mean squared residual.
 
-The rival of f-AnoGAN on the same patches, without any adversary: three strided convolutions down
-to a short code, three steps of nearest upsampling and convolution back, trained on the squared
-error. The score of a patch is its mean squared residual.
+The baseline of f-AnoGAN on the same patches, without an adversary: three strided convolutions down
+to a short code, three steps of nearest upsampling and convolution up, trained on the squared error.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ from lineside.core.training.loop import train as train_network
 from lineside.core.training.step_function import Batch, supervised_step
 from lineside.parts.models.detector import Image, Prediction, TrainingImage
 from lineside.parts.models.patch_cnn.patch_cnn import channels_last
-from lineside.parts.models.reconstruction.reconstruction import (
-    Frame,
+from lineside.parts.models.reconstruction.patch_scoring import (
+    ImageScorer,
     Patches,
-    fit_frame,
+    fit_image_scorer,
     good_patches,
 )
 
 
 class ConvAutoencoder(nn.Module):
-    """Squeezes patches (batch, 1, side, side) through a code and makes them again.
+    """Encodes patches (batch, 1, side, side) to a short code and decodes them.
 
     Args:
         patch_px: Side of a patch, a multiple of 8.
@@ -52,14 +51,15 @@ class ConvAutoencoder(nn.Module):
         up = [_up(a, b) for a, b in zip(widths[:1:-1], widths[-2:0:-1], strict=True)]
         last = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(width, 1, 3, padding=1))
         self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(flat, latent))
-        self.widen = nn.Linear(latent, flat)
+        self.expand = nn.Linear(latent, flat)
         self.decoder = nn.Sequential(*up, last)
 
     def forward(self, patches: Tensor) -> Tensor:
         """Return the reconstruction, of the shape of the patches."""
-        maps = self.widen(self.encoder(patches)).view(-1, *self._maps)
-        again: Tensor = self.decoder(maps)
-        return again
+        # (batch, 1, side, side) -> (batch, latent) -> (batch, 4 width, side / 8, side / 8)
+        maps = self.expand(self.encoder(patches)).view(-1, *self._maps)
+        reconstruction: Tensor = self.decoder(maps)
+        return reconstruction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,32 +70,26 @@ class Autoencoder:
         network: In evaluation mode.
         width: Of the first convolution.
         latent: Length of the code.
-        frame: How pictures are cut and scored.
+        scorer: Cuts images and turns the scores of patches into a prediction.
     """
 
     network: ConvAutoencoder = field(
-        metadata=built_by(lambda own: _network(own.frame.patches.patch_px, own.width, own.latent))
+        metadata=built_by(lambda own: _network(own.scorer.patches.patch_px, own.width, own.latent))
     )
     width: int
     latent: int
-    frame: Frame
+    scorer: ImageScorer
 
     def predict(self, image: Image) -> Prediction:
-        """Score one picture in robust deviations; the map is the pixel residual."""
-        return self.frame.predict(image, self.judge)
+        """Score one image in robust deviations; the map is the pixel residual."""
+        return self.scorer.predict(image, self.score_patches)
 
-    def judge(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+    def score_patches(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean squared residual (patch,) and residual (patch, side, side)."""
-        return judge_patches(self.network, patches)
-
-    def reconstruct(self, patches: Tensor) -> Tensor:
-        """Return the patches made again."""
-        with torch.inference_mode():
-            again: Tensor = self.network(patches)
-        return again
+        return score_patches(self.network, patches)
 
 
-def judge_patches(network: nn.Module, patches: Tensor) -> tuple[Tensor, Tensor]:
+def score_patches(network: nn.Module, patches: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean squared residual and residual of patches under any reconstruction."""
     residual = patches - network(patches)
     return residual.square().mean((1, 2, 3)), residual[:, 0]
@@ -119,11 +113,11 @@ def fit_autoencoder(
     reduce: int = 3,
     top_tiles: int = 8,
 ) -> Autoencoder:
-    """Train an autoencoder on patches of the good pictures.
+    """Train an autoencoder on patches of the good images.
 
     Args:
-        train: Examples; only the good ones are used.
-        validation: Other parts; good ones are watched and set the scale, if there are 20.
+        train: Only the good images are used.
+        validation: Other parts; good images are validated on and set the scale, if there are 20.
         rng: Random stream.
         log, progress: Receive the recorder's rows and how far the training is.
         stop: Ends the training resumably when it answers True.
@@ -133,10 +127,10 @@ def fit_autoencoder(
         learning_rate: Peak of the schedule.
         width: Feature maps of the first convolution.
         latent: Length of the code.
-        patch_px, reduce, top_tiles: See `reconstruction.Patches`.
+        patch_px, reduce, top_tiles: See `patch_scoring.Patches`.
 
     Raises:
-        UserError: no good picture.
+        UserError: no good image.
         Stopped: `stop` answered True; the checkpoint has been written.
 
     Example:
@@ -153,8 +147,8 @@ def fit_autoencoder(
     adam = torch.optim.Adam(network.parameters(), lr=learning_rate)
     cycle = torch.optim.lr_scheduler.OneCycleLR(adam, learning_rate, total_steps=steps + 1)
 
-    def draw(batches: np.random.Generator) -> Batch:
-        return (pool[torch.from_numpy(batches.integers(len(pool), size=batch))],)
+    def draw(rng: np.random.Generator) -> Batch:
+        return (pool[torch.from_numpy(rng.integers(len(pool), size=batch))],)
 
     def loss(model: nn.Module, drawn: Batch) -> Tensor:
         return (model(drawn[0]) - drawn[0]).square().mean()
@@ -165,10 +159,10 @@ def fit_autoencoder(
         validate=_validation(network, validation, patches, pool_rng),
     )  # fmt: skip
     train_network(training, Hooks(log=log, progress=progress, stop=stop, checkpoint=checkpoint))
-    frame = fit_frame(
-        train, validation, patches, lambda tiles: judge_patches(network, tiles), scale_rng
+    scorer = fit_image_scorer(
+        train, validation, patches, lambda tiles: score_patches(network, tiles), scale_rng
     )
-    return Autoencoder(network=network, width=width, latent=latent, frame=frame)
+    return Autoencoder(network=network, width=width, latent=latent, scorer=scorer)
 
 
 def _network(patch_px: int, width: int, latent: int, seed: int = 0) -> ConvAutoencoder:
@@ -197,18 +191,18 @@ def _validation(
     return validate
 
 
-def _down(before: int, after: int) -> nn.Sequential:
+def _down(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(after),
+        nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
         nn.ReLU(),
     )
 
 
-def _up(before: int, after: int) -> nn.Sequential:
+def _up(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Upsample(scale_factor=2),
-        nn.Conv2d(before, after, 3, padding=1, bias=False),
-        nn.BatchNorm2d(after),
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
         nn.ReLU(),
     )

@@ -1,8 +1,8 @@
-"""PCA of whole good patches: the linear autoencoder, on the patches that f-AnoGAN sees.
+"""PCA of whole good patches: a linear autoencoder on the patches that f-AnoGAN sees.
 
-The method `pca` looks at small patches, at two scales, along and outside its components; this one
-is the plain rival of the deep reconstructions: same patches, same pooling, only the reconstruction
-is linear. With no component it is the residual against the mean patch, the trivial rival.
+The method `pca` scores small patches at two scales, inside and outside its components; this one is
+the linear baseline of the deep reconstructions: same patches, same pooling. With no component it is
+the residual against the mean patch, the trivial baseline.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from lineside.parts.models.detector import Image, Prediction, TrainingImage
-from lineside.parts.models.reconstruction.reconstruction import (
-    Frame,
+from lineside.parts.models.reconstruction.patch_scoring import (
+    ImageScorer,
     Patches,
-    fit_frame,
+    fit_image_scorer,
     good_patches,
 )
 
@@ -31,25 +31,25 @@ class PatchPca:
     Attributes:
         mean: The mean patch, shape (side * side,).
         components: Orthonormal, shape (component, side * side).
-        frame: How pictures are cut and scored.
+        scorer: Cuts images and turns the scores of patches into a prediction.
     """
 
     mean: Tensor
     components: Tensor
-    frame: Frame
+    scorer: ImageScorer
 
     def predict(self, image: Image) -> Prediction:
-        """Score one picture in robust deviations; the map is the pixel residual."""
-        return self.frame.predict(image, self.judge)
+        """Score one image in robust deviations; the map is the pixel residual."""
+        return self.scorer.predict(image, self.score_patches)
 
-    def judge(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+    def score_patches(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean squared residual (patch,) and residual (patch, side, side)."""
-        return judge_patches(self.mean, self.components, patches)
+        return score_patches(self.mean, self.components, patches)
 
 
-def judge_patches(mean: Tensor, components: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+def score_patches(mean: Tensor, components: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean squared residual and residual of patches outside mean and components."""
-    centred = patches.flatten(1) - mean
+    centred = patches.flatten(1) - mean  # (patch, 1, side, side) -> (patch, side * side)
     residual = centred - (centred @ components.T) @ components
     return residual.square().mean(1), residual.view(len(patches), *patches.shape[2:])
 
@@ -65,20 +65,20 @@ def fit_patch_pca(
     reduce: int = 3,
     top_tiles: int = 8,
 ) -> PatchPca:
-    """Fit on patches of the good pictures of `train`.
+    """Fit on patches of the good images of `train`.
 
     Args:
-        train: Examples; only the good ones are used.
-        validation: Other parts; the good ones set the scale of the score, if there are 20.
+        train: Only the good images are used.
+        validation: Other parts; good images set the scale of the score, if there are 20.
         rng: Random stream.
         log: Receives one row.
-        components: How many are kept; 0 compares with the mean patch.
+        components: Number of components; 0 compares with the mean patch.
         patch_px: Side of a patch.
-        reduce: The picture's sides are divided by this first.
-        top_tiles: The score of a picture looks at its worst tiles.
+        reduce: The image's sides are divided by this first.
+        top_tiles: The score of an image is the mean of this many worst tiles.
 
     Raises:
-        UserError: no good picture.
+        UserError: no good image.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -93,10 +93,10 @@ def fit_patch_pca(
     mean = pool.mean(0)
     centred = pool - mean
     vectors = np.linalg.eigh((centred.T @ centred).double().numpy())[1]
-    kept = vectors.T[::-1][:components]
-    basis = torch.from_numpy(np.ascontiguousarray(kept, dtype=np.float32))
+    largest = vectors.T[::-1][:components]  # eigh sorts eigenvalues in ascending order
+    basis = torch.from_numpy(np.ascontiguousarray(largest, dtype=np.float32))
     log({"event": "components", "count": components, "patches": len(pool)})
-    frame = fit_frame(
-        train, validation, patches, lambda tiles: judge_patches(mean, basis, tiles), scale_rng
+    scorer = fit_image_scorer(
+        train, validation, patches, lambda tiles: score_patches(mean, basis, tiles), scale_rng
     )
-    return PatchPca(mean=mean, components=basis, frame=frame)
+    return PatchPca(mean=mean, components=basis, scorer=scorer)
