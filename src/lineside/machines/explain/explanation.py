@@ -32,8 +32,8 @@ from lineside.machines.signals.bearings import BALL, SHORT
 from lineside.machines.signals.engine import usable_samples
 from lineside.machines.signals.orders import order_spectrum
 
-MAX_ORDER = 40.0
-"""Highest order of the figures."""
+MAX_ORDER, MAX_ENVELOPE_ORDER = 40.0, 20.0
+"""Highest shaft orders of the figures: three harmonics of BPFI are below 20 for most bearings."""
 HARMONICS = (1, 2, 3, 4, 5)
 
 
@@ -111,7 +111,12 @@ def _draw_orders(machine: Machine, measurement: Measurement, speed_hz: float) ->
         for i, (label, spectrum) in enumerate(spectra.items()):
             color = plots.SERIES[i % len(plots.SERIES)]
             axes.plot(spectrum.orders, spectrum.amplitude, color=color, label=label, linewidth=1.0)
-        _mark_lines(axes, {f"{h}x": float(h) for h in HARMONICS})
+        for harmonic in HARMONICS:
+            axes.axvline(harmonic, color=plots.MARKER, linestyle=":", linewidth=0.8)
+            axes.annotate(
+                f"{harmonic}x", (harmonic, 1.0), xycoords=axes.get_xaxis_transform(), fontsize=7,
+                ha="center", va="bottom",
+            )  # fmt: skip
         axes.set(xlabel="shaft order [-]", ylabel="amplitude", xlim=(0, MAX_ORDER))
         axes.legend(fontsize=8, loc="upper right")
 
@@ -138,7 +143,7 @@ def _draw_density(spectra: Mapping[str, Spectrum]) -> Figure:
 
 def _draw_envelope(spectrum: Spectrum, bearing: Bearing | None, speed_hz: float | None) -> Figure:
     """Return the envelope spectrum of a channel, with the bearing's fault frequencies."""
-    inside = spectrum.envelope_hz <= MAX_ORDER * (spectrum.speed_hz or 25.0)
+    inside = spectrum.envelope_hz <= MAX_ENVELOPE_ORDER * (spectrum.speed_hz or 25.0)
     marks = {}
     if bearing is not None and speed_hz:
         for fault, order in bearing.orders.items():
@@ -148,7 +153,16 @@ def _draw_envelope(spectrum: Spectrum, bearing: Bearing | None, speed_hz: float 
 
     def paint(axes: Axes) -> None:
         axes.plot(spectrum.envelope_hz[inside], spectrum.envelope[inside], color=plots.SERIES[0])
-        _mark_lines(axes, marks)
+        for i, (label, hz) in enumerate(marks.items(), start=1):
+            axes.axvline(
+                hz,
+                color=plots.SERIES[i],
+                linestyle="--",
+                linewidth=1.2,
+                label=f"{label} {hz:.1f} Hz",
+            )
+        if marks:
+            axes.legend(fontsize=7, loc="upper right")
         axes.set(xlabel="envelope frequency [Hz]", ylabel=f"amplitude [{spectrum.unit}]")
 
     low, high = spectrum.band_hz
@@ -158,16 +172,6 @@ def _draw_envelope(spectrum: Spectrum, bearing: Bearing | None, speed_hz: float 
         "its fault frequency and multiples of it.",
         paint,
     )
-
-
-def _mark_lines(axes: Axes, marks: Mapping[str, float]) -> None:
-    """Draw a labelled dotted line at each position of the x axis."""
-    for label, x in marks.items():
-        axes.axvline(x, color=plots.MARKER, linestyle=":", linewidth=0.8)
-        axes.annotate(
-            label, (x, 1.0), xycoords=axes.get_xaxis_transform(), fontsize=7, ha="center",
-            va="bottom",
-        )  # fmt: skip
 
 
 def _compare_features(machine: Machine, row: Rows, shares: Mapping[str, float]) -> Figure:

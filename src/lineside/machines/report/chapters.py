@@ -150,7 +150,7 @@ def limits_section(study: Study) -> Section:
     model: MachinesModel = study.best.model
     rows = []
     for name, machine in sorted(model.machines.items()):
-        for branch, operation in ((machine.main, "learned"), (machine.fallback, "other speeds")):
+        for branch, operation in ((machine.main, "as trained"), (machine.fallback, "other speeds")):
             if branch is not None and branch.calibration is not None:
                 point = branch.calibration
                 rows.append((name, operation, f"{point.limit:g}", f"{point.rows}", point.guarantee))
@@ -209,7 +209,7 @@ def _event_rows(verdict: Verdict) -> list[tuple[str, ...]]:
     for event in verdict.events:
         features = list(event.evidence.get("features", {}).items())[:3]
         shares = ", ".join(f"{feature_label(name)} {share:.0%}" for name, share in features)
-        evidence = join_texts([event.text, shares])
+        evidence = join_texts([event.text, f"contributions: {shares}" if shares else ""])
         expected = str(event.evidence.get("forecast", {}).get("text", ""))
         rows.append((verdict.machine, when, event.kind, evidence, expected))
     text = str((verdict.forecast or {}).get("text", ""))

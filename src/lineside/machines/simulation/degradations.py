@@ -178,7 +178,7 @@ SUITE: tuple[Degradation, ...] = (
     ),
     Degradation(
         name="gain drift", apply=drift_gain,
-        help=f"one sensor loses gain evenly; {_percent(GAIN_LOST, 'at the end')}",
+        help=f"one sensor loses gain linearly; {_percent(GAIN_LOST, 'at the end')}",
     ),
     Degradation(
         name="noise", apply=add_noise,
@@ -186,15 +186,15 @@ SUITE: tuple[Degradation, ...] = (
     ),
     Degradation(
         name="missing sensor", apply=drop_sensor,
-        help=f"one sensor is left out; {_percent(MISSING_SHARE, 'of the snapshots')}",
+        help=f"one sensor is missing; {_percent(MISSING_SHARE, 'of the snapshots')}",
     ),
     Degradation(
         name="torn samples", apply=drop_samples,
-        help=f"pieces are missing; {_percent(GAP_SHARE, 'of the samples')}",
+        help=f"gaps in the samples; {_percent(GAP_SHARE, 'of the samples')}",
     ),
     Degradation(
         name="lost snapshots", apply=drop_snapshot,
-        help=f"some never arrive; {_percent(LOST_SHARE, 'of the snapshots')}",
+        help=f"some snapshots never arrive; {_percent(LOST_SHARE, 'of the snapshots')}",
     ),
 )  # fmt: skip
 
