@@ -124,8 +124,8 @@ def test_every_bad_file_gets_one_line_and_the_good_one_is_judged(folder, model):
     assert [v.state for v in verdicts] == ["normal"]
     assert len(refused) == len(BAD)
     for name, (_, words) in BAD.items():
-        (told,) = [r for r in refused if name in r.item]
-        assert words in told.message and told.hint, told
+        (refusal,) = [r for r in refused if name in r.item]
+        assert words in refusal.message and refusal.hint, refusal
 
 
 def test_pickled_objects_are_refused_and_never_run(folder, model):

@@ -25,15 +25,15 @@ MONTH = 365.25 * 86400 / 12
 
 
 def run(alarm: Alarm, series: list[float], start: int = 0, growth: float = 1.0) -> list[Any]:
-    told = []
+    steps = []
     for i, z in enumerate(series, start):
         level, event = alarm.push(z, MINUTE * i, growth)
-        told.append((i, level, None if event is None else (event.kind, event.episode)))
-    return told
+        steps.append((i, level, None if event is None else (event.kind, event.episode)))
+    return steps
 
 
-def events(told: list[Any]) -> list[Any]:
-    return [(i, event) for i, _, event in told if event is not None]
+def events(steps: list[Any]) -> list[Any]:
+    return [(i, event) for i, _, event in steps if event is not None]
 
 
 def test_z_by_hand() -> None:
@@ -57,7 +57,7 @@ def test_ewma_by_hand_and_stream_is_batch() -> None:
     assert again == calibration
 
 
-def test_a_budget_is_only_promised_where_the_data_support_it() -> None:
+def test_a_budget_is_only_guaranteed_with_enough_data() -> None:
     rng = np.random.default_rng(1)
     short = limit_for_budget(rng.normal(size=66), 600 * np.arange(66.0), Rules(), 0.1)
     assert short[0] == 6.0
@@ -109,9 +109,9 @@ def test_a_saturating_score_still_alarms() -> None:
     healthy = detector.score(rng.normal(size=(300, 6)).astype(np.float32))
     faulty = detector.score(rng.normal(size=(40, 6)).astype(np.float32) + 20.0)
     z = calibration.series(np.concatenate([healthy, faulty]))
-    told = events(run(Alarm(Rules(limit=30.0)), [float(v) for v in z]))
-    assert [event for _, event in told] == [("alert", 1)]
-    assert 300 <= told[0][0] < 325
+    steps = events(run(Alarm(Rules(limit=30.0)), [float(v) for v in z]))
+    assert [event for _, event in steps] == [("alert", 1)]
+    assert 300 <= steps[0][0] < 325
     # Median above which nothing is known as unusual would never have passed the limit.
     top = (math.log(detector.ceiling) - calibration.center) / calibration.spread
     assert top < 30.0
@@ -120,16 +120,16 @@ def test_a_saturating_score_still_alarms() -> None:
 def test_k_of_n_and_hysteresis() -> None:
     alarm = Alarm(Rules(limit=6.0, k=3, n=4, hysteresis=0.5, quiet=2))
     series = [7, 0, 7, 0, 7, 7, 7, 4, 4, 4, 2, 2, 0]
-    told = run(alarm, [float(v) for v in series])
+    steps = run(alarm, [float(v) for v in series])
     # 7 0 7 0 never has three of four; rows 2..5 hold 7 0 7 7; 4 is neither loud nor quiet.
-    assert events(told) == [(5, ("alert", 1)), (11, ("cleared", 1))]
+    assert events(steps) == [(5, ("alert", 1)), (11, ("cleared", 1))]
 
 
 def test_danger_by_growth_and_escalation() -> None:
     alarm = Alarm(Rules(limit=6.0, k=2, n=4, growth=3.0, danger_k=3))
     assert events(run(alarm, [7.0] * 4)) == [(1, ("alert", 1))]
-    told = run(alarm, [7.0] * 4, start=4, growth=3.5)
-    assert events(told) == [(6, ("danger", 1))]
+    steps = run(alarm, [7.0] * 4, start=4, growth=3.5)
+    assert events(steps) == [(6, ("danger", 1))]
     assert alarm.level == "danger"
 
 
@@ -141,28 +141,28 @@ def test_two_tiers_alert_by_z_and_danger_by_relative_magnitude() -> None:
     rules = Rules(k=3, n=4, growth=3.0)
     held = detector.score(rows[134:200])
     calibration = calibrate(held, 10.0 * np.arange(66), rules=rules, factor=0.4)
-    alarm, told, smoothed = Alarm(rules), [], None
+    alarm, steps, smoothed = Alarm(rules), [], None
     for i, score in enumerate(detector.score(rows[200:])):
         smoothed = calibration.smooth(float(score), smoothed)
         event = alarm.push(calibration.z(smoothed), 10.0 * i, math.exp(smoothed))[1]
-        told += [] if event is None else [(event.kind, float(np.exp(rows[200 + i].mean())))]
-    assert [kind for kind, _ in told] == ["alert", "danger"]
-    assert told[0][1] < 1.4
-    assert 3.0 < told[1][1] < 3.5
+        steps += [] if event is None else [(event.kind, float(np.exp(rows[200 + i].mean())))]
+    assert [kind for kind, _ in steps] == ["alert", "danger"]
+    assert steps[0][1] < 1.4
+    assert 3.0 < steps[1][1] < 3.5
 
 
 def test_delays_to_enter_and_leave() -> None:
     rules = Rules(k=2, n=2, quiet=1, enter_seconds=3 * MINUTE, leave_seconds=5 * MINUTE)
-    told = run(Alarm(rules), [9.0] * 6 + [0.0] * 8)
-    assert events(told) == [(4, ("alert", 1)), (11, ("cleared", 1))]
+    steps = run(Alarm(rules), [9.0] * 6 + [0.0] * 8)
+    assert events(steps) == [(4, ("alert", 1)), (11, ("cleared", 1))]
 
 
-def test_mute_holds_back_and_tells_a_lasting_alarm_later() -> None:
+def test_mute_holds_back_events_and_reports_a_lasting_alarm_later() -> None:
     alarm = Alarm(Rules(k=2, n=2))
     alarm.mute(5 * MINUTE, "Kim")
-    told = run(alarm, [9.0] * 8)
-    assert events(told) == [(5, ("alert", 1))]
-    assert told[2][1] == "alert"
+    steps = run(alarm, [9.0] * 8)
+    assert events(steps) == [(5, ("alert", 1))]
+    assert steps[2][1] == "alert"
     short = Alarm(Rules(k=2, n=2, quiet=2))
     short.mute(20 * MINUTE, "Kim")
     assert events(run(short, [9.0] * 4 + [0.0] * 30)) == []
@@ -199,12 +199,12 @@ def test_resumed_anywhere_gives_identical_events() -> None:
     rules = decode(Rules, json.loads(json.dumps(encode(rules)[0])), {})
     for cut in range(len(series)):
         first = Alarm(rules, fresh)
-        told = run(first, series[:cut])
+        steps = run(first, series[:cut])
         second = Alarm(rules, json.loads(json.dumps(first.state())))
-        assert told + run(second, series[cut:], start=cut) == whole
+        assert steps + run(second, series[cut:], start=cut) == whole
 
 
-def test_settings_that_cannot_count_are_refused() -> None:
+def test_invalid_rules_are_refused() -> None:
     with pytest.raises(UserError, match="7 of 6"):
         Rules(k=7, n=6)
     with pytest.raises(UserError, match="hysteresis"):

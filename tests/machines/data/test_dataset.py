@@ -31,12 +31,14 @@ def test_each_machine_learns_from_its_own_beginning():
     items = [*history("b", 400), *reversed(history("a", 400))]
     roles = split(items, Config(learn=150))
     for name in ("a", "b"):
-        own = [
+        times = [
             [s.time for s in role if s.machine == name]
             for role in (roles.train, roles.calibration, roles.test)
         ]
-        assert [len(times) for times in own] == [100, 50, 250]
-        assert own[0] == sorted(own[0]) and own[0][-1] < own[1][0] < own[1][-1] < own[2][0]
+        assert [len(role) for role in times] == [100, 50, 250]
+        train, calibration, test = times
+        assert train == sorted(train)
+        assert train[-1] < calibration[0] < calibration[-1] < test[0]
 
 
 def test_run_in_is_left_out_and_short_histories_keep_a_test():

@@ -68,14 +68,14 @@ def uff_file(path):
     pyuff = pytest.importorskip("pyuff")
     sets = [
         {
-            "type": 58, "func_type": 1, "rsp_node": place, "rsp_dir": 3, "ref_node": 0,
+            "type": 58, "func_type": 1, "rsp_node": index, "rsp_dir": 3, "ref_node": 0,
             "ref_dir": 0, "data": wave.astype(np.float64), "x": np.arange(len(wave)) / 25600,
             "id1": name, "rsp_ent_name": name, "ref_ent_name": "NONE",
             "abscissa_spec_data_type": 17, "ordinate_spec_data_type": 12,
             "ordinate_axis_units_lab": "m/s^2", "binary": 0,
             "load_case_id": 0, "orddenom_spec_data_type": 0,
         }
-        for place, (name, wave) in enumerate(zip(("x", "y"), WAVE, strict=True))
+        for index, (name, wave) in enumerate(zip(("x", "y"), WAVE, strict=True))
     ]  # fmt: skip
     pyuff.UFF(str(path)).write_sets(sets, "overwrite")
     return path
@@ -100,17 +100,17 @@ def test_a_uff_file_that_was_cut_off_is_refused(tmp_path):
 def test_a_missing_library_names_the_extra(tmp_path, monkeypatch, suffix, package):
     monkeypatch.setitem(sys.modules, package, None)
     path = write(tmp_path / f"a.{suffix}", "anything")
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         read_recording(path)
-    assert package in told.value.message and "lineside[machines]" in told.value.hint
+    assert package in error.value.message and "lineside[machines]" in error.value.hint
 
 
 def rig_text(separator, start, *, floating):
     """Rows of hour, minute, second, microsecond and two channels."""
     hour, rest = divmod(int(start), 3600)
     rows = []
-    for place, (a, b) in enumerate(WAVE.T):
-        micro = 1e6 * (start % 1) + place * 39.0625
+    for index, (a, b) in enumerate(WAVE.T):
+        micro = 1e6 * (start % 1) + index * 39.0625
         shown = f"{micro:.4e}" if floating else f"{micro:.0f}"
         cells = (hour, rest // 60, rest % 60, shown, f"{a:.3f}", f"{b:.3f}")
         rows.append(separator.join(map(str, cells)))
@@ -157,8 +157,8 @@ def test_a_column_of_sample_times_tells_the_rate_and_is_no_table(tmp_path):
 
 
 def test_missing_sample_times_become_gaps(tmp_path):
-    kept = [place for place in range(2560) if not 100 <= place < 150]
-    rows = [f"{place / 25600:.9f},{WAVE[0, place]:.4f}" for place in kept]
+    indices = [index for index in range(2560) if not 100 <= index < 150]
+    rows = [f"{index / 25600:.9f},{WAVE[0, index]:.4f}" for index in indices]
     record = read_recording(write(tmp_path / "a.csv", "\n".join(["time,x", *rows])))
     wave = record.samples["x"][0]
     assert wave.shape == (2560,) and np.flatnonzero(np.isnan(wave)).tolist() == list(

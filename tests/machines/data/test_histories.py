@@ -101,10 +101,10 @@ def test_a_table_is_read_with_labels_gaps_and_copies(tmp_path):
     )
     found = find_snapshots(tmp_path)
     refused = [f for f in found if isinstance(f, Refusal)]
-    kept = [f for f in found if not isinstance(f, Refusal)]
+    snapshots = [f for f in found if not isinstance(f, Refusal)]
     assert len(refused) == 1 and "second snapshot of the same time" in refused[0].message
-    assert [s.label for s in kept] == ["healthy", "faulty", "healthy"]
-    first, _, last = (load_measurement(s).values for s in kept)
+    assert [s.label for s in snapshots] == ["healthy", "faulty", "healthy"]
+    first, _, last = (load_measurement(s).values for s in snapshots)
     assert first == {"Current": 1.5, "Flow": 32.0}
     assert np.isnan(last["Current"]) and last["Flow"] == 31.0
 

@@ -1,4 +1,4 @@
-"""Forecasts of made-up trends: covered as often as promised, and refused where there is none."""
+"""Forecasts of states-up trends: covered as often as promised, and refused where there is none."""
 
 import json
 
@@ -37,15 +37,15 @@ def test_a_straight_trend_is_carried_on():
 
 @pytest.mark.parametrize("rho", [0.0, 0.6])
 def test_the_interval_holds_the_truth_as_often_as_it_says(rho):
-    hits, told = 0, 0
+    hits, count = 0, 0
     for seed in range(150):
         t, y = grown(60, rate=0.2, noise=2.0, seed=seed, rho=rho)
         found = forecast(t, y, danger=0.2 * 159)
         if found.hours is not None:
-            told += 1
+            count += 1
             latest = np.inf if found.latest_hours is None else found.latest_hours
             hits += found.earliest_hours <= 100 <= latest
-    assert told > 100 and hits / told > 0.85
+    assert count > 100 and hits / count > 0.85
 
 
 def test_a_trend_that_bends_has_a_wider_interval():
@@ -59,7 +59,7 @@ def test_a_trend_that_bends_has_a_wider_interval():
     assert widths[1] > 2 * widths[0]
 
 
-def test_sens_interval_is_that_of_scipy_where_snapshots_are_independent():
+def test_sens_interval_is_that_of_scipy_for_independent_snapshots():
     from lineside.machines.monitoring.prognosis import _pair_slopes, _slope_interval
 
     t, y = grown(40, noise=3.0, seed=3)
@@ -79,55 +79,55 @@ def test_one_burst_does_not_tilt_it():
     assert forecast(t, burst, 45.0).hours == pytest.approx(forecast(t, y, 45.0).hours, rel=0.1)
 
 
-def test_no_trend_and_too_little_are_said():
+def test_without_a_trend_there_is_no_forecast():
     t = np.arange(50) * HOUR
-    told = 0
+    count = 0
     for seed in range(100):
         rng = np.random.default_rng(seed)
         found = forecast(t, rng.standard_normal(50), 100.0)
-        told += found.hours is not None
+        count += found.hours is not None
         assert found.hours is not None or "cannot be said" in found.text
-    assert told <= 12, "one in twenty by the confidence of 90 %, two sided"
+    assert count <= 12, "one in twenty by the confidence of 90 %, two sided"
     assert "too few" in forecast(t[:5], np.ones(5), 10.0).text
     assert forecast(*grown(), danger=1.0).hours == 0.0
 
 
 def fold(series, alarm_from, danger=20.0, cut=False):
-    state, made, told = INITIAL, [], []
-    for place, value in enumerate(series):
+    state, states, reported = INITIAL, [], []
+    for hour, value in enumerate(series):
         if cut:
             state = json.loads(json.dumps(state))
-        state = update(state, place * HOUR, float(value), place >= alarm_from, danger)
+        state = update(state, hour * HOUR, float(value), hour >= alarm_from, danger)
         if is_news(state):
-            told.append(state["forecast"])
+            reported.append(state["forecast"])
             state = {**state, "reported": state["forecast"]}
-        made.append(state)
-    return made, told
+        states.append(state)
+    return states, reported
 
 
-def test_a_trend_begins_where_novelty_was_ordinary_and_stays_bounded():
+def test_a_trend_begins_at_ordinary_novelty_and_stays_bounded():
     series = np.concatenate([np.full(30, -0.5), 0.2 * np.arange(1, 300)])
-    made, _ = fold(series, alarm_from=60, danger=1e6)
-    assert made[29]["trend"] == [[29 * HOUR, -0.5]]
-    assert made[58]["forecast"] is None and len(made[58]["trend"]) == BEFORE
-    assert max(len(m["trend"]) for m in made) <= MOST
-    times = [t for t, _ in made[-1]["trend"]]
+    states, _ = fold(series, alarm_from=60, danger=1e6)
+    assert states[29]["trend"] == [[29 * HOUR, -0.5]]
+    assert states[58]["forecast"] is None and len(states[58]["trend"]) == BEFORE
+    assert max(len(m["trend"]) for m in states) <= MOST
+    times = [t for t, _ in states[-1]["trend"]]
     assert times == sorted(times) and times[-1] == (len(series) - 1) * HOUR
     assert times[0] == (59 - BEFORE + 1) * HOUR, "the beginning is kept"
-    assert fold(series, alarm_from=60, danger=1e6, cut=True)[0] == made
+    assert fold(series, alarm_from=60, danger=1e6, cut=True)[0] == states
 
 
-def test_a_forecast_is_made_seldom_and_told_when_it_matters():
+def test_a_forecast_is_updated_seldom_and_reported_when_it_matters():
     steady = np.concatenate([np.zeros(10), 0.2 * np.arange(1, 140)])
-    made, told = fold(steady, alarm_from=40)
-    moments = {m["forecast"]["made"] for m in made if m["forecast"]}
+    states, reported = fold(steady, alarm_from=40)
+    moments = {m["forecast"]["made"] for m in states if m["forecast"]}
     assert len(moments) <= (len(steady) - 40) // EVERY + 1 + (np.array(steady) >= 19).sum()
-    assert len(told) <= 4 and told[-1]["hours"] == 0.0
-    assert "danger (novelty 20)" in told[0]["text"]
+    assert len(reported) <= 4 and reported[-1]["hours"] == 0.0
+    assert "danger (novelty 20)" in reported[0]["text"]
     over = fold(np.concatenate([steady[:60], np.zeros(5)]), alarm_from=40)[0][-1]
     assert update(over, 1e9, 0.0, False, 20.0)["forecast"] is None, "no alarm, no forecast"
 
 
 def test_scores_that_saturate_below_danger_have_no_forecast():
-    _, told = fold(np.linspace(0, 12, 40), alarm_from=20, danger=None)
-    assert len(told) == 1 and "cannot be said" in told[0]["text"]
+    _, reported = fold(np.linspace(0, 12, 40), alarm_from=20, danger=None)
+    assert len(reported) == 1 and "cannot be said" in reported[0]["text"]

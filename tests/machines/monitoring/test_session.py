@@ -58,7 +58,7 @@ def later(fleet):
     return [s for s in find_snapshots(fleet) if not isinstance(s, Refusal)][84:]
 
 
-def test_the_fault_is_found_the_sensor_is_told_apart_and_the_report_says_so(run, model, later):
+def test_machine_fault_and_sensor_fault_are_distinguished_and_reported(run, model, later):
     verdicts = model.predict(later)
     events = [(e.kind, v.time) for v in verdicts for e in v.events]
     onset = later[0].time + (SCENARIO.onset_day - 7.0) * 86400
@@ -75,7 +75,7 @@ def test_the_fault_is_found_the_sensor_is_told_apart_and_the_report_says_so(run,
     assert "Deep learning is" in page
 
 
-def test_what_was_learned_from_is_not_judged(model, fleet, later):
+def test_the_training_period_is_not_judged(model, fleet, later):
     learned = [s for s in find_snapshots(fleet) if not isinstance(s, Refusal)][:84]
     verdicts = model.predict(learned)
     assert {v.state for v in verdicts} == {"warming up"} and verdicts[0].novelty is None
@@ -103,7 +103,7 @@ def test_stream_batch_and_replay_agree_wherever_they_are_cut(run, later, method)
     ] == batch
 
 
-def test_old_and_doubled_snapshots_are_refused_and_change_nothing(model, later):
+def test_old_and_duplicate_snapshots_are_refused_and_change_nothing(model, later):
     session = model.session("pump")
     first, second = (load_measurement(item) for item in later[:2])
     session.push(second)
@@ -115,7 +115,7 @@ def test_old_and_doubled_snapshots_are_refused_and_change_nothing(model, later):
     assert "no time" in session.push(nameless).message
 
 
-def test_an_unlearned_speed_is_judged_without_units(model, later):
+def test_an_untrained_speed_is_judged_by_unitless_features(model, later):
     session = model.session("pump")
     base = load_measurement(later[0])
     verdict = session.push(dataclasses.replace(base, speed_hz=40.0))
@@ -132,7 +132,7 @@ def test_the_same_samples_twice_are_a_stuck_sensor(model, later):
     assert again.state == "sensor fault" and "repeated its samples" in again.note
 
 
-def test_channels_may_be_missing_or_full_of_holes(model, later):
+def test_missing_channels_and_missing_samples_are_sensor_faults(model, later):
     session = model.session("pump")
     base = load_measurement(later[0])
     alone = {"horizontal": base.channels["horizontal"]}
@@ -144,7 +144,7 @@ def test_channels_may_be_missing_or_full_of_holes(model, later):
     assert session.push(later_one).state == "sensor fault"
 
 
-def test_unknown_machines_and_models_without_limits_are_refused(model, later):
+def test_unknown_machines_and_uncalibrated_models_are_refused(model, later):
     stranger = dataclasses.replace(later[0], machine="stranger")
     assert "never learned" in model.predict([stranger])[0].message
     bare = dataclasses.replace(
@@ -156,13 +156,13 @@ def test_unknown_machines_and_models_without_limits_are_refused(model, later):
 
 
 def test_a_snapshot_is_explained_with_pictures(model, later):
-    told = model.explain(later[-1])
-    assert "contributes most" in told.text
-    assert [figure.title for figure in told.figures] == [
+    explanation = model.explain(later[-1])
+    assert "contributes most" in explanation.text
+    assert [figure.title for figure in explanation.figures] == [
         "Top features", "Power spectral density", "Envelope spectrum of horizontal",
         "Envelope spectrum of vertical",
     ]  # fmt: skip
-    assert told.facts["diagnosis"]
+    assert explanation.facts["diagnosis"]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_every_method_is_learned_stored_and_read_back(fleet, later, method, tmp_
     )
 
 
-def test_a_running_alarm_is_followed_to_danger(model, later):
+def test_an_active_alarm_is_forecast_until_danger(model, later):
     verdicts = model.predict(later)
     place, alert = next((i, e) for i, v in enumerate(verdicts) for e in v.events if e.episode)
     assert alert.kind == "alert" and set(alert.evidence["forecast"]) > {"hours", "text", "danger"}
@@ -193,8 +193,8 @@ def test_a_running_alarm_is_followed_to_danger(model, later):
     running = [v for v in verdicts[place:] if v.novelty is not None]
     assert all(v.forecast["made"] <= v.time for v in running)
     assert verdicts[place].forecast["text"] in verdicts[place].note
-    told = [v for v in running if v.forecast["text"] in v.note]
-    assert len(told) < len(running) / 3, "only news are told"
+    reported = [v for v in running if v.forecast["text"] in v.note]
+    assert len(reported) < len(running) / 3, "only news is reported"
     reached = next(v for v in running if v.forecast["hours"] == 0.0)
     danger = next(v for v in running for e in v.events if e.kind == "danger")
     # At danger it was expected about then: the interval of the last forecast before holds it.
@@ -205,7 +205,7 @@ def test_a_running_alarm_is_followed_to_danger(model, later):
     assert before["earliest_hours"] <= hours + 4 and hours <= latest + 4
 
 
-def test_a_suspect_speed_is_not_used_and_does_not_blind(model, later):
+def test_a_suspect_speed_is_not_used_and_the_snapshot_is_judged(model, later):
     base = load_measurement(later[0])
     trusting = model.session("pump")
     plain = trusting.push(base)

@@ -38,12 +38,12 @@ def fold(measurements):
 
 def test_a_wrong_speed_becomes_suspect_once_and_is_confirmed_once():
     wrong = [turning(20.0, 31.0, seed) for seed in range(3)]
-    state, told = fold(wrong)
-    assert told == ["speed suspect"]
+    state, kinds = fold(wrong)
+    assert kinds == ["speed suspect"]
     assert drop_suspect_speed(state, wrong[0]).speed_hz is None
     right = [turning(31.0, 31.0, seed) for seed in range(3, 3 + 2 * SUSPECT_INTERVAL)]
-    state, told = fold(wrong + right)
-    assert told == ["speed suspect", "speed confirmed"]
+    state, kinds = fold(wrong + right)
+    assert kinds == ["speed suspect", "speed confirmed"]
     assert drop_suspect_speed(state, right[0]).speed_hz == 31.0
 
 
@@ -55,8 +55,8 @@ def test_silence_does_not_confirm_a_speed():
         rate_hz=RATE_HZ,
     )
     silent = Measurement(machine="m", time=0.0, channels={"a": quiet}, speed_hz=31.0)
-    state, told = fold([turning(20.0, 31.0)] + [silent] * 3 * SUSPECT_INTERVAL)
-    assert told == ["speed suspect"] and state["suspect"]
+    state, kinds = fold([turning(20.0, 31.0)] + [silent] * 3 * SUSPECT_INTERVAL)
+    assert kinds == ["speed suspect"] and state["suspect"]
 
 
 def test_checks_become_rarer(monkeypatch):
@@ -74,5 +74,5 @@ def test_checks_become_rarer(monkeypatch):
 
 @pytest.mark.parametrize("hz", [None, 0.0])
 def test_without_a_speed_there_is_nothing_to_check(hz):
-    state, told = fold([turning(20.0, hz)])
-    assert state == INITIAL and told == []
+    state, kinds = fold([turning(20.0, hz)])
+    assert state == INITIAL and kinds == []

@@ -39,7 +39,7 @@ def test_only_the_channel_that_repeats_is_stuck():
     assert fold([snapshot(1), snapshot(2), snapshot(1)]) == [[], [], []]
 
 
-def test_slow_values_may_stand_still_for_a_while():
+def test_slow_values_may_repeat_for_a_while():
     assert fold([row(1.0)] * 5) == [[], [], [], [], ["all values"]]
     assert fold([row(1.0)] * 4 + [row(2.0)] + [row(1.0)] * 4) == [[]] * 9
     single = Measurement(machine="m", time=0.0, values={"heat": 40.0})
@@ -48,7 +48,7 @@ def test_slow_values_may_stand_still_for_a_while():
     assert fold([row(1.0), turned] * 3)[4] == ["all values"], "values have no order"
 
 
-def test_empty_channels_are_another_matter():
+def test_empty_channels_are_not_stuck():
     empty = Measurement(
         machine="m", time=0.0,
         channels={"a": Channel(samples=np.zeros(0, np.float32), rate_hz=1000.0)},

@@ -24,7 +24,7 @@ def test_drift_is_signed_and_in_spreads_about_the_running_level():
 
 
 @pytest.mark.parametrize("rows", [20, 40, 60, 133, 200])
-def test_steady_rows_pass_however_few_they_are(rows):
+def test_stationary_rows_pass_for_any_number_of_rows(rows):
     largest = [np.abs(drift(noise(rows, 300, seed))).max() for seed in range(20)]
     assert np.mean(np.array(largest) <= drift_limit(rows)) >= 0.85
     assert drift_limit(200) == 3.0 < drift_limit(20)
@@ -42,7 +42,7 @@ def test_a_run_in_is_left_out_until_it_has_levelled():
 
 
 @pytest.mark.parametrize("shape", ["step", "ramp"])
-def test_what_grows_louder_is_never_called_a_run_in(shape):
+def test_rows_that_become_louder_are_never_a_run_in(shape):
     rows = noise()
     grown = np.arange(200) / 100 if shape == "ramp" else 1.0 * (np.arange(200) >= 60)
     rows[:, :3] += grown[:, None]
@@ -50,7 +50,7 @@ def test_what_grows_louder_is_never_called_a_run_in(shape):
     assert np.abs(drift(rows)).max() > 3.0
 
 
-def test_a_row_of_the_ledger_survives_json_and_knows_who_answers():
+def test_an_entry_of_the_learning_record_is_stored_as_json_and_knows_its_consent():
     row = LearningEntry(
         first=0.0, last=9.0, rows=10, drift=5.0, drift_feature="h.rms", drift_limit=3.0, started=0.0
     )

@@ -39,12 +39,12 @@ def test_a_run_in_is_found_and_left_out(tmp_path):
     assert row.last == items[-1].time and not row.needs_consent
 
 
-def test_a_run_in_without_end_needs_a_consent(tmp_path):
+def test_a_run_in_that_does_not_end_needs_consent(tmp_path):
     (row,) = learned(items_of(tmp_path, run_in=1.5, run_in_days=10.0), 110).learning_record
     assert row.run_in == 0 and row.needs_consent
 
 
-def test_a_fault_that_grows_while_the_limits_are_set_is_seen(tmp_path):
+def test_a_fault_that_grows_during_calibration_needs_consent(tmp_path):
     items = items_of(tmp_path, onset_day=9.5, growth_days=5.5)
     (row,) = learned(items, 110).learning_record
     assert row.needs_consent and row.run_in == 0
@@ -65,7 +65,7 @@ def test_snapshots_after_a_restart_are_not_learned(tmp_path):
 
 
 @pytest.mark.parametrize("count", [40, 60])
-def test_short_honest_histories_are_learned_and_steady(tmp_path, count):
+def test_short_healthy_histories_are_stationary(tmp_path, count):
     items = items_of(tmp_path)[:count]
     assert not learned(items, round(2 * count / 3)).learning_record[0].needs_consent
     with pytest.raises(UserError, match="pump has 10 readable snapshots"):

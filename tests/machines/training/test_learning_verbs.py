@@ -32,11 +32,11 @@ def run(fleet, tmp_path_factory):
 
 def call(capsys, *words):
     code = main(["machines", *map(str, words)])
-    told = capsys.readouterr()
-    return code, told.out, told.err
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
 
 
-def test_a_drifting_normal_is_told_until_somebody_consents(run, tmp_path, capsys):
+def test_a_drifting_baseline_is_reported_until_somebody_consents(run, tmp_path, capsys):
     code, out, _ = call(capsys, "ledger", "--model", run)
     assert code == 1 and "mill: learned" in out and "CONSENT IS MISSING" in out
     assert "note    mill: the " in out

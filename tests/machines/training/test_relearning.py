@@ -63,16 +63,16 @@ def run(fleet, tmp_path_factory):
 
 def unlabelled(fleet, folder, name):
     """Copy a history without what is known of its fault, as its user has it."""
-    own = folder / name
-    own.mkdir(parents=True)
-    (own / "history.npz").symlink_to(fleet / name / "history.npz")
+    target = folder / name
+    target.mkdir(parents=True)
+    (target / "history.npz").symlink_to(fleet / name / "history.npz")
     facts = json.loads((fleet / name / "machine.json").read_text())
-    kept = {k: v for k, v in facts.items() if k not in ("fault_from", "failed_at")}
-    (own / "machine.json").write_text(json.dumps(kept))
+    facts = {k: v for k, v in facts.items() if k not in ("fault_from", "failed_at")}
+    (target / "machine.json").write_text(json.dumps(facts))
     return folder
 
 
-def test_every_learning_is_in_the_ledger_and_a_drift_needs_a_consent(run):
+def test_every_training_is_in_the_learning_record_and_drift_needs_consent(run):
     model = load_model(run)
     for machine in model.machines.values():
         (row,) = machine.learning_record
@@ -94,7 +94,7 @@ def test_the_table_and_the_lines_say_who_consented(run):
     assert "CONSENT IS MISSING" in lines[1] and "drifted" in lines[1]
 
 
-def test_the_audit_tells_of_a_drift_before_anything_is_learned(fleet):
+def test_the_audit_reports_drift_before_training(fleet):
     items = [s for s in find_snapshots(fleet) if s.machine != "new"]
     found = {c.name: c for c in audit(items, Config(learn=96))}["drift in the training period"]
     assert found.status == "warn" and found.count == 1
@@ -106,9 +106,9 @@ def test_the_audit_tells_of_a_drift_before_anything_is_learned(fleet):
 
 def test_a_consent_makes_a_derived_model_that_judges_alike(run, tmp_path, fleet):
     model = load_model(run)
-    with pytest.raises(UserError, match="robust spreads") as told:
+    with pytest.raises(UserError, match="robust spreads") as error:
         give_consent(run, tmp_path / "no", machine="mill", consent=Consent(by="Kim"))
-    assert "--by NAME and --why REASON" in told.value.hint
+    assert "--by NAME and --why REASON" in error.value.hint
     assert not (tmp_path / "no").exists()
     lines = give_consent(run, tmp_path / "child", machine="mill", consent=KIM)
     child = load_model(tmp_path / "child")
@@ -123,18 +123,18 @@ def test_a_consent_makes_a_derived_model_that_judges_alike(run, tmp_path, fleet)
         give_consent(run, tmp_path / "x", machine="crane", consent=KIM)
 
 
-def test_without_a_consent_nothing_is_learned_and_the_move_is_told(run, fleet, tmp_path):
+def test_without_consent_nothing_is_learned_and_the_move_is_reported(run, fleet, tmp_path):
     data = unlabelled(fleet, tmp_path / "data", "pump")
     before = {p: p.read_bytes() for p in (run / "models" / "pca").iterdir()}
     ask = {"machine": "pump", "since": "2026-01-11"}
     for consent in (Consent(), Consent(by="Kim"), Consent(why="it is fine"), Consent(by=" ")):
-        with pytest.raises(UserError, match="would move its baseline by up to") as told:
+        with pytest.raises(UserError, match="would move its baseline by up to") as error:
             relearn(data, run, tmp_path / "child", consent=consent, **ask)
-        assert "--by NAME and --why REASON" in told.value.hint
-        assert "\n" not in told.value.message
-    with pytest.raises(UserError, match="an alarm is active") as told:
+        assert "--by NAME and --why REASON" in error.value.hint
+        assert "\n" not in error.value.message
+    with pytest.raises(UserError, match="an alarm is active") as error:
         relearn(data, run, tmp_path / "child", consent=KIM, **ask)
-    assert "--over-alarm" in told.value.hint and "--by" not in told.value.hint
+    assert "--over-alarm" in error.value.hint and "--by" not in error.value.hint
     assert not (tmp_path / "child").exists()
     assert before == {p: p.read_bytes() for p in (run / "models" / "pca").iterdir()}
     assert not [p for p in tmp_path.iterdir() if p.name != "data"]
@@ -171,10 +171,10 @@ def test_a_machine_is_learned_again_and_the_others_stay_as_they_are(run, fleet, 
     )
     assert f"of {child.identity}" in again[-1]
     roles = (tmp_path / "grandchild" / "used.csv").read_text()
-    assert roles.count("\n") > 3 * 96  # the run's, the child's and its own
+    assert roles.count("\n") > 3 * 96  # the run's, the derived model's and its own
 
 
-def test_a_new_machine_is_one_more_key(run, fleet, tmp_path):
+def test_a_new_machine_is_added(run, fleet, tmp_path):
     with pytest.raises(UserError, match=r"learning new from .* without a person's consent"):
         relearn(fleet, run, tmp_path / "x", machine="new", since="2026-01-01", consent=Consent())
     relearn(fleet, run, tmp_path / "child", machine="new", since="2026-01-01", consent=KIM)
@@ -200,7 +200,7 @@ def test_what_cannot_be_learned_is_refused(run, fleet, tmp_path, machine, since,
         relearn(fleet, run, tmp_path / "x", machine=machine, since=since, until=until, consent=KIM)
 
 
-def test_moments():
+def test_times_are_parsed():
     assert parse_time("1970-01-02") == 86400.0
     assert parse_time("1970-01-02", end=True) == 2 * 86400.0 - 0.001
     assert parse_time("1970-01-02T01:00", end=True) == 90000.0
