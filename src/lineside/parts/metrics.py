@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lineside.core.contract import Estimate, Metric, Outcome
-from lineside.core.statistics import Ranking, RankMetric, Units, per_unit, proportion
+from lineside.core.statistics import Ranking, RankMetric, Units, Words, per_unit, proportion
 from lineside.parts.models.detector import Mask
 
 Floats = NDArray[np.float64]
@@ -26,6 +26,9 @@ THRESHOLDS = 4096
 CELLS_PER_MAP = 4096
 """How many values of a map help to place the score bins; the extremes always do."""
 SIZE_EDGES_PX = (1, 25, 100, 400, 1600, 6400)
+
+
+WORDS = Words(positive="faulty", negative="good", unit="part", units="parts")
 
 
 def _false_rejects_95(ranking: Ranking) -> Floats:

@@ -11,14 +11,14 @@ import numpy as np
 from lineside.core import statistics
 from lineside.core.contract import GuaranteeCheck, Outcome
 from lineside.core.run.files import sha256
-from lineside.core.statistics import Words, operating_point, unit_scores
+from lineside.core.statistics import operating_point, unit_scores
 from lineside.parts.calibration import MapScale, Operating
 from lineside.parts.config import Config
 from lineside.parts.data.images import read_picture
 from lineside.parts.data.items import GOOD, PartImage
+from lineside.parts.metrics import WORDS
 from lineside.parts.model import PartsModel
 
-WORDS = Words(positive="faulty", negative="good", unit="part", units="parts")
 LOTS = "the data name lots: parts of a lot are alike, so a guarantee counted by part is not proven"
 CONTOUR_QUANTILE = 0.95
 """Share of good calibration images without any contour."""

@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from lineside.core.contract import Check, Status
-from lineside.core.statistics import cohen_kappa, wilson
+from lineside.core.statistics import NEUTRAL, Words, cohen_kappa, wilson
 
 MOST_ITEMS = 50
 LARGEST_RATIO = 10.0
@@ -30,8 +30,7 @@ def check_class_balance(
     *,
     normal: str,
     shares: Mapping[str, float],
-    unit: str = "units",
-    word: str = "positive",
+    words: Words = NEUTRAL,
 ) -> Check:
     """Count classes, and state how precisely the positives of each role can measure a recall.
 
@@ -40,8 +39,7 @@ def check_class_balance(
         groups: The independent unit by item.
         normal: The label of the negative class.
         shares: Share of the positive units that each measuring role gets, e.g. ``{"test": 0.2}``.
-        unit: Word for groups.
-        word: Word for the positive class.
+        words: The application's words for groups.
     """
     positive = {g for g, label in zip(groups, labels, strict=True) if label != normal}
     negative = set(groups) - positive
@@ -51,15 +49,15 @@ def check_class_balance(
         return Check(
             name="class balance",
             status="info",
-            evidence=f"{text}: nothing but {normal} in {len(negative)} {unit}",
-            hint="without positives no recall can be measured or promised",
+            evidence=f"{text}: nothing but {normal} in {len(negative)} {words.units}",
+            hint="without positives no recall can be measured or guaranteed",
         )
     ratio = max(len(positive), len(negative)) / max(1, min(len(positive), len(negative)))
     expected = {role: round(len(positive) * share) for role, share in shares.items()}
     widths = {role: _recall_width(n) for role, n in expected.items()}
     precision = "; ".join(
-        f"about {expected[role]} {word} in {role}, a recall of {NOMINAL_RECALL} would be known "
-        f"within an interval {width:.2f} wide"
+        f"about {expected[role]} {words.positive} in {role}, a recall of {NOMINAL_RECALL} would be "
+        f"known within an interval {width:.2f} wide"
         for role, width in widths.items()
     )
     wide = max(widths.values(), default=0.0) > LARGEST_WIDTH
@@ -67,8 +65,8 @@ def check_class_balance(
         name="class balance",
         status="warn" if ratio > LARGEST_RATIO or wide else "ok",
         count=len(positive),
-        evidence=f"{text}; {len(negative)} {unit} are {normal}, {len(positive)} {word} "
-        f"(1 : {ratio:.1f}); {precision}",
+        evidence=f"{text}; {len(negative)} {words.units} are {normal}, {len(positive)} "
+        f"{words.positive} (1 : {ratio:.1f}); {precision}",
         hint="collect more of the rare class; recall is limited by its number" if wide else "",
     )
 
@@ -117,7 +115,7 @@ def check_copies(
 
 
 def check_leakage(
-    ids: Sequence[str], groups: Sequence[str], roles: Sequence[str], *, unit: str = "units"
+    ids: Sequence[str], groups: Sequence[str], roles: Sequence[str], *, words: Words = NEUTRAL
 ) -> Check:
     """Find groups on both sides of a prescribed split."""
     name = "leakage between split roles"
@@ -137,7 +135,7 @@ def check_leakage(
             name=name,
             status="fail",
             count=len(shared),
-            evidence=f"{len(shared)} {unit} lie in more than one split role",
+            evidence=f"{len(shared)} {words.units} lie in more than one split role",
             hint="keep all items of a group in one role",
             items=_ids_of(ids, shared),
         )
@@ -145,9 +143,9 @@ def check_leakage(
     return Check(
         name=name,
         status="ok" if known else "unknown",
-        evidence=f"no {unit} lie in two roles"
+        evidence=f"no {words.units} lie in two roles"
         if known
-        else f"nothing says which items belong together, so leaks between {unit} cannot be seen",
+        else "groups are unknown, so leaks between them cannot be found",
         hint="" if known else "name the group of each item",
     )
 
@@ -157,23 +155,22 @@ def check_mixed_labels(
     groups: Sequence[str],
     positive: Sequence[bool],
     *,
-    unit: str = "units",
-    words: tuple[str, str] = ("positive", "negative"),
+    words: Words = NEUTRAL,
 ) -> Check:
-    """Find groups that hold positive and negative items, which `words` name."""
+    """Find groups that hold positive and negative items."""
+    name = f"mixed {words.units}"
     members = _indices(groups).values()
     mixed = [m for m in members if len({positive[i] for i in m}) > 1]
     several = sum(len(m) > 1 for m in members)
     if not several:
-        return Check(
-            name=f"mixed {unit}", status="unknown", evidence=f"all {unit} consist of one item"
-        )
+        evidence = f"all {words.units} consist of one item"
+        return Check(name=name, status="unknown", evidence=evidence)
     return Check(
-        name=f"mixed {unit}",
+        name=name,
         status="warn" if mixed else "ok",
         count=len(mixed),
-        evidence=f"{len(mixed)} of {several} {unit} with several items hold {words[0]} "
-        f"and {words[1]} ones",
+        evidence=f"{len(mixed)} of {several} {words.units} with several items hold "
+        f"{words.positive} and {words.negative} ones",
         hint="true if the defect shows in some views only; else correct label or group"
         if mixed
         else "",

@@ -35,6 +35,7 @@ from lineside.core.audit.shortcuts import (
     too_few,
 )
 from lineside.core.contract import Check
+from lineside.core.statistics import NEUTRAL, Words
 
 Integers = NDArray[np.int64]
 
@@ -67,7 +68,7 @@ def check_labels(
     groups: Sequence[str],
     rng: np.random.Generator,
     *,
-    names: tuple[str, str] = ("negative", "positive"),
+    words: Words = NEUTRAL,
 ) -> Check:
     """Find items whose label contradicts their nearest neighbours from other groups.
 
@@ -83,7 +84,7 @@ def check_labels(
         positive: Label by item.
         groups: The independent unit by item; neighbours from the same group do not count.
         rng: Random stream of the trials.
-        names: Words for negative and positive labels.
+        words: The application's words for the labels.
     """
     name, y = "doubtful labels", np.asarray(positive, dtype=bool)
     if not enough_groups(y, groups) or len(set(groups)) <= CHECK_NEIGHBOURS:
@@ -92,9 +93,9 @@ def check_labels(
     score = _contradiction(near, y)
     trials = [_exchange_labels(near, y, groups, score, side, rng) for side in (False, True)]
     rates = "; ".join(
-        f"{names[side]}: of labels exchanged on purpose {t.found:.0%} are noticed, "
+        f"{name}: of labels exchanged on purpose {t.found:.0%} are noticed, "
         f"{t.flagged:.0%} of those given"
-        for side, t in enumerate(trials)
+        for name, t in zip((words.negative, words.positive), trials, strict=True)
     )
     if not any(trial.trusted for trial in trials):
         return Check(

@@ -78,11 +78,11 @@ def pgd(
     back into the cube around the input and into 0..1.
     """
     start = torch.rand(inputs.shape, generator=generator, dtype=inputs.dtype) * 2 - 1
-    moved = (inputs + epsilon * start).clamp(0.0, 1.0)
+    attacked = (inputs + epsilon * start).clamp(0.0, 1.0)
     for _ in range(steps):
-        moved = moved + epsilon / 4 * _loss_gradient_sign(network, moved, labels)
-        moved = torch.clamp(moved, inputs - epsilon, inputs + epsilon).clamp(0.0, 1.0)
-    return moved
+        attacked = attacked + epsilon / 4 * _loss_gradient_sign(network, attacked, labels)
+        attacked = torch.clamp(attacked, inputs - epsilon, inputs + epsilon).clamp(0.0, 1.0)
+    return attacked
 
 
 def sign_noise(inputs: Tensor, epsilon: float, *, generator: torch.Generator) -> Tensor:

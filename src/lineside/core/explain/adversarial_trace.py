@@ -142,11 +142,10 @@ def entropies(maps: Maps, peak: float) -> Floats:
     The own scale has `LEVELS` grey levels up to the map's largest value; the common one has
     `STEPS_PER_PEAK` levels up to `peak` and goes on to `LEVELS`.
     """
-    own = maps.reshape(len(maps), -1).max(1)[:, None, None].clip(1e-30)
-    common = peak * (LEVELS - 1) / STEPS_PER_PEAK
-    return np.stack(
-        [mean_local_entropy(levels(maps, own)), mean_local_entropy(levels(maps, common))], axis=1
-    )
+    own_scale = maps.reshape(len(maps), -1).max(1)[:, None, None].clip(1e-30)
+    common_scale = peak * (LEVELS - 1) / STEPS_PER_PEAK
+    scales = (own_scale, common_scale)
+    return np.stack([mean_local_entropy(levels(maps, scale)) for scale in scales], axis=1)
 
 
 def response(network: nn.Module, layer: nn.Module, inputs: Tensor) -> Maps:

@@ -89,9 +89,9 @@ def _course_caption(plane: Plane, unit: str) -> str:
     starts = sorted({min(1, len(plane.steps) - 1), len(plane.steps) // 2})
     against = [
         f"{layer} from {unit} {plane.steps[start]} on"
-        for place, layer in enumerate(plane.layers)
+        for index, layer in enumerate(plane.layers)
         for start in starts
-        if _opposed(plane.input_bits[-1, place] - plane.input_bits[start, place])
+        if _opposed(plane.input_bits[-1, index] - plane.input_bits[start, index])
     ]
     text = (
         f"Estimated I(X;T) in bits against {unit}s (logarithmic), one line per layer, dotted: "
@@ -118,10 +118,10 @@ def _plane_painter(plane: Plane, number: int, unit: str) -> Callable[[Axes], Non
     def paint(axes: Axes) -> None:
         times = _shown(plane.steps)
         scale = colors.LogNorm(min(times), max(*times, min(times) * 2))
-        for place, layer in enumerate(plane.layers):
-            x, y = plane.input_bits[:, place, number], plane.label_bits[:, place, number]
+        for index, layer in enumerate(plane.layers):
+            x, y = plane.input_bits[:, index, number], plane.label_bits[:, index, number]
             axes.plot(x, y, color="#888888", linewidth=0.7, alpha=0.6)
-            mark = MARKS[place % len(MARKS)]
+            mark = MARKS[index % len(MARKS)]
             axes.scatter(x, y, c=times, cmap=COLOURS, norm=scale, marker=mark, s=20, zorder=3)
             axes.plot([], [], mark, color=plots.MARKER, label=layer, markersize=5)
         axes.axvline(plane.ceiling_bits, color=plots.MARKER, linestyle=":", linewidth=1)
@@ -144,10 +144,10 @@ def _plane_painter(plane: Plane, number: int, unit: str) -> Callable[[Axes], Non
 
 def _course_painter(plane: Plane, number: int, unit: str) -> Callable[[Axes], None]:
     def paint(axes: Axes) -> None:
-        for place, layer in enumerate(plane.layers):
-            colour = plots.SERIES[place % len(plots.SERIES)]
-            style = plots.STYLES[place % len(plots.STYLES)]
-            y = plane.input_bits[:, place, number]
+        for index, layer in enumerate(plane.layers):
+            colour = plots.SERIES[index % len(plots.SERIES)]
+            style = plots.STYLES[index % len(plots.STYLES)]
+            y = plane.input_bits[:, index, number]
             axes.plot(_shown(plane.steps), y, style, color=colour, label=layer)
         axes.axhline(plane.ceiling_bits, color=plots.MARKER, linestyle=":", linewidth=1)
         axes.set_xscale("log")

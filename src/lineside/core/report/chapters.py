@@ -102,12 +102,12 @@ def verdict(study: Study) -> str:
     if baseline is None:
         return "No baseline was run."
     difference = baseline.differences[primary.name]
-    own, other = (m.estimates[primary.name].value for m in (study.best, baseline))
-    if not math.isfinite(own) or not math.isfinite(other):
+    value, other = (m.estimates[primary.name].value for m in (study.best, baseline))
+    if not math.isfinite(value) or not math.isfinite(other):
         return (
             f"{study.chosen} and {baseline.name} cannot be compared: {title} is not defined here."
         )
-    numbers = f"{title} {own:.3f} against {other:.3f}"
+    numbers = f"{title} {value:.3f} against {other:.3f}"
     if difference.low is None or difference.high is None:
         return f"{study.chosen} and the best baseline ({baseline.name}): {numbers}."
     ahead = difference.high < 0 if primary.better == "higher" else difference.low > 0
@@ -205,10 +205,10 @@ def _curves(
     heads = sorted(_losses(next(iter(steps.values()))), key=lambda head: (head != "loss", head))
     curves = {}
     for head in heads[:MOST_HEADS]:
-        shown = "train" if head == "loss" else f"train {head}"
-        curves[shown] = _series(steps, head, smooth=True)
+        title = "train" if head == "loss" else f"train {head}"
+        curves[title] = _series(steps, head, smooth=True)
         if any(VALIDATION + head in row for row in checks.values()):
-            curves[shown.replace("train", "validation")] = _series(checks, VALIDATION + head)
+            curves[title.replace("train", "validation")] = _series(checks, VALIDATION + head)
     return curves
 
 
@@ -217,7 +217,7 @@ def _warnings(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Check]:
     if not rows:
         evidence = (
             "the loss has not diverged, no layer is dead, gradients reach the first layer, "
-            "validation has not turned, labels agree with their neighbours as far as can be told"
+            "validation has not turned, labels agree with their neighbours where that can be judged"
         )
         return [Check(name=f"{name}: training health", status="ok", evidence=evidence)]
     first: dict[str, Mapping[str, Any]] = {}

@@ -54,9 +54,8 @@ def write_report(study: Study) -> None:
 
 def numbers(study: Study, summary: Sequence[str]) -> dict[str, Any]:
     """Return every number of the report as plain JSON, an application's own ones included."""
-    own = study.application.numbers(study)
     return {
-        **own,
+        **study.application.numbers(study),
         "application": study.application.name,
         "lineside": __version__,
         "chosen": study.chosen,
@@ -124,7 +123,7 @@ def render(
         title: Heading of the page.
         kicker: Small line above it.
         summary: Plain-language paragraphs shown first.
-        sections: Chapters in reading order; empty anchors are made from the titles.
+        sections: Chapters in reading order; anchors are made from the titles where missing.
         footer: Last line.
         facts: What is shown at a glance, below the summary.
     """
@@ -133,13 +132,13 @@ def render(
         dataclasses.replace(section, anchor=section.anchor or _anchor(section.title), blocks=())
         for section in sections
     ]
-    drawn = [
+    chapters = [
         {"title": a.title, "lead": a.lead, "anchor": a.anchor, "blocks": _grouped(section.blocks)}
         for a, section in zip(anchored, sections, strict=True)
     ]
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(
-        title=title, kicker=kicker, summary=summary, facts=facts, sections=drawn, footer=footer,
+        title=title, kicker=kicker, summary=summary, facts=facts, sections=chapters, footer=footer,
         draw=_draw,
     )  # fmt: skip
 

@@ -52,9 +52,17 @@ from lineside.core.statistics.thresholds import (
     order_statistic_threshold,
     units_needed,
 )
-from lineside.core.statistics.units import Rule, UnitScores, Words, per_unit, unit_scores
+from lineside.core.statistics.units import (
+    NEUTRAL,
+    Rule,
+    UnitScores,
+    Words,
+    per_unit,
+    unit_scores,
+)
 
 __all__ = [
+    "NEUTRAL",
     "CostCurve",
     "Decision",
     "DecisionRates",

@@ -1,4 +1,4 @@
-"""Metrics with intervals: whole groups are resampled, because items of a group are not independent.
+"""Bootstrap intervals of metrics: whole groups are resampled, items of a group are not independent.
 
 Any `Metric` works. One whose `of` is a `RankMetric` (or offers `weighted`) is computed for all
 resamples at once: the scores are sorted a single time and each resample is a row of weights.
@@ -131,10 +131,11 @@ def paired_difference(
         _values(side, metric, names, draws, where)
         for side, where in zip(common, columns, strict=True)
     )
-    found = _summary(value, first - second, metric, len(names), confidence)
+    difference = _summary(value, first - second, metric, len(names), confidence)
     left_out = max(len(a), len(b)) - len(shared)
     note = f", paired, {left_out} items left out" if left_out else ", paired"
-    return dataclasses.replace(found, method=found.method + note if found.method else "")
+    method = difference.method + note if difference.method else ""
+    return dataclasses.replace(difference, method=method)
 
 
 def by_slice(
@@ -162,17 +163,17 @@ def by_slice(
         if slice_name in outcome.slices:
             members.setdefault(outcome.slices[slice_name], []).append(outcome)
     shared = members.pop(against, []) if against is not None else []
-    found = {}
+    estimates = {}
     for name in sorted(members):
         chosen = [*members[name], *shared]
         if rng is None:
-            found[name] = Estimate(
+            estimates[name] = Estimate(
                 value=float(metric.of(chosen)), unit=metric.unit, better=metric.better,
                 n=len({g for o in chosen for g in o.groups}), reason="no interval was asked for",
             )  # fmt: skip
         else:
-            found[name] = estimate(chosen, metric, rng, repetitions)
-    return found
+            estimates[name] = estimate(chosen, metric, rng, repetitions)
+    return estimates
 
 
 def worst_cases(
@@ -185,10 +186,9 @@ def worst_cases(
 
     Args:
         outcomes: Outcomes to choose from.
-        count: How many at the most.
-        badness: How bad each one is, shape (n,); only values above 0 are shown. By default the
-            share of the other class that is ranked wrongly against it.
-        per_group: How many of one group at the most; None for no limit.
+        count: Largest number.
+        badness: Shape (n,), higher is worse; only values above 0 count. By default `misranked`.
+        per_group: Largest number of one group; None for no limit.
     """
     if not outcomes:
         return []
@@ -210,12 +210,12 @@ def misranked(outcomes: Sequence[Outcome]) -> Floats:
     units = each_outcome(outcomes)
     bad = np.zeros(len(outcomes))
     for label, sign in ((1.0, 1.0), (0.0, -1.0)):
-        own = units.labels == label
+        of_class = units.labels == label
         other = np.sort(sign * units.scores[units.labels == 1.0 - label])
         if len(other):
-            value = sign * units.scores[own]
+            value = sign * units.scores[of_class]
             below = np.searchsorted(other, value, "left") + np.searchsorted(other, value, "right")
-            bad[own] = 1 - below / (2 * len(other))
+            bad[of_class] = 1 - below / (2 * len(other))
     return bad
 
 

@@ -5,6 +5,7 @@ Every picture is decoded once (`survey`); the checks work on the numbers kept of
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Sequence
 
@@ -16,11 +17,13 @@ from lineside.core.audit.outliers import check_one_value, check_outliers
 from lineside.core.audit.shortcuts import check_drift, check_shortcuts
 from lineside.core.contract import Check, Refusal, Status
 from lineside.core.errors import UserError
+from lineside.core.statistics import Words
 from lineside.parts.audit.same_part import check_same_part
 from lineside.parts.audit.survey import ImageStatistics, MaskStatistics, survey
 from lineside.parts.config import Config
 from lineside.parts.data.grouping import SHARES, kind_of_group, split
 from lineside.parts.data.items import GOOD, PartImage
+from lineside.parts.metrics import WORDS
 
 LEAST_USED_RANGE = 0.25
 FEW = 0.05
@@ -60,8 +63,7 @@ def audit(entries: Sequence[PartImage | Refusal], config: Config) -> list[Check]
             [i.id for i in readable],
             [i.part for i in readable],
             [i.faulty for i in readable],
-            unit="parts",
-            words=("faulty", GOOD),
+            words=WORDS,
         ),
         *check_masks(readable, images),
         _label_noise(readable, images, config.seed),
@@ -77,8 +79,9 @@ def _rng(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
-def _unit(items: Sequence[PartImage]) -> str:
-    return "lots" if any(item.lot for item in items) else "parts"
+def _group_words(items: Sequence[PartImage]) -> Words:
+    lots = any(item.lot for item in items)
+    return dataclasses.replace(WORDS, unit="lot", units="lots") if lots else WORDS
 
 
 def _unreadable(number: int, bad: Sequence[Refusal]) -> Check:
@@ -101,8 +104,7 @@ def _balance(items: Sequence[PartImage], config: Config) -> Check:
         [item.groups[0] for item in items],
         normal=GOOD,
         shares=_faulty_shares(items, config),
-        unit=_unit(items),
-        word="faulty",
+        words=_group_words(items),
     )
 
 
@@ -144,7 +146,7 @@ def _leakage(items: Sequence[PartImage]) -> Check:
         [i.id for i in items],
         [i.groups[0] for i in items],
         [i.role for i in items],
-        unit=_unit(items),
+        words=_group_words(items),
     )
 
 
@@ -155,7 +157,7 @@ def _label_noise(items: Sequence[PartImage], images: Sequence[ImageStatistics], 
         [item.faulty for item in items],
         [item.groups[0] for item in items],
         _rng(seed, "label doubts"),
-        names=(GOOD, "faulty"),
+        words=WORDS,
     )
 
 
