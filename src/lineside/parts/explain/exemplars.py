@@ -1,7 +1,7 @@
-"""Known good and bad patches, kept with a model to show "this looks like that" beside a verdict.
+"""Exemplars: known good and bad patches of the training, shown beside a verdict.
 
 Patches are unscaled 64 px crops; two patches are compared by the cosine of their mean backbone
-features, so that what looks alike to the network is shown beside each other.
+features.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BAD_PATCHES = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbour:
-    """A stored patch that resembles the one asked for.
+    """A stored patch similar to a query.
 
     Attributes:
         source: Id of the training image it was cut from.
@@ -56,29 +56,29 @@ class Library:
 
     def nearest(self, patch: Image, *, faulty: bool, count: int = 3) -> list[Neighbour]:
         """Return the most similar good (or bad) patches, most similar first, one per image."""
-        wanted = [i for i, label in enumerate(self.labels) if (label != "good") == faulty]
-        if not wanted:
+        candidates = [i for i, label in enumerate(self.labels) if (label != "good") == faulty]
+        if not candidates:
             return []
-        likeness = self.embeddings[wanted].float() @ embed(patch)
-        found: dict[str, Neighbour] = {}
-        for place in torch.argsort(likeness, descending=True).tolist():
-            index = wanted[place]
-            if self.sources[index] not in found:
-                found[self.sources[index]] = Neighbour(
+        similarity = self.embeddings[candidates].float() @ embed(patch)
+        nearest: dict[str, Neighbour] = {}
+        for position in torch.argsort(similarity, descending=True).tolist():
+            index = candidates[position]
+            if self.sources[index] not in nearest:
+                nearest[self.sources[index]] = Neighbour(
                     source=self.sources[index],
                     label=self.labels[index],
-                    similarity=float(likeness[place]),
+                    similarity=float(similarity[position]),
                     patch=self.patches[index].numpy(),
                 )
-            if len(found) == count:
+            if len(nearest) == count:
                 break
-        return list(found.values())
+        return list(nearest.values())
 
 
 def build_library(examples: Sequence[TrainingImage], rng: np.random.Generator) -> Library:
     """Cut one patch per image: at the defect where its place is known, anywhere in good images."""
-    good = _some([e for e in examples if not e.faulty], GOOD_PATCHES, rng)
-    bad = _some([e for e in examples if e.faulty and e.mask() is not None], BAD_PATCHES, rng)
+    good = _sample([e for e in examples if not e.faulty], GOOD_PATCHES, rng)
+    bad = _sample([e for e in examples if e.faulty and e.mask() is not None], BAD_PATCHES, rng)
     chosen = [*good, *bad]
     patches = [crop_at(e.image(), *_centre(e, rng)) for e in chosen]
     return Library(
@@ -125,7 +125,7 @@ def _centre(example: TrainingImage, rng: np.random.Generator) -> tuple[float, fl
     return float(rng.uniform(0, height)), float(rng.uniform(0, width))
 
 
-def _some(
+def _sample(
     examples: list[TrainingImage], count: int, rng: np.random.Generator
 ) -> list[TrainingImage]:
     if len(examples) <= count:

@@ -1,4 +1,4 @@
-"""Why: a sentence, then pictures - map on the fixed scale, network responses, known neighbours."""
+"""Explanation of one verdict: a sentence, the map, network responses, similar known patches."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
 
 
 def explain(model: PartsModel, item: PartImage) -> Explanation:
-    """Say what the model saw in one image, with map, findings and known neighbours.
+    """Explain one image: sentence, map, findings and similar known patches.
 
     Raises:
         UserError: if the file cannot be read.
@@ -38,10 +38,10 @@ def explain(model: PartsModel, item: PartImage) -> Explanation:
 
 
 def explain_with_cnn(model: PartsModel, item: PartImage, cnn: PartsModel | None) -> Explanation:
-    """Say what the model saw; a patch CNN of the same run adds its responses.
+    """Explain one image; a patch CNN of the same run adds its responses.
 
     Args:
-        model: Judges the image.
+        model: Predicts the image.
         item: The image.
         cnn: A `PartsModel` of the patch CNN, or None.
 
@@ -51,7 +51,7 @@ def explain_with_cnn(model: PartsModel, item: PartImage, cnn: PartsModel | None)
     path = item.path
     image = decode(path)
     prediction = model.predict_image(image)
-    found = spots(model, image, prediction)
+    regions = find_regions(model, image, prediction)
     unusual = model.health.check(image).findings if model.health else ()
     score, verdict = model.decide([prediction.score], usual=not unusual)
     shown = thumbnail(image, DISPLAY_PX)
@@ -70,7 +70,7 @@ def explain_with_cnn(model: PartsModel, item: PartImage, cnn: PartsModel | None)
         figures.append(responses(cnn.detector, image))
     return Explanation(
         item=path.name,
-        text=sentence(path.name, verdict, score, model.threshold, found),
+        text=sentence(path.name, verdict, score, model.threshold, regions),
         figures=tuple(figures),
         facts={
             "part": item.part,
@@ -82,14 +82,16 @@ def explain_with_cnn(model: PartsModel, item: PartImage, cnn: PartsModel | None)
     )
 
 
-def sentence(name: str, verdict: str, score: float, threshold: float, found: list[Finding]) -> str:
+def sentence(
+    name: str, verdict: str, score: float, threshold: float, findings: list[Finding]
+) -> str:
     """Return the verdict in words."""
     where = "no region stands out on its own"
-    if found:
-        first = found[0]
+    if findings:
+        first = findings[0]
         size = f"{first.area_px:.0f} px" if first.area_mm2 is None else f"{first.area_mm2:.2f} mm²"
         column, row = first.centroid
-        many = "1 region stands" if len(found) == 1 else f"{len(found)} regions stand"
+        many = "1 region stands" if len(findings) == 1 else f"{len(findings)} regions stand"
         where = f"{many} out, the strongest of {size} at row {row:.0f}, column {column:.0f}"
     side = "not below" if score >= threshold else "below"
     return (
@@ -98,7 +100,7 @@ def sentence(name: str, verdict: str, score: float, threshold: float, found: lis
     )
 
 
-def spots(model: PartsModel, image: Image, prediction: Prediction) -> list[Finding]:
+def find_regions(model: PartsModel, image: Image, prediction: Prediction) -> list[Finding]:
     """Return regions of an image above the map threshold, strongest first."""
     shape = (image.shape[0], image.shape[1])
     scale = model.settings.px_per_mm or None
@@ -122,24 +124,24 @@ def overlay_of(model: PartsModel, image: Image, local: NDArray[np.float32]) -> b
 
 
 def neighbours(model: PartsModel, image: Image, prediction: Prediction) -> list[Figure]:
-    """Return the strongest patch beside the known good and bad patches that are most like it."""
+    """Return the strongest patch beside the known good and bad patches that are most similar."""
     rows, columns = prediction.map.shape
     row, column = np.unravel_index(int(prediction.map.argmax()), prediction.map.shape)
     height, width = image.shape[:2]
     patch = crop_at(image, (row + 0.5) * height / rows, (column + 0.5) * width / columns)
     figures = []
     for faulty, word in ((False, "good"), (True, "faulty")):
-        found = model.library.nearest(patch, faulty=faulty)
-        if found:
-            figures.append(_sheet(patch, found, word))
+        nearest = model.library.nearest(patch, faulty=faulty)
+        if nearest:
+            figures.append(_sheet(patch, nearest, word))
     return figures
 
 
-def _sheet(patch: Image, found: list[Neighbour], word: str) -> Figure:
-    tiles: list[Image | NDArray[np.uint8]] = [patch, *(n.patch for n in found)]
-    names = [f"{Path(n.source).name} ({n.label}, {n.similarity:.2f})" for n in found]
+def _sheet(patch: Image, nearest: list[Neighbour], word: str) -> Figure:
+    tiles: list[Image | NDArray[np.uint8]] = [patch, *(n.patch for n in nearest)]
+    names = [f"{Path(n.source).name} ({n.label}, {n.similarity:.2f})" for n in nearest]
     return Figure(
-        title=f"Most alike among known {word} patches",
+        title=f"Most similar known {word} patches",
         image=encode_png(contact_sheet(tiles, columns=len(tiles), cell_px=96)),
         caption=f"First this picture's strongest patch, then {', '.join(names)}; "
         "the number is the cosine of their features.",
@@ -148,17 +150,17 @@ def _sheet(patch: Image, found: list[Neighbour], word: str) -> Figure:
 
 def responses(cnn: PatchCNN, image: Image) -> Figure:
     """Return guided backprop and Grad-CAM of the patch CNN's strongest crop."""
-    told = cnn.explain_crop(image)
+    crop = cnn.explain_crop(image)
     tiles: list[Image | NDArray[np.uint8]] = [
-        told.crop,
-        signed_map(told.guided),
-        signed_map(told.cam),
+        crop.crop,
+        signed_map(crop.guided),
+        signed_map(crop.cam),
     ]
     return Figure(
         title="Patch CNN: guided backprop and Grad-CAM",
         image=encode_png(contact_sheet(tiles, columns=3, cell_px=128)),
-        caption=f"The strongest crop, network output {told.probability:.3f}; guided backprop; "
+        caption=f"The strongest crop, network output {crop.probability:.3f}; guided backprop; "
         f"Grad-CAM. Their rank correlation with maps of random weights is "
-        f"{told.guided_agreement:.2f} and {told.cam_agreement:.2f}: the nearer to 1, the less a "
+        f"{crop.guided_agreement:.2f} and {crop.cam_agreement:.2f}: the nearer to 1, the less a "
         "map says about what was learned.",
     )

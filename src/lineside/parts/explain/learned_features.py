@@ -1,7 +1,7 @@
-"""What a patch CNN learned to look for, drawn after its fit from its own training crops.
+"""Learned features of a patch CNN, drawn after its fit from its own training crops.
 
-Three looks: the filters of the first layer, crops made so that a unit answers as strongly as it
-can (Olah et al. 2017), and for each unit the training crops that it answers most.
+Three figures: the filters of the first layer, crops optimised for the activation of a unit
+(Olah et al. 2017), and for each unit the training crops with the highest activation.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ DEFECT_EDGE = (224, 117, 45)
 
 @dataclass(frozen=True, kw_only=True)
 class Feature:
-    """A unit with what it answers.
+    """A unit and its strongest inputs.
 
     Attributes:
         unit: The unit.
@@ -74,7 +74,7 @@ class Feature:
 
 @dataclass(frozen=True, kw_only=True)
 class CropSample:
-    """Training crops that units are judged on.
+    """Training crops that units are compared on.
 
     Attributes:
         pixels: Shape (crop, channel, height, width), values 0..1.
@@ -171,8 +171,9 @@ def chosen_units(
     chosen, names = [], []
     for place in places:
         layer, _ = order[place]
-        own = np.flatnonzero([unit.layer == layer for unit in everyone])
-        for index, end in ((own[rise[own].argmin()], "good"), (own[rise[own].argmax()], "defect")):
+        in_layer = np.flatnonzero([unit.layer == layer for unit in everyone])
+        lowest, highest = in_layer[rise[in_layer].argmin()], in_layer[rise[in_layer].argmax()]
+        for index, end in ((lowest, "good"), (highest, "defect")):
             chosen.append(int(index))
             channel = everyone[chosen[-1]].channel
             names.append(f"layer {place + 1}, ch. {channel}: {end}")
@@ -222,12 +223,12 @@ def made_figure(found: Sequence[Feature]) -> Figure:
     without = sum(feature.untrained_reached > feature.percentile_99 for feature in found)
     side = found[0].picture.shape[0]
     return Figure(
-        title="What units look for",
+        title="Strongest inputs of units",
         image=encode_jpeg(contact_sheet(tiles, names, columns=COLUMNS, cell_px=CELL_PX)),
         mime="image/jpeg",
         caption=(
-            f"Crops of {side} x {side} pixels made by the computer so that one unit answers as "
-            "strongly as it can; they are no photographs. Of four convolution layers the "
+            f"Synthetic crops of {side} x {side} pixels, optimised for the activation of one unit "
+            "(not photographs). Of four convolution layers the "
             "channels (ch.) that rise most on good crops and on defects, then the output both "
             "ways; what raises 'good' is the absence of defects, so it looks like plain surface. "
             "Below each the crop made for an untrained network. "

@@ -78,7 +78,7 @@ class Finding:
 def findings(
     cells: Map, image_shape: tuple[int, int], threshold: float, px_per_mm: float | None = None
 ) -> list[Finding]:
-    """Return the regions of a map that reach a threshold, highest peak first; none is too small.
+    """Return the regions of a map that reach a threshold, highest peak first, however small.
 
     Args:
         cells: Shape (rows, columns); the grid covers the picture exactly.
@@ -90,7 +90,7 @@ def findings(
         return []
     evidence = _fine(cells, image_shape, threshold)
     named, _ = ndimage.label(evidence >= threshold, structure=EIGHT_NEIGHBOURS)
-    found = []
+    regions = []
     for number, window in enumerate(ndimage.find_objects(named), start=1):
         inside = named[window] == number
         rows, columns = np.nonzero(inside)
@@ -99,7 +99,7 @@ def findings(
         area = len(rows)
         scale = px_per_mm or math.nan
         length = math.hypot(box[2] - box[0], box[3] - box[1])
-        found.append(
+        regions.append(
             Finding(
                 area_px=area,
                 box=box,
@@ -109,7 +109,7 @@ def findings(
                 length_mm=length / scale if px_per_mm else None,
             )
         )
-    return sorted(found, key=lambda finding: -finding.peak)
+    return sorted(regions, key=lambda finding: -finding.peak)
 
 
 def overlay(
@@ -130,16 +130,16 @@ def overlay(
         threshold: Findings from this evidence on get a white contour.
         scale_max: Evidence shown in the strongest colour, the same for all pictures of a model.
         mask: The labelled defect, shape (height, width), outlined in blue.
-        scale_min: Evidence shown as nothing.
+        scale_min: Evidence that is transparent.
         longest_px: Larger pictures are reduced to this.
     """
     shown = thumbnail(image, longest_px)
     evidence = _fine(cells, (shown.shape[0], shown.shape[1]), threshold)
     span = max(scale_max - scale_min, 1e-12)
     strength = np.clip(np.nan_to_num((evidence - scale_min) / span), 0, 1)
-    shown = _blend(shown, heat_colours()[_index(strength)], LARGEST_ALPHA * strength)
+    shown = _blend(shown, heat_colours()[_colour_index(strength)], LARGEST_ALPHA * strength)
     if mask is not None:
-        region = _reduced_by_maximum(np.asarray(mask, dtype=bool), shown.shape[:2])
+        region = _reduce_by_maximum(np.asarray(mask, dtype=bool), shown.shape[:2])
         shown[_outline(region, 1)] = MASK_OUTLINE
     region = evidence >= threshold
     shown[_outline(region, 2)] = HALO
@@ -154,11 +154,11 @@ def signed_map(
     scale: float | None = None,
     longest_px: int = DISPLAY_PX,
 ) -> Rgb:
-    """Return a map of signed values: orange speaks for the score, blue against it.
+    """Return a map of signed values: orange raises the score, blue lowers it.
 
     Args:
         values: Shape (rows, columns), e.g. a gradient.
-        image: The picture behind it, shown pale; a plain ground without it.
+        image: The picture behind it, shown pale; plain grey without it.
         scale: Absolute value of the full colour; the 99.5 % quantile if not given.
         longest_px: Larger pictures are reduced to this.
     """
@@ -188,7 +188,7 @@ def colour_bar(scale_min: float, threshold: float, scale_max: float, *, width_px
     ground = np.full((16, inner, 3), 128, dtype=np.uint8)
     bar = _blend(
         ground,
-        np.broadcast_to(heat_colours()[_index(strength)], ground.shape),
+        np.broadcast_to(heat_colours()[_colour_index(strength)], ground.shape),
         np.broadcast_to(LARGEST_ALPHA * strength, ground.shape[:2]),
     )
     sheet.paste(Pillow.fromarray(bar), (edge, 4))
@@ -253,19 +253,19 @@ def contact_sheet(
         sheet.paste(small, (left + off[0], top + off[1]))
         if captions:
             place = (left + cell_px / 2, top + cell_px + 2)
-            text = _fitted(draw, captions[index], cell_px)
+            text = _shorten(draw, captions[index], cell_px)
             draw.text(place, text, fill=INK, font=_font(11), anchor="ma")
     return np.array(sheet)
 
 
 def encode_png(picture: Image | Rgb | Mask) -> bytes:
     """Return a picture as PNG: lossless, for maps and masks with few colours."""
-    return _encoded(picture, format="PNG", optimize=True)
+    return _encode(picture, format="PNG", optimize=True)
 
 
 def encode_jpeg(picture: Image | Rgb, quality: int = 85) -> bytes:
     """Return a picture as JPEG: a tenth of the bytes of PNG for photographs."""
-    return _encoded(picture, format="JPEG", quality=quality, optimize=True)
+    return _encode(picture, format="JPEG", quality=quality, optimize=True)
 
 
 def as_rgb(image: Image | Rgb | Mask) -> Rgb:
@@ -287,13 +287,13 @@ def as_rgb(image: Image | Rgb | Mask) -> Rgb:
 
 
 def _fine(cells: Map, shape: tuple[int, int], threshold: float = math.inf) -> Map:
-    """Return a map at pixel resolution where no cell that reaches the threshold gets lost.
+    """Return a map at pixel resolution that keeps every cell at or above the threshold.
 
     Bilinear values stay below a lone peak, whose middle may lie between pixels; and a grid finer
     than the pixels would be skipped in part. The nearest pixel takes the peak's own value.
     """
     grid = np.asarray(cells, dtype=np.float32)
-    coarse = _reduced_by_maximum(grid, (min(shape[0], grid.shape[0]), min(shape[1], grid.shape[1])))
+    coarse = _reduce_by_maximum(grid, (min(shape[0], grid.shape[0]), min(shape[1], grid.shape[1])))
     fine = to_pixels(coarse, shape)
     rows, columns = np.nonzero(grid >= threshold)
     y = ((rows + 0.5) * shape[0] / grid.shape[0]).astype(np.intp)
@@ -302,8 +302,8 @@ def _fine(cells: Map, shape: tuple[int, int], threshold: float = math.inf) -> Ma
     return fine
 
 
-def _reduced_by_maximum(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return an array reduced to (rows, columns) by the maximum, so that small things stay."""
+def _reduce_by_maximum(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return an array reduced to (rows, columns) by the maximum, so that small regions survive."""
     for axis, size in enumerate(shape[:2]):
         if size != values.shape[axis]:
             starts = np.arange(size) * values.shape[axis] // size
@@ -323,11 +323,11 @@ def _blend(ground: Rgb, colours: NDArray[Any], alpha: NDArray[Any]) -> Rgb:
     return mixed.astype(np.uint8)
 
 
-def _index(strength: NDArray[Any]) -> NDArray[np.intp]:
+def _colour_index(strength: NDArray[Any]) -> NDArray[np.intp]:
     return (strength * 255 + 0.5).astype(np.intp)
 
 
-def _encoded(picture: Image | Rgb | Mask, **options: Any) -> bytes:
+def _encode(picture: Image | Rgb | Mask, **options: Any) -> bytes:
     pixels = as_rgb(picture)
     grey = (pixels[..., :1] == pixels).all()
     stream = io.BytesIO()
@@ -335,7 +335,7 @@ def _encoded(picture: Image | Rgb | Mask, **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def _fitted(draw: ImageDraw.ImageDraw, text: str, width_px: int) -> str:
+def _shorten(draw: ImageDraw.ImageDraw, text: str, width_px: int) -> str:
     """Return a text cut to a width, with an ellipsis."""
     if draw.textlength(text, font=_font(11)) <= width_px:
         return text

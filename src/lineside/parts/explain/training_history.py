@@ -1,6 +1,6 @@
-"""How a patch CNN learned, drawn after its fit from the weights that were kept on the way.
+"""How a patch CNN learned, drawn after its fit from weight snapshots of the training.
 
-Three looks: a gallery of the same crops with their saliency at steps of the training, a map of
+Three figures: a gallery of the same crops with their saliency at steps of the training, a map of
 the embedding at its beginning, middle and end, and the information plane.
 """
 
@@ -56,7 +56,7 @@ class Past:
 def training_figures(
     cnn: PatchCNN, data: CropData, folder: Path, rng: np.random.Generator
 ) -> list[Figure]:
-    """Return all figures of a training, from its crops and the weights kept in a folder."""
+    """Return all figures of a training, from its crops and the weight snapshots in a folder."""
     crops = data.validation or data.train
     past = past_of(cnn, folder, STAGES)
     return [
@@ -67,16 +67,17 @@ def training_figures(
 
 
 def past_of(cnn: PatchCNN, folder: Path, most: int) -> list[Past]:
-    """Return up to `most` kept states of the network, spread over the steps, the last included."""
-    kept = list(snapshots(folder))
-    places = np.unique(np.linspace(0, len(kept) - 1, min(most, len(kept))).round().astype(int))
-    found = []
-    for place in places.tolist():
-        step, weights = kept[place]
+    """Return up to `most` snapshots of the network, spread over the steps, the last included."""
+    states = list(snapshots(folder))
+    count = min(most, len(states))
+    indices = np.unique(np.linspace(0, len(states) - 1, count).round().astype(int))
+    history = []
+    for index in indices.tolist():
+        step, weights = states[index]
         network = copy.deepcopy(cnn.network)
         network.load_state_dict(weights)
-        found.append(Past(step=step, network=network.eval()))
-    return found
+        history.append(Past(step=step, network=network.eval()))
+    return history
 
 
 def gallery(cnn: PatchCNN, past: Sequence[Past], crops: CropBatch) -> list[Figure]:
@@ -130,20 +131,20 @@ def embedding(cnn: PatchCNN, past: Sequence[Past], crops: CropBatch, seed: int) 
     """
     x = cnn.standardise(crops.pixels)
     labels = ["defect" if label else "good" for label in crops.crop_labels]
-    shown = [past[place] for place in sorted({0, len(past) // 2, len(past) - 1})]
-    vectors = {state.step: _embedded(state.network, x) for state in shown}
+    shown = [past[index] for index in sorted({0, len(past) // 2, len(past) - 1})]
+    vectors = {state.step: _embed(state.network, x) for state in shown}
     maps = {f"step {step}, PCA": principal(values) for step, values in vectors.items()}
     last = vectors[shown[-1].step]
     maps[f"step {shown[-1].step}, t-SNE"] = tsne(last, seed)
-    told = ", ".join(
+    agreement = ", ".join(
         f"{neighbour_agreement(values, labels, crops.part.tolist()):.2f} at step {step}"
         for step, values in vectors.items()
     )
     return embedding_map(
         "Map of the embedding",
         f"Each point is one of {len(labels)} crops. Share of the ten nearest crops of other parts "
-        f"with the same label (0.5 is chance): {told}. Distances between far groups of a t-SNE "
-        "map mean nothing.",
+        f"with the same label (0.5 is chance): {agreement}. Distances between far groups of a "
+        "t-SNE map mean nothing.",
         maps,
         labels,
         ("good", "defect"),
@@ -210,23 +211,23 @@ def _large(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _logits(network: nn.Module, x: Tensor) -> NDArray[np.float64]:
     with torch.inference_mode():
-        found: NDArray[np.float64] = network(x).double().numpy()
-    return found
+        logits: NDArray[np.float64] = network(x).double().numpy()
+    return logits
 
 
-def _embedded(network: nn.Module, x: Tensor) -> NDArray[np.float64]:
-    """What the last linear layer gets, shape (crops, features)."""
-    seen: list[Tensor] = []
+def _embed(network: nn.Module, x: Tensor) -> NDArray[np.float64]:
+    """Inputs of the last linear layer, shape (crops, features)."""
+    inputs: list[Tensor] = []
     head = [m for m in network.modules() if isinstance(m, nn.Linear)][-1]
-    handle = head.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    handle = head.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
     try:
         with torch.inference_mode():
             for block in x.split(32):
                 network(block)
     finally:
         handle.remove()
-    found: NDArray[np.float64] = torch.cat(seen).flatten(1).double().numpy()
-    return found
+    vectors: NDArray[np.float64] = torch.cat(inputs).flatten(1).double().numpy()
+    return vectors
 
 
 def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
-"""Does the camera still send what the model was calibrated on? The health of each picture.
+"""Image quality: does the camera still send pictures like those of the training?
 
-`fit_health` learns what healthy pictures look like and judges each new one. No picture is dropped:
-what cannot be measured is a finding of its own. For the scores of good parts see `drift`.
+`fit_health` sets limits of sharpness, brightness, saturation and pose from good pictures;
+`HealthReference.check` compares each new one. A picture that cannot be measured is a finding too.
+For the scores of good parts see `drift`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SIDES: Mapping[str, Literal["both", "above"]] = {
     "offset_px": "above",
 }
 FLOORS = {"sharpness": 0.05, "brightness": 0.01, "saturated_share": 0.002, "offset_px": 0.5}
-"""Least deviation that counts as one, so that equal calibration pictures do not make a trap."""
+"""Smallest standard deviation of a measure: identical reference pictures would give 0."""
 MATCHING_PEAK = 8.0
 
 
@@ -50,7 +51,7 @@ def saturated_share_of(grey: NDArray[np.float32]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """The verdict on one picture.
+    """Image quality of one picture.
 
     Attributes:
         measures: The measured values; empty if the picture could not be measured.
@@ -70,13 +71,13 @@ class Health:
 
 @dataclass(frozen=True, kw_only=True)
 class HealthReference:
-    """What healthy pictures look like.
+    """Quality of the reference pictures.
 
     Attributes:
         center: Median of each measure.
         deviation: Robust standard deviation of each measure.
         limit: Deviations beyond which a picture is unhealthy.
-        template: Mean picture for the pose, 96 x 96, 0..1; None if the parts do not lie alike.
+        template: Mean picture for the pose, 96 x 96, 0..1; None if the pose varies.
         count: Number of calibration pictures.
     """
 
@@ -87,7 +88,7 @@ class HealthReference:
     count: int
 
     def check(self, image: Image) -> Health:
-        """Judge one picture. Never raises for a picture: an unmeasurable one is a finding."""
+        """Check one picture; one that cannot be measured is a finding, not an error."""
         if image.ndim != 3 or image.size == 0 or not np.isfinite(image).all():
             text = "the picture has no pixels or values that are not numbers"
             return Health(measures={}, deviations={}, findings=(text,))
@@ -134,11 +135,11 @@ def _measures(grey: NDArray[np.float32], template: NDArray[np.float32] | None) -
 
 
 def fit_health(images: Iterable[Image], *, limit: float = 5.0) -> HealthReference:
-    """Learn what healthy pictures look like; pictures are read once and not kept.
+    """Set the limits of image quality; pictures are read once and not kept.
 
     The deviation of a measure is the larger of 1.4826 x the median absolute deviation and the
-    central 90 % range / 3.29: the second stands for pictures of several exposures. The pose is
-    watched only if most pictures match their common mean.
+    central 90 % range / 3.29: the second covers pictures of several exposures. The pose is
+    checked only if most pictures match their common mean.
 
     Args:
         images: Calibration pictures of good parts, at least 5.
@@ -153,7 +154,9 @@ def fit_health(images: Iterable[Image], *, limit: float = 5.0) -> HealthReferenc
         if image.size and np.isfinite(image).all()
     ]
     if len(greys) < 5:
-        raise UserError(f"{len(greys)} pictures are too few to know healthy ones", "give 5 or more")
+        raise UserError(
+            f"{len(greys)} pictures are too few for limits of image quality", "give 5 or more"
+        )
     columns = {name: np.array([row[0][name] for row in greys]) for name in greys[0][0]}
     template = np.mean([row[1] for row in greys], axis=0).astype(np.float32)
     offsets = _offsets(template, [(row[1], row[2]) for row in greys])
@@ -165,12 +168,12 @@ def fit_health(images: Iterable[Image], *, limit: float = 5.0) -> HealthReferenc
         center={name: float(np.median(values)) for name, values in columns.items()},
         deviation={name: _spread(values, FLOORS[name]) for name, values in columns.items()},
         limit=limit,
-        template=None if template is None else _in_256_levels(template),
+        template=None if template is None else _quantise(template),
         count=len(greys),
     )
 
 
-def _in_256_levels(template: NDArray[np.float32]) -> NDArray[np.float32]:
+def _quantise(template: NDArray[np.float32]) -> NDArray[np.float32]:
     """Round a mean picture to the grey levels of a picture."""
     return (np.round(template * 255) / np.float32(255)).astype(np.float32)
 
@@ -185,7 +188,7 @@ def _offsets(
     template: NDArray[np.float32],
     squares: Sequence[tuple[NDArray[np.float32], tuple[int, int]]],
 ) -> NDArray[np.float64] | None:
-    """Offsets of pictures against the mean of the *others*; None if most do not match it."""
+    """Offsets of pictures from the mean of the *others*; None if most do not match it."""
     total, offsets, peaks = len(squares), [], []
     for square, (height, width) in squares:
         others = ((template * total - square) / (total - 1)).astype(np.float32)
