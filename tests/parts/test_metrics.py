@@ -13,13 +13,18 @@ from lineside.core.contract import Outcome
 from lineside.core.statistics import estimate
 from lineside.parts.metrics import (
     METRICS,
+    MapOverlap,
     aupro,
     component_recall,
+    map_details,
     partial_area,
     pixel_average_precision,
     pixel_counts,
     to_pixels,
 )
+
+RANKED = [metric for metric in METRICS if metric.name != "map_aupro_30"]
+"""Metrics of scores; the other one is of maps."""
 
 
 def outcomes_of(parts: int = 30, views: int = 4) -> list[Outcome]:
@@ -91,7 +96,7 @@ def test_metrics_agree_with_sklearn():
         fpr, tpr, _ = reference.roc_curve(y, s, drop_intermediate=False)
         return fpr[tpr >= recall - 1e-12].min()
 
-    found = {m.name: m.of(outcomes) for m in METRICS}
+    found = {m.name: m.of(outcomes) for m in RANKED}
     assert METRICS[0].name == "image_auroc"
     assert found == pytest.approx(
         {
@@ -107,7 +112,7 @@ def test_metrics_agree_with_sklearn():
 
 
 def test_metrics_have_intervals_over_parts_and_are_nan_where_undefined():
-    for metric in METRICS:
+    for metric in RANKED:
         found = estimate(outcomes_of(), metric, np.random.default_rng(0), 200)
         assert found.n == 30
         assert found.low <= found.value <= found.high
@@ -117,7 +122,7 @@ def test_metrics_have_intervals_over_parts_and_are_nan_where_undefined():
 
 def test_metrics_by_part_are_left_out_where_every_part_is_one_image():
     outcomes = [dataclasses.replace(o, unit=o.item, groups=(o.item,)) for o in outcomes_of()]
-    for metric in METRICS:
+    for metric in RANKED:
         assert math.isnan(metric.of(outcomes)) == metric.name.startswith("part_")
         found = estimate(outcomes, metric, np.random.default_rng(0), 100)
         assert math.isnan(found.value) == metric.name.startswith("part_")
@@ -213,3 +218,26 @@ def test_component_recall_by_size():
     strict = component_recall([scores], [mask], 1.0, overlap=0.5)
     assert strict[0].recall.value == 0.0
     assert strict[2].recall.value == 1.0
+
+
+def test_aupro_of_outcomes_is_that_of_their_maps():
+    """Counts by bin of single images give the AUPRO of all maps at full resolution."""
+    rng = np.random.default_rng(4)
+    maps, masks, outcomes = [], [], []
+    for i in range(40):
+        cells = rng.gamma(2.0, 1.0, (12, 16)).astype(np.float32)
+        mask = np.zeros((96, 128), dtype=bool)
+        if i % 2:
+            row, column = rng.integers(8, 80), rng.integers(8, 110)
+            mask[row : row + 9, column : column + 9] = True
+            cells[row // 8, column // 8] += rng.uniform(0, 6)
+        maps.append(cells)
+        masks.append(mask)
+        details = map_details(cells, mask, usual=2.0, threshold=6.0)
+        outcomes.append(Outcome(item=str(i), groups=(str(i),), details=details))
+    assert MapOverlap()(outcomes) == pytest.approx(aupro(maps, masks), abs=0.002)
+    metric = next(m for m in METRICS if m.name == "map_aupro_30")
+    found = estimate(outcomes, metric, np.random.default_rng(0), 200)
+    assert found.low < found.value < found.high
+    unmasked = [o for o in outcomes if len(o.details) == 1]
+    assert np.isnan(MapOverlap()(unmasked)) and np.isnan(MapOverlap()([]))

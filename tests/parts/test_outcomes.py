@@ -1,13 +1,20 @@
 """Calibration is by part, and says so where the data cannot carry a promise by part."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from PIL import Image as Picture
 
+from lineside.applications import load_model
 from lineside.core.contract import Outcome
 from lineside.parts.config import Config
+from lineside.parts.data.items import PartImage
 from lineside.parts.explain.exemplars import Library
+from lineside.parts.metrics import MapOverlap
 from lineside.parts.model import PartsModel, Settings
 from lineside.parts.outcomes import calibrate, map_scale
+from lineside.parts.outcomes import outcomes as judge
 
 
 class Nothing:
@@ -80,3 +87,21 @@ def test_the_map_scale_leaves_95_percent_of_good_pictures_without_contour():
     above = sum(row.value["peak"] > scale.threshold for row in rows[:200])
     assert above == 10
     assert scale.low < scale.threshold < scale.high
+
+
+def test_maps_are_counted_where_masks_say_which_pixels_are_faulty(trained, shop, tmp_path):
+    model = load_model(trained)
+    picture = shop.picture(tmp_path / "p.png", spot=120.0, seed=3)
+    pixels = np.asarray(Picture.open(picture), dtype=np.float32)
+    Picture.fromarray(np.uint8(255 * (pixels > 190))).save(tmp_path / "mask.png")
+    masked = PartImage(id="p", path=picture, label="spot", part="p", mask=tmp_path / "mask.png")
+    unmasked = dataclasses.replace(masked, mask=None)
+    good = PartImage(id="g", path=shop.picture(tmp_path / "g.png"), label="good", part="g")
+    first, second, third = judge(model, [masked, unmasked, good])
+    assert [row["fault"] for row in first.details] == [0, 1]
+    assert sum(first.details[0]["pixels_by_bin"].values()) > 96 * 96 - 300
+    assert second.details == ()
+    assert [row["fault"] for row in third.details] == [0]
+    assert MapOverlap()([first, third]) > 0.5
+    uncalibrated = dataclasses.replace(model, operating=None)
+    assert next(iter(judge(uncalibrated, [masked]))).details == ()

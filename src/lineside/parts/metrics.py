@@ -6,8 +6,9 @@ pixels in score bins, so memory does not grow with the number or the size of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,100 @@ def parts(outcomes: Sequence[Outcome]) -> Units:
     return Units(scores=np.zeros(0), labels=np.zeros(0), index=np.zeros(0, dtype=np.int64))
 
 
+BINS_PER_UNIT = 64
+"""Bins of map scores: about 1.6 % wide, relative to the distance from the usual score."""
+AUPRO_LIMIT = 0.30
+
+
+def map_details(
+    cells: Map, mask: Mask, *, usual: float, threshold: float
+) -> tuple[dict[str, Any], ...]:
+    """Count the pixels of one map by score, for `MapOverlap`.
+
+    A score s falls into bin floor(64 asinh(8 u)) with u = (s - usual) / (threshold - usual):
+    even steps around the usual score, steps of even ratio far above it. The bins are the same for
+    all maps of a model, so that counts of single images can be added up and resampled.
+
+    Args:
+        cells: Anomaly map, shape (rows, columns).
+        mask: Where the faults are, shape (height, width) of the picture.
+        usual: Score of what is normal, bin 0.
+        threshold: Score from which on a place stands out.
+
+    Returns:
+        A row with the number of good pixels by bin, then one row per fault (8-connected).
+    """
+    height, width = mask.shape
+    scores = to_pixels(cells, (height, width)).astype(np.float64)
+    steps = np.arcsinh(8 * (scores - usual) / max(threshold - usual, 1e-12))
+    bins = np.floor(BINS_PER_UNIT * steps).astype(np.int64)
+    faults, count = ndimage.label(mask, structure=EIGHT_NEIGHBOURS)
+    return tuple(
+        {"fault": fault, "pixels_by_bin": _count_by_bin(bins[faults == fault])}
+        for fault in range(count + 1)
+    )
+
+
+def _count_by_bin(bins: NDArray[np.int64]) -> dict[str, int]:
+    values, counts = np.unique(bins, return_counts=True)
+    return {str(value): int(n) for value, n in zip(values, counts, strict=True)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapOverlap:
+    """AUPRO of outcomes whose details are those of `map_details`; others do not count.
+
+    NaN where no outcome has a fault with a mask. See `PixelCounts.aupro`.
+    """
+
+    limit: float = AUPRO_LIMIT
+
+    def __call__(self, outcomes: Sequence[Outcome]) -> float:
+        """Return the value on these outcomes."""
+        return float(self.weighted(outcomes)(np.ones((1, len(outcomes))))[0])
+
+    def weighted(self, outcomes: Sequence[Outcome]) -> Callable[[Floats], Floats]:
+        """Return a function from weights (repetitions, outcomes) to values (repetitions,)."""
+        rows = [
+            (place, row["fault"], {int(b): n for b, n in row["pixels_by_bin"].items()})
+            for place, outcome in enumerate(outcomes)
+            for row in outcome.details
+        ]
+        used = sorted({b for _, _, counts in rows for b in counts}, reverse=True)
+        column = {b: i for i, b in enumerate(used)}  # the highest score first
+        good, overlap = (np.zeros((len(outcomes), len(used))) for _ in range(2))
+        faults = np.zeros(len(outcomes))
+        for place, fault, counts in rows:
+            pixels = sum(counts.values())
+            faults[place] += fault > 0
+            for b, n in counts.items():
+                if fault:
+                    overlap[place, column[b]] += n / pixels
+                else:
+                    good[place, column[b]] += n
+
+        def value(weights: Floats) -> Floats:
+            # (repetitions, outcomes) @ (outcomes, bins): counts of each resample by bin
+            return np.array(
+                [
+                    _aupro(*counts, self.limit)
+                    for counts in zip(
+                        weights @ good, weights @ overlap, weights @ faults, strict=True
+                    )
+                ]
+            )
+
+        return value
+
+
+def _aupro(good: Floats, overlap: Floats, faults: float, limit: float) -> float:
+    if not faults or not good.sum():
+        return float("nan")
+    fpr = np.append(0.0, np.cumsum(good) / good.sum())
+    pro = np.append(0.0, np.cumsum(overlap) / faults)
+    return partial_area(fpr, pro, limit) / limit
+
+
 METRICS: tuple[Metric, ...] = (
     Metric(
         name="image_auroc", unit="fraction", better="higher",
@@ -86,6 +181,10 @@ METRICS: tuple[Metric, ...] = (
         of=RankMetric(statistic=_false_rejects_all, units=parts),
         help="Good parts rejected where all faulty ones are found: one part decides it.",
     ),
+    Metric(
+        name="map_aupro_30", unit="fraction", better="higher", of=MapOverlap(),
+        help="Mean overlap of maps with masked faults, up to 30 % of good pixels (AUPRO@30).",
+    ),
 )  # fmt: skip
 """Ranking measures over outcomes with ``score`` and ``label`` (1 faulty); the first is primary.
 
@@ -118,11 +217,7 @@ class PixelCounts:
         linear between thresholds and cut linearly at the limit, divided by the limit (Bergmann
         et al. 2021, section 5.2). NaN without faults or good pixels.
         """
-        if not self.components or not self.good.sum():
-            return float("nan")
-        fpr = np.append(0.0, np.cumsum(self.good) / self.good.sum())
-        pro = np.append(0.0, np.cumsum(self.overlap) / self.components)
-        return partial_area(fpr, pro, limit) / limit
+        return _aupro(self.good, self.overlap, self.components, limit)
 
     def average_precision(self) -> float:
         """Return the stepwise average precision of pixels; NaN without faulty ones."""

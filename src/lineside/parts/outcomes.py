@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,10 +15,11 @@ from lineside.core.run.files import sha256
 from lineside.core.statistics import operating_point, unit_scores
 from lineside.parts.calibration import MapScale, Operating
 from lineside.parts.config import Config
-from lineside.parts.data.images import read_picture
+from lineside.parts.data.images import read_picture, training_image
 from lineside.parts.data.items import GOOD, PartImage
-from lineside.parts.metrics import WORDS
+from lineside.parts.metrics import WORDS, map_details
 from lineside.parts.model import PartsModel
+from lineside.parts.models.detector import Image, Prediction
 
 LOTS = "the data name lots: parts of a lot are alike, so a guarantee counted by part is not proven"
 CONTOUR_QUANTILE = 0.95
@@ -29,7 +31,8 @@ def outcomes(model: PartsModel, items: Sequence[PartImage]) -> Iterator[Outcome]
 
     Yields:
         One outcome per item with ``score``, ``label`` (1 faulty), ``peak`` and ``middle`` of the
-        anomaly map, and ``ms``, the time it took including decoding.
+        anomaly map, and ``ms``, the time it took including decoding. Once the model is
+        calibrated, details count map pixels by score, for AUPRO.
 
     Raises:
         UserError: if an image cannot be read.
@@ -60,7 +63,24 @@ def _outcome(model: PartsModel, item: PartImage) -> Outcome:
             "middle": float(np.median(prediction.map)),
             "ms": milliseconds,
         },
+        details=_map_details(model, item, picture.image, prediction),
     )
+
+
+def _map_details(
+    model: PartsModel, item: PartImage, image: Image, prediction: Prediction
+) -> tuple[dict[str, Any], ...]:
+    """Count map pixels by score where it is known which ones are faulty, once bins are fixed."""
+    if model.operating is None:
+        return ()
+    mask = training_image(item).mask() if item.mask is not None else None
+    if item.faulty:
+        if mask is None:
+            return ()
+    else:
+        mask = np.zeros(image.shape[:2], dtype=bool)
+    scale = model.scale
+    return map_details(prediction.map, mask, usual=scale.low, threshold=scale.threshold)
 
 
 def calibrate(model: PartsModel, outcomes: Sequence[Outcome], config: Config) -> PartsModel:
