@@ -76,7 +76,7 @@ def test_a_clock_ahead_is_reported_once_and_does_not_blind_the_machine(model, pu
         assert result.status == "refused" and result.in_future
     assert ingestor.ingest(at(pump[3], now - 60), "http", live=True).status == "judged"
     assert ingestor.ingest(at(pump[4], now + 600), "http", live=True).status == "judged"
-    assert len([line for line in captured.results if "still to come" in line]) == 1
+    assert len([line for line in captured.results if "in the future" in line]) == 1
     assert len(refusals(store)) == 3 and count_judged(store) == 2
 
 
@@ -124,7 +124,7 @@ def test_a_file_from_the_future_waits_for_its_time(monkeypatch, model, pump, sto
         assert count_judged(store) == 1
         now[0] += 86400
         wait_until(lambda: count_judged(store) == 2)
-    assert len(captured.results) == 1 and "still to come" in captured.results[0]
+    assert len(captured.results) == 1 and "in the future" in captured.results[0]
 
 
 def test_memory_does_not_grow_with_snapshots(model, pump, store, tmp_path):

@@ -32,7 +32,7 @@ class IngestResult:
         events: What was done to its machine just before: acknowledged, muted, model changed.
         message: Why it was not judged, one line.
         hint: What to do about it.
-        in_future: Refused because its time is still to come.
+        in_future: Refused because its time is in the future.
     """
 
     status: Status

@@ -333,7 +333,7 @@ def _read_all(
         measurement = read_waveform(store, machine, row["time_us"], name, row["seconds"])
         if measurement is None:
             item = f"{name}@{row['seconds']:.3f}"
-            raise UserError(f"the waveform of {item} is gone", "is the store damaged?")
+            raise UserError(f"the waveform of {item} is missing", "is the store damaged?")
         yield measurement
 
 

@@ -35,7 +35,7 @@ class SnapshotFile(PendingFile):
     """A file that is not finished.
 
     Attributes:
-        not_before: It holds a snapshot of this time, which is still to come: wait for it.
+        not_before: It holds a snapshot of this time, which is in the future: wait for it.
         incomplete: It could not be ingested yet, and later ones of its machine wait for it.
         checked: The store was asked whether an earlier watch finished it.
     """
@@ -105,7 +105,7 @@ class FolderSource:
         except OSError as error:
             problem = f"{self.data} cannot be read: {error.strerror or error}"
         self.problem = problem
-        # What is gone is forgotten, so that memory does not grow; the store still knows it.
+        # Deleted files are forgotten, so that memory does not grow; the store still knows it.
         present = self._files.present
         self._files.forget_gone(present)
         self._ingested = {name: last for name, last in self._ingested.items() if name in present}

@@ -68,7 +68,7 @@ class HttpSource:
         """Listen.
 
         Raises:
-            UserError: if the address is taken or not ours.
+            UserError: if the address is in use, or not of this computer.
         """
         listener = _listen(self.host, self.port)
         self.port = listener.getsockname()[1]

@@ -153,13 +153,14 @@ class Ingestor:
         )  # fmt: skip
 
     def refuse_future(self, measurement: Measurement, source: str) -> IngestResult:
-        """Refuse a snapshot of a time that is still to come; by the judging thread only.
+        """Refuse a snapshot whose time is in the future; by the judging thread only.
 
         Raises:
             NotStoredError: it was not written; try again.
         """
         error = UserError(
-            "the time of the snapshot is still to come", "set the clock of the sender, or our own"
+            "the time of the snapshot is in the future",
+            "set the clock of the sender, or of this computer",
         )
         return self.refuse(measurement.item, error, source, measurement, in_future=True)
 

@@ -30,11 +30,11 @@ from lineside.machines.streams.message import MAX_MESSAGE_BYTES, decode
 IN_FLIGHT = 20
 """Messages that the broker sends before the first of them is acknowledged."""
 SESSION_SECONDS = 30 * 24 * 3600
-"""How long the broker keeps the session of a watch that is away."""
+"""How long the broker keeps the session of a watch that is not running."""
 KEEP_ALIVE_SECONDS = 60
 LONGEST_TOPIC_BYTES = 65535
 MIN_RECONNECT_SECONDS, MAX_RECONNECT_SECONDS = 1, 30
-"""Between two attempts to reach a broker that is gone; doubled each time."""
+"""Between two attempts to reach a broker; doubled each time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ def parse_broker(address: str) -> Broker:
     scheme, _, rest = address.partition("://")
     authority, _, topic = rest.partition("/")
     if scheme not in ("mqtt", "mqtts") or not authority:
-        raise UserError("the address of the broker is not understood", hint)
+        raise UserError("--mqtt is not the address of a broker", hint)
     if not topic:
         raise UserError("the address of the broker has no topic", hint)
     _check_filter(topic)
@@ -116,7 +116,7 @@ class MqttSource:
         client_id: Names the session; by default made from this computer, `store_address` and topic.
         store_address: Tells watches on one computer apart.
         note: Is called with a sentence when the broker comes and goes; in another thread.
-        connected: Whether the subscription stands.
+        connected: Whether the topic is subscribed to.
         last_message: When the last message came, by the monotonic clock.
     """
 
@@ -136,7 +136,7 @@ class MqttSource:
         self._client: Any = None
 
     def start(self) -> None:
-        """Start to connect; tries again for ever.
+        """Start to connect; repeated until it succeeds.
 
         Raises:
             UserError: if paho-mqtt is missing.
@@ -189,13 +189,13 @@ class MqttSource:
             if reason.is_failure:
                 self._note(f"{self.broker} does not let us read the topic: {reason}")
                 return
-        # Before the subscription stands, the broker drops what comes for a new session.
+        # Before the topic is subscribed to, the broker drops what comes for a new session.
         self.connected, self.last_message = True, time.monotonic()
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: Any, props: Any) -> None:
         self.connected = False
         if not self.ingestor.stopping:
-            self._note(f"{self.broker} is gone ({reason}), trying again")
+            self._note(f"{self.broker} disconnected ({reason}), trying again")
 
     def _on_connect_fail(self, client: Any, data: Any) -> None:
         self._note(f"{self.broker} cannot be reached, trying again")

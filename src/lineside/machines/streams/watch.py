@@ -40,7 +40,7 @@ STATUS_SECONDS = 60.0
 QUIET_SECONDS = 3.0
 """A broker that sends nothing for this long has sent what it had."""
 GIVE_UP_SECONDS = 15.0
-"""With `once`, how long a file that keeps changing or a broker that is away is waited for.
+"""With `once`, how long to wait for a file that keeps changing or a broker that is not reached.
 
 Time in which files are read and judged does not count: a backlog is no reason to give up.
 """
@@ -74,7 +74,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if min(self.interval_seconds, self.patience_seconds, self.max_future_seconds) <= 0:
-            raise UserError("interval, patience and future are above 0", "see --help")
+            raise UserError("interval, patience and time ahead must be above 0", "see --help")
 
 
 @dataclass(kw_only=True)
@@ -263,7 +263,7 @@ class WatchLoop:
         """Return one line of counts."""
         counts = self.ingestor.counts
         line = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-        broker = "" if self.mqtt is None or self.mqtt.connected else "; the broker is away"
+        broker = "" if self.mqtt is None or self.mqtt.connected else "; the broker is disconnected"
         return f"{time.strftime('%H:%M:%S')}  {line or 'nothing yet'}{broker}"
 
     def _scan_folders(self) -> float:
