@@ -26,7 +26,7 @@ from lineside.core.run.files import read_json, write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.training.loop import NO_HOOKS, Training, train
 from lineside.core.training.step_function import supervised_step
-from lineside.parts.models.crops import crop_pool, draw_batch, varied
+from lineside.parts.models.crops import augment, crop_pool, draw_batch
 from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.patch_cnn.losses import balanced_bce
 from lineside.parts.models.patch_cnn.patch_cnn import channels_last
@@ -186,7 +186,7 @@ def _train_shifted(net: Net) -> tuple[nn.Module, float, float]:
 
     def draw(rng: np.random.Generator) -> tuple[Tensor, ...]:
         batch = draw_batch(pool, crops=32, good_per_defect=1, bag_crops=1, rng=rng)
-        pixels = displaced(varied(batch.pixels, rng), rng)
+        pixels = displaced(augment(batch.pixels, rng), rng)
         return torch.from_numpy(pixels), torch.from_numpy(batch.crop_labels)
 
     def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:

@@ -33,7 +33,7 @@ from lineside.parts.explain.zoom_figures import (
 )
 from lineside.parts.methods import METHODS
 from lineside.parts.metrics import to_pixels
-from lineside.parts.models.crops import Corner, padded, with_channels
+from lineside.parts.models.crops import Corner, convert_channels, pad
 from lineside.parts.models.detector import Detector, Image, Mask, TrainingImage
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, fit_patch_cnn
 from lineside.parts.models.tiles import tile_batches, tile_corners
@@ -240,7 +240,7 @@ class _Tiles:
 
     def __init__(self, cnn: PatchCNN, image: Image) -> None:
         self.cnn = cnn
-        self.whole, self.shift = padded(with_channels(image, cnn.channels), CROP_PX)
+        self.whole, self.shift = pad(convert_channels(image, cnn.channels), CROP_PX)
         self.all = tile_corners(self.whole.shape, CROP_PX)
         self.seen: dict[Corner, float] = {}
 

@@ -65,11 +65,11 @@ def fitted():
 
 def test_padding_mirrors_and_tells_the_shift():
     image = np.arange(6, dtype=np.float32).reshape(2, 3, 1)
-    wide, shift = cr.padded(image, 4)
+    wide, shift = cr.pad(image, 4)
     assert wide.shape == (4, 4, 1) and shift == (1, 0)
     np.testing.assert_array_equal(wide[1:3, :3], image)
     np.testing.assert_array_equal(wide[0, :3], image[1])
-    assert cr.padded(image, 2)[0] is image
+    assert cr.pad(image, 2)[0] is image
 
 
 def test_defect_crops_show_their_component_whole():
@@ -95,12 +95,12 @@ def test_crops_of_large_defects_are_centred_inside_the_mask():
     assert min(left for _, left in found) == 60 - 4 - 16
 
 
-def test_free_crops_avoid_the_mask():
+def test_clean_crops_avoid_the_mask():
     mask = np.zeros((90, 90), dtype=bool)
     mask[40:50, 40:50] = True
-    found = cr.free_corners(mask, 32, 40, rng())
+    found = cr.clean_corners(mask, 32, 40, rng())
     assert found and not any(mask[t : t + 32, c : c + 32].any() for t, c in found)
-    assert len(cr.free_corners(np.zeros((40, 40), dtype=bool), 32, 5, rng())) == 5
+    assert len(cr.clean_corners(np.zeros((40, 40), dtype=bool), 32, 5, rng())) == 5
 
 
 def test_pool_is_bounded_and_unscaled():
@@ -137,12 +137,12 @@ def test_batch_has_the_stated_classes_and_shape():
 
 def test_variation_keeps_range_and_content():
     pixels = rng().random((50, 1, 6, 6)).astype(np.float32)
-    changed = cr.varied(pixels, rng(1))
+    changed = cr.augment(pixels, rng(1))
     assert changed.min() >= 0 and changed.max() <= 1 and changed.dtype == np.float32
     order = [np.argsort(v.ravel()).tolist() for v in (pixels[0], changed[0])]
     flips = [pixels[0], pixels[0, :, ::-1], pixels[0, :, :, ::-1], pixels[0, :, ::-1, ::-1]]
     assert any(np.corrcoef(f.ravel(), changed[0].ravel())[0, 1] > 0.97 for f in flips), order
-    assert not np.array_equal(cr.varied(pixels, rng(2)), changed)
+    assert not np.array_equal(cr.augment(pixels, rng(2)), changed)
 
 
 def test_bags_are_pooled_by_their_strongest_crops():

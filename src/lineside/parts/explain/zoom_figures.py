@@ -41,7 +41,7 @@ from lineside.parts.explain.zoom import (
     evidence_of_map,
 )
 from lineside.parts.metrics import Map
-from lineside.parts.models.crops import padded, with_channels
+from lineside.parts.models.crops import convert_channels, pad
 from lineside.parts.models.detector import Detector, Image, Prediction
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
 from lineside.parts.models.patch_cnn.vgg import LAST_MAPS
@@ -97,7 +97,7 @@ def evidence_of_tiles(cnn: PatchCNN, image: Image, prediction: Prediction) -> Ev
     """
     assert prediction.tile_logits is not None
     logits = prediction.tile_logits.astype(np.float64)
-    whole, (above, before) = padded(with_channels(image, cnn.channels), cnn.crop_px)
+    whole, (above, before) = pad(convert_channels(image, cnn.channels), cnn.crop_px)
     corners = tile_corners(whole.shape, cnn.crop_px)
     tops, lefts = (sorted({corner[axis] for corner in corners}) for axis in (0, 1))
     size = cnn.tile_slope * math.log(len(corners))
@@ -182,7 +182,7 @@ def window_response(cnn: PatchCNN, image: Image, window: Window) -> WindowRespon
     height, width = window.size
     if height * width > LARGEST_PX:
         return None
-    crop, (above, before) = padded(with_channels(window.of(image), cnn.channels), cnn.crop_px)
+    crop, (above, before) = pad(convert_channels(window.of(image), cnn.channels), cnn.crop_px)
     x = cnn.standardise(crop.transpose(2, 0, 1)[None])
     with torch.inference_mode():
         logit = float(cnn.network(x)[0])

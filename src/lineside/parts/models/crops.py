@@ -1,9 +1,9 @@
-"""Fixed-size, unscaled crops for the patch networks: where they are taken, kept and drawn.
+"""Fixed-size, unscaled crops for the patch networks: sampling, storage, batches and augmentation.
 
 The size of a defect often decides between good and bad, so a crop is never rescaled. Defect
-crops are centred on the components of the mask, shifted a little; of a component larger than
-the crop a point inside the mask is the centre. Where only the image's label is known, crops of
-the whole image form a bag that holds a defect somewhere.
+crops are centred on the components of the mask, with a small random shift; for a component larger
+than the crop the centre is a point of the mask near its edge. Where only the image's label is
+known, crops of the whole image form a bag with a defect somewhere (multiple-instance learning).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lineside.parts.models.detector import Image, Mask, TrainingImage
 Pixels = TypeVar("Pixels", np.float32, np.bool_)
 
 Corner = tuple[int, int]
-"""Top and left of a crop in pixels of the (padded) picture."""
+"""Top and left of a crop in pixels of the (padded) image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class CropPool:
     Attributes:
         pixels: Shape (crop, channel, height, width), float16, values 0..1.
         part: The part of each crop, shape (crop,).
-        source: The id of each crop's picture, shape (crop,).
+        source: The id of each crop's image, shape (crop,).
         good: Indices of good crops.
         defect: Indices of crops that show a defect, one array per image with a mask.
         bags: Indices of crops, one array per defective image without a mask.
@@ -68,7 +68,7 @@ class CropBatch:
         return labels
 
 
-def with_channels(image: Image, channels: int) -> Image:
+def convert_channels(image: Image, channels: int) -> Image:
     """Return the image as grey (mean of the channels) or as RGB (grey repeated)."""
     if image.shape[2] == channels:
         return image
@@ -76,14 +76,17 @@ def with_channels(image: Image, channels: int) -> Image:
     return grey if channels == 1 else np.repeat(grey, channels, axis=2)
 
 
-def padded(image: NDArray[Pixels], least_px: int) -> tuple[NDArray[Pixels], Corner]:
-    """Return the image mirrored outwards to at least `least_px` on each side, and the shift.
+def pad(image: NDArray[Pixels], min_px: int) -> tuple[NDArray[Pixels], Corner]:
+    """Return the image mirrored outwards to at least `min_px` on each side, and the shift.
 
     Args:
         image: Shape (height, width) or (height, width, channel).
-        least_px: Smallest side wanted.
+        min_px: Smallest side of the result.
+
+    Returns:
+        The padded image, and rows and columns before the image in it.
     """
-    missing = [max(least_px - size, 0) for size in image.shape[:2]]
+    missing = [max(min_px - size, 0) for size in image.shape[:2]]
     if not any(missing):
         return image, (0, 0)
     before = (missing[0] // 2, missing[1] // 2)
@@ -118,32 +121,33 @@ def defect_corners(mask: Mask, crop_px: int, count: int, rng: np.random.Generato
             slack = [min(crop_px // 4, (crop_px - size) // 2) for size in sizes]
             shift = [int(rng.integers(-s, s + 1)) for s in slack]
             centre = np.array([(side.start + side.stop) // 2 for side in box]) + shift
-        corners.append(_inside(centre - crop_px // 2, mask.shape, crop_px))
+        corners.append(_clamp(centre - crop_px // 2, mask.shape, crop_px))
     return corners
 
 
-def free_corners(mask: Mask, crop_px: int, count: int, rng: np.random.Generator) -> list[Corner]:
+def clean_corners(mask: Mask, crop_px: int, count: int, rng: np.random.Generator) -> list[Corner]:
     """Return up to `count` random corners of crops without a pixel of the mask.
 
     The mask is grown by an eighth of the crop first, since the edge of a defect is vague.
     """
     margin = crop_px // 8
     grown = ndimage.maximum_filter(mask, size=2 * margin + 1) if mask.any() else mask
-    tries = random_corners(mask.shape, crop_px, 4 * count if mask.any() else count, rng)
+    candidates = random_corners(mask.shape, crop_px, 4 * count if mask.any() else count, rng)
+    # summed-area table (height + 1, width + 1): pixels of a box are four look-ups
     table = np.pad(grown, ((1, 0), (1, 0))).astype(np.int64).cumsum(0).cumsum(1)
-    free = []
-    for top, left in tries:
+    clean = []
+    for top, left in candidates:
         bottom, right = top + crop_px, left + crop_px
         hits = table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left]
         if hits == 0:
-            free.append((top, left))
-    return free[:count]
+            clean.append((top, left))
+    return clean[:count]
 
 
 def random_corners(
     shape: tuple[int, ...], crop_px: int, count: int, rng: np.random.Generator
 ) -> list[Corner]:
-    """Return corners of crops anywhere in a picture at least as large as the crop."""
+    """Return corners of crops anywhere in an image at least as large as the crop."""
     tops = rng.integers(0, shape[0] - crop_px + 1, size=count)
     lefts = rng.integers(0, shape[1] - crop_px + 1, size=count)
     return list(zip(tops.tolist(), lefts.tolist(), strict=True))
@@ -161,10 +165,10 @@ def crop_pool(
     """Decode every example once and keep crops of it, within bounded memory.
 
     Good crops come from good images and, far from the mask, from images with a mask: the same
-    part with and without its defect is the strongest lesson.
+    part with and without its defect is the most informative pair.
 
     Args:
-        examples: What to crop.
+        examples: Images to crop.
         crop_px: Side of the square crops.
         rng: Random stream.
         crops_per_image: Crops kept of each image, fewer if `pool_bytes` demands it.
@@ -172,8 +176,8 @@ def crop_pool(
         channels: 1 grey or 3 RGB; None: those of the first example.
     """
     channels = channels or examples[0].image().shape[2]
-    fit = pool_bytes // (2 * channels * crop_px * crop_px * max(len(examples), 1))
-    per_image = int(np.clip(fit, 2, crops_per_image))
+    limit = pool_bytes // (2 * channels * crop_px * crop_px * max(len(examples), 1))
+    per_image = int(np.clip(limit, 2, crops_per_image))
     pixels: list[NDArray[np.float16]] = []
     part: list[str] = []
     source: list[str] = []
@@ -181,20 +185,21 @@ def crop_pool(
     defect: list[NDArray[np.int64]] = []
     bags: list[NDArray[np.int64]] = []
     for example in examples:
-        picture, _ = padded(with_channels(example.image(), channels), crop_px)
-        shown, clean, whole = _corners(example, picture.shape, crop_px, per_image, rng)
+        padded, _ = pad(convert_channels(example.image(), channels), crop_px)
+        defective, clean, whole = _corners(example, padded.shape, crop_px, per_image, rng)
         first = len(pixels)
-        for top, left in [*shown, *clean, *whole]:
-            crop = picture[top : top + crop_px, left : left + crop_px]
+        for top, left in [*defective, *clean, *whole]:
+            crop = padded[top : top + crop_px, left : left + crop_px]
             pixels.append(crop.transpose(2, 0, 1).astype(np.float16))
             part.append(example.part)
             source.append(example.id)
         numbers = np.arange(first, len(pixels))
-        good.extend(numbers[len(shown) : len(shown) + len(clean)])
-        if shown:
-            defect.append(numbers[: len(shown)])
+        first_bag = len(defective) + len(clean)
+        good.extend(numbers[len(defective) : first_bag])
+        if defective:
+            defect.append(numbers[: len(defective)])
         if whole:
-            bags.append(numbers[len(shown) + len(clean) :])
+            bags.append(numbers[first_bag:])
     return CropPool(
         pixels=np.stack(pixels),
         part=np.array(part),
@@ -265,7 +270,7 @@ def fixed_batch(
     return _batch(pool, groups, labels)
 
 
-def varied(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+def augment(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """Return crops flipped at random in both directions and changed in brightness.
 
     Brightness is multiplied by 0.8 to 1.25 and shifted by up to 0.05; values stay in 0..1.
@@ -287,25 +292,25 @@ def _corners(
     count: int,
     rng: np.random.Generator,
 ) -> tuple[list[Corner], list[Corner], list[Corner]]:
-    """Corners with a defect, without one, and of a bag, in the padded picture."""
+    """Return corners with a defect, without one, and of a bag, in the padded image."""
     if not example.faulty:
         return [], random_corners(shape, crop_px, count, rng), []
     mask = example.mask()
     if mask is None or not mask.any():
         return [], [], random_corners(shape, crop_px, count, rng)
-    wide, _ = padded(mask, crop_px)
-    shown = defect_corners(wide, crop_px, count, rng)
-    return shown, free_corners(wide, crop_px, max(count // 4, 1), rng), []
+    padded, _ = pad(mask, crop_px)
+    defective = defect_corners(padded, crop_px, count, rng)
+    return defective, clean_corners(padded, crop_px, max(count // 4, 1), rng), []
 
 
 def _rim(component: Mask, width_px: int) -> Mask:
-    """The outer band of a large component: far inside, an uneven area often looks normal."""
+    """Return the outer band of a large component: its inside often looks normal."""
     inner = ndimage.minimum_filter(component, size=2 * width_px + 1, mode="nearest")
     rim: Mask = component & ~inner
     return rim if rim.any() else component
 
 
-def _inside(corner: NDArray[np.int64], shape: tuple[int, ...], crop_px: int) -> Corner:
+def _clamp(corner: NDArray[np.int64], shape: tuple[int, ...], crop_px: int) -> Corner:
     top, left = np.clip(corner, 0, [side - crop_px for side in shape[:2]])
     return int(top), int(left)
 

@@ -1,4 +1,4 @@
-"""Reading a picture in overlapping square tiles at its native size."""
+"""Overlapping square tiles at native resolution, and the map of their scores."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lineside.parts.models.detector import Image
 
 
 def tile_corners(shape: tuple[int, ...], tile_px: int) -> list[Corner]:
-    """Return top and left of tiles that cover the picture at half a tile's stride or less.
+    """Return top and left of tiles that cover the image at half a tile's stride or less.
 
     The first and last tiles touch the borders and the ones between are spread evenly.
 
     Args:
-        shape: Height and width of the picture, each at least `tile_px`.
+        shape: Height and width of the image, each at least `tile_px`.
         tile_px: Side of a tile.
     """
     tops, lefts = (_starts(side, tile_px) for side in shape[:2])
@@ -47,32 +47,32 @@ def tile_map(
 
     Args:
         values: One per tile.
-        corners: Top and left of each tile, in pixels of the picture.
-        shape: Height and width of the picture.
+        corners: Top and left of each tile, in pixels of the image.
+        shape: Height and width of the image.
         tile_px: Side of a tile.
 
     Returns:
-        Shape (rows, columns), float32; the cells cover the picture exactly.
+        Shape (rows, columns), float32; the cells cover the image exactly.
     """
     counts = [max(1, math.ceil(4 * side / tile_px)) for side in shape[:2]]
     total = np.zeros(counts)
     tiles = np.zeros(counts)
     for value, corner in zip(values, corners, strict=True):
-        where = tuple(
+        covered = tuple(
             slice(*(_first_centre(edge, side, count) for edge in (start, start + tile_px)))
             for start, side, count in zip(corner, shape, counts, strict=False)
         )
-        total[where] += value
-        tiles[where] += 1
+        total[covered] += value
+        tiles[covered] += 1
     return (total / tiles).astype(np.float32)
 
 
 def _starts(side: int, tile_px: int) -> list[int]:
-    free = side - tile_px
-    count = math.ceil(free / (tile_px / 2)) + 1
-    return [round(index * free / max(count - 1, 1)) for index in range(count)]
+    slack = side - tile_px
+    count = math.ceil(slack / (tile_px / 2)) + 1
+    return [round(index * slack / max(count - 1, 1)) for index in range(count)]
 
 
 def _first_centre(edge: int, side: int, count: int) -> int:
-    """Index of the first of `count` cells along a side whose centre is not before an edge."""
+    """Return the first of `count` cells along a side whose centre is not before an edge."""
     return min(max(math.ceil(edge * count / side - 0.5), 0), count)

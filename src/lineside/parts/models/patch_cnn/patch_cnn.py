@@ -26,8 +26,8 @@ from lineside.core.run.codec import built_by
 from lineside.core.training.loop import Hooks, Progress
 from lineside.parts.models.crops import (
     Corner,
-    padded,
-    with_channels,
+    convert_channels,
+    pad,
 )
 from lineside.parts.models.detector import Image, Prediction, TrainingImage
 from lineside.parts.models.patch_cnn import vgg as networks
@@ -158,7 +158,7 @@ class PatchCNN:
 
     def _tiles(self, image: Image) -> tuple[Image, list[Corner], NDArray[np.float32]]:
         """Return the padded image, the tiles' corners in pixels of the image, and their logits."""
-        whole, (above, before) = padded(with_channels(image, self.channels), self.crop_px)
+        whole, (above, before) = pad(convert_channels(image, self.channels), self.crop_px)
         corners = tile_corners(whole.shape, self.crop_px)
         batches = tile_batches(whole, corners, self.crop_px, _TILES)
         logits = np.concatenate([self.logits(tiles) for tiles in batches])

@@ -20,10 +20,10 @@ from lineside.core.training.step_function import Batch, supervised_step
 from lineside.parts.models.crops import (
     CropBatch,
     CropPool,
+    augment,
     crop_pool,
     draw_batch,
     fixed_batch,
-    varied,
 )
 from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.patch_cnn.crop_descriptors import describe_crop
@@ -246,7 +246,7 @@ def _draw_function(
             bag_crops=settings.bag_crops,
             rng=rng,
         )
-        pixels = standardise(varied(batch.pixels, rng))
+        pixels = standardise(augment(batch.pixels, rng))
         labels = torch.from_numpy(batch.labels)
         weights = class_weights(labels, positive_weight(labels))
         return pixels, torch.from_numpy(batch.bag), labels, weights

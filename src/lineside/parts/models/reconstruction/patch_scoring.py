@@ -20,7 +20,7 @@ from torch import Tensor
 from lineside.core.errors import UserError
 from lineside.parts.models.classical.descriptors import Array, cell_mean, grey_of
 from lineside.parts.models.classical.position_statistics import ScoreScale, score_scale_of, top_mean
-from lineside.parts.models.crops import Corner, padded, random_corners
+from lineside.parts.models.crops import Corner, pad, random_corners
 from lineside.parts.models.detector import Image, Prediction, TrainingImage, good_of
 from lineside.parts.models.tiles import tile_batches, tile_corners
 
@@ -78,7 +78,7 @@ def good_patches(
     count = int(np.clip(pool_bytes // (4 * side * side * len(good)), 1, per_image))
     pool = []
     for example in good:
-        grey, _ = padded(patches.normalise(example.image()), side)
+        grey, _ = pad(patches.normalise(example.image()), side)
         corners = random_corners(grey.shape, side, count, rng)
         pool += [grey[top : top + side, left : left + side] for top, left in corners]
     return torch.from_numpy(np.stack(pool)[:, None])  # (patch, side, side) -> with one channel
@@ -99,7 +99,7 @@ def score_tiles(
     Returns:
         Shapes (tile,) and that of `grey`.
     """
-    mirrored, (top_margin, left_margin) = padded(grey, patch_px)
+    mirrored, (top_margin, left_margin) = pad(grey, patch_px)
     corners = tile_corners(mirrored.shape, patch_px)
     scores: list[NDArray[np.float32]] = []
     total, tiles_over = np.zeros(mirrored.shape), np.zeros(mirrored.shape)
@@ -172,7 +172,7 @@ def example_patches(
         example = examples[index]
         grey = patches.normalise(example.image())
         top, left = _corner(example, grey.shape, side, rng)
-        mirrored, _ = padded(grey, side)
+        mirrored, _ = pad(grey, side)
         chosen.append(mirrored[top : top + side, left : left + side])
         labels.append(example.label)
     return torch.from_numpy(np.stack(chosen)[:, None]), labels
