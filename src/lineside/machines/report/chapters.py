@@ -209,7 +209,7 @@ def _event_rows(verdict: Verdict) -> list[tuple[str, ...]]:
     for event in verdict.events:
         features = list(event.evidence.get("features", {}).items())[:3]
         shares = ", ".join(f"{feature_label(name)} {share:.0%}" for name, share in features)
-        evidence = join_texts([event.text, f"contributions: {shares}" if shares else ""])
+        evidence = join_texts([event.text, f"Contributions: {shares}" if shares else ""])
         expected = str(event.evidence.get("forecast", {}).get("text", ""))
         rows.append((verdict.machine, when, event.kind, evidence, expected))
     text = str((verdict.forecast or {}).get("text", ""))

@@ -74,10 +74,10 @@ def _draw_machine(study: Study, machine: str, methods: Sequence[str]) -> Figure:
         marks = ((onset, "--", "fault begins", 0.93), (failure, ":", "failure", 0.03))
         for time, style, label, height in marks:
             if time is not None:
-                x = (time - start) / seconds
-                axes.axvline(x, color=plots.MARKER, linestyle=style, linewidth=1.2)
+                position = (time - start) / seconds
+                axes.axvline(position, color=plots.MARKER, linestyle=style, linewidth=1.2)
                 axes.annotate(
-                    label, (x, height), xycoords=axes.get_xaxis_transform(), xytext=(-4, 0),
+                    label, (position, height), xycoords=axes.get_xaxis_transform(), xytext=(-4, 0),
                     textcoords="offset points", ha="right", fontsize=8,
                 )  # fmt: skip
         top = max([MIN_TOP, *(float(np.nanmax(y, initial=0.0)) for _, y, _ in series.values())])

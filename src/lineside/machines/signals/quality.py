@@ -15,18 +15,9 @@ from numpy.typing import NDArray
 from lineside.machines.data.measurement import Channel, Measurement
 
 Kind = Literal[
-    "missing",
-    "unknown",
-    "gaps",
-    "rate",
-    "length",
-    "unit",
-    "dead",
-    "stuck",
-    "clipped",
-    "offset",
+    "missing", "unknown", "gaps", "rate", "length", "unit", "dead", "stuck", "clipped", "offset",
     "loud",
-]
+]  # fmt: skip
 DEAD_SHARE = 0.03
 """Below this share of the healthy rms, and well below all healthy snapshots, a sensor is dead."""
 DEAD_VALUE_SHARE = 0.06
