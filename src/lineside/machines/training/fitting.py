@@ -199,7 +199,8 @@ def fit_machine(
         [operating_model.compensate(m, r) for m, r in zip(measurements, features, strict=True)]
     )
     columns = _columns(rows, layout, method, options.get("features"))
-    held_rows, held_times = _held_out_rows(held_out, engine, norms, operating_model)
+    held = load_measurements(held_out)[0]
+    held_rows, held_times = compensated_rows(held, engine, norms, operating_model)
     times = [m.time for m in measurements] + held_times
     entry = _learning_entry(np.vstack([rows, held_rows]), times, len(features), layout)
     log({"event": "learned", **asdict(entry)})
@@ -253,18 +254,22 @@ def _is_warm(measurements: Sequence[Measurement], gap: float) -> NDArray[np.bool
     return warm if warm.sum() >= 2 * FEWEST else np.ones_like(warm)
 
 
-def _held_out_rows(
-    held_out: Sequence[Snapshot], engine: Engine, norms: Norms, operating_model: OperatingModel
+def compensated_rows(
+    measurements: Sequence[Measurement], engine: Engine, norms: Norms, model: OperatingModel
 ) -> tuple[Rows, list[float]]:
-    """Compensated features and times of held-out snapshots at trained operating conditions."""
+    """Return features and times of the valid snapshots at trained operating conditions.
+
+    Returns:
+        Features without the effect of speed and load, shape (snapshot, feature), and seconds.
+    """
     names = engine.layout.names
     rows, times = [], []
-    for measurement in load_measurements(held_out)[0]:
+    for measurement in measurements:
         if not sensors_ok(measurement, norms):
             continue
         row = engine.features(measurement)
-        if operating_model.state_of(measurement, row, names) == "learned":
-            rows.append(operating_model.compensate(measurement, row))
+        if model.state_of(measurement, row, names) == "learned":
+            rows.append(model.compensate(measurement, row))
             times.append(measurement.time)
     return np.array(rows, dtype=np.float32).reshape(-1, len(names)), times
 

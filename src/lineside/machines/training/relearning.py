@@ -24,7 +24,6 @@ from lineside.machines.data.items import FAULTY, Snapshot
 from lineside.machines.explain.evidence import describe_feature
 from lineside.machines.model import MachinesModel
 from lineside.machines.models.machine import Machine
-from lineside.machines.monitoring.sensors import sensors_ok
 from lineside.machines.outcomes import calibrate, outcomes
 from lineside.machines.signals import Engine
 from lineside.machines.training.baseline import detrended_spread, robust_spread
@@ -33,7 +32,7 @@ from lineside.machines.training.derived_models import (
     load_settings,
     save_derived_model,
 )
-from lineside.machines.training.fitting import fit_machine, preset_options
+from lineside.machines.training.fitting import compensated_rows, fit_machine, preset_options
 from lineside.machines.training.learning_record import consent_note, drift_sentence
 
 FEWEST = 60
@@ -219,19 +218,13 @@ def _select(data: Path, machine: str, since: str, until: str, most: int) -> list
 
 def _compare(parent: MachinesModel, old: Machine, snapshots: Sequence[Snapshot]) -> Comparison:
     """Compare snapshots with the old baseline, feature by feature, and judge them by it."""
-    engine, names = Engine(old.layout), old.layout.names
+    measurements, _ = load_measurements(snapshots)
     model = old.operating_model
-    rows = []
-    for measurement in load_measurements(snapshots)[0]:
-        if not sensors_ok(measurement, old.norms):
-            continue
-        row = engine.features(measurement)
-        if model.state_of(measurement, row, names) == "learned":
-            rows.append(model.compensate(measurement, row))
+    rows, _ = compensated_rows(measurements, Engine(old.layout), old.norms, model)
     verdicts = [v for v in parent.predict(snapshots) if isinstance(v, Verdict)]
     alarm = bool(verdicts) and verdicts[-1].state in ("alert", "danger")
     columns = list(old.main.columns)
-    values = np.array(rows, dtype=np.float64).reshape(-1, len(names))[:, columns]
+    values = rows[:, columns].astype(np.float64)
     values = values[np.isfinite(values).all(axis=1)]
     if len(values) < FEWEST_COMPARED:
         return Comparison(alarm=alarm)
@@ -241,7 +234,9 @@ def _compare(parent: MachinesModel, old: Machine, snapshots: Sequence[Snapshot])
     medians = np.stack([np.median(values, axis=0), np.median(last, axis=0)])  # (2, column)
     moves = np.abs((medians - model.medians[columns]) / spread).max(axis=0)
     worst = int(moves.argmax())
-    return Comparison(shift=float(moves[worst]), feature=names[columns[worst]], alarm=alarm)
+    return Comparison(
+        shift=float(moves[worst]), feature=old.layout.names[columns[worst]], alarm=alarm
+    )
 
 
 def _check_consent(
