@@ -16,11 +16,10 @@ from lineside.parts.data.dataset import read
 from lineside.parts.data.grouping import split
 from lineside.parts.data.items import GOOD
 from lineside.parts.simulation import demo
-from lineside.parts.simulation.camera import display
 from lineside.parts.simulation.defects import KIND_SHARES, add_defect, draw_areas
-from lineside.parts.simulation.optics import blurred, radiance
+from lineside.parts.simulation.optics import blurred, display, radiance
 from lineside.parts.simulation.part import make_part
-from lineside.parts.simulation.people import ask
+from lineside.parts.simulation.raters import simulate_labels
 from lineside.parts.simulation.scene import SECTIONS, make_lamps, make_scene
 
 SMALL = {"good_parts": 6, "faulty_parts": 5, "exposures": 2, "size_px": 96}
@@ -225,7 +224,7 @@ def test_background_is_dark_and_the_part_is_not():
 
 def test_labels_on_record_are_wrong_for_three_percent_mostly_missed_defects():
     truths = ["good"] * 600 + ["bubble", "scratch", "fold", "crack"] * 100
-    said = ask(np.random.default_rng(0), truths, [1.0] * 1000)
+    said = simulate_labels(np.random.default_rng(0), truths, [1.0] * 1000)
     wrong = [(t, o.label) for t, o in zip(truths, said, strict=True) if t != o.label]
     assert len(wrong) == 30
     assert sum(label == GOOD for _, label in wrong) == 20
@@ -234,7 +233,7 @@ def test_labels_on_record_are_wrong_for_three_percent_mostly_missed_defects():
 def test_raters_disagree_as_real_ones_do_and_miss_faint_defects_more_often():
     truths = ["good"] * 1000 + ["scratch"] * 1000
     visibility = [0.0] * 1000 + [0.5] * 500 + [2.0] * 500
-    said = ask(np.random.default_rng(1), truths, visibility)
+    said = simulate_labels(np.random.default_rng(1), truths, visibility)
     alarms = [np.mean([o.raters[i] != GOOD for o in said[:1000]]) for i in (0, 1)]
     assert alarms == pytest.approx([0.02, 0.05], abs=0.02)
     missed = [

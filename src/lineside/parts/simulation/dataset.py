@@ -1,4 +1,4 @@
-"""A made-up data set of catheter close-ups: pictures, masks, a table, and a note of its origin."""
+"""A simulated data set of catheter close-ups: pictures, masks, a table, and a source note."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from lineside.parts.data.items import GOOD
 from lineside.parts.models.detector import Mask
 from lineside.parts.simulation.defects import KIND_SHARES, draw_areas
 from lineside.parts.simulation.part import Part, make_part
-from lineside.parts.simulation.people import MISLABELLED_SHARE, Opinions, ask
+from lineside.parts.simulation.raters import MISLABELLED_SHARE, PartLabels, simulate_labels
 from lineside.parts.simulation.scene import make_lamps
 
 VERSION = 1
-"""Raised whenever the same seed gives other pictures."""
+"""Increased whenever the same seed gives other pictures."""
 COLUMNS = (
     "path", "label", "part", "mask", "rater_1", "rater_2", "batch", "section", "exposure", "truth",
 )  # fmt: skip
@@ -124,11 +124,11 @@ def _write(
         part = make_part(rng, lamps[index % BATCHES], truth, area, exposures, size_px)
         made.append(_save_part(folder, index, part))
         advance(index + 1)
-    opinions = ask(plan, truths, [one.visibility for one in made])
+    labels_by_part = simulate_labels(plan, truths, [one.visibility for one in made])
     rows: list[dict[str, str]] = []
-    for index, (one, said) in enumerate(zip(made, opinions, strict=True)):
-        _fit_masks(folder, index, one, said.label)
-        rows += _rows(index, one, said)
+    for index, (one, labels) in enumerate(zip(made, labels_by_part, strict=True)):
+        _fit_masks(folder, index, one, labels.label)
+        rows += _rows(index, one, labels)
     _write_table(folder / "parts.csv", rows)
     text = _source(seed, good_parts, faulty_parts, exposures, size_px)
     (folder / "SOURCE.txt").write_text(text, encoding="utf-8")
@@ -181,18 +181,18 @@ def _kinds(count: int) -> list[str]:
     return [kind for kind, number in whole.items() for _ in range(number)]
 
 
-def _rows(index: int, made: _Made, said: Opinions) -> list[dict[str, str]]:
+def _rows(index: int, made: _Made, labels: PartLabels) -> list[dict[str, str]]:
     """Return the rows of one part."""
     rows = []
     for number in range(1, len(made.shapes) + 1):
         name = _name(index, number)
         rows.append({
             "path": f"images/{name}",
-            "label": said.label,
+            "label": labels.label,
             "part": _part_name(index),
-            "mask": "" if said.label == GOOD else f"masks/{name}",
-            "rater_1": said.raters[0],
-            "rater_2": said.raters[1],
+            "mask": "" if labels.label == GOOD else f"masks/{name}",
+            "rater_1": labels.raters[0],
+            "rater_2": labels.raters[1],
             "batch": f"B{index % BATCHES + 1}",
             "section": made.section,
             "exposure": str(number),

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lineside.parts.models.detector import Mask
-from lineside.parts.simulation.camera import display
-from lineside.parts.simulation.optics import Relief, blurred, radiance
+from lineside.parts.simulation.optics import Relief, blurred, display, radiance
 from lineside.parts.simulation.scene import Colour, Plane, Scene
 from lineside.parts.simulation.shapes import SHAPES, Place
 

@@ -1,4 +1,4 @@
-"""The optics of a translucent part under dark-field lamps, as far as a picture needs it.
+"""The optics of a translucent part under dark-field lamps, and the camera that records it.
 
 Light that reaches the camera is the sum of mirror reflections of the lamps on the front and the
 back wall, of light scattered in the wall, and of what lies behind.
@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from lineside.parts.simulation.scene import Colour, Plane, Scene, soft
@@ -17,7 +18,12 @@ from lineside.parts.simulation.scene import Colour, Plane, Scene, soft
 WHITE = np.array([1.0, 0.97, 0.92], dtype=np.float32)
 COOL = np.array([0.85, 0.95, 1.0], dtype=np.float32)
 INK = np.array([0.75, 0.62, 0.4], dtype=np.float32)
-"""Share of red, green and blue that printed marks swallow."""
+"""Share of red, green and blue that printed marks absorb."""
+FULL_WELL_ELECTRONS = 6000.0
+READ_NOISE = 0.004
+BLOOM_PX = 5.0
+BLOOM_SHARE = 0.12
+GAMMA = 2.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,3 +131,27 @@ def _inner_tube(scene: Scene) -> Plane:
     metal = inside * scene.metal * (0.12 + 0.55 * np.exp(-(((s + 0.3) / 0.22) ** 2)) - 0.1 * s)
     light: Plane = tube * (1 - scene.metal) + metal
     return light.astype(np.float32)
+
+
+def display(light: Colour, gain: float = 1.0) -> Colour:
+    """Return the noiseless picture, values 0..1, of a linear radiance."""
+    shown: Colour = np.clip(light * gain, 0, 1) ** np.float32(1 / GAMMA)
+    return shown
+
+
+def photograph(light: Colour, gain: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return a picture, uint8, shape (height, width, 3).
+
+    Args:
+        light: Linear radiance, 1 is white at a gain of 1.
+        gain: Exposure.
+        rng: Draws shot and read noise.
+    """
+    caught = light * np.float32(gain)
+    over = np.maximum(caught - 0.9, 0).mean(axis=2)
+    bloom = ndimage.gaussian_filter(over, BLOOM_PX, truncate=3) * np.float32(BLOOM_SHARE)
+    caught = np.clip(caught + bloom[..., None], 0, 1)
+    noise = rng.standard_normal(caught.shape, dtype=np.float32)
+    noise = ndimage.gaussian_filter(noise, (0.45, 0.45, 0), truncate=2.3)  # colour interpolation
+    caught += noise * np.sqrt(caught / FULL_WELL_ELECTRONS + READ_NOISE**2)
+    return (display(caught) * 255 + 0.5).astype(np.uint8)

@@ -10,9 +10,8 @@ from scipy import ndimage
 
 from lineside.parts.data.items import GOOD
 from lineside.parts.models.detector import Mask
-from lineside.parts.simulation.camera import photograph
 from lineside.parts.simulation.defects import add_defect
-from lineside.parts.simulation.optics import blurred, radiance
+from lineside.parts.simulation.optics import blurred, photograph, radiance
 from lineside.parts.simulation.scene import SECTIONS, Colour, Lamps, make_scene
 
 MARGIN_PX = 14
@@ -41,7 +40,7 @@ class Shot:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One made-up part.
+    """One simulated part.
 
     Attributes:
         truth: ``"good"`` or the kind of defect.
@@ -100,7 +99,7 @@ def make_part(
 
 
 def _window(rng: np.random.Generator, canvas: tuple[int, int]) -> tuple[slice, slice]:
-    """Return the crop of a part that was put down anew: shifted, and of a slightly other size."""
+    """Return the crop of a part put down again: shifted and slightly larger or smaller."""
     shift = rng.integers(-SHIFT_PX, SHIFT_PX + 1, 2)
     growth = rng.integers(-GROWTH_PX, GROWTH_PX + 1, 2)
     first = MARGIN_PX + shift

@@ -1,4 +1,4 @@
-"""Who says what about a part: the label on record, and two people who look again."""
+"""Simulated labels: the label on record, with errors, and the labels of two raters."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ CONFUSED_WITH = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opinions:
+class PartLabels:
     """Labels of one part: on record and by two raters."""
 
     label: str
     raters: tuple[str, str]
 
 
-def ask(
+def simulate_labels(
     rng: np.random.Generator, truths: Sequence[str], visibility: Sequence[float]
-) -> list[Opinions]:
-    """Return what the record and two raters say about every part.
+) -> list[PartLabels]:
+    """Return the label on record and the labels of two raters for every part.
 
     The record is wrong for `MISLABELLED_SHARE` of the parts, rounded: two thirds of these are
-    faulty parts taken for good, the faint ones first; the others are good parts taken for faulty.
-    Raters miss faint defects more often, confuse kinds that look alike, and do not look at the
-    record.
+    faulty parts labelled good, the faint ones first; the others are good parts labelled faulty.
+    Raters miss faint defects more often, confuse similar kinds, and do not know
+    the record.
 
     Args:
         rng: Draws all errors.
@@ -54,16 +54,16 @@ def ask(
     alarmed = _pick(rng, good, wrong - len(missed), [1.0] * len(good))
     labels = [GOOD if i in missed else truth for i, truth in enumerate(truths)]
     for index in alarmed:
-        labels[index] = _mistaken(rng)
+        labels[index] = _false_kind(rng)
     return [
-        Opinions(
+        PartLabels(
             label=label,
             raters=(
-                _opinion(rng, truth, seen / typical, FALSE_ALARM[0]),
-                _opinion(rng, truth, seen / typical, FALSE_ALARM[1]),
+                _rate(rng, truth, contrast / typical, FALSE_ALARM[0]),
+                _rate(rng, truth, contrast / typical, FALSE_ALARM[1]),
             ),
         )
-        for label, truth, seen in zip(labels, truths, visibility, strict=True)
+        for label, truth, contrast in zip(labels, truths, visibility, strict=True)
     ]
 
 
@@ -76,17 +76,17 @@ def _pick(
     return {int(i) for i in rng.choice(indices, min(count, len(indices)), replace=False, p=shares)}
 
 
-def _opinion(rng: np.random.Generator, truth: str, clearness: float, false_alarm: float) -> str:
-    """Return what one person says; clearness is 1 for the typical defect."""
+def _rate(rng: np.random.Generator, truth: str, clearness: float, false_alarm: float) -> str:
+    """Return one rater's label; clearness is 1 for the typical defect."""
     chance, confusion = rng.random(2)
     if truth == GOOD:
-        return _mistaken(rng) if chance < false_alarm else GOOD
+        return _false_kind(rng) if chance < false_alarm else GOOD
     odds = MISS_AT_MEDIAN / (1 - MISS_AT_MEDIAN) / max(clearness, 1e-3) ** 2
     if chance < odds / (1 + odds):
         return GOOD
     return CONFUSED_WITH[truth] if confusion < OTHER_KIND_SHARE else truth
 
 
-def _mistaken(rng: np.random.Generator) -> str:
-    """Return what a highlight or a mark on a good part is taken for."""
+def _false_kind(rng: np.random.Generator) -> str:
+    """Return the kind that a highlight or a mark on a good part is mistaken for."""
     return str(rng.choice(["bubble", "contamination", "scratch"]))
