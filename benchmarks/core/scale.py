@@ -20,15 +20,15 @@ from pathlib import Path
 import psutil
 
 from benchmarks.results import Say, plain
+from lineside.core import parallel
 from lineside.core.contract import Estimate
-from lineside.core.parallel import map_items, open_executor
 
 STORE = Path.home() / "lineside-checkpoints" / "core" / "scale"
 IMAGES = 200
 ROUNDS = 3
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 ENVIRONMENT = {**os.environ, **ONE_THREAD}
-TASKS = 400
+TASKS = 2000
 
 
 def scale(say: Say) -> None:
@@ -98,21 +98,21 @@ def _lost(files: list[Path], expected: str) -> int:
     """Kill one of two workers in the middle; return how many lines are missing or differ."""
     command = [sys.executable, "-m", "lineside", *_words(files, "--workers", "2")]
     process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
-    half = 0.5 * 0.1 * len(files)  # seconds of work of each worker when it is killed
-    while process.poll() is None:
+    half = 2.5 + 0.03 * len(files)  # CPU seconds of a worker: imports, then half of its images
+    killed = None
+    while process.poll() is None and killed is None:
         time.sleep(0.1)
         with contextlib.suppress(psutil.NoSuchProcess):
             busy = [
                 child
                 for child in psutil.Process(process.pid).children(recursive=True)
-                if child.cpu_times().user > max(half, 4.0)
+                if child.cpu_times().user > half
             ]
-            if busy:
-                busy[0].kill()
-                print(f"killed worker {busy[0].pid}")
-                break
+            for killed in busy[:1]:
+                killed.kill()
     text, _ = process.communicate()
-    assert process.returncode in (0, 1), "the run ended before a worker was killed"
+    assert killed is not None, "the run ended before a worker was killed"
+    assert process.returncode in (0, 1), process.returncode
     return len(set(expected.splitlines()) ^ set(text.splitlines()))
 
 
@@ -141,10 +141,11 @@ def _cluster() -> Iterator[str]:
 def _costs_of_a_task() -> dict[str, Estimate]:
     """CPU time of client and scheduler for one task of one item, and bytes over the network."""
     paths = [f"/data/line/2026-11-30/camera/part_{number:09d}.png" for number in range(TASKS)]
-    with open_executor(workers=2) as executor:
-        list(map_items(_wait, paths[:20], executor))
+    parallel.LARGEST_BATCH = 1
+    with parallel.open_executor(workers=2) as executor:
+        list(parallel.map_items(len, paths[:20], executor))
         moved, start = _loopback_bytes(), time.process_time()
-        list(map_items(_wait, paths, executor))
+        list(parallel.map_items(len, paths, executor))
         cpu_ms = 1000 * (time.process_time() - start) / TASKS
         moved = _loopback_bytes() - moved
     reason = "CPU of client and scheduler in one process, TLS included, one item per task"
@@ -154,11 +155,6 @@ def _costs_of_a_task() -> dict[str, Estimate]:
             moved / TASKS, "bytes", TASKS, "lower", "both directions, a path in, a number out"
         ),
     }
-
-
-def _wait(path: str) -> int:
-    time.sleep(0.15)  # longer than half a batch: every task holds one item
-    return len(path)
 
 
 def _loopback_bytes() -> int:
