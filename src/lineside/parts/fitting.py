@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lineside.core.contract import Method, Split
 from lineside.core.report.figures import save_figures
 from lineside.core.run.folder import Run
-from lineside.core.training.weight_snapshots import forget
+from lineside.core.training.weight_snapshots import delete_snapshots
 from lineside.parts import references
 from lineside.parts.config import Config
 from lineside.parts.data.images import training_image
@@ -94,4 +94,4 @@ def _draw_training(name: str, run: Run, cnn: PatchCNN, data: CropData) -> None:
         *training_figures(cnn, data, snapshots, run.rng("figures")),
     ]
     save_figures(run.folder, name, figures)
-    forget(snapshots)
+    delete_snapshots(snapshots)

@@ -8,7 +8,13 @@ from lineside.core.contract import Figure
 from lineside.core.report.figures import load_figures, save_figures
 from lineside.core.training.loop import Hooks, Training, train
 from lineside.core.training.step_function import supervised_step
-from lineside.core.training.weight_snapshots import MOST, Snapshots, forget, log_spaced, snapshots
+from lineside.core.training.weight_snapshots import (
+    MAX_SNAPSHOTS,
+    WeightSnapshots,
+    delete_snapshots,
+    load_snapshots,
+    log_spaced,
+)
 
 
 def network():
@@ -34,22 +40,22 @@ def test_steps_are_spread_and_hold_both_ends():
     assert log_spaced(100, 5) == [0, 1, 5, 22, 100]
     assert log_spaced(3, 25) == [0, 1, 2, 3]
     assert log_spaced(1000, 2) == [0, 1000]
-    assert len(log_spaced(8000, MOST)) <= MOST
+    assert len(log_spaced(8000, MAX_SNAPSHOTS)) <= MAX_SNAPSHOTS
 
 
 def test_a_training_keeps_its_first_and_last_weights(tmp_path):
     net = network()
     before = {k: v.clone() for k, v in net.state_dict().items()}
     train(training(net), Hooks(snapshots=tmp_path / "s"))
-    kept = list(snapshots(tmp_path / "s"))
-    assert [step for step, _ in kept] == log_spaced(20, MOST)
+    kept = list(load_snapshots(tmp_path / "s"))
+    assert [step for step, _ in kept] == log_spaced(20, MAX_SNAPSHOTS)
     for (_, weights), true in ((kept[0], before), (kept[-1], net.state_dict())):
         for name, value in true.items():
             assert torch.allclose(weights[name], value, atol=2e-3)
             assert weights[name].dtype == value.dtype
     copy = network()
     copy.load_state_dict(kept[-1][1])
-    forget(tmp_path / "s")
+    delete_snapshots(tmp_path / "s")
     assert not (tmp_path / "s").exists()
 
 
@@ -64,11 +70,11 @@ def test_keeping_does_not_change_the_result(tmp_path):
 def test_a_large_network_gets_fewer_steps(tmp_path, monkeypatch):
     net = network()
     size = 4 * (4 + 4 + 4 + 4 + 4 + 1) + 8 + 2 * (12 + 4)
-    monkeypatch.setattr("lineside.core.training.weight_snapshots.MOST_BYTES", 3 * size)
-    kept = Snapshots(tmp_path, net, 1000)
+    monkeypatch.setattr("lineside.core.training.weight_snapshots.MAX_BYTES", 3 * size)
+    kept = WeightSnapshots(tmp_path, net, 1000)
     for step in range(1001):
-        kept.take(step, net)
-    assert [step for step, _ in snapshots(tmp_path)] == [0, 1, 1000]
+        kept.save(step, net)
+    assert [step for step, _ in load_snapshots(tmp_path)] == [0, 1, 1000]
 
 
 def test_figures_come_back_as_they_were(tmp_path):

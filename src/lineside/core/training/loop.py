@@ -55,7 +55,7 @@ from lineside.core.training.recorder import Recorder
 from lineside.core.training.step_function import Losses, Update
 from lineside.core.training.synchronised_batch_norm import synchronised_batch_norm
 from lineside.core.training.warnings import Log, Monitor
-from lineside.core.training.weight_snapshots import Snapshots
+from lineside.core.training.weight_snapshots import WeightSnapshots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +239,7 @@ class _Loop:
             monitors=[monitor(hooks.log) for monitor in training.monitors],
         )  # fmt: skip
         self._snapshots = (
-            Snapshots(hooks.snapshots, training.network, training.steps)
+            WeightSnapshots(hooks.snapshots, training.network, training.steps)
             if hooks.snapshots
             else None
         )
@@ -250,7 +250,7 @@ class _Loop:
         """Do the steps that are left, with checkpoints between them."""
         training, state = self._training, self._state
         first, begin = state.step, time.perf_counter()
-        self._take_snapshot()
+        self._save_snapshot()
         if training.labels and state.step == 0 and self._processes.main:
             training.labels(self._recorder)
         while not state.finished:
@@ -262,7 +262,7 @@ class _Loop:
                 self._finish()
                 break
             loss = self._step()
-            self._take_snapshot()
+            self._save_snapshot()
             last = state.step == training.steps
             if training.validate and (state.step % training.validate_every == 0 or last):
                 self._validate()
@@ -346,9 +346,9 @@ class _Loop:
         self._recorder.close(self._state.step)
         self._save()
 
-    def _take_snapshot(self) -> None:
+    def _save_snapshot(self) -> None:
         if self._snapshots:
-            self._snapshots.take(self._state.step, self._training.network)
+            self._snapshots.save(self._state.step, self._training.network)
 
     def _seconds(self) -> float:
         return self._state.seconds + time.perf_counter() - self._begin

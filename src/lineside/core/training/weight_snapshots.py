@@ -1,7 +1,7 @@
-"""Weights of a training at log-spaced steps, for the pictures that are drawn after the fit.
+"""Weights of a network at log-spaced steps of its training, for figures drawn after the fit.
 
-Storing them costs a training almost nothing; what they show (how saliency, embedding and
-information changed while the network learned) is computed when the training is over.
+Storing them costs a training almost nothing; the figures (how saliency, embedding and mutual
+information changed while the network learned) are computed when it is over.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from lineside.core.run.files import write_bytes
 
-MOST = 25
-MOST_BYTES = 200_000_000
+MAX_SNAPSHOTS = 25
+MAX_BYTES = 200_000_000
 
 
 def log_spaced(total: int, count: int) -> list[int]:
-    """Return at most `count` whole numbers from 0 to `total`, evenly spaced in their logarithm.
+    """Return at most `count` integers from 0 to `total`, evenly spaced in their logarithm.
 
     Example:
         >>> log_spaced(100, 5)
@@ -32,39 +32,42 @@ def log_spaced(total: int, count: int) -> list[int]:
     return sorted({0, total, *between.astype(int).tolist()})
 
 
-class Snapshots:
-    """Keeps a network's weights in a folder, one file for each of its steps.
+class WeightSnapshots:
+    """Saves a network's weights to a folder, one file per snapshot.
 
-    Matrices and kernels are kept in half precision, vectors (biases, running statistics) in full.
+    Matrices and kernels are saved in half precision, vectors (biases, running statistics) in full.
 
     Args:
-        folder: Where the files lie; made when the first is written.
-        network: Whose weights are kept; a large network gets fewer steps, two at least.
-        total_steps: Steps of the training; the untrained and the last weights are always kept.
+        folder: Of the files; made when the first is written.
+        network: Whose weights are saved; a large network gets fewer snapshots, at least two.
+        total_steps: Steps of the training; the untrained and the last weights are always saved.
     """
 
     def __init__(self, folder: Path, network: nn.Module, total_steps: int) -> None:
         size = sum(t.numel() * t.element_size() for t in _compact(network).values())
-        count = int(np.clip(MOST_BYTES // max(size, 1), 2, MOST))
+        count = int(np.clip(MAX_BYTES // max(size, 1), 2, MAX_SNAPSHOTS))
         self._folder = folder
         self._steps = frozenset(log_spaced(total_steps, count))
 
-    def take(self, step: int, network: nn.Module) -> None:
-        """Keep the weights after `step` updates, if it is one of the steps to keep."""
+    def save(self, step: int, network: nn.Module) -> None:
+        """Save the weights after `step` updates, if a snapshot is due."""
         if step in self._steps:
             content = safetensors.torch.save(_compact(network))
             write_bytes(self._folder / f"{step:09d}.safetensors", content)
 
 
-def snapshots(folder: Path) -> Iterator[tuple[int, dict[str, Tensor]]]:
+def load_snapshots(folder: Path) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Yield (updates done, weights in single precision) in order of the steps."""
     for path in sorted(folder.glob("*.safetensors")):
         tensors = safetensors.torch.load_file(path)
-        yield int(path.stem), {name: _single(tensor) for name, tensor in tensors.items()}
+        yield (
+            int(path.stem),
+            {n: t.float() if t.dtype == torch.half else t for n, t in tensors.items()},
+        )
 
 
-def forget(folder: Path) -> None:
-    """Remove the snapshots of a folder, when everything was drawn from them."""
+def delete_snapshots(folder: Path) -> None:
+    """Remove a folder of snapshots."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -74,7 +77,3 @@ def _compact(network: nn.Module) -> dict[str, Tensor]:
         .detach().cpu().contiguous().clone()
         for name, tensor in network.state_dict().items()
     }  # fmt: skip
-
-
-def _single(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype == torch.float16 else tensor

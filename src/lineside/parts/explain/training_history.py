@@ -27,7 +27,7 @@ from lineside.core.explain.information_plane import (
     stratified_probe,
 )
 from lineside.core.explain.information_plots import plane_figures
-from lineside.core.training.weight_snapshots import snapshots
+from lineside.core.training.weight_snapshots import load_snapshots
 from lineside.parts.explain.overlays import Rgb, contact_sheet, encode_jpeg, signed_map
 from lineside.parts.models.crops import CropBatch, CropPool
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
@@ -68,7 +68,7 @@ def training_figures(
 
 def past_of(cnn: PatchCNN, folder: Path, most: int) -> list[Past]:
     """Return up to `most` snapshots of the network, spread over the steps, the last included."""
-    states = list(snapshots(folder))
+    states = list(load_snapshots(folder))
     count = min(most, len(states))
     indices = np.unique(np.linspace(0, len(states) - 1, count).round().astype(int))
     history = []
