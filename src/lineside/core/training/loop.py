@@ -170,9 +170,9 @@ def train(training: Training, hooks: Hooks = NO_HOOKS) -> Trained:
         loop = _Loop(training, hooks if processes.main else NO_HOOKS, processes)
         loop.load()
         loop.run()
-    trained, weights = processes.from_main((loop.result(), loop.weights()))
-    training.network.load_state_dict(weights)
+    training.network.load_state_dict(processes.from_main(loop.weights()))
     training.network.to(home).eval()
+    trained: Trained = processes.from_main(loop.result())
     return trained
 
 
@@ -202,8 +202,8 @@ class Processes:
         if self.count == 1 or not gradients:
             return
         flat = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))
-        sizes = [gradient.numel() for gradient in gradients]
-        for gradient, mean in zip(gradients, flat.split(sizes), strict=True):
+        means = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, mean in zip(gradients, means, strict=True):
             gradient.copy_(mean.view(gradient.shape))
 
     def synchronised(self, network: nn.Module) -> AbstractContextManager[None]:

@@ -66,8 +66,8 @@ class Recorder:
         budget: float = 0.01,
     ) -> None:
         self.interval_steps = every_steps
-        several = isinstance(network, nn.ModuleDict)
-        prefixes = [f"{name}." for name in network] if several else [""]
+        names = list(network.keys()) if isinstance(network, nn.ModuleDict) else []
+        prefixes = [f"{name}." for name in names] or [""]
         self.monitor = TrainingMonitor(log, networks=prefixes, usual_loss=usual_loss)
         self._monitors = tuple(monitors)
         self._network = network
@@ -90,7 +90,8 @@ class Recorder:
     @property
     def warnings(self) -> list[dict[str, Any]]:
         """All warnings so far."""
-        return [w for monitor in (self.monitor, *self._monitors) for w in monitor.warnings]
+        others = [warning for monitor in self._monitors for warning in monitor.warnings]
+        return [*self.monitor.warnings, *others]
 
     @property
     def overhead(self) -> float:

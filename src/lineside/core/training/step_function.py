@@ -83,7 +83,8 @@ class Update:
         chosen = self._optimizers[name]
         weights = [weight for group in chosen.param_groups for weight in group["params"]]
         chosen.zero_grad(set_to_none=True)
-        (loss if self._weight == 1.0 else self._weight * loss).backward()
+        scaled = loss if self._weight == 1.0 else self._weight * loss
+        scaled.backward()  # type: ignore[no-untyped-call]
         self._processes.average_gradients(weights)
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(weights, clip_norm)

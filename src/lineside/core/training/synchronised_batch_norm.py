@@ -31,21 +31,29 @@ def synchronised_batch_norm(network: nn.Module) -> Iterator[None]:
 def _forward(layer: _BatchNorm, x: Tensor) -> Tensor:
     """Batch norm (Ioffe & Szegedy 2015) of x, shape (batch, channel, ...)."""
     if not layer.training:
-        return type(layer).forward(layer, x)
+        evaluated: Tensor = type(layer).forward(layer, x)
+        return evaluated
     axes = [axis for axis in range(x.ndim) if axis != 1]
     shape = [1 if axis in axes else -1 for axis in range(x.ndim)]  # broadcasts (channel,) to x
     sums = torch.cat([x.sum(axes), x.new_tensor([x.numel() / x.shape[1]])])  # (channel + 1,)
-    sums = _Sum.apply(sums)
+    sums = _sum(sums)
     count, mean = sums[-1].detach(), sums[:-1] / sums[-1]
     centred = x - mean.view(shape)
-    variance = _Sum.apply(centred.square().sum(axes)) / count
+    variance = _sum(centred.square().sum(axes)) / count
     if layer.running_mean is not None and layer.running_var is not None:
+        momentum = 0.1 if layer.momentum is None else layer.momentum
         with torch.no_grad():
-            layer.num_batches_tracked += 1
-            layer.running_mean.lerp_(mean, layer.momentum)
-            layer.running_var.lerp_(variance * count / (count - 1), layer.momentum)
+            layer.running_mean.lerp_(mean, momentum)
+            layer.running_var.lerp_(variance * count / (count - 1), momentum)
+            if layer.num_batches_tracked is not None:
+                layer.num_batches_tracked.add_(1)
     normalised = centred * (variance + layer.eps).rsqrt().view(shape)
     return normalised * layer.weight.view(shape) + layer.bias.view(shape)
+
+
+def _sum(x: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(x)  # type: ignore[no-untyped-call]
+    return total
 
 
 class _Sum(torch.autograd.Function):
