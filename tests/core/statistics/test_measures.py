@@ -174,11 +174,15 @@ def test_proportion_says_what_it_is():
         clopper_pearson(3, 2)
 
 
+def independent_kappa(first, second):
+    return cohen_kappa(first, second, groups=range(len(first)), rng=np.random.default_rng(0))
+
+
 def test_kappa_agrees_with_sklearn_and_a_numerical_delta_method():
     rng = np.random.default_rng(0)
     first = rng.integers(0, 3, 300)
     second = np.where(rng.random(300) < 0.7, first, rng.integers(0, 3, 300))
-    found = cohen_kappa(list(first), list(second))
+    found = independent_kappa(list(first), list(second))
     assert found.value == pytest.approx(reference.cohen_kappa_score(first, second))
     # Delta method with a numerical gradient over the multinomial cell shares.
     p = reference.confusion_matrix(first, second) / 300
@@ -193,14 +197,15 @@ def test_kappa_agrees_with_sklearn_and_a_numerical_delta_method():
         step[cell] = 1e-6
         gradient[cell] = (kappa(p + step) - kappa(p - step)) / 2e-6
     variance = ((gradient**2 * p).sum() - (gradient * p).sum() ** 2) / 300
-    assert found.high - found.value == pytest.approx(1.959964 * variance**0.5, rel=1e-4)
+    # The bootstrap over items agrees with it within its Monte-Carlo error.
+    assert found.high - found.low == pytest.approx(2 * 1.959964 * variance**0.5, rel=0.08)
 
 
 def test_kappa_by_hand_and_its_edges():
     first, second = ["a"] * 25 + ["b"] * 25, ["a"] * 20 + ["b"] * 5 + ["a"] * 10 + ["b"] * 15
-    assert cohen_kappa(first, second).value == pytest.approx(0.4)
-    assert np.isnan(cohen_kappa(["a", "a"], ["a", "a"]).value)
-    perfect = cohen_kappa(["a", "b"], ["a", "b"])
+    assert independent_kappa(first, second).value == pytest.approx(0.4)
+    assert np.isnan(independent_kappa(["a", "a"], ["a", "a"]).value)
+    perfect = independent_kappa(["a", "b"], ["a", "b"])
     assert perfect.value == 1.0
     assert perfect.low is None
     assert perfect.reason
@@ -211,9 +216,9 @@ def test_kappa_bootstrap_over_groups_is_wider_when_groups_repeat_themselves():
     first = np.repeat(rng.integers(0, 2, 60), 6)
     second = np.repeat(np.where(rng.random(60) < 0.8, first[::6], 1 - first[::6]), 6)
     groups = list(np.repeat(np.arange(60), 6))
-    naive = cohen_kappa(list(first), list(second))
+    naive = independent_kappa(list(first), list(second))
     grouped = cohen_kappa(list(first), list(second), groups=groups, rng=rng)
-    single = cohen_kappa(list(first[::6]), list(second[::6]))
+    single = independent_kappa(list(first[::6]), list(second[::6]))
     assert grouped.n == 60
     assert grouped.high - grouped.low > 2 * (naive.high - naive.low)
     assert grouped.high - grouped.low == pytest.approx(single.high - single.low, rel=0.15)
@@ -303,15 +308,18 @@ def test_paired_difference_is_tighter_than_two_intervals():
     assert paired_difference(a, [], AUROC, np.random.default_rng(2)).reason
 
 
-def test_slices_against_the_good_ones():
-    outcomes = outcomes_of(3)
-    found = by_slice(outcomes, AUROC, "kind", rng=np.random.default_rng(0), against="good")
-    assert list(found) == ["crack", "hole"]
-    chosen = [o for o in outcomes if o.slices["kind"] in ("good", "crack")]
-    assert found["crack"].value == pytest.approx(slow_auroc(chosen))
-    assert found["crack"].n == 15
-    assert by_slice(outcomes, AUROC, "kind")["crack"].reason
-    assert by_slice(outcomes, AUROC, "material") == {}
+def test_slices():
+    outcomes = [
+        dataclasses.replace(o, slices={"side": "right" if i % 3 else "left"})
+        for i, o in enumerate(outcomes_of(3))
+    ]
+    found = by_slice([*outcomes, *outcomes_of(4)], AUROC, "side", np.random.default_rng(0))
+    assert list(found) == ["left", "right"]
+    chosen = [o for o in outcomes if o.slices["side"] == "left"]
+    assert found["left"].value == pytest.approx(slow_auroc(chosen))
+    assert found["left"].n == len({o.groups for o in chosen})
+    assert found["left"].low < found["left"].value < found["left"].high
+    assert by_slice(outcomes, AUROC, "material", np.random.default_rng(0)) == {}
 
 
 def test_worst_cases_come_first_and_once_per_group():
@@ -325,7 +333,6 @@ def test_worst_cases_come_first_and_once_per_group():
         row("d", "3", 0.0, 0.0), row("e", "4", 0.3, 0.0), row("f", "5", 0.05, 0.0),
     ]  # fmt: skip
     assert [o.item for o in worst_cases(rows)] == ["e", "a"]
-    assert [o.item for o in worst_cases(rows, per_group=None)] == ["e", "a", "b"]
     assert [o.item for o in worst_cases(rows, count=1)] == ["e"]
     assert worst_cases([]) == []
 

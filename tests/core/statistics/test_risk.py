@@ -341,7 +341,7 @@ def test_production_rates_by_hand():
     assert made.precision == pytest.approx(0.009 / (0.009 + 0.99 * 0.2))
     assert made.first_pass_yield == pytest.approx(0.001 + 0.99 * 0.8)
     assert made.review_share == pytest.approx(0.002 + 0.1485)
-    assert made.reject_share + made.review_share + made.first_pass_yield == pytest.approx(1)
+    assert made.review_share + made.first_pass_yield < 1
 
 
 def test_cost_curve_by_hand():
@@ -359,27 +359,12 @@ def test_cost_curve_by_hand():
         assert curve.cost[i] == pytest.approx(cost / scale)
         assert curve.review_all[i] == pytest.approx(0.5 / scale)
         assert curve.accept_all[i] + curve.reject_all[i] == pytest.approx(1)
-        # At the break-even review cost both cost the same.
-        equal = curve.break_even_review_cost[i]
-        assert cost - review * 0.5 + review * equal == pytest.approx(equal)
         assert curve.low[i] <= curve.cost[i] <= curve.high[i]
     assert curve.break_even_prevalence is None  # people are cheaper everywhere
     pi = cost_curve(groups, point, cost_ratio=100, review_cost=0.8).break_even_prevalence
     at = cost_curve(groups, point, cost_ratio=100, review_cost=0.8, prevalences=[pi])
     assert at.cost[0] == pytest.approx(at.review_all[0])
     assert at.low is None
-
-
-def test_a_person_who_misses_costs_something():
-    groups = groups_of([0.1, 0.5], [0.5, 0.9])
-    point = operating_point(groups, recall=0.9, review_budget=0.9)
-    perfect, human = (
-        cost_curve(groups, point, cost_ratio=10, review_cost=0, prevalences=[0.5], human_recall=h)
-        for h in (1.0, 0.9)
-    )
-    assert perfect.cost[0] == 0
-    assert human.cost[0] == pytest.approx(0.5 * 0.5 * 0.1 * 10 / 5.5)
-    assert human.review_all[0] == pytest.approx(0.5 * 0.1 * 10 / 5.5)
 
 
 def test_fresh_recall_and_refuted_guarantee():
@@ -402,18 +387,13 @@ def test_fresh_recall_and_refuted_guarantee():
 def test_kinds():
     kinds = ["crack"] * 5 + ["hole"] * 30 + ["dent"] * 13
     groups = groups_of([0.0] * 5, np.arange(48.0), kinds)
-    alone = {c.kind: c for c in certify_kinds(groups, recall=0.9, threshold=1.0)}
+    alone = {c.kind: c for c in certify_kinds(groups, recall=0.9)}
     assert list(alone) == ["crack", "dent", "hole"]
-    assert alone["hole"].provable
     assert alone["hole"].threshold == 5.0
-    assert not alone["crack"].provable
-    assert alone["crack"].message == "unprovable: 5 of 29 units; best provable is 0.549"
+    assert alone["crack"].threshold is None
+    assert (alone["crack"].n, alone["crack"].needed) == (5, 29)
+    assert alone["crack"].best_recall == pytest.approx(0.549, abs=5e-4)
     assert alone["dent"].best_recall == pytest.approx(0.794, abs=5e-4)
-    assert alone["crack"].observed.value == 0.8
-    together = {c.kind: c for c in certify_kinds(groups, recall=0.9, bonferroni=True)}
-    assert together["hole"].confidence == pytest.approx(1 - 0.05 / 3)
-    assert together["hole"].needed == 39
-    assert not together["hole"].provable
 
 
 def certificate_data(spread, groups=68, each=6, seed=0):

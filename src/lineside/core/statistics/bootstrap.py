@@ -139,13 +139,7 @@ def paired_difference(
 
 
 def by_slice(
-    outcomes: Sequence[Outcome],
-    metric: Metric,
-    slice_name: str,
-    *,
-    rng: np.random.Generator | None = None,
-    repetitions: int = 1000,
-    against: str | None = None,
+    outcomes: Sequence[Outcome], metric: Metric, slice_name: str, rng: np.random.Generator
 ) -> dict[str, Estimate]:
     """Return the metric per value of a slice, in alphabetical order.
 
@@ -153,54 +147,27 @@ def by_slice(
         outcomes: Outcomes; those without this slice are left out.
         metric: What to compute.
         slice_name: Key of `Outcome.slices`.
-        rng: Random stream of the intervals; without it there are values only.
-        repetitions: Number of resamples per slice.
-        against: A slice value that joins every other one and has no row of its own, for metrics
-            that need both labels (each kind of fault against all good ones).
+        rng: Random stream of the intervals.
     """
     members: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         if slice_name in outcome.slices:
             members.setdefault(outcome.slices[slice_name], []).append(outcome)
-    shared = members.pop(against, []) if against is not None else []
-    estimates = {}
-    for name in sorted(members):
-        chosen = [*members[name], *shared]
-        if rng is None:
-            estimates[name] = Estimate(
-                value=float(metric.of(chosen)), unit=metric.unit, better=metric.better,
-                n=len({g for o in chosen for g in o.groups}), reason="no interval was asked for",
-            )  # fmt: skip
-        else:
-            estimates[name] = estimate(chosen, metric, rng, repetitions)
-    return estimates
+    return {name: estimate(members[name], metric, rng) for name in sorted(members)}
 
 
-def worst_cases(
-    outcomes: Sequence[Outcome],
-    count: int = 12,
-    badness: Callable[[Sequence[Outcome]], Floats] | None = None,
-    per_group: int | None = 1,
-) -> list[Outcome]:
-    """Return the worst outcomes, worst first.
-
-    Args:
-        outcomes: Outcomes to choose from.
-        count: Largest number.
-        badness: Shape (n,), higher is worse; only values above 0 count. By default `misranked`.
-        per_group: Largest number of one group; None for no limit.
-    """
+def worst_cases(outcomes: Sequence[Outcome], count: int = 12) -> list[Outcome]:
+    """Return up to `count` of the most misranked outcomes, worst first, one of each group."""
     if not outcomes:
         return []
-    bad = (badness or misranked)(outcomes)
-    taken: dict[str, int] = {}  # outcomes chosen so far, by group
+    misranking = misranked(outcomes)
+    groups: set[str] = set()
     worst: list[Outcome] = []
-    for i in np.argsort(-bad, kind="stable"):
-        if len(worst) == count or not bad[i] > 0:
+    for i in np.argsort(-misranking, kind="stable"):
+        if len(worst) == count or not misranking[i] > 0:
             break
-        names = outcomes[i].groups
-        if per_group is None or all(taken.get(name, 0) < per_group for name in names):
-            taken.update({name: taken.get(name, 0) + 1 for name in names})
+        if groups.isdisjoint(outcomes[i].groups):
+            groups.update(outcomes[i].groups)
             worst.append(outcomes[i])
     return worst
 

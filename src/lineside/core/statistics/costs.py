@@ -25,7 +25,6 @@ class ProductionRates:
         precision: Positives among the units that are held back; NaN if none is.
         first_pass_yield: Share of all units accepted at once.
         review_share: Share of all units that a person reviews.
-        reject_share: Share of all units rejected without a person.
     """
 
     prevalence: float
@@ -33,7 +32,6 @@ class ProductionRates:
     precision: float
     first_pass_yield: float
     review_share: float
-    reject_share: float
 
 
 def at_prevalence(rates: DecisionRates, prevalence: float) -> ProductionRates:
@@ -54,7 +52,6 @@ def at_prevalence(rates: DecisionRates, prevalence: float) -> ProductionRates:
         precision=held_positive / held if held > 0 else float("nan"),
         first_pass_yield=1 - held,
         review_share=review,
-        reject_share=held - review,
     )
 
 
@@ -67,10 +64,7 @@ class CostCurve:
     `low` and `high` are 95 % bootstrap ends over units.
 
     Attributes:
-        cost_ratio: Cost of one miss over that of one false alarm.
-        review_cost: Cost of one review in the same unit.
         prevalence: Shape (k,).
-        probability_cost: prevalence * cost_ratio / normaliser, the usual axis, shape (k,).
         cost: This operating point, shape (k,).
         low: Lower end; None with fewer than 2 units of a label.
         high: Upper end.
@@ -78,14 +72,9 @@ class CostCurve:
         accept_all: Everything is accepted.
         reject_all: Everything is rejected.
         break_even_prevalence: Where the point and `review_all` cost the same, or None.
-        break_even_review_cost: Cost of a review from which on the point is cheaper than
-            `review_all`, shape (k,); NaN if the point reviews everything.
     """
 
-    cost_ratio: float
-    review_cost: float
     prevalence: Floats
-    probability_cost: Floats
     cost: Floats
     low: Floats | None
     high: Floats | None
@@ -93,7 +82,6 @@ class CostCurve:
     accept_all: Floats
     reject_all: Floats
     break_even_prevalence: float | None
-    break_even_review_cost: Floats
 
 
 def cost_curve(
@@ -103,13 +91,13 @@ def cost_curve(
     cost_ratio: float,
     review_cost: float,
     prevalences: Sequence[float] | Floats | None = None,
-    human_recall: float = 1.0,
     rng: np.random.Generator | None = None,
     repetitions: int = 1000,
 ) -> CostCurve:
     """Return the expected cost of an operating point over prevalence.
 
-    Cost per unit = pi * miss * cost_ratio + (1 - pi) * false_alarm + reviewed share * review_cost.
+    Cost per unit = pi * miss * cost_ratio + (1 - pi) * false_alarm + reviewed share * review_cost;
+    a reviewing person is taken to be right.
 
     Args:
         scores: Fresh units of both labels.
@@ -117,44 +105,34 @@ def cost_curve(
         cost_ratio: Cost of a miss over that of a false alarm.
         review_cost: Cost of a review in the same unit.
         prevalences: Where to evaluate; 61 values from 1e-4 to 0.5, spaced evenly in the logarithm.
-        human_recall: Share of positive units that a reviewing person finds.
         rng: Random stream of the bands; without it there are none.
         repetitions: Number of resamples.
     """
     pi = np.asarray(np.geomspace(1e-4, 0.5, 61) if prevalences is None else prevalences)
-    human_miss = 1 - human_recall
 
     def costs_by_label(share: Floats) -> tuple[Floats, Floats]:
         # (repetitions, 4) -> two columns (repetitions, 1), which broadcast over pi (k,)
         miss, false_alarm, reviewed, reviewed_negative = (share[:, i, None] for i in range(4))
-        of_positive = (miss + human_miss * reviewed) * cost_ratio + reviewed * review_cost
+        of_positive = miss * cost_ratio + reviewed * review_cost
         return of_positive, false_alarm + reviewed_negative * review_cost
 
     share = shares(scores, point, np.ones((1, len(scores.scores))))
     of_positive, of_negative = costs_by_label(share)
     scale = pi * cost_ratio + (1 - pi)
     cost = ((pi * of_positive + (1 - pi) * of_negative) / scale)[0]
-    by_people = review_cost + pi * human_miss * cost_ratio
-    reviewed = pi * share[0, 2] + (1 - pi) * share[0, 3]
-    unreviewed = cost * scale - reviewed * review_cost
-    rest = np.where(reviewed < 1, 1 - reviewed, np.nan)
     low, high = _band(scores, point, costs_by_label, pi, scale, rng, repetitions)
     return CostCurve(
-        cost_ratio=cost_ratio,
-        review_cost=review_cost,
         prevalence=pi,
-        probability_cost=pi * cost_ratio / scale,
         cost=cost,
         low=low,
         high=high,
-        review_all=by_people / scale,
+        review_all=review_cost / scale,
         accept_all=pi * cost_ratio / scale,
         reject_all=(1 - pi) / scale,
         break_even_prevalence=_crossing(
-            float(of_positive[0, 0]) - review_cost - human_miss * cost_ratio,
+            float(of_positive[0, 0]) - review_cost,
             float(of_negative[0, 0]) - review_cost,
         ),
-        break_even_review_cost=np.maximum(0.0, (unreviewed - pi * human_miss * cost_ratio) / rest),
     )
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
 from lineside.core.contract import Estimate
@@ -74,79 +73,40 @@ class KindCertificate:
     Attributes:
         kind: Name of the kind.
         n: Its positive units.
-        recall: Required recall.
-        confidence: Confidence for this kind alone; higher than asked for under Bonferroni.
-        provable: True if n units can prove the recall.
-        threshold: The threshold that would prove it, None if unprovable.
+        threshold: The largest threshold that proves the recall, None if unprovable.
         needed: Units needed without a miss.
         best_recall: The largest recall that n units can prove.
-        observed: Recall of these units at a given threshold, with its lower bound; only valid if
-            that threshold was set on other units.
-        message: One plain sentence.
     """
 
     kind: str
     n: int
-    recall: float
-    confidence: float
-    provable: bool
     threshold: float | None
     needed: int
     best_recall: float
-    observed: Estimate | None
-    message: str
 
 
 def certify_kinds(
-    scores: UnitScores,
-    *,
-    recall: float,
-    confidence: float = 0.95,
-    bonferroni: bool = False,
-    threshold: float | None = None,
-    words: Words = NEUTRAL,
+    scores: UnitScores, *, recall: float, confidence: float = 0.95
 ) -> list[KindCertificate]:
     """Return one certificate per kind, in alphabetical order.
 
     Args:
         scores: Scores by unit.
         recall: Required recall of every kind.
-        confidence: Confidence of each guarantee, or of all together under Bonferroni.
-        bonferroni: Divide the remaining risk 1 - confidence by the number of kinds, so that all
-            guarantees hold together with the stated confidence.
-        threshold: Also state the recall of each kind at this threshold.
-        words: The application's words for messages.
+        confidence: Confidence of each guarantee alone, not of all together.
     """
     positive = scores.labels == 1
     kinds = np.array(scores.kinds)
-    names = sorted(set(kinds[positive].tolist()))
-    each = 1 - (1 - confidence) / len(names) if bonferroni and names else confidence
-    return [
-        _certify(name, scores.scores[positive & (kinds == name)], recall, each, threshold, words)
-        for name in names
-    ]
-
-
-def _certify(
-    kind: str,
-    scores: NDArray[np.float64],
-    recall: float,
-    confidence: float,
-    threshold: float | None,
-    words: Words,
-) -> KindCertificate:
-    n = len(scores)
-    proven = order_statistic_threshold(scores, recall, confidence)
-    needed = units_needed(recall, confidence)
-    best = best_provable_recall(n, confidence)
-    rounded = math.floor(best * 1000) / 1000
-    observed = None if threshold is None else fresh_recall(scores, threshold, confidence, words)
-    message = (
-        f"provable: {n} {words.units}, {needed} needed"
-        if proven is not None
-        else f"unprovable: {n} of {needed} {words.units}; best provable is {rounded:.3f}"
-    )
-    return KindCertificate(
-        kind=kind, n=n, recall=recall, confidence=confidence, provable=proven is not None,
-        threshold=proven, needed=needed, best_recall=best, observed=observed, message=message,
-    )  # fmt: skip
+    certificates = []
+    for kind in sorted(set(kinds[positive].tolist())):
+        of_kind = scores.scores[positive & (kinds == kind)]
+        certificates.append(
+            KindCertificate(
+                kind=kind,
+                n=len(of_kind),
+                threshold=order_statistic_threshold(of_kind, recall, confidence),
+                needed=units_needed(recall, confidence),
+                best_recall=best_provable_recall(len(of_kind), confidence),
+            )
+        )
+    return certificates

@@ -65,51 +65,51 @@ def cohen_kappa(
     first: Sequence[Hashable],
     second: Sequence[Hashable],
     *,
+    groups: Sequence[Hashable],
+    rng: np.random.Generator,
     confidence: float = 0.95,
-    groups: Sequence[Hashable] | None = None,
-    rng: np.random.Generator | None = None,
     repetitions: int = 1000,
 ) -> Estimate:
-    """Return Cohen's kappa of two raters with an interval.
+    """Return Cohen's kappa (observed - chance) / (1 - chance) with a bootstrap over groups.
 
-    Without groups the interval is the large-sample one for independent ratings (Fleiss, Cohen &
-    Everitt 1969). With groups and a generator it is a bootstrap over groups.
+    Cohen 1960. There is no interval, but a reason, with fewer than 2 groups or where all resamples
+    agree.
 
     Args:
         first: Labels of the first rater.
         second: Labels of the second rater for the same items.
-        confidence: Coverage of the interval.
         groups: The independent unit of each item.
-        rng: Random stream of the bootstrap; needed with groups.
+        rng: Random stream of the bootstrap.
+        confidence: Coverage of the interval.
         repetitions: Number of resamples.
 
     Raises:
-        ValueError: if lengths differ or are zero, or groups come without a generator.
+        ValueError: if lengths differ or are zero.
     """
     if len(first) != len(second) or not first:
         raise ValueError(f"two ratings of each item are needed, got {len(first)}, {len(second)}")
     names = {name: i for i, name in enumerate(dict.fromkeys([*first, *second]))}
-    pair = np.array([names[a] * len(names) + names[b] for a, b in zip(first, second, strict=True)])
-    size = len(names)
-    table = np.bincount(pair, minlength=size * size).reshape(size, size) / len(pair)
-    value = float(_kappa(table))
-    n = len(first) if groups is None else len(set(groups))
+    size, owners = len(names), {name: i for i, name in enumerate(dict.fromkeys(groups))}
+    pair = np.array([names[a] * size + names[b] for a, b in zip(first, second, strict=True)])
+    # counts by group and pair of labels, shape (groups, label * label)
+    counts = np.zeros((len(owners), size * size))
+    np.add.at(counts, (np.array([owners[g] for g in groups]), pair), 1.0)
+    n = len(owners)
+    value = float(_kappa(counts.sum(axis=0).reshape(size, size) / len(pair)))
     if np.isnan(value):
         reason = "undefined: both raters use a single label throughout"
         return Estimate(value=value, n=n, reason=reason)
-    if groups is None:
-        half = float(special.ndtri(1 - (1 - confidence) / 2)) * _kappa_error(table, len(pair))
-        low, high, method = value - half, value + half, "large-sample (Fleiss 1969)"
-        if half == 0.0:
-            return Estimate(value=value, n=n, reason="the raters agree on every item")
-    else:
-        if rng is None:
-            raise ValueError("a bootstrap over groups needs a generator")
-        if n < 2:
-            return Estimate(value=value, n=n, reason="fewer than 2 groups")
-        low, high = _kappa_bootstrap(pair, size, groups, confidence, rng, repetitions)
-        method = "bootstrap over groups"
-    method = f"{method}, {100 * confidence:.3g} %"
+    if n < 2:
+        return Estimate(value=value, n=n, reason="fewer than 2 groups")
+    weights = rng.multinomial(n, np.full(n, 1 / n), repetitions)
+    tables = weights @ counts
+    tables /= tables.sum(axis=1, keepdims=True)
+    tail = 50 * (1 - confidence)
+    kappas = _kappa(tables.reshape(-1, size, size))
+    low, high = (float(end) for end in np.nanpercentile(kappas, [tail, 100 - tail]))
+    if low == high:
+        return Estimate(value=value, n=n, reason="all resamples agree")
+    method = f"bootstrap over groups, {100 * confidence:.3g} %"
     return Estimate(value=value, low=max(-1.0, low), high=min(1.0, high), n=n, method=method)
 
 
@@ -119,39 +119,6 @@ def _kappa(table: NDArray[np.float64]) -> NDArray[np.float64]:
     chance = (table.sum(axis=-1) * table.sum(axis=-2)).sum(axis=-1)
     room = np.where(chance < 1 - 1e-12, 1 - chance, np.nan)
     return np.asarray((observed - chance) / room)
-
-
-def _kappa_error(table: NDArray[np.float64], n: int) -> float:
-    """Large-sample standard error: Fleiss, Cohen & Everitt (1969), equation 13."""
-    rows, columns = table.sum(axis=1), table.sum(axis=0)
-    chance = float((rows * columns).sum())
-    kappa = float(_kappa(table))
-    marginal = rows[None, :] + columns[:, None]
-    diagonal = np.diag(table) * (1 - np.diag(marginal) * (1 - kappa)) ** 2
-    off = table * marginal**2
-    other = (1 - kappa) ** 2 * float(off.sum() - np.trace(off))
-    variance = float(diagonal.sum()) + other - (kappa - chance * (1 - kappa)) ** 2
-    return float(np.sqrt(max(variance, 0.0) / n)) / (1 - chance)
-
-
-def _kappa_bootstrap(
-    pair: NDArray[np.int64],
-    size: int,
-    groups: Sequence[Hashable],
-    confidence: float,
-    rng: np.random.Generator,
-    repetitions: int,
-) -> tuple[float, float]:
-    names = {name: i for i, name in enumerate(dict.fromkeys(groups))}
-    counts = np.zeros((len(names), size * size))
-    np.add.at(counts, (np.array([names[g] for g in groups]), pair), 1.0)
-    weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), repetitions)
-    tables = weights @ counts
-    tables /= tables.sum(axis=1, keepdims=True)
-    kappas = _kappa(tables.reshape(-1, size, size))
-    tail = 50 * (1 - confidence)
-    low, high = np.nanpercentile(kappas, [tail, 100 - tail])
-    return float(low), float(high)
 
 
 def _check(successes: int, n: int, confidence: float) -> None:

@@ -235,7 +235,7 @@ def slices(study: Study) -> Section:
     names = sorted({name for o in outcomes for name in o.slices} - {"kind"})
     rows = []
     for name in names:
-        found = by_slice(outcomes, metric, name, rng=study.run.rng(f"slice {name}"))
+        found = by_slice(outcomes, metric, name, study.run.rng(f"slice {name}"))
         found = {value: e for value, e in found.items() if not np.isnan(e.value)}
         if 2 <= len(found) <= MOST_VALUES:
             rows += [(name, value, e.text()) for value, e in found.items()]
