@@ -16,12 +16,13 @@ from lineside.core.run.codec import decode, encode
 from lineside.core.run.folder import Stopped
 from lineside.parts.models import crops as cr
 from lineside.parts.models.detector import TrainingImage
+from lineside.parts.models.patch_cnn.losses import balanced_bce, class_weights, weighted_bce
 from lineside.parts.models.patch_cnn.patch_cnn import (
     PatchCNN,
     fit_patch_cnn,
     with_tile_slope,
 )
-from lineside.parts.models.patch_cnn.training import pool_bags
+from lineside.parts.models.patch_cnn.training import pool_bags, shard_bags
 from lineside.parts.models.tiles import tile_corners, tile_map
 
 
@@ -143,6 +144,20 @@ def test_variation_keeps_range_and_content():
     flips = [pixels[0], pixels[0, :, ::-1], pixels[0, :, :, ::-1], pixels[0, :, ::-1, ::-1]]
     assert any(np.corrcoef(f.ravel(), changed[0].ravel())[0, 1] > 0.97 for f in flips), order
     assert not np.array_equal(cr.augment(pixels, rng(2)), changed)
+
+
+def test_shares_of_bags_have_the_loss_of_all():
+    """Three processes, bags of several crops: the weighted mean of their losses is the loss."""
+    bag = torch.tensor([0, 0, 0, 1, 2, 3, 4, 5, 6])
+    labels = torch.tensor([1.0, 1, 0, 0, 0, 0, 0])
+    logits = torch.linspace(-2, 2, 9)
+    whole = balanced_bce(pool_bags(logits, bag, 2), labels, 2.5)
+    parts = []
+    for process in range(3):
+        batch = (logits, bag, labels, class_weights(labels, 2.5))
+        (own, own_bag, *rest), share = shard_bags(batch, process, 3)
+        parts.append(share * weighted_bce(pool_bags(own, own_bag, 2), *rest))
+    torch.testing.assert_close(torch.stack(parts).mean(), whole)
 
 
 def test_bags_are_pooled_by_their_strongest_crops():
