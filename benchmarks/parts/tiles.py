@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
+from benchmarks.parts.pixel_counts import aupro
 from benchmarks.parts.remembered_features import CACHED_METHODS, remember_backbone
 from lineside.core.contract import Estimate
 from lineside.core.errors import UserError
@@ -28,7 +29,6 @@ from lineside.core.statistics import auroc, average_precision, rank
 from lineside.parts.data.images import training_image
 from lineside.parts.data.items import GOOD, PartImage
 from lineside.parts.methods import METHODS
-from lineside.parts.metrics import aupro
 from lineside.parts.models.detector import TrainingImage
 
 TILES = Path(__file__).resolve().parents[3] / "shared" / "data" / "parts" / "magnetic_tile"

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from benchmarks.parts.pixel_counts import aupro, pixel_counts
 from scipy import ndimage
 from sklearn import metrics as reference
 
@@ -14,12 +15,8 @@ from lineside.core.statistics import estimate
 from lineside.parts.metrics import (
     METRICS,
     MapOverlap,
-    aupro,
-    component_recall,
     map_details,
     partial_area,
-    pixel_average_precision,
-    pixel_counts,
     to_pixels,
 )
 
@@ -175,21 +172,6 @@ def test_perfect_useless_and_undefined_maps():
         aupro(constant, masks[:2])
 
 
-def test_pixel_measures_agree_with_sklearn():
-    maps, masks = blobs(1)
-    scores = np.concatenate([to_pixels(m, k.shape).ravel() for m, k in zip(maps, masks)])  # noqa: B905
-    labels = np.concatenate([k.ravel() for k in masks])
-    counts = pixel_counts(maps, masks)
-    assert counts.good.sum() + counts.faulty.sum() == len(labels)
-    assert pixel_average_precision(maps, masks) == pytest.approx(
-        reference.average_precision_score(labels, scores), abs=1e-3
-    )
-    assert counts.auroc() == pytest.approx(reference.roc_auc_score(labels, scores), abs=5e-4)
-    precision, recall, _ = reference.precision_recall_curve(labels, scores)
-    best = np.nanmax(2 * precision * recall / np.maximum(precision + recall, 1e-9))
-    assert counts.oracle_f1_max() == pytest.approx(best, abs=2e-3)
-
-
 def test_one_outlier_does_not_spoil_the_bins():
     maps, masks = blobs(2)
     maps[0] = maps[0].copy()
@@ -200,24 +182,6 @@ def test_one_outlier_does_not_spoil_the_bins():
 def test_components_touch_at_corners():
     mask = np.eye(6, dtype=bool)
     assert pixel_counts([np.zeros((6, 6), dtype=np.float32)], [mask]).components == 1
-
-
-def test_component_recall_by_size():
-    mask = np.zeros((40, 40), dtype=bool)
-    mask[0, 0] = True  # 1 px, missed
-    mask[10:13, 10:13] = True  # 9 px, found by one pixel
-    mask[20:30, 20:30] = True  # 100 px, found
-    scores = np.zeros((40, 40), dtype=np.float32)
-    scores[10, 10] = 1
-    scores[20:30, 20:30] = 1
-    found = component_recall([scores], [mask], 1.0)
-    assert [(s.low_px, s.recall.n) for s in found[:4]] == [(1, 2), (25, 0), (100, 1), (400, 0)]
-    assert found[0].recall.value == 0.5
-    assert found[2].recall.value == 1.0
-    assert math.isinf(found[-1].high_px)
-    strict = component_recall([scores], [mask], 1.0, overlap=0.5)
-    assert strict[0].recall.value == 0.0
-    assert strict[2].recall.value == 1.0
 
 
 def test_aupro_of_outcomes_is_that_of_their_maps():
