@@ -52,6 +52,14 @@ class AnoGAN:
         steps: Updates of the generator that were done.
         gan_patches: Patches that the critic saw.
         encoder_patches: Patches that the encoder saw.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> images = [TrainingImage.from_array(rng.random((96, 96, 1), np.float32)) for _ in "1234"]
+        >>> few = {"steps": 2, "encoder_steps": 2, "batch": 4}
+        >>> detector = fit_anogan(images, [], rng=rng, width=4, latent=8, **few)
+        >>> detector.predict(images[0].image()).map.shape
+        (32, 32)
     """
 
     networks: Networks = field(
@@ -159,14 +167,6 @@ def fit_anogan(
     Raises:
         UserError: no good image, or a setting that does not exist.
         Stopped: `stop` answered True; the checkpoint has been written.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> images = [TrainingImage.from_array(rng.random((96, 96, 1), np.float32)) for _ in "1234"]
-        >>> few = {"steps": 2, "encoder_steps": 2, "batch": 4}
-        >>> detector = fit_anogan(images, [], rng=rng, width=4, latent=8, **few)
-        >>> detector.predict(images[0].image()).map.shape
-        (32, 32)
     """
     hooks = Hooks(log=log, progress=progress, stop=stop, checkpoint=checkpoint)
     patches = Patches(patch_px=patch_px, reduce=reduce, top_tiles=top_tiles)

@@ -208,10 +208,10 @@ def filter_features(grey: Array, cell_px: int = CELL_PX) -> Array:
     return features - np.median(features, axis=(0, 1))
 
 
-def _point_responses(picture: Array) -> list[Array]:
+def _point_responses(image: Array) -> list[Array]:
     """Blobs (difference of Gaussians), edges and lines (curvatures) at sigma 1 px."""
-    smooth = ndimage.gaussian_filter(picture, 1.0, mode="reflect")
-    blob = smooth - ndimage.gaussian_filter(picture, 2.0, mode="reflect")
+    smooth = ndimage.gaussian_filter(image, 1.0, mode="reflect")
+    blob = smooth - ndimage.gaussian_filter(image, 2.0, mode="reflect")
     down, right = gradient_of(smooth)
     yy, xy = gradient_of(down)
     xx = gradient_of(right)[1]
@@ -228,25 +228,25 @@ def _point_responses(picture: Array) -> list[Array]:
     ]
 
 
-def _local_std(picture: Array) -> Array:
+def _local_std(image: Array) -> Array:
     """Local standard deviation in 5 x 5 pixels."""
-    mean = ndimage.uniform_filter(picture, 5, mode="reflect")
-    square = ndimage.uniform_filter(picture**2, 5, mode="reflect")
+    mean = ndimage.uniform_filter(image, 5, mode="reflect")
+    square = ndimage.uniform_filter(image**2, 5, mode="reflect")
     return np.sqrt(np.maximum(square - mean**2, 0))
 
 
-def _flatten(picture: Array) -> Array:
+def _flatten(image: Array) -> Array:
     """Subtract slow changes of illumination."""
-    return picture - ndimage.uniform_filter(picture, 31, mode="reflect")
+    return image - ndimage.uniform_filter(image, 31, mode="reflect")
 
 
-def _step_responses(picture: Array) -> list[Array]:
+def _step_responses(image: Array) -> list[Array]:
     """Differences of mean and of log deviation between boxes on either side, down and right."""
     depth, length = STEP_PX
     result: list[Array] = []
     for across, along in ((0, 1), (1, 0)):
-        means = ndimage.uniform_filter1d(picture, length, axis=along, mode="reflect")
-        squares = ndimage.uniform_filter1d(picture**2, length, axis=along, mode="reflect")
+        means = ndimage.uniform_filter1d(image, length, axis=along, mode="reflect")
+        squares = ndimage.uniform_filter1d(image**2, length, axis=along, mode="reflect")
         sides = []
         for origin in (depth // 2, -(depth // 2)):
             box = [

@@ -83,21 +83,21 @@ def log_energies(image: Image, components: Array) -> Array:
     """
     grid = grid_of(image.shape[0], image.shape[1], CELL_PX)
     maps: list[Array] = []
-    for picture, bank in zip(_octaves(image), components, strict=True):
+    for octave, bank in zip(_octaves(image), components, strict=True):
         area = bank.shape[1] * bank.shape[2]
-        mean = ndimage.uniform_filter(picture, bank.shape[1], mode="reflect")
-        square = ndimage.uniform_filter(picture**2, bank.shape[1], mode="reflect")
-        along = _responses(picture, bank) ** 2
+        mean = ndimage.uniform_filter(octave, bank.shape[1], mode="reflect")
+        square = ndimage.uniform_filter(octave**2, bank.shape[1], mode="reflect")
+        along = _responses(octave, bank) ** 2
         outside = np.maximum(area * (square - mean**2) - along.sum(axis=0), 0)
         maps += [cell_max(values, grid) for values in (outside, *along)]
     logs = np.log(np.stack(maps, axis=-1) + np.float32(1e-2))
     return logs - np.median(logs, axis=(0, 1))
 
 
-def _responses(picture: Array, bank: Array) -> Array:
+def _responses(octave: Array, bank: Array) -> Array:
     """Correlate an image with every component, shape (component, height, width)."""
     half = bank.shape[1] // 2
-    padded = torch.from_numpy(np.pad(picture, half, mode="symmetric"))[None, None]
+    padded = torch.from_numpy(np.pad(octave, half, mode="symmetric"))[None, None]
     return torch.nn.functional.conv2d(padded, torch.from_numpy(bank)[:, None])[0].numpy()
 
 
@@ -142,8 +142,8 @@ def _components(
     size = patch_px * patch_px
     scatter = np.zeros((SCALES, size, size))
     for example in good:
-        for scale, picture in enumerate(_octaves(example.image())):
-            padded = np.pad(picture, patch_px // 2, mode="symmetric")
+        for scale, octave in enumerate(_octaves(example.image())):
+            padded = np.pad(octave, patch_px // 2, mode="symmetric")
             windows = np.lib.stride_tricks.sliding_window_view(padded, (patch_px, patch_px))
             rows = rng.integers(windows.shape[0], size=PATCHES_PER_IMAGE)
             columns = rng.integers(windows.shape[1], size=PATCHES_PER_IMAGE)

@@ -32,8 +32,8 @@ class Shift:
         return float(np.hypot(self.down_px, self.right_px))
 
 
-def phase_shift(template: Array, picture: Array, smooth_px: float = 1.0) -> Shift:
-    """Estimate the displacement of `picture` against `template` (equal shapes).
+def phase_shift(template: Array, image: Array, smooth_px: float = 1.0) -> Shift:
+    """Estimate the displacement of `image` against `template` (equal shapes).
 
     The cross-power spectrum conj(T) P / |conj(T) P| of the two has its inverse transform's peak at
     the displacement. Both are windowed, so that the frame of the image does not cause a peak at
@@ -45,9 +45,9 @@ def phase_shift(template: Array, picture: Array, smooth_px: float = 1.0) -> Shif
 
     Source: Kuglin & Hines, 1975; window and parabola after Stone et al., 2001.
     """
-    if template.shape != picture.shape:
-        raise ValueError(f"shapes differ: {template.shape} and {picture.shape}")
-    first, second = (fft.rfft2(_apply_window(image)) for image in (template, picture))
+    if template.shape != image.shape:
+        raise ValueError(f"shapes differ: {template.shape} and {image.shape}")
+    first, second = (fft.rfft2(_apply_window(x)) for x in (template, image))
     cross = np.conj(first) * second
     # Frequencies beyond the smoothing hold noise only; without them the peak is broad enough
     # for a parabola.
@@ -79,10 +79,10 @@ def _refine_peak(line: Array, peak: int) -> float:
     return position - size if position > size / 2 else position
 
 
-def align(picture: Array, shift: Shift) -> Array:
+def align(image: Array, shift: Shift) -> Array:
     """Move an image back by a shift (linear interpolation, nearest value beyond the border)."""
     back = (-shift.down_px, -shift.right_px)
-    return ndimage.shift(picture, back, order=1, mode="nearest").astype(np.float32)
+    return ndimage.shift(image, back, order=1, mode="nearest").astype(np.float32)
 
 
 def resize(image: Array, height: int, width: int) -> Array:

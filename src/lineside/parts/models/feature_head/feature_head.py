@@ -69,6 +69,14 @@ class FeatureHead:
 
     Raises:
         UserError: If the installed backbone weights are others.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> images = [TrainingImage.from_array(rng.random((64, 48, 1), np.float32)) for _ in "1234"]
+        >>> spot = TrainingImage.from_array(np.zeros((64, 48, 1), np.float32), "spot")
+        >>> detector = fit_detector([*images, spot], [], rng=rng, most_steps=20, least_steps=20)
+        >>> detector.kinds, list(detector.predict(spot.image()).contributions)
+        ({'spot': 1}, ['normal model', 'known defects'])
     """
 
     normal: NormalModel
@@ -136,14 +144,6 @@ def fit_detector(
 
     Raises:
         UserError: with fewer than two good images.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> images = [TrainingImage.from_array(rng.random((64, 48, 1), np.float32)) for _ in "1234"]
-        >>> spot = TrainingImage.from_array(np.zeros((64, 48, 1), np.float32), "spot")
-        >>> detector = fit_detector([*images, spot], [], rng=rng, most_steps=20, least_steps=20)
-        >>> detector.kinds, list(detector.predict(spot.image()).contributions)
-        ({'spot': 1}, ['normal model', 'known defects'])
     """
     examples = [*train, *validation]
     goods = [i for i, example in enumerate(examples) if not example.faulty]

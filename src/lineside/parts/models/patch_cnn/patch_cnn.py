@@ -88,6 +88,14 @@ class PatchCNN:
         top_tiles: The score is the mean logit of this many strongest tiles.
         tile_slope: Growth of the score of good images per e-fold of tiles, which is subtracted:
             larger images have larger maxima.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> images = [TrainingImage.from_array(rng.random((64, 48, 1), np.float32)) for _ in "1234"]
+        >>> spot = TrainingImage.from_array(np.zeros((64, 48, 1), np.float32), "spot")
+        >>> detector = fit_patch_cnn([*images, spot], [], rng=rng, crop_px=32, steps=2)
+        >>> detector.predict(spot.image()).map.shape
+        (8, 6)
     """
 
     architecture: Architecture
@@ -207,14 +215,6 @@ def fit_patch_cnn(
     Raises:
         UserError: no good or no defective training image.
         Stopped: `stop` answered True; the checkpoint has been written.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> images = [TrainingImage.from_array(rng.random((64, 48, 1), np.float32)) for _ in "1234"]
-        >>> spot = TrainingImage.from_array(np.zeros((64, 48, 1), np.float32), "spot")
-        >>> detector = fit_patch_cnn([*images, spot], [], rng=rng, crop_px=32, steps=2)
-        >>> detector.predict(spot.image()).map.shape
-        (8, 6)
     """
     settings = CropTraining(
         steps=steps, good_per_defect=good_per_defect, learning_rate=learning_rate, **options

@@ -71,6 +71,13 @@ class Autoencoder:
         width: Of the first convolution.
         latent: Length of the code.
         scorer: Cuts images and turns the scores of patches into a prediction.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> images = [TrainingImage.from_array(rng.random((96, 96, 1), np.float32)) for _ in "1234"]
+        >>> detector = fit_autoencoder(images, [], rng=rng, steps=5, width=4, latent=8)
+        >>> detector.predict(images[0].image()).map.shape
+        (32, 32)
     """
 
     network: ConvAutoencoder = field(
@@ -132,13 +139,6 @@ def fit_autoencoder(
     Raises:
         UserError: no good image.
         Stopped: `stop` answered True; the checkpoint has been written.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> images = [TrainingImage.from_array(rng.random((96, 96, 1), np.float32)) for _ in "1234"]
-        >>> detector = fit_autoencoder(images, [], rng=rng, steps=5, width=4, latent=8)
-        >>> detector.predict(images[0].image()).map.shape
-        (32, 32)
     """
     pool_rng, weights_rng, batches_rng, scale_rng = rng.spawn(4)
     patches = Patches(patch_px=patch_px, reduce=reduce, top_tiles=top_tiles)
