@@ -116,8 +116,7 @@ def check_guarantee(model: PartsModel, outcomes: Sequence[Outcome]) -> Guarantee
     """Hold the escapes among fresh parts against the guarantee of the operating point."""
     assert model.operating is not None
     point = model.operating.point
-    kept, text = statistics.check_guarantee(point, unit_scores(outcomes, point.rule))
-    return GuaranteeCheck(kept=kept, text=text)
+    return statistics.check_guarantee(point, unit_scores(outcomes, point.rule))
 
 
 def part_scores(good: Sequence[Outcome], rule: str) -> list[float]:

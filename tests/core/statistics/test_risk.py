@@ -282,7 +282,7 @@ def test_without_faulty_groups_nothing_is_claimed_about_recall():
     assert np.mean(groups.negative >= point.reject_threshold) <= 0.01
     assert np.mean(groups.negative >= point.threshold) <= 0.05
     assert point.threshold < point.reject_threshold
-    assert check_guarantee(point, normal_groups(5, 5))[0]
+    assert check_guarantee(point, normal_groups(5, 5)).kept
     with pytest.raises(UserError, match="no parts"):
         operating_point(groups_of([], []), recall=0.9, words=PARTS)
 
@@ -375,13 +375,13 @@ def test_fresh_recall_and_refuted_guarantee():
     )
     assert fresh_recall([], 0.0).reason
     point = operating_point(normal_groups(50, 60), recall=0.9, words=PARTS)
-    fine, text = check_guarantee(point, normal_groups(10, 50, seed=1))
-    assert fine
-    assert "compatible" in text
-    broken, text = check_guarantee(point, normal_groups(10, 50, seed=1, shift=0.5))
-    assert not broken
-    assert "calibrate again" in text
-    assert "not tested" in check_guarantee(point, groups_of([0.1], []))[1]
+    fine = check_guarantee(point, normal_groups(10, 50, seed=1))
+    assert fine.kept
+    assert "compatible" in fine.text
+    broken = check_guarantee(point, normal_groups(10, 50, seed=1, shift=0.5))
+    assert not broken.kept
+    assert "calibrate again" in broken.text
+    assert "not tested" in check_guarantee(point, groups_of([0.1], [])).text
 
 
 def test_kinds():

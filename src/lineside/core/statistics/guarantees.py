@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from lineside.core.contract import Estimate
+from lineside.core.contract import Estimate, GuaranteeCheck
 from lineside.core.statistics.operating_points import OperatingPoint
 from lineside.core.statistics.proportions import clopper_pearson_lower
 from lineside.core.statistics.thresholds import (
@@ -42,28 +42,30 @@ def fresh_recall(
 
 def check_guarantee(
     point: OperatingPoint, scores: UnitScores, significance: float = 0.05
-) -> tuple[bool, str]:
-    """Return whether fresh units are compatible with the guarantee, and a sentence that says why.
+) -> GuaranteeCheck:
+    """Test the guarantee of an operating point on fresh units.
 
-    They are not if P(at least this many misses | recall exactly as guaranteed) is below
+    It is broken if P(at least this many misses | recall exactly as guaranteed) is below
     `significance` (one-sided binomial test).
     """
     words, n, recall = point.words, len(scores.positive), point.recall
     if recall is None:
-        return True, "No recall is guaranteed, so no guarantee can be broken."
+        text = "No recall is guaranteed, so no guarantee can be broken."
+        return GuaranteeCheck(kept=True, text=text)
     if not n:
-        return True, (
-            f"There are no {words.positive} {words.units} here, so the guarantee was not tested."
-        )
+        text = f"There are no {words.positive} {words.units} here, so the guarantee was not tested."
+        return GuaranteeCheck(kept=True, text=text)
     missed = int((scores.positive < point.threshold).sum())
     p = 1.0 if not missed else float(special.bdtrc(missed - 1, n, 1 - recall))
     fact = f"{missed} of {n} {words.positive} {words.of(n)} escaped"
     if p < significance:
-        return False, (
+        text = (
             f"{fact}; with the guaranteed recall of {recall:.4g} at least this many escape with "
             f"probability {p:.2g}: calibrate again."
         )
-    return True, f"{fact}, which is compatible with a recall of {recall:.4g} (p = {p:.2g})."
+        return GuaranteeCheck(kept=False, text=text)
+    text = f"{fact}, which is compatible with a recall of {recall:.4g} (p = {p:.2g})."
+    return GuaranteeCheck(kept=True, text=text)
 
 
 @dataclass(frozen=True, kw_only=True)
