@@ -57,7 +57,7 @@ def order_spectrum(
     """
     if len(samples) * speed_hz / rate_hz < MIN_TURNS:
         return None
-    wave = np.nan_to_num(np.asarray(samples, dtype=np.float64) - np.nanmean(samples))
+    wave: Curve = np.nan_to_num(np.asarray(samples, dtype=np.float64) - np.nanmean(samples))
     constant = speed_hz * np.arange(len(wave)) / rate_hz
     tracked = [turns_from_line(wave, rate_hz, speed_hz, order) for order in TRACKED_ORDERS]
     angles = [constant, *(t for t in tracked if _is_plausible(t * rate_hz / speed_hz))]
