@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,11 @@ from lineside.parts.explain.overlays import (
     signed_map,
     thumbnail,
 )
-from lineside.parts.model import PartsModel
 from lineside.parts.models.detector import Image, Prediction
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
+
+if TYPE_CHECKING:
+    from lineside.parts.model import PartsModel
 
 
 def explain(model: PartsModel, item: PartImage) -> Explanation:
