@@ -57,8 +57,8 @@ def order_spectrum(
     """
     if len(samples) * speed_hz / rate_hz < MIN_TURNS:
         return None
-    wave: Curve = np.nan_to_num(np.asarray(samples, dtype=np.float64) - np.nanmean(samples))
-    constant = speed_hz * np.arange(len(wave)) / rate_hz
+    wave = np.nan_to_num(np.asarray(samples, dtype=np.float64) - np.nanmean(samples))
+    constant: Curve = np.arange(len(wave), dtype=np.float64) * speed_hz / rate_hz
     tracked = [turns_from_line(wave, rate_hz, speed_hz, order) for order in TRACKED_ORDERS]
     angles = [constant, *(t for t in tracked if _is_plausible(t * rate_hz / speed_hz))]
     spectra = [_spectrum(resample_at_angles(wave, turns, PER_TURN)) for turns in angles]
