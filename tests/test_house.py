@@ -52,7 +52,7 @@ def test_each_engine_has_one_door(library):
             assert room or path.name in allowed, f"{path} imports {library}"
 
 
-@pytest.mark.parametrize("package", ["core", "machines"])
+@pytest.mark.parametrize("package", house.PACKAGES)
 def test_no_import_circles(package):
     """Among the files of a package, imports inside functions included, those for typing not."""
     assert house.import_circles(package) == []
