@@ -1,12 +1,14 @@
-"""Generated documentation: tables of results in the READMEs, and ``docs/cli.md``.
+"""Generated documentation: tables of results, ``docs/cli.md``, the map in ``docs/architecture.md``.
 
 Run: ``python -m benchmarks.tables`` writes them; ``--check`` only says whether they are current.
-A table stands between ``<!-- results: NAME -->`` and ``<!-- end -->``.
+A table stands between ``<!-- results: NAME -->`` and ``<!-- end -->``, the map of all files between
+``<!-- rooms -->`` and ``<!-- end -->``.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import re
@@ -38,6 +40,9 @@ VERBS = {
     ),
 }  # fmt: skip
 MARK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.S)
+ROOMS = re.compile(r"(<!-- rooms -->\n).*?(<!-- end -->)", re.S)
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+SOURCE = ROOT / "src" / "lineside"
 
 HEADLINES: tuple[Row, ...] = (
     (
@@ -299,7 +304,7 @@ def pointing(results: Mapping[str, Any]) -> str:
 
 
 def filled(page: str, results: Mapping[str, Any]) -> str:
-    """Return the text of a page with every marked table made anew."""
+    """Return the text of a page with the current content of every marked table."""
     return MARK.sub(lambda m: f"{m[1]}{table(m[2], results)}{m[3]}", page)
 
 
@@ -319,6 +324,32 @@ def command_page() -> str:
     return "\n".join(parts)
 
 
+def first_line(path: Path) -> str:
+    """Return the first line of a module's docstring, empty if it has none."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0]
+
+
+def room_map() -> str:
+    """Return one table per folder of the package, one line per file."""
+    lines = []
+    for folder in sorted({path.parent for path in SOURCE.rglob("*.py")}):
+        lines += [f"### `{folder.relative_to(SOURCE.parent).as_posix()}/`", ""]
+        lines += [first_line(folder / "__init__.py"), "", "| file | |", "|---|---|"]
+        for path in sorted(folder.glob("*.py")):
+            if path.name != "__init__.py":
+                text = first_line(path).replace("|", "\\|")
+                lines.append(f"| `{path.name}` | {text} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def architecture_page() -> str:
+    """Return ``docs/architecture.md`` with the current map."""
+    page = ARCHITECTURE.read_text(encoding="utf-8")
+    return ROOMS.sub(lambda match: f"{match[1]}{room_map()}{match[2]}", page)
+
+
 def pages() -> dict[Path, str]:
     """Return every page that holds tables with what it should hold."""
     results = load()
@@ -328,7 +359,7 @@ def pages() -> dict[Path, str]:
 
 
 def refresh() -> None:
-    """Fill the tables anew; called whenever a number is published, so that the two agree."""
+    """Fill the tables again; called whenever a number is published, so that the two agree."""
     for path, text in pages().items():
         if path.read_text(encoding="utf-8") != text:
             write_bytes(path, text.encode())
@@ -340,7 +371,11 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     code = 0
-    everything = {**pages(), ROOT / "docs" / "cli.md": command_page()}
+    everything = {
+        **pages(),
+        ROOT / "docs" / "cli.md": command_page(),
+        ARCHITECTURE: architecture_page(),
+    }
     for path, text in everything.items():
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue

@@ -1,4 +1,4 @@
-"""Generated documentation is current: tables agree with docs/results, cli.md with --help."""
+"""Generated documentation is current: tables of results, command line, map of the files."""
 
 import re
 
@@ -16,6 +16,14 @@ def test_tables_agree_with_published_numbers():
 def test_command_page_is_current():
     page = (tables.ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     assert page == tables.command_page(), "run make docs"
+
+
+def test_map_of_the_files_is_current():
+    page = tables.ARCHITECTURE.read_text(encoding="utf-8")
+    assert page == tables.architecture_page(), "run make docs"
+    assert len(tables.ROOMS.findall(page)) == 1
+    for path in tables.SOURCE.rglob("*.py"):
+        assert tables.first_line(path).endswith((".", "?")), f"{path}: no whole sentence"
 
 
 def test_published_rates_are_fractions():

@@ -1,4 +1,4 @@
-"""ImageStatistics at every picture once and keep only small numbers: what the audit is made of."""
+"""Image statistics for the audit: each image is decoded once, and only small numbers are kept."""
 
 from __future__ import annotations
 
