@@ -26,6 +26,27 @@ def test_map_of_the_files_is_current():
         assert tables.first_line(path).endswith((".", "?")), f"{path}: no whole sentence"
 
 
+def test_glossary_names_files_that_exist():
+    page = (tables.ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    terms = [row for row in rows if row[0] != "term"]
+    assert len({row[0] for row in terms}) == len(terms) >= 50
+    for term, meaning, where in terms:
+        assert meaning.endswith("."), term
+        paths = re.findall(r"`([\w/]+\.py)`", where)
+        assert paths, term
+        for path in paths:
+            assert (tables.SOURCE / path).is_file(), f"{term}: {path} does not exist"
+
+
+def test_links_between_pages_lead_somewhere():
+    pages = [*tables.ROOT.glob("*.md"), *(tables.ROOT / "docs").glob("*.md")]
+    pages += tables.SOURCE.rglob("README.md")
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.relative_to(tables.ROOT)}: {link}"
+
+
 def test_published_rates_are_fractions():
     for name, row in tables.load().items():
         if row["unit"] == "fraction" and row["value"] is not None and "minus" not in name:
