@@ -14,6 +14,7 @@ from benchmarks.machines import (
     bands,
     engine,
     figure,
+    history_hash,
     nab,
     onsets,
     poison,
@@ -44,6 +45,7 @@ RESULTS: dict[str, Callable[[Say], None]] = {
     "slow_fault": poison.slow_fault,
     "kill": stream.kill,
     "stored": stream.stored,
+    "history_hash": history_hash.history_hash,
 }
 FIVE = tuple(range(5))
 SEEDS = {

@@ -8,10 +8,11 @@ from PIL import Image as Picture
 
 from lineside.applications import load_model
 from lineside.core.contract import Outcome
+from lineside.core.statistics import estimate
 from lineside.parts.config import Config
 from lineside.parts.data.items import PartImage
 from lineside.parts.explain.exemplars import Library
-from lineside.parts.metrics import MapOverlap
+from lineside.parts.metrics import METRICS, MapOverlap
 from lineside.parts.model import PartsModel, Settings
 from lineside.parts.outcomes import calibrate, map_scale
 from lineside.parts.outcomes import outcomes as judge
@@ -105,3 +106,30 @@ def test_maps_are_counted_where_masks_say_which_pixels_are_faulty(trained, shop,
     assert MapOverlap()([first, third]) > 0.5
     uncalibrated = dataclasses.replace(model, operating=None)
     assert next(iter(judge(uncalibrated, [masked]))).details == ()
+
+
+def test_intervals_of_parts_with_lots_resample_lots(trained, shop, tmp_path):
+    """Parts of a lot are alike: 40 parts of 4 lots say as much as 4 lots, not as 40 parts."""
+    item = PartImage(
+        id="p", path=shop.picture(tmp_path / "p.png"), label="good", part="p", lot="monday"
+    )
+    (outcome,) = judge(load_model(trained), [item])
+    assert (outcome.groups, outcome.unit) == (("monday",), "p")
+
+    rng = np.random.default_rng(0)
+    shift = {lot: rng.normal(0, 2) for lot in range(4)}
+    parts = [
+        Outcome(
+            item=str(i),
+            groups=(f"lot {i % 4}",),
+            unit=str(i),
+            value={"score": shift[i % 4] + rng.normal() + (i % 3 == 0), "label": float(i % 3 == 0)},
+        )
+        for i in range(40)
+    ]
+    alone = [dataclasses.replace(o, groups=(o.unit,)) for o in parts]
+    by_lot, by_part = (
+        estimate(rows, METRICS[0], np.random.default_rng(1), 400) for rows in (parts, alone)
+    )
+    assert (by_lot.n, by_part.n) == (4, 40)
+    assert by_lot.value == by_part.value

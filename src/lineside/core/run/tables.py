@@ -144,7 +144,17 @@ def read_split(path: Path) -> list[UsedItem]:
                 f"{path} is not a table of used items of this version",
                 "copy the run again, or train it again with this version",
             )
-        return [UsedItem(**{**row, "groups": tuple(json.loads(row["groups"]))}) for row in reader]
+        return [
+            UsedItem(
+                item=row["item"],
+                sha256=row["sha256"],
+                locator=row["locator"],
+                groups=tuple(json.loads(row["groups"])),
+                label=row["label"],
+                role=row["role"],
+            )
+            for row in reader
+        ]
 
 
 def write_outcomes(path: Path, outcomes: Mapping[str, Mapping[str, Sequence[Outcome]]]) -> None:
