@@ -20,8 +20,8 @@ from lineside.applications import APPLICATIONS
 from lineside.core.errors import UserError, unknown_key
 
 FINE, FINDING, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 3, 130
-PLACES = (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
-"""A file where a folder is expected, or the other way round: the user's to mend."""
+FILE_ERRORS = (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+"""A file where a folder is expected, or the other way round: for the user to fix."""
 
 app = cyclopts.App(
     name="lineside",
@@ -30,7 +30,11 @@ app = cyclopts.App(
 )
 for _name, _help in APPLICATIONS.items():
     app.command(f"lineside.{_name}.commands:app", name=_name, help=_help)
-app.command("lineside.doctor:doctor", name="doctor", help="Say what this machine has.")
+app.command(
+    "lineside.doctor:doctor",
+    name="doctor",
+    help="Print versions, processor and cache; say what is missing.",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         return _complain(" ".join(str(error).split()))
     except KeyboardInterrupt:
         return INTERRUPTED
-    except PLACES as error:
+    except FILE_ERRORS as error:
         return _complain(f"{error.filename or 'a file'}: {error.strerror or error}")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -66,16 +70,16 @@ def expand_config(tokens: list[str]) -> list[str]:
     The file holds an object of settings, or is the ``config.json`` of a run.
 
     Raises:
-        UserError: if the file is no JSON object of plain values.
+        UserError: if the file is not a JSON object of plain values.
     """
     tokens = [piece for token in tokens for piece in _pieces(token)]
     if "--config" not in tokens:
         return tokens
-    place = tokens.index("--config")
-    if place + 1 >= len(tokens):
+    index = tokens.index("--config")
+    if index + 1 >= len(tokens):
         raise UserError("--config needs a file", "e.g. --config settings.json")
-    path = Path(tokens[place + 1])
-    rest = tokens[:place] + tokens[place + 2 :]
+    path = Path(tokens[index + 1])
+    rest = tokens[:index] + tokens[index + 2 :]
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

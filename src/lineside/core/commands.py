@@ -67,7 +67,7 @@ def _train_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
         data: Path
             A folder of data, or a CSV table.
         out: Path
-            The run folder; an unfinished run of the same command is taken up.
+            The run folder; an unfinished run of the same command is resumed.
         workers: int
             Number of worker processes on this computer.
         cluster: str
@@ -80,12 +80,12 @@ def _train_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
 
 def _demo_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
     def demo(folder: Path = Path("demo"), /, *, out: Path = Path("run"), config: flags = default) -> int:  # fmt: skip  # noqa: E501
-        """Make a small honest data set, train on it and write the report.
+        """Simulate a small data set, train on it and write the report.
 
         Parameters
         ----------
         folder: Path
-            Where the data are made; kept if they are there already.
+            Where the data are written; existing data are used.
         out: Path
             The run folder.
         """
@@ -97,7 +97,7 @@ def _demo_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
 
 def _audit_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
     def audit(data: Path, /, *, config: flags = default) -> int:
-        """Look for what spoils a data set: duplicates, leaks, doubtful labels, bad items.
+        """Check a data set for duplicates, leaks, doubtful labels and unreadable items.
 
         Parameters
         ----------
@@ -119,7 +119,7 @@ def _evaluate_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
         cluster: str = "",
         config: flags = default,
     ) -> int:
-        """Judge labelled data that the model has never seen.
+        """Measure a model on labelled data that it was not trained on.
 
         Parameters
         ----------
@@ -146,7 +146,7 @@ def _predict_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
         cluster: str = "",
         journal: Path | None = None,
     ) -> int:
-        """Predict from files: one line each; exit code 1 on a finding, 2 if one is unreadable.
+        """Predict from files, one line each; exit code 1 on a finding, 2 if a file is unreadable.
 
         Parameters
         ----------
@@ -161,7 +161,7 @@ def _predict_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
         cluster: str
             Address of a Dask scheduler instead, e.g. tcp://10.0.0.1:8786 (docs/scale.md).
         journal: Path
-            A file that keeps finished items: a repeated command does only what is missing.
+            A file of finished items; a repeated command skips them.
         """
         return run_prediction(
             name, files, model, as_json=json, workers=workers, cluster=cluster, journal=journal
@@ -174,7 +174,7 @@ def _explain_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
     def explain(
         file: Path, /, *, model: Path = Path("run"), out: Path = Path("explanation.html")
     ) -> int:
-        """Explain one result in a sentence and pictures; of a history its newest item.
+        """Explain one result in a sentence and figures; of a history the newest item.
 
         Parameters
         ----------
@@ -193,7 +193,7 @@ def _explain_verb(name: str, flags: Any, default: Any) -> Callable[..., int]:
 def run_training(
     name: str, data: Path, out: Path, config: Any, *, workers: int = 1, cluster: str = ""
 ) -> int:
-    """Train, print the leaderboard and the operating point, and return the exit code."""
+    """Train, print the summary and where model and report are, and return the exit code."""
     from lineside.core.parallel import open_executor
     from lineside.core.run.folder import Stopped
     from lineside.core.run.progress import Progress
@@ -201,16 +201,16 @@ def run_training(
     from lineside.core.workflow import join, train
 
     if process_index() > 0:
-        with contextlib.suppress(UserError):  # process 0 says so
+        with contextlib.suppress(UserError):  # process 0 reports it
             join(application(name), data, config)
         return 0
-    if not data.exists():  # before anything is said
+    if not data.exists():  # before anything is printed
         raise UserError(f"{data} does not exist", "check the path of the data")
     try:
         with open_executor(workers=workers, cluster=cluster) as executor:
             study = train(application(name), data, out, config, Progress(), executor)
     except Stopped:
-        print(f"stopped; the same command takes {out} up again", file=sys.stderr)
+        print(f"stopped; the same command resumes {out}", file=sys.stderr)
         return 130
     for line in study.application.summary(study):
         print(line)
@@ -280,7 +280,7 @@ def run_prediction(
         model: A run, or a model folder in it.
         as_json: One JSON object per line.
         config: Settings to read files with, the model's own where they are not given.
-        predict: What an application does beside predicting, given predictor, items and progress;
+        predict: What an application does besides predicting, given predictor, items and progress;
             `Predictor.predict_items` if None.
         workers: Number of worker processes.
         cluster: Address of a Dask scheduler instead.
@@ -295,7 +295,10 @@ def run_prediction(
     items, progress = predictor.items(files), Progress(quiet=as_json)
     if predict is not None:
         if workers > 1 or cluster or journal:
-            raise UserError("pictures are drawn in one process", "leave out --workers or drawings")
+            raise UserError(
+                "overlays and zooms are drawn in one process",
+                "leave out --workers, --cluster and --journal, or --overlay and --zoom",
+            )
         results = predict(predictor, items, progress)
     else:
         with open_executor(workers=workers, cluster=cluster) as executor:
@@ -326,7 +329,7 @@ def print_results(results: Sequence[Result | Refusal], *, as_json: bool) -> int:
     """Print one line per result and return the exit code.
 
     Args:
-        results: What a model's ``predict`` gave.
+        results: What a model's ``predict`` returned.
         as_json: One JSON object per line on standard output instead of a table.
     """
     import json

@@ -47,7 +47,7 @@ def train(
     Args:
         application: What to train.
         data: The data folder or table.
-        out: The run folder; an unfinished run of the same job is taken up.
+        out: The run folder; an unfinished run of the same job is resumed.
         config: The application's Config.
         progress: Where to say what is being done.
         executor: Where to judge, and where methods may fit; in this process by default.

@@ -49,17 +49,17 @@ def watch(
     http: str
         [HOST:]PORT to listen on; without a host only this computer can connect. No password.
     once: bool
-        Judge what is there, then end: exit code 1 on a finding, 2 if something was refused.
+        Judge what is there, then stop: exit code 1 on a finding, 2 if something was refused.
     interval_seconds: float
         Pause between two scans of a folder; a file is read once it has not changed in between.
     waveforms: bool
         Store samples as well as features and verdicts.
     keep_days: float
-        Days for which all samples are kept; later one snapshot a day and those near alarms.
+        Days for which all samples are kept; afterwards one snapshot a day and those near alarms.
     max_gb: float
-        Largest disk space of the samples.
+        Disk space for samples, at most.
     durable: bool
-        SQLite: lose no snapshot in a power cut, at the cost of one disk flush each.
+        SQLite: lose no snapshot in a power cut, at the cost of one disk flush per snapshot.
     client_id: str
         Client id at the MQTT broker; by default made from computer, store and topic.
     everything: bool
@@ -137,14 +137,14 @@ def acknowledge(machine: str, /, *, store: str = STORE, by: str = "", why: str =
 
 @app.command
 def mute(machine: str, /, *, hours: float, store: str = STORE, by: str = "", why: str = "") -> int:
-    """Mute the alarms of a machine for some hours; it is still judged and stored.
+    """Mute the alarms of a machine for some hours; its snapshots are still judged and stored.
 
     Parameters
     ----------
     machine: str
         Its name.
     hours: float
-        For how long from now.
+        Duration from now.
     store: str
         The store of a watch: a SQLite file, or a URL.
     by: str
@@ -171,10 +171,10 @@ def learn(
     why: str = "",
     over_alarm: bool = False,
 ) -> int:
-    """Learn one machine again from a time on, or a new one: makes a derived model.
+    """Learn one machine again from a given time, or a new one, into a derived model.
 
-    Nothing is learned as normal without a person's name and reason; without them the command says
-    how far it would move the machine's baseline. All other machines stay as they are.
+    Nothing is learned as normal without a person's name and reason: without them the command is
+    refused, and says how far the baseline would move. All other machines stay as they are.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def learn(
 
 @app.command
 def consent(*, machine: str, out: Path, model: Path = RUN, by: str = "", why: str = "") -> int:
-    """Consent to a baseline that drifted during training: makes a derived model.
+    """Consent to a baseline that drifted during training; makes a derived model.
 
     Parameters
     ----------
@@ -233,7 +233,8 @@ def consent(*, machine: str, out: Path, model: Path = RUN, by: str = "", why: st
 
 @app.command
 def ledger(*, model: Path = RUN) -> int:
-    """Print what was learned as normal, when, and who consented; exit code 1 if one is missing.
+    """Print the learning record: what was learned when, who consented; exit code 1 if consent
+    is missing.
 
     Parameters
     ----------

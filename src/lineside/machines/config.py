@@ -1,4 +1,4 @@
-"""Settings of a run that a user decides; all other constants are keywords of their method."""
+"""Settings of `machines` that a user decides; all other constants are keywords of their method."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Config:
     seed: int = 0
     """Seed of every random stream."""
     methods: tuple[str, ...] = METHOD_NAMES
-    """Detectors to run; the first one becomes the model that predicts."""
+    """Detectors to run; the first one predicts."""
     preset: Literal["default", "beyond-imagenet"] = "default"
-    """Constants of the detectors: our own, or those of the study of 2019 (it fitted 200 snapshots,
-    which are two thirds of ``learn`` 300)."""
+    """Constants of the detectors: our own, or those of the study of 2019, which fitted 200
+    snapshots (``--learn 300``: two thirds are fitted)."""
     learn: int = 200
-    """Snapshots of each machine that its baseline is learned from, the earliest ones."""
+    """Number of snapshots, the earliest ones of each machine, that its baseline is learned from."""
     run_in_hours: float = 0.0
-    """Hours at the start of a machine that are left out of the training."""
+    """Hours at the beginning of each history that are left out of the training."""
     budget: float = 0.1
     """Acceptable false alarm episodes per machine-month."""
     robustness: bool = True

@@ -1,4 +1,4 @@
-"""The verbs of ``lineside parts`` beside the common ones; torch-free until a verb runs."""
+"""The verbs of ``lineside parts`` in addition to the common ones; torch-free until one runs."""
 
 import sys
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ def predict(
     cluster: str = "",
     journal: Path | None = None,
 ) -> int:
-    """Inspect images: one line each; exit code 1 on a finding, 2 if a file cannot be read.
+    """Inspect images, one line each; exit code 1 on a finding, 2 if a file cannot be read.
 
     Parameters
     ----------
@@ -42,10 +42,10 @@ def predict(
     json: bool
         One JSON object per line.
     overlay: Path
-        A folder for pictures with anomaly map and contours.
+        A folder for images with anomaly map and contours.
     zoom: Path
-        A folder for pictures that zoom in on the strongest places, crop by crop; with a patch
-        CNN in the run each crop has its guided backprop and Grad-CAM. Adds `zoom` to the JSON.
+        A folder for pages that zoom in on the strongest evidence, crop by crop; with a patch CNN
+        in the run each crop has its guided backprop and Grad-CAM. Adds `zoom` to the JSON.
     part_pattern: str
         Regular expression whose first group is the part in a file name.
     workers: int
@@ -53,7 +53,7 @@ def predict(
     cluster: str
         Address of a Dask scheduler instead, e.g. tcp://10.0.0.1:8786 (docs/scale.md).
     journal: Path
-        A file that keeps finished items: a repeated command does only what is missing.
+        A file of finished items; a repeated command skips them.
     """
     from functools import partial
 
@@ -70,7 +70,7 @@ def predict(
 
 @app.command
 def explain(file: Path, /, *, model: Path = RUN, out: Path = Path("explanation.html")) -> int:
-    """Say in a sentence and pictures what the model saw in one image.
+    """Explain the verdict on one image in a sentence and figures.
 
     Parameters
     ----------
@@ -100,9 +100,9 @@ def watch(
     once: bool = False,
     part_pattern: str = "",
 ) -> int:
-    """Inspect pictures as they arrive in a folder; nothing is moved, every verdict is recorded.
+    """Inspect images as they arrive in a folder; nothing is moved, every verdict is recorded.
 
-    A watch keeps the model that it was started with: restart it after a recalibration.
+    The model is loaded once: restart the watch after a recalibration.
 
     Parameters
     ----------
@@ -111,14 +111,14 @@ def watch(
     model: Path
         A run, or a model folder in it.
     trail: Path
-        The audit trail (JSON lines) that is appended to; a restarted watch resumes it.
+        The audit trail (JSON lines); a restarted watch appends to it.
     interval_seconds: float
         Pause between two scans; a file is inspected when it has not changed in between.
     patience_seconds: float
-        Timeout for a file that cannot be read and does not change: then it is reported.
+        Time after which a file that cannot be read and does not change is reported.
     once: bool
-        Stop when every picture that is there now is inspected; exit code 1 on a finding, 2 if a
-        file cannot be read.
+        Inspect the images that are there, then stop; exit code 1 on a finding, 2 if a file cannot
+        be read.
     part_pattern: str
         Regular expression whose first group is the part in a file name.
     """
@@ -153,7 +153,7 @@ def feedback(
 ) -> int:
     """Update a model from missed defects and false rejects, without full retraining.
 
-    The certificate of the derived model is suspended until `recalibrate` gets fresh labelled parts.
+    The certificate of the derived model is suspended until `recalibrate` is run on fresh parts.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def feedback(
     false_reject: Path
         Images of good parts that were rejected.
     kind: str
-        What the missed defect is called.
+        Kind of the missed defects.
     part_pattern: str
         Regular expression whose first group is the part in a file name.
     """
@@ -188,7 +188,7 @@ def recalibrate(
 ) -> int:
     """Set the operating point again on labelled parts that the model was not fitted on.
 
-    What is not given stays as it was when the model was trained.
+    Settings that are not given stay as they were when the model was trained.
 
     Parameters
     ----------

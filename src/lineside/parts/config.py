@@ -1,4 +1,4 @@
-"""What a user of `parts` decides. Everything else is a keyword of the method it belongs to."""
+"""Settings of `parts` that a user decides; all other constants are keywords of their method."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ METHOD_NAMES = (
     "golden_template",
     "brightness",
 )
-"""What runs by default."""
+"""Methods that run by default."""
 OPTIONAL_NAMES = ("anogan", "autoencoder", "patch_pca")
-"""What runs on request: reconstruction takes minutes and seldom wins."""
+"""Methods that run on request: reconstruction takes minutes and seldom wins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Config:
     seed: int = 0
     """Seed of every random stream."""
     methods: tuple[str, ...] = METHOD_NAMES
-    """Methods to run; the first one predicts. Beside those: anogan, autoencoder, patch_pca."""
+    """Methods to run; the first one predicts. Also available: anogan, autoencoder, patch_pca."""
     view_rule: Literal["any", "every"] = "any"
     """A part is faulty if any of its views is, or only if every view is."""
     part_pattern: str = ""
@@ -41,9 +41,9 @@ class Config:
     review_budget: float = 0.05
     """Largest share of good parts that a person reviews."""
     prevalence: float = 0.005
-    """Share of faulty parts in production, for cost and for escapes per million."""
+    """Share of faulty parts in production, for costs and escapes per million."""
     cost_ratio: float = 100.0
-    """What one escaped faulty part costs, in units of one good part rejected."""
+    """Cost of one escaped faulty part, in units of the cost of one rejected good part."""
     crop_px: Literal[32, 64, 128, 256] = 64
     """Side of the unscaled crops of the patch CNN, in pixels."""
     width: Literal["full", "half", "quarter", "eighth"] = "eighth"
@@ -55,7 +55,7 @@ class Config:
     robustness: bool = True
     """Run the graded robustness suite on test parts."""
     insight: bool = True
-    """Draw what the networks learned, and how, after their fit."""
+    """Draw figures of what the networks learned, and how."""
 
     def __post_init__(self) -> None:
         for name in ("max_escape", "confidence", "review_budget", "prevalence"):

@@ -1,7 +1,7 @@
 """The run folder: config, status, lock, stop, resume and named random streams.
 
 A run is a plain folder that can be copied. One process writes to it at a time; a process that
-is killed leaves a folder that the same command takes up again.
+is killed leaves a folder that the same command resumes.
 """
 
 from __future__ import annotations

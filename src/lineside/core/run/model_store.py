@@ -2,7 +2,7 @@
 
 ``models/NAME/`` holds ``model.safetensors`` (arrays), ``model.json`` (everything else) and
 ``MODEL_CARD.md``. The id of a model is the hash of its spec and arrays; the operating point is a
-block of its own, since a threshold can be set anew without changing what the model computes.
+block of its own, since a threshold can be set again without changing what the model computes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from lineside.core.run.files import (
 )
 
 FORMAT_VERSION = 2
-REPAIR = "copy the model again, or train it anew"
+REPAIR = "copy the model again, or train it again"
 MISFITS = (
     KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, SafetensorError,
 )  # fmt: skip
