@@ -12,12 +12,15 @@ from lineside.cli import main
 from lineside.core.contract import Refusal
 from lineside.core.parallel import Executor, open_executor
 from lineside.core.predictor import load_predictor
+from lineside.core.run.codec import encode
 from lineside.core.run.progress import Progress
 from lineside.core.run.tables import read_outcomes
 from lineside.core.workflow import evaluate, train
 from lineside.machines.config import Config as MachinesConfig
 from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
 from lineside.parts.config import Config as PartsConfig
+from lineside.parts.data.images import training_image
+from lineside.parts.models.feature_head.feature_head import fit_detector
 
 pytest.importorskip("distributed")
 QUIET = Progress(quiet=True)
@@ -154,3 +157,16 @@ def test_a_batch_that_cannot_be_judged_is_a_refusal_for_each_of_its_items(stored
     executor = Executor(client=object())
     results = predictor.predict_items(items, QUIET, executor)
     assert [result.item for result in results] == [item.id for item in items]
+
+
+def test_the_default_method_learns_the_same_from_features_of_workers(shop, executors, tmp_path):
+    data = shop.data(tmp_path / "data", good=6, faulty=3)
+    items = application("parts").read(data, PartsConfig(part_pattern=shop.pattern))
+    images = [training_image(item) for item in items]
+    specs = {}
+    for where, executor in executors.items():
+        fitted = fit_detector(images, (), rng=np.random.default_rng(0), executor=executor)
+        spec, tensors = encode(fitted)
+        specs[where] = spec, {name: tensor.tolist() for name, tensor in tensors.items()}
+    assert specs["workers"] == specs["in process"]
+    assert specs["cluster"] == specs["in process"]

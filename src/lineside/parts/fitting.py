@@ -57,6 +57,8 @@ def fit_detector_of(
     options: dict[str, Any] = {}
     if method.resumable:
         options = {"checkpoint": run.folder / "checkpoint" / name, "stop": run.stopping}
+    if name == "detector":
+        options["executor"] = run.executor
     if name == "patch_cnn":
         options |= {"crop_px": config.crop_px, "width": config.width, "steps": config.cnn_steps}
         if config.insight:

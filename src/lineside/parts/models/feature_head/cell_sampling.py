@@ -128,27 +128,38 @@ def inner_folds(
     return [fold[e.part] for e in examples]
 
 
+def pass_backbone(example: TrainingImage) -> tuple[CellFeatures, Features]:
+    """Decode an image and pass it through the backbone: what takes nearly all of a fit."""
+    image = example.image()
+    return cell_features(image), image_features(image)
+
+
 def prepare_image(
-    example: TrainingImage, fold: int, spool: FeatureSpool, keep: bool, rng: np.random.Generator
+    example: TrainingImage,
+    passed: tuple[CellFeatures, Features],
+    fold: int,
+    spool: FeatureSpool,
+    keep: bool,
+    rng: np.random.Generator,
 ) -> PreparedImage:
-    """Pass one training image through the backbone.
+    """Keep of one training image what the fit needs.
 
     Args:
         example: The image with its label.
+        passed: What `pass_backbone` returned.
         fold: Its inner fold.
         spool: Takes all its cells if they are needed again.
         keep: Whether they are.
         rng: Samples the cells of a good image.
     """
-    image = example.image()
-    features = cell_features(image)
+    features, whole_image = passed
     mask = example.mask() if example.faulty else None
     cells = None
     if not example.faulty:
         suspicion = np.zeros(features.grid, np.float32)
         cells = _sample(features, None, suspicion, example.label, fold, rng)
     return PreparedImage(
-        features=image_features(image),
+        features=whole_image,
         grid=features.grid,
         label=example.label,
         fold=fold,

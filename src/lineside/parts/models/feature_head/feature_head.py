@@ -17,13 +17,16 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
+from lineside.core.parallel import Executor, map_items
 from lineside.parts.models.backbone import check_weights, weight_digest
 from lineside.parts.models.detector import Image, Log, Prediction, TrainingImage
 from lineside.parts.models.feature_head.cell_features import (
@@ -39,6 +42,7 @@ from lineside.parts.models.feature_head.cell_sampling import (
     PreparedImage,
     hard_cells,
     inner_folds,
+    pass_backbone,
     prepare_image,
     sample_cells,
 )
@@ -128,6 +132,7 @@ def fit_detector(
     *,
     rng: np.random.Generator,
     log: Log = lambda row: None,
+    executor: Executor | None = None,
     **settings: Any,
 ) -> FeatureHead:
     """Fit on good images and on whatever defects are labelled.
@@ -140,6 +145,7 @@ def fit_detector(
         validation: More of them.
         rng: All randomness.
         log: Receives one record per stage.
+        executor: Where images pass through the backbone; in this process by default.
         settings: Keywords of `head.train_network`.
 
     Raises:
@@ -156,7 +162,7 @@ def fit_detector(
     reference = sorted(rng.permutation(goods)[:REFERENCE_IMAGES].tolist())
     with tempfile.TemporaryFile() as file:
         spool = FeatureSpool(file)
-        images = _prepare(examples, folds, set(reference), spool, rng, log)
+        images = _prepare(examples, folds, set(reference), spool, rng, log, executor)
         normal = fit_normal_model(
             [images[i].features for i in goods], [examples[i].part for i in goods]
         )
@@ -187,12 +193,20 @@ def _prepare(
     spool: FeatureSpool,
     rng: np.random.Generator,
     log: Log,
+    executor: Executor | None,
 ) -> list[PreparedImage]:
-    """Pass all images through the backbone; keep all cells of defective and reference images."""
+    """Pass all images through the backbone; keep all cells of defective and reference images.
+
+    The backbone needs no random numbers, so workers may pass images in any order; cells are
+    sampled here, image by image.
+    """
     images = []
-    for number, example in enumerate(examples):
+    all_passed = map_items(pass_backbone, examples, executor, name_of=attrgetter("id"))
+    for number, (example, passed) in enumerate(zip(examples, all_passed, strict=True)):
+        if isinstance(passed, Refusal):
+            raise UserError(passed.message, passed.hint)
         keep = example.faulty or number in reference
-        images.append(prepare_image(example, folds[number], spool, keep, rng))
+        images.append(prepare_image(example, passed, folds[number], spool, keep, rng))
         if number % 25 == 24 or number + 1 == len(examples):
             log({"stage": "features", "done": number + 1, "of": len(examples)})
     return images
