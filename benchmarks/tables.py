@@ -107,8 +107,8 @@ HEADLINES: tuple[Row, ...] = (
         "pca_auroc",
     ),
 )
-SPLITTED = ("tile_", "elpv_", "demo_", "robust_", "vgg_", "crop_", "pretrained_", "random_")
-"""Numbers that are meant to be means over three splits or seeds."""
+SPLIT_PREFIXES = ("tile_", "elpv_", "demo_", "robust_", "vgg_", "crop_", "pretrained_", "random_")
+"""Numbers that are means over three splits or seeds; one seed alone is marked."""
 COLUMNS = (
     "auroc",
     "ap",
@@ -125,10 +125,10 @@ KINDS = ("blowhole", "break", "crack", "fray", "uneven")
 
 def load() -> dict[str, Any]:
     """Return all published numbers of core and of every application; names do not repeat."""
-    found: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
     for path in sorted(RESULTS.glob("*.json")):
-        found.update(json.loads(path.read_text(encoding="utf-8")))
-    return found
+        numbers.update(json.loads(path.read_text(encoding="utf-8")))
+    return numbers
 
 
 def text_of(results: Mapping[str, Any], name: str) -> str:
@@ -142,8 +142,8 @@ def text_of(results: Mapping[str, Any], name: str) -> str:
     text = f"{row['value']:.{digits}f}"
     if row["low"] is not None:
         text += f" [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
-    one = len(row["seeds"]) == 1 and name.startswith(SPLITTED)
-    return text + (" (1 split)" if one and row["unit"] == "fraction" else "")
+    single = len(row["seeds"]) == 1 and name.startswith(SPLIT_PREFIXES)
+    return text + (" (1 split)" if single and row["unit"] == "fraction" else "")
 
 
 def headline(results: Mapping[str, Any], rows: Sequence[Row]) -> str:
@@ -245,7 +245,7 @@ PREFIXES = {
     ),
     "anogan": ("fanogan_", "pca_auroc", "autoencoder_auroc", "mean_patch_auroc"),
 }
-"""Tables of every number whose name begins so."""
+"""Tables of all numbers whose names start with a prefix."""
 
 
 def table(name: str, results: Mapping[str, Any]) -> str:
@@ -267,7 +267,7 @@ def table(name: str, results: Mapping[str, Any]) -> str:
     if name == "certificates":
         return listing(results, CERTIFICATES)
     if name == "sanity":
-        return sanity(results)
+        return sanity_checks(results)
     if name == "pointing":
         return pointing(results)
     if name in PREFIXES:
@@ -275,8 +275,8 @@ def table(name: str, results: Mapping[str, Any]) -> str:
     return by_method(results, {"tile": "tile", "demo": "demo", "elpv": "elpv"}[name])
 
 
-def sanity(results: Mapping[str, Any]) -> str:
-    """Return how alike maps stay when the upper half, or all, of the weights are random."""
+def sanity_checks(results: Mapping[str, Any]) -> str:
+    """Return the similarity of maps after randomising the upper half, or all, of the weights."""
     methods = sorted({key[7:].rsplit("_", 2)[0] for key in results if key.startswith("sanity_")})
     columns = [
         f"{depth}_{way}" for depth in ("half", "all") for way in ("absolute", "signed", "ssim")
@@ -303,7 +303,7 @@ def pointing(results: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def filled(page: str, results: Mapping[str, Any]) -> str:
+def fill_tables(page: str, results: Mapping[str, Any]) -> str:
     """Return the text of a page with the current content of every marked table."""
     return MARK.sub(lambda m: f"{m[1]}{table(m[2], results)}{m[3]}", page)
 
@@ -354,7 +354,8 @@ def pages() -> dict[Path, str]:
     """Return every page that holds tables with what it should hold."""
     results = load()
     return {
-        ROOT / name: filled((ROOT / name).read_text(encoding="utf-8"), results) for name in PAGES
+        ROOT / name: fill_tables((ROOT / name).read_text(encoding="utf-8"), results)
+        for name in PAGES
     }
 
 
@@ -371,12 +372,12 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     code = 0
-    everything = {
+    contents = {
         **pages(),
         ROOT / "docs" / "cli.md": command_page(),
         ARCHITECTURE: architecture_page(),
     }
-    for path, text in everything.items():
+    for path, text in contents.items():
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         code = 1

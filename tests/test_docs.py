@@ -9,7 +9,7 @@ def test_tables_agree_with_published_numbers():
     results = tables.load()
     for name in tables.PAGES:
         page = (tables.ROOT / name).read_text(encoding="utf-8")
-        assert tables.filled(page, results) == page, f"run make docs: {name}"
+        assert tables.fill_tables(page, results) == page, f"run make docs: {name}"
         assert page.count("<!-- results:") == len(tables.MARK.findall(page))
 
 

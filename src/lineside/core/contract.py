@@ -64,7 +64,7 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One finding of an audit: what was looked at, what was found, what to do.
+    """One finding of an audit: what was checked, what was found, what to do.
 
     Attributes:
         name: Short title, e.g. ``"exact duplicates"``.

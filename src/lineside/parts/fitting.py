@@ -1,4 +1,4 @@
-"""Runs the methods of `parts` on one split, and draws the figures of those that learn features."""
+"""Fits the methods of `parts` on one split, and draws the figures of those that learn features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files of a folder are new and complete, while somebody else fills it.
+"""Folder watcher: which files are new and complete while another program writes them.
 
 The folder is listed again and again: the events of an operating system do not come from network
 drives. Nothing is moved or changed. A file is complete once it has kept its size and its time of

@@ -1,4 +1,4 @@
-"""Saying what is being done: a bar with ETA on a terminal, plain lines elsewhere."""
+"""Progress of long work: a bar with ETA on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

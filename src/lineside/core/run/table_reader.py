@@ -128,7 +128,7 @@ def read_text(path: Path, most: int | None = None, *, guess: bool = True) -> str
 
     Args:
         path: The file.
-        most: Read no further than about so many bytes.
+        most: Stop reading after about this many bytes.
         guess: Whether what is neither UTF-8 nor UTF-16 is read as Windows-1252; numbers are the
             same in every code page, names of files are not.
 

@@ -1,4 +1,4 @@
-"""The tables of a run: which item had which role (``split.csv``), what was said of it.
+"""The tables of a run: the role of every item (``split.csv``) and all outcomes (``outcomes.csv``).
 
 A model that was updated or calibrated after its run keeps ``used.csv`` beside it, same columns.
 """

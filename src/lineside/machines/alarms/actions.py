@@ -1,4 +1,4 @@
-"""What operators do about an alarm: acknowledge it, or mute the machine for a while."""
+"""Operator actions: acknowledge an alarm, or mute a machine for a while."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a watch prints: a line when something happened, nothing while all is as it was."""
+"""Console output of a watch: one line per event, nothing while no state changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Snapshots from a folder that somebody else fills: one folder per machine, as for training.
+"""Snapshots from a folder that recorders write to: one folder per machine, as for training.
 
 Nothing in it is moved or changed. It is scanned again and again instead of asking the operating
 system for events, since those do not come from network drives. A file is ingested once it has kept

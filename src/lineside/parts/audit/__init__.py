@@ -1,1 +1,1 @@
-"""What spoils a data set of pictures: unreadable files, duplicates, leaks, bad masks."""
+"""Checks of images before training: unreadable files, duplicates, leaks, bad masks."""

@@ -59,7 +59,7 @@ class Chance:
         return self.middle + self.shift
 
     def level(self, comparisons: float, expected: float) -> float:
-        """Return the ratio that `expected` of so many comparisons of different parts exceed."""
+        """Return the ratio that `expected` out of `comparisons` pairs of different parts exceed."""
         scale = float(np.mean(self.tail) - self.tail[0])
         chance = self.tail[0] + scale * np.log(max(1.0, comparisons * self.rate / expected))
         return float(self.typical + self.stretch * (chance - self.middle))
@@ -186,7 +186,7 @@ def texture(grey: Grey, sigma_px: float = 3.0) -> Texture:
 
 
 def _folded(texture: Texture, size: int = FINE) -> NDArray[np.float32]:
-    """Sum all size x size tiles. A fold in space keeps every so many lines of the spectrum."""
+    """Sum all size x size tiles; folding in space keeps every (side / size)-th spectral line."""
     height, width = texture.shape
     rows, columns = -(-height // size), -(-width // size)
     padded = np.zeros((rows * size, columns * size), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Decode pictures and masks to arrays, to the last byte, and say in one line what is wrong.
+"""Decoding of images and masks to arrays; a damaged file is refused in one line.
 
 What is done to a picture, always and in this order: EXIF rotation; the first page of several;
 palette, CMYK and other colour spaces to RGB; an alpha channel is composited over black, so that a

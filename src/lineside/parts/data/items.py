@@ -1,4 +1,4 @@
-"""What `parts` judges: one image of a physical part; and the words that label it.
+"""One image of a physical part as an item of a data set, and the words that label it.
 
 Paths and labels, never pixels. Folder names, table cells and categories go through `label_of` and
 `role_of`.

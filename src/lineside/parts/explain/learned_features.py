@@ -152,7 +152,7 @@ def chosen_units(
 ) -> tuple[list[Unit], list[str], NDArray[np.float64]]:
     """Return the units that are shown, their names and their answers (crop, unit).
 
-    Channels are looked at before their ReLU, where a silent channel still has a gradient.
+    Channels are visualised before their ReLU, where a silent channel still has a gradient.
     """
     order = [
         (name, module.num_features)

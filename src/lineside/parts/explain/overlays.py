@@ -1,4 +1,4 @@
-"""Pictures for people: anomaly maps over photographs, findings with sizes, sheets of thumbnails.
+"""Overlays: anomaly maps over images, findings with sizes, sheets of thumbnails.
 
 Pure functions from arrays to arrays. A picture to show is uint8 RGB, shape (height, width, 3).
 A map covers its picture exactly, see `Prediction.map`, and is drawn bilinear between cell centres

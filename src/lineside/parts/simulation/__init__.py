@@ -1,4 +1,4 @@
-"""Data that `parts` makes itself: simulated close-ups of balloon catheters with known defects."""
+"""Simulated close-ups of balloon catheters with known defects: for the demo and the tests."""
 
 from lineside.parts.simulation.dataset import demo
 
