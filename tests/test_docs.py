@@ -5,6 +5,11 @@ import re
 from benchmarks import tables
 
 
+def all_pages():
+    readmes = tables.SOURCE.rglob("README.md")
+    return [*tables.ROOT.glob("*.md"), *(tables.ROOT / "docs").glob("*.md"), *readmes]
+
+
 def test_tables_agree_with_published_numbers():
     results = tables.load()
     for name in tables.PAGES:
@@ -40,11 +45,19 @@ def test_glossary_names_files_that_exist():
 
 
 def test_links_between_pages_lead_somewhere():
-    pages = [*tables.ROOT.glob("*.md"), *(tables.ROOT / "docs").glob("*.md")]
-    pages += tables.SOURCE.rglob("README.md")
-    for page in pages:
+    for page in all_pages():
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.relative_to(tables.ROOT)}: {link}"
+
+
+def test_files_named_on_pages_exist():
+    roots = [tables.ROOT, tables.SOURCE, *(tables.SOURCE / name for name in tables.VERBS)]
+    roots += [tables.SOURCE / "core", tables.SOURCE.parent]
+    example = "src/lineside/parts/models/classical/median_image.py"  # of adding_a_method.md
+    for page in all_pages():
+        for name in re.findall(r"`([\w.]+/[\w/.]+\.py)`", page.read_text(encoding="utf-8")):
+            known = name == example or any((root / name).is_file() for root in roots)
+            assert known, f"{page.relative_to(tables.ROOT)}: {name} does not exist"
 
 
 def test_published_rates_are_fractions():
