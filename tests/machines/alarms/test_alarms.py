@@ -151,12 +151,6 @@ def test_two_tiers_alert_by_z_and_danger_by_relative_magnitude() -> None:
     assert 3.0 < steps[1][1] < 3.5
 
 
-def test_delays_to_enter_and_leave() -> None:
-    rules = Rules(k=2, n=2, quiet=1, enter_seconds=3 * MINUTE, leave_seconds=5 * MINUTE)
-    steps = run(Alarm(rules), [9.0] * 6 + [0.0] * 8)
-    assert events(steps) == [(4, ("alert", 1)), (11, ("cleared", 1))]
-
-
 def test_mute_holds_back_events_and_reports_a_lasting_alarm_later() -> None:
     alarm = Alarm(Rules(k=2, n=2))
     alarm.mute(5 * MINUTE, "Kim")
@@ -190,7 +184,7 @@ def test_rows_that_were_not_judged_change_nothing() -> None:
 def test_resumed_anywhere_gives_identical_events() -> None:
     rng = np.random.default_rng(3)
     series = [float(v) for v in rng.normal(4.0, 3.0, size=120)]
-    rules = Rules(limit=5.0, k=3, n=5, danger=7.0, quiet=3, enter_seconds=60, leave_seconds=60)
+    rules = Rules(limit=5.0, k=3, n=5, danger=7.0, quiet=3)
     alarm = Alarm(rules)
     alarm.mute(20 * MINUTE, "Kim")
     fresh = alarm.state()
@@ -204,10 +198,6 @@ def test_resumed_anywhere_gives_identical_events() -> None:
         assert steps + run(second, series[cut:], start=cut) == whole
 
 
-def test_invalid_rules_are_refused() -> None:
-    with pytest.raises(UserError, match="7 of 6"):
-        Rules(k=7, n=6)
-    with pytest.raises(UserError, match="hysteresis"):
-        Rules(hysteresis=0.0)
+def test_too_few_scores_are_refused() -> None:
     with pytest.raises(UserError, match="cannot calibrate"):
         calibrate(np.ones(5), np.arange(5.0), rules=Rules())

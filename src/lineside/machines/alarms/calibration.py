@@ -121,11 +121,8 @@ def calibrate(
             f"{len(scores)} held-out healthy snapshots cannot calibrate a detector",
             f"at least {FEWEST} with finite scores are needed, 66 are better",
         )
-    raw = Calibration(factor=factor, center=0.0, spread=1.0, limit=rules.limit)
-    smoothed, before = np.empty(len(scores)), None
-    for i, score in enumerate(scores):
-        before = raw.smooth(float(score), before)
-        smoothed[i] = before
+    unscaled = Calibration(factor=factor, center=0.0, spread=1.0, limit=rules.limit)
+    smoothed = unscaled.series(scores)
     center = float(np.median(smoothed))
     spread = max(1.4826 * float(np.median(np.abs(smoothed - center))), 1e-6)
     top = None if ceiling is None else math.log(max(ceiling, TINY))

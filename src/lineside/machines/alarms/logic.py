@@ -35,8 +35,6 @@ class Rules:
             is smaller).
         hysteresis: A snapshot is quiet below this share of the limit.
         quiet: This many quiet snapshots in a row end the episode.
-        enter_seconds: How long the condition must hold before an alert.
-        leave_seconds: How long it must be quiet before the episode ends.
     """
 
     limit: float = 6.0
@@ -47,26 +45,11 @@ class Rules:
     danger_k: int = 3
     hysteresis: float = 0.7
     quiet: int = 6
-    enter_seconds: float = 0.0
-    leave_seconds: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.k <= self.n or self.danger_k < 1 or self.quiet < 1:
-            raise UserError(
-                f"{self.k} of {self.n} snapshots (danger: {self.danger_k}) is not a valid rule",
-                "1 <= k <= n, danger_k >= 1, quiet >= 1",
-            )
-        if not 0 < self.hysteresis <= 1 or self.limit <= 0:
-            raise UserError(
-                f"hysteresis is {self.hysteresis:g} and limit {self.limit:g}",
-                "hysteresis lies between 0 and 1, limit above 0",
-            )
 
 
 INITIAL: dict[str, Any] = {
-    "level": "normal", "recent": [], "severe": [], "since": None, "quiet": 0, "quiet_since": None,
-    "episode": 0, "began": None, "acknowledged": None, "muted_until": None, "muted_by": "",
-    "pending": None,
+    "level": "normal", "recent": [], "severe": [], "quiet": 0, "episode": 0, "began": None,
+    "acknowledged": None, "muted_until": None, "muted_by": "", "pending": None,
 }  # fmt: skip
 
 
@@ -108,7 +91,7 @@ class Alarm:
         """
         if not math.isfinite(z):
             return self.level, None
-        self._count(z, time, growth)
+        self._count(z, growth)
         event = self._change_level(z, time, growth)
         return self.level, self._release(event, time)
 
@@ -128,35 +111,25 @@ class Alarm:
 
     def reset_window(self) -> None:
         """Forget the last n snapshots after a restart; level and episode stay."""
-        self._s.update(recent=[], severe=[], since=None, quiet=0, quiet_since=None)
+        self._s.update(recent=[], severe=[], quiet=0)
 
-    def _count(self, z: float, time: float, growth: float) -> None:
+    def _count(self, z: float, growth: float) -> None:
         """Add a snapshot to the k-of-n windows and to the quiet run."""
         rules, s = self.rules, self._s
         counts = z > self.limit
         severe = (counts and z > rules.danger) or growth >= rules.growth
         s["recent"] = [*s["recent"], int(counts or severe)][-rules.n :]
         s["severe"] = [*s["severe"], int(severe)][-rules.n :]
-        if sum(s["recent"]) < rules.k:
-            s["since"] = None
-        elif s["since"] is None:
-            s["since"] = float(time)
-        if z < rules.hysteresis * self.limit and not severe:
-            s["quiet"] += 1
-            if s["quiet_since"] is None:
-                s["quiet_since"] = float(time)
-        else:
-            s["quiet"], s["quiet_since"] = 0, None
+        is_quiet = z < rules.hysteresis * self.limit and not severe
+        s["quiet"] = s["quiet"] + 1 if is_quiet else 0
 
     def _change_level(self, z: float, time: float, growth: float) -> Event | None:
         rules, s = self.rules, self._s
         if s["level"] != "danger" and sum(s["severe"]) >= min(rules.danger_k, rules.n):
             return self._enter("danger", z, time, growth)
-        held = s["since"] is not None and time - s["since"] >= rules.enter_seconds
-        if s["level"] == "normal" and held:
+        if s["level"] == "normal" and sum(s["recent"]) >= rules.k:
             return self._enter("alert", z, time, growth)
-        calm = s["quiet"] >= rules.quiet and time - s["quiet_since"] >= rules.leave_seconds
-        if s["level"] == "normal" or not calm:
+        if s["level"] == "normal" or s["quiet"] < rules.quiet:
             return None
         s["level"], s["acknowledged"] = "normal", None
         hours = (time - s["began"]) / 3600

@@ -266,7 +266,7 @@ class _GroupEngine:
         return column
 
     def _write_envelope(self, out: Features, column: int, speed_hz: float | None) -> int:
-        """Write the envelope's features, then order bands and bearing lines."""
+        """Write the envelope's features, then the bearing lines."""
         envelope, count = self.envelope[: len(out)], self.envelope.shape[1]
         level = np.vecdot(envelope, self.envelope_mean)  # mean over time, (channel,)
         envelope -= level[:, None]
@@ -285,30 +285,7 @@ class _GroupEngine:
         sums *= np.float32(2 * (self.envelope_unit / count) ** 2)  # amplitude to mean square
         sums += FLOOR
         column += sums.shape[1]
-        column = self._write_order_bands(out, column, speed_hz)
         return self._write_bearing_lines(lines, background, out, column, speed_hz)
-
-    def _write_order_bands(self, out: Features, column: int, speed_hz: float | None) -> int:
-        """Write the mean square of bands at fixed orders; NaN above half the rate.
-
-        Edges lie between bins: the cumulative power is interpolated at them.
-        """
-        count = self.layout.order_bands
-        if not count:
-            return column
-        if not speed_hz:
-            out[:, column : column + count] = np.nan
-            return column + count
-        total = np.zeros((len(self.power), self.power.shape[1] + 1))
-        np.cumsum(self.power, axis=1, dtype=np.float64, out=total[:, 1:])
-        edges = np.linspace(0, self.layout.orders, count + 1) * speed_hz / self.group.resolution_hz
-        position = np.clip(edges - 0.5, 0, self.power.shape[1])  # bin 1 reaches from 0.5 to 1.5
-        low = np.minimum(position.astype(int), self.power.shape[1] - 1)
-        sums = total[:, low] + (total[:, low + 1] - total[:, low]) * (position - low)
-        bands = np.diff(sums, axis=1) * self.unit_power + FLOOR
-        bands[:, edges[1:] > self.group.length / 2] = np.nan
-        out[:, column : column + count] = bands
-        return column + count
 
     def _write_bearing_lines(
         self,

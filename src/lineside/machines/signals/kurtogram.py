@@ -39,9 +39,7 @@ class BandKurtosis:
     sigma: float
 
 
-def kurtogram(
-    waves: NDArray[np.float32], rate_hz: float, narrowest_hz: float = NARROWEST_HZ
-) -> list[BandKurtosis]:
+def kurtogram(waves: NDArray[np.float32], rate_hz: float) -> list[BandKurtosis]:
     """Return the kurtosis of every band of the 1/3-binary tree (Antoni 2007, section 3).
 
     Level k splits 0 to half the rate into 2^k bands, the levels in between into 3 x 2^k. The
@@ -50,14 +48,13 @@ def kurtogram(
     Args:
         waves: Shape (snapshot, sample), finite.
         rate_hz: Samples per second.
-        narrowest_hz: Bands are not split further.
     """
     centred = waves - waves.mean(axis=1, keepdims=True)
     spectrum = fft.rfft(centred, axis=1)  # (snapshot, sample // 2 + 1)
     bands = []
     parts = sorted({2**k for k in range(1, 12)} | {3 * 2**k for k in range(10)})
     for number in parts:
-        if rate_hz / 2 / number < narrowest_hz:
+        if rate_hz / 2 / number < NARROWEST_HZ:
             break
         edges = np.linspace(0, spectrum.shape[1] - 1, number + 1).astype(int)
         for first, last in pairwise(edges):
@@ -69,8 +66,8 @@ def kurtogram(
     return bands
 
 
-def choose_band(waves: NDArray[np.float32], rate_hz: float) -> tuple[tuple[float, float], float]:
-    """Return the demodulation band and its kurtosis (0: the default band).
+def choose_band(waves: NDArray[np.float32], rate_hz: float) -> tuple[float, float]:
+    """Return the lower and upper edge of the demodulation band in Hz.
 
     Args:
         waves: Healthy snapshots, shape (snapshot, sample).
@@ -80,9 +77,8 @@ def choose_band(waves: NDArray[np.float32], rate_hz: float) -> tuple[tuple[float
     bands = [band for band in kurtogram(finite, rate_hz) if band.low_hz > 0] if len(finite) else []
     best = max(bands, key=lambda band: band.kurtosis, default=None)
     if best is not None and best.kurtosis > max(SIGMAS * best.sigma, 0.5):
-        return (best.low_hz, best.high_hz), best.kurtosis
-    top = min(DEFAULT_HZ[1], 0.45 * rate_hz)
-    return (min(DEFAULT_HZ[0], 0.15 * rate_hz), top), 0.0
+        return best.low_hz, best.high_hz
+    return min(DEFAULT_HZ[0], 0.15 * rate_hz), min(DEFAULT_HZ[1], 0.45 * rate_hz)
 
 
 def _band_kurtosis(slices: NDArray[np.complex64], low_hz: float, high_hz: float) -> BandKurtosis:

@@ -1,8 +1,8 @@
 """Layout of the feature vector of one machine: fixed at learning, stored in the model.
 
 Per channel: time-domain statistics, velocity (ISO 20816), energies of equal sub-bands and of mel
-filters, statistics and sub-bands of the envelope spectrum, and where speeds are known order bands
-and the bearing's fault lines (BPFO, BPFI, BSF, FTF) in the envelope. Then the slow values.
+filters, statistics and sub-bands of the envelope spectrum, and where speeds are known the bearing's
+fault lines (BPFO, BPFI, BSF, FTF) in the envelope. Then the slow values.
 """
 
 from __future__ import annotations
@@ -54,7 +54,6 @@ class Group:
         length: Number that is transformed: the longest fast FFT length up to `samples`.
         mels: Mel filters; fewer than asked for where their spacing would be below one bin.
         envelope_hz: Lower and upper edge of the demodulation band.
-        impulsiveness: Spectral kurtosis that chose the band, 0 for the default band.
     """
 
     channels: tuple[str, ...]
@@ -64,7 +63,6 @@ class Group:
     length: int
     mels: int
     envelope_hz: tuple[float, float]
-    impulsiveness: float = 0.0
 
     @property
     def resolution_hz(self) -> float:
@@ -103,18 +101,14 @@ class Layout:
         values: Names of slow values.
         bands: Equal sub-bands of the spectrum between 0 and half the sample rate.
         envelope_bands: Equal sub-bands of the envelope spectrum.
-        order_bands: Equal sub-bands of the spectrum between 0 and `orders` times the shaft speed;
-            0: none. They and the bearing's lines are NaN in a snapshot whose speed is unknown.
-        orders: Highest order of `order_bands`.
-        bearing: Its lines become features where it is given together with speeds.
+        bearing: Its lines become features where it is given together with speeds; they are NaN in
+            a snapshot whose speed is unknown.
     """
 
     groups: tuple[Group, ...]
     values: tuple[str, ...] = ()
     bands: int = BANDS
     envelope_bands: int = ENVELOPE_BANDS
-    order_bands: int = 0
-    orders: float = 40.0
     bearing: Bearing | None = None
 
     @cached_property
@@ -135,7 +129,6 @@ class Layout:
         names += [f"mel_{band:02d}" for band in range(group.mels)]
         names += [*ENVELOPE_NAMES]
         names += [f"envelope_band_{band:02d}" for band in range(self.envelope_bands)]
-        names += [f"order_band_{band:03d}" for band in range(self.order_bands)]
         lines = self.bearing.orders if self.bearing else {}
         return names + [f"envelope_{fault.replace(' ', '_')}" for fault in lines]
 
@@ -174,44 +167,25 @@ class Layout:
         return group.envelope_hz if kind.startswith("envelope") else None
 
 
-def make_layout(
-    healthy: Sequence[Measurement],
-    *,
-    bearing: Bearing | None = None,
-    order_bands: int = 0,
-    orders: float = 40.0,
-    bands: int = BANDS,
-    mels: int = MELS,
-) -> Layout:
+def make_layout(healthy: Sequence[Measurement], *, bearing: Bearing | None = None) -> Layout:
     """Return the layout of a machine, made from a few of its healthy snapshots.
 
     Args:
         healthy: At least one; channels and values that any of them has are part of the layout.
         bearing: Its lines in the envelope become features if every snapshot has a speed.
-        order_bands: See `Layout`.
-        orders: Highest order of them.
-        bands: See `Layout`.
-        mels: Mel filters.
 
     Raises:
-        UserError: if there is nothing to make features of, or speeds are needed and unknown.
+        UserError: if there is nothing to make features of.
     """
     if not healthy or not any(m.channels or m.values for m in healthy):
         raise UserError("there is no healthy snapshot with samples or values", "give at least one")
     speeds_known = all(measurement.speed_hz is not None for measurement in healthy)
-    if order_bands and not speeds_known:
-        raise UserError(
-            "order bands need the shaft speed of every snapshot", "give speeds, or no order bands"
-        )
     by_format: dict[tuple[float, int, str], list[str]] = {}
     for name in dict.fromkeys(name for m in healthy for name in m.channels):
         by_format.setdefault(_usual_format(healthy, name), []).append(name)
     return Layout(
-        groups=tuple(_make_group(healthy, form, names, mels) for form, names in by_format.items()),
+        groups=tuple(_make_group(healthy, form, names) for form, names in by_format.items()),
         values=tuple(dict.fromkeys(name for m in healthy for name in m.values)),
-        bands=bands,
-        order_bands=order_bands,
-        orders=orders,
         bearing=bearing if speeds_known else None,
     )
 
@@ -264,7 +238,7 @@ def _usual_format(healthy: Sequence[Measurement], name: str) -> tuple[float, int
 
 
 def _make_group(
-    healthy: Sequence[Measurement], form: tuple[float, int, str], names: Sequence[str], mels: int
+    healthy: Sequence[Measurement], form: tuple[float, int, str], names: Sequence[str]
 ) -> Group:
     rate, samples, unit = form
     length = fast_length(samples)
@@ -274,10 +248,9 @@ def _make_group(
         for name in names
         if name in m.channels and len(m.channels[name].samples) >= length
     ]
-    band, impulsiveness = choose_band(np.stack(waves), rate)
     group = Group(
         channels=tuple(names), unit=unit, rate_hz=rate, samples=samples, length=length,
-        mels=mels, envelope_hz=band, impulsiveness=impulsiveness,
+        mels=MELS, envelope_hz=choose_band(np.stack(waves), rate),
     )  # fmt: skip
     while group.mels > 4 and np.diff(mel_edges_hz(group)).min() < group.resolution_hz:
         group = replace(group, mels=group.mels - 4)

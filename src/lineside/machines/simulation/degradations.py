@@ -1,8 +1,7 @@
 """Graded degradations of a snapshot: speed, load, sensor drift, noise, missing sensor, gaps.
 
-Each is a pure function of (measurement, grade, position, rng) and each grade is a documented
-amount, so that "robust up to grade 2" can be checked against a machine. The position runs from 0
-at the first to 1 at the last snapshot of a series, for slow changes.
+Each is a pure function of (measurement, amount, rng) and each grade is a documented amount, so that
+"robust up to grade 2" can be checked against a machine.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ LOST_SHARE = (0.1, 0.25, 0.5, 0.75)
 """Share of the snapshots that never arrive."""
 GAPS = 5
 
-Apply = Callable[[Measurement, int, float, np.random.Generator], Measurement | None]
+Apply = Callable[[Measurement, float, np.random.Generator], Measurement | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,67 +42,54 @@ class Degradation:
 
     Attributes:
         name: Short name.
-        apply: (measurement, grade 1..4, position 0..1, rng) -> the snapshot as it arrives, None if
-            it does not arrive.
+        apply: (measurement, amount, rng) -> the snapshot as it arrives, None if it does not arrive.
+        amounts: Of grade 1 to 4.
         help: What it simulates and the amount of every grade.
         waves_only: Not for machines with slow values only.
+        grows: The amount grows linearly from 0 at the first to its full size at the last snapshot.
     """
 
     name: str
     apply: Apply
+    amounts: Sequence[float]
     help: str
     waves_only: bool = False
+    grows: bool = False
 
 
-def speed_up(
-    measurement: Measurement, grade: int, position: float, rng: np.random.Generator
-) -> Measurement:
+def speed_up(measurement: Measurement, share: float, rng: np.random.Generator) -> Measurement:
     """Play every waveform faster, and state the higher speed."""
-    factor = 1 + FASTER[grade - 1]
     hz = measurement.speed_hz
-    return _change_waves(
-        dataclasses.replace(measurement, speed_hz=None if hz is None else hz * factor),
-        lambda samples: _play_faster(samples, factor),
-    )
+    stated = dataclasses.replace(measurement, speed_hz=None if hz is None else hz * (1 + share))
+    return speed_up_unstated(stated, share, rng)
 
 
 def speed_up_unstated(
-    measurement: Measurement, grade: int, position: float, rng: np.random.Generator
+    measurement: Measurement, share: float, rng: np.random.Generator
 ) -> Measurement:
     """Play every waveform faster while the stated speed stays the same."""
-    return _change_waves(measurement, lambda samples: _play_faster(samples, 1 + FASTER[grade - 1]))
+    return _change_waves(measurement, lambda samples: _play_faster(samples, 1 + share))
 
 
-def increase_load(
-    measurement: Measurement, grade: int, position: float, rng: np.random.Generator
-) -> Measurement:
+def increase_load(measurement: Measurement, factor: float, rng: np.random.Generator) -> Measurement:
     """Scale every amplitude (slow values, where there are only those); no load is stated."""
-    factor = LOUDER[grade - 1]
     if measurement.channels:
         return _change_waves(measurement, lambda samples: samples * np.float32(factor))
     values = {name: value * factor for name, value in measurement.values.items()}
     return dataclasses.replace(measurement, values=values)
 
 
-def drift_gain(
-    measurement: Measurement, grade: int, position: float, rng: np.random.Generator
-) -> Measurement:
-    """Let the first sensor lose gain linearly over the series."""
-    factor = np.float32(1 - GAIN_LOST[grade - 1] * position)
+def drift_gain(measurement: Measurement, lost: float, rng: np.random.Generator) -> Measurement:
+    """Let the first sensor lose a share of its gain."""
+    factor, name = np.float32(1 - lost), _first(measurement)
     if measurement.channels:
-        return _change_waves(
-            measurement, lambda samples: samples * factor, only=_first(measurement)
-        )
-    name = _first(measurement)
+        return _change_waves(measurement, lambda samples: samples * factor, only=name)
     values = {**measurement.values, name: measurement.values[name] * float(factor)}
     return dataclasses.replace(measurement, values=values)
 
 
-def add_noise(
-    measurement: Measurement, grade: int, position: float, rng: np.random.Generator
-) -> Measurement:
+def add_noise(measurement: Measurement, share: float, rng: np.random.Generator) -> Measurement:
     """Add white noise to every channel, or to every slow value where there are only those."""
-    share = NOISE_SHARE[grade - 1]
 
     def with_noise(samples: np.ndarray) -> np.ndarray:
         spread = share * float(np.nanstd(samples))
@@ -115,11 +101,9 @@ def add_noise(
     return dataclasses.replace(measurement, values=values)
 
 
-def drop_sensor(
-    measurement: Measurement, grade: int, position: float, rng: np.random.Generator
-) -> Measurement:
+def drop_sensor(measurement: Measurement, share: float, rng: np.random.Generator) -> Measurement:
     """Drop the first sensor from some snapshots."""
-    if rng.random() >= MISSING_SHARE[grade - 1]:
+    if rng.random() >= share:
         return measurement
     name = _first(measurement)
     channels = {key: c for key, c in measurement.channels.items() if key != name}
@@ -129,11 +113,8 @@ def drop_sensor(
     return dataclasses.replace(measurement, channels=channels, values=values)
 
 
-def drop_samples(
-    measurement: Measurement, grade: int, position: float, rng: np.random.Generator
-) -> Measurement:
+def drop_samples(measurement: Measurement, share: float, rng: np.random.Generator) -> Measurement:
     """Make gaps in every channel, or drop single slow values where there are only those."""
-    share = GAP_SHARE[grade - 1]
 
     def with_gaps(samples: np.ndarray) -> np.ndarray:
         gapped = samples.copy()
@@ -149,10 +130,10 @@ def drop_samples(
 
 
 def drop_snapshot(
-    measurement: Measurement, grade: int, position: float, rng: np.random.Generator
+    measurement: Measurement, share: float, rng: np.random.Generator
 ) -> Measurement | None:
     """Drop some snapshots."""
-    return None if rng.random() < LOST_SHARE[grade - 1] else measurement
+    return None if rng.random() < share else measurement
 
 
 def _amounts(values: Sequence[float], unit: str) -> str:
@@ -165,35 +146,35 @@ def _percent(values: Sequence[float], of: str) -> str:
 
 SUITE: tuple[Degradation, ...] = (
     Degradation(
-        name="speed (stated)", apply=speed_up, waves_only=True,
+        name="speed (stated)", apply=speed_up, amounts=FASTER, waves_only=True,
         help=f"the waveform played faster, its speed stated; {_percent(FASTER, 'faster')}",
     ),
     Degradation(
-        name="speed (not stated)", apply=speed_up_unstated, waves_only=True,
+        name="speed (not stated)", apply=speed_up_unstated, amounts=FASTER, waves_only=True,
         help="the same while the stated speed stays the same",
     ),
     Degradation(
-        name="load", apply=increase_load,
+        name="load", apply=increase_load, amounts=LOUDER,
         help=f"every amplitude larger, no load stated; {_amounts(LOUDER, 'times')}",
     ),
     Degradation(
-        name="gain drift", apply=drift_gain,
+        name="gain drift", apply=drift_gain, amounts=GAIN_LOST, grows=True,
         help=f"one sensor loses gain linearly; {_percent(GAIN_LOST, 'at the end')}",
     ),
     Degradation(
-        name="noise", apply=add_noise,
+        name="noise", apply=add_noise, amounts=NOISE_SHARE,
         help=f"white noise in every channel; {_percent(NOISE_SHARE, 'of the signal')}",
     ),
     Degradation(
-        name="missing sensor", apply=drop_sensor,
+        name="missing sensor", apply=drop_sensor, amounts=MISSING_SHARE,
         help=f"one sensor is missing; {_percent(MISSING_SHARE, 'of the snapshots')}",
     ),
     Degradation(
-        name="torn samples", apply=drop_samples,
+        name="torn samples", apply=drop_samples, amounts=GAP_SHARE,
         help=f"gaps in the samples; {_percent(GAP_SHARE, 'of the samples')}",
     ),
     Degradation(
-        name="lost snapshots", apply=drop_snapshot,
+        name="lost snapshots", apply=drop_snapshot, amounts=LOST_SHARE,
         help=f"some snapshots never arrive; {_percent(LOST_SHARE, 'of the snapshots')}",
     ),
 )  # fmt: skip
@@ -206,7 +187,11 @@ def degrade(
     last = max(1, len(series) - 1)
     machine = series[0].machine if series else ""
     rng = rng_of(seed, f"{machine} {degradation.name} {grade}")
-    arrived = [degradation.apply(m, grade, i / last, rng) for i, m in enumerate(series)]
+    amount = degradation.amounts[grade - 1]
+    arrived = [
+        degradation.apply(m, amount * (i / last) if degradation.grows else amount, rng)
+        for i, m in enumerate(series)
+    ]
     return [m for m in arrived if m is not None]
 
 

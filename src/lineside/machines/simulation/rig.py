@@ -97,7 +97,6 @@ class Condition:
         fault: Kind of the fault.
         severity: 0 healthy, 1 just noticeable, 10 failure.
         roughness: Factor on the noise, above 1 during the run-in.
-        sweep: Relative change of speed within the snapshot.
         step: Step of the batch, for a machine with steps.
     """
 
@@ -106,7 +105,6 @@ class Condition:
     fault: Fault = "outer race"
     severity: float = 0.0
     roughness: float = 1.0
-    sweep: float = 0.0
     step: int = 0
 
 
@@ -130,10 +128,7 @@ def simulate_vibration(rig: Rig, condition: Condition, rng: np.random.Generator)
     if condition.speed_hz <= 0:
         return standstill.astype(np.float32)
     time = np.arange(count) / rig.rate_hz
-    phase0 = rng.uniform()
-    ramp = condition.sweep * (time / rig.seconds - 0.5)
-    # shaft angle in turns at every sample: the integral of a linear speed ramp
-    turns = phase0 + condition.speed_hz * (time + ramp * time / 2)
+    turns = rng.uniform() + condition.speed_hz * time  # shaft angle at every sample
     relative_speed = condition.speed_hz / rig.speed_hz
     tones = _shaft(rig, condition, turns, relative_speed, rng) + _gears(
         rig, condition, turns, relative_speed
