@@ -21,7 +21,6 @@ class Action:
         by: Who.
         why: The reason given.
         until: End of a mute, in seconds as in `Measurement.time`.
-        asked: When it was requested, seconds since 1970 of the computer's clock.
         applied: Time of the snapshot before which it took effect, None while it waits.
         number: Its number in the store, in the order of requests.
     """
@@ -30,7 +29,6 @@ class Action:
     by: str
     why: str = ""
     until: float | None = None
-    asked: float = 0.0
     applied: float | None = None
     number: int = 0
 

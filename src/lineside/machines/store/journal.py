@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import select, update
 
 from lineside.core.contract import Refusal
 from lineside.core.database import insert_once, read_transaction, write_transaction
@@ -52,7 +53,7 @@ from lineside.machines.store.packing import (
     with_stored_samples,
 )
 from lineside.machines.store.queries import actions, events, find_machine, measurements
-from lineside.machines.store.schema import REFUSALS, STORED_STATUS
+from lineside.machines.store.schema import FINISHED, REFUSALS, SNAPSHOTS, STORED_STATUS
 from lineside.machines.store.segments import require_pyarrow
 from lineside.machines.store.writes import (
     DuplicateSnapshotError,
@@ -60,11 +61,8 @@ from lineside.machines.store.writes import (
     StaleSessionError,
     find_or_add_layout,
     find_or_add_machine,
-    finished_stamp,
-    stored_fingerprint,
     waiting_actions,
     write_entry,
-    write_finished,
 )
 
 if TYPE_CHECKING:
@@ -224,23 +222,25 @@ class Journal:
 
     def is_finished(self, source: str, stamp: str) -> bool:
         """Return whether a source (a file) was ingested completely and has not changed since."""
+        query = select(FINISHED.c.stamp).where(FINISHED.c.source == storable(source))
         with read_transaction(self._engine) as connection:
-            return finished_stamp(connection, storable(source)) == stamp
+            return bool(connection.execute(query).scalar() == stamp)
 
     def finish(self, source: str, stamp: str) -> None:
         """Note that all of a source was ingested; the stamp changes with its content."""
+        row = {"source": storable(source), "stamp": stamp}
         with write_transaction(self._engine) as connection:
-            write_finished(connection, storable(source), stamp)
+            if not insert_once(connection, FINISHED, row):
+                changed = update(FINISHED).where(FINISHED.c.source == row["source"])
+                connection.execute(changed.values(stamp=stamp))
 
     def _judge_and_write(self, delivery: Delivery) -> IngestResult:
         tracked = self._track(delivery.measurement.machine)
         result = judge(tracked, delivery)
         if result.status == "refused":  # actions and the change of model have not taken effect
             self._tracked.pop(tracked.row["name"], None)
-        if result.verdict is None:  # mostly a second delivery: do not compute its features
-            duplicate = self._find_duplicate(delivery)
-            if duplicate is not None:
-                return duplicate
+        if result.verdict is None and (duplicate := self._find_duplicate(delivery)) is not None:
+            return duplicate  # the usual second delivery: its features are not computed
         entry = self._entry(tracked, delivery, result)
         with write_transaction(self._engine) as connection:
             write_entry(connection, entry)
@@ -290,7 +290,10 @@ class Journal:
         """
         with read_transaction(self._engine) as connection:
             number = find_machine(connection, delivery.measurement.machine)
-            stored = stored_fingerprint(connection, number, delivery.time_us)
+            query = select(SNAPSHOTS.c.digest).where(
+                SNAPSHOTS.c.machine == number, SNAPSHOTS.c.time_us == delivery.time_us
+            )
+            stored = connection.execute(query).scalar()
         if stored is None:
             return None
         if stored == fingerprint(delivery.content):
@@ -313,7 +316,9 @@ class Journal:
                 levels, spectrum = json.dumps(columns.levels), json.dumps(columns.spectrum)
                 digest = hashlib.sha256(f"{levels}\0{spectrum}".encode()).hexdigest()
                 layout = find_or_add_layout(connection, digest, levels, spectrum)
-        identity = "" if machine is None else self._identity(machine)
+        if machine is not None and name not in self._identities:
+            self._identities[name] = identity_of(machine)
+        identity = self._identities.get(name, "")
         same_model = row["model"] == identity
         state = json.loads(row["memory"]) if same_model and row["memory"] else None
         session = None if machine is None else self.model.session(name, state)
@@ -325,11 +330,6 @@ class Journal:
         while len(self._tracked) > CACHED_SESSIONS:
             self._tracked.popitem(last=False)
         return tracked
-
-    def _identity(self, machine: Machine) -> str:
-        if machine.name not in self._identities:
-            self._identities[machine.name] = identity_of(machine)
-        return self._identities[machine.name]
 
 
 def identity_of(machine: Machine) -> str:

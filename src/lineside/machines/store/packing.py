@@ -142,7 +142,7 @@ def event_from_row(row: Row) -> Event:
 def action_from_row(row: Row) -> Action:
     """Return the operator's action of its columns."""
     return Action(
-        kind=row["kind"], by=row["who"], why=row["why"], until=row["until"], asked=row["asked"],
+        kind=row["kind"], by=row["who"], why=row["why"], until=row["until"],
         applied=row["applied"], number=row["id"],
     )  # fmt: skip
 

@@ -97,28 +97,24 @@ Index(
     postgresql_where=SNAPSHOTS.c.status != "judged",
 )
 
+
+def _feature_table(name: str, *, with_rowid: bool) -> Table:
+    return Table(
+        name,
+        METADATA,
+        _machine(),
+        _time(),
+        Column("layout", Integer, ForeignKey("layouts.id"), nullable=False),
+        Column("row", LargeBinary, nullable=False),  # float32, little-endian
+        PrimaryKeyConstraint("machine", "time_us"),
+        sqlite_with_rowid=with_rowid,
+    )
+
+
 # The few features that people trend are apart from the long spectra: a year of one machine is
 # then a few MB that lie together.
-LEVELS = Table(
-    "levels",
-    METADATA,
-    _machine(),
-    _time(),
-    Column("layout", Integer, ForeignKey("layouts.id"), nullable=False),
-    Column("row", LargeBinary, nullable=False),  # float32, little-endian
-    PrimaryKeyConstraint("machine", "time_us"),
-    sqlite_with_rowid=False,
-)
-
-SPECTRA = Table(
-    "spectra",
-    METADATA,
-    _machine(),
-    _time(),
-    Column("layout", Integer, ForeignKey("layouts.id"), nullable=False),
-    Column("row", LargeBinary, nullable=False),  # float32, little-endian
-    PrimaryKeyConstraint("machine", "time_us"),
-)
+LEVELS = _feature_table("levels", with_rowid=False)
+SPECTRA = _feature_table("spectra", with_rowid=True)
 
 # `origin`: "verdict" for events of a verdict, "journal" for what was done to the session just
 # before it (acknowledged, muted, another model).

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time as clock
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from sqlalchemy import insert, update
 
@@ -38,12 +37,7 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Column, Table, delete, func, insert, select, update
 
 from lineside.core.database import Connection, fetch_all, insert_once, read_transaction
 from lineside.core.errors import UserError
@@ -87,16 +87,7 @@ def pending_by_machine(connection: Connection) -> Sequence[Row]:
 
 def pending_of_machine(connection: Connection, machine: int) -> Sequence[Row]:
     """Return time_us, seconds and size of a machine's pending waveforms, oldest first."""
-    query = (
-        select(PENDING.c.time_us, SNAPSHOTS.c.seconds, PENDING.c.size)
-        .join(
-            SNAPSHOTS,
-            (SNAPSHOTS.c.machine == PENDING.c.machine) & (SNAPSHOTS.c.time_us == PENDING.c.time_us),
-        )
-        .where(PENDING.c.machine == machine)
-        .order_by(PENDING.c.time_us)
-    )
-    return fetch_all(connection, query)
+    return _waveforms(connection, PENDING, PENDING.c.size, machine)
 
 
 def delete_pending(connection: Connection, machine: int, times_us: Sequence[int]) -> None:
@@ -153,14 +144,20 @@ def segments(connection: Connection, machine: int | None = None) -> Sequence[Row
 
 def waveforms_of_machine(connection: Connection, machine: int) -> Sequence[Row]:
     """Return time_us, segment and seconds of a machine's waveforms in segments, oldest first."""
+    return _waveforms(connection, WAVES, WAVES.c.segment, machine)
+
+
+def _waveforms(
+    connection: Connection, table: Table, column: Column[int], machine: int
+) -> Sequence[Row]:
     query = (
-        select(WAVES.c.time_us, WAVES.c.segment, SNAPSHOTS.c.seconds)
+        select(table.c.time_us, column, SNAPSHOTS.c.seconds)
         .join(
             SNAPSHOTS,
-            (SNAPSHOTS.c.machine == WAVES.c.machine) & (SNAPSHOTS.c.time_us == WAVES.c.time_us),
+            (SNAPSHOTS.c.machine == table.c.machine) & (SNAPSHOTS.c.time_us == table.c.time_us),
         )
-        .where(WAVES.c.machine == machine)
-        .order_by(WAVES.c.time_us)
+        .where(table.c.machine == machine)
+        .order_by(table.c.time_us)
     )
     return fetch_all(connection, query)
 

@@ -17,7 +17,6 @@ from lineside.machines.store.packing import Row, action_from_row
 from lineside.machines.store.schema import (
     ACTIONS,
     EVENTS,
-    FINISHED,
     LAYOUTS,
     LEVELS,
     MACHINES,
@@ -156,15 +155,6 @@ def find_or_add_layout(connection: Connection, digest: str, levels: str, spectru
     )
 
 
-def stored_fingerprint(connection: Connection, machine: int, time_us: int) -> str | None:
-    """Return the fingerprint of a stored snapshot, None if it is not stored."""
-    query = select(SNAPSHOTS.c.digest).where(
-        SNAPSHOTS.c.machine == machine, SNAPSHOTS.c.time_us == time_us
-    )
-    digest = connection.execute(query).scalar()
-    return None if digest is None else str(digest)
-
-
 def waiting_actions(connection: Connection, machine: int) -> list[Action]:
     """Return the operators' actions that have not taken effect, oldest first."""
     query = (
@@ -173,16 +163,3 @@ def waiting_actions(connection: Connection, machine: int) -> list[Action]:
         .order_by(ACTIONS.c.id)
     )
     return [action_from_row(row) for row in fetch_all(connection, query)]
-
-
-def finished_stamp(connection: Connection, source: str) -> str | None:
-    """Return the stamp with which a source was finished, None if it was not."""
-    query = select(FINISHED.c.stamp).where(FINISHED.c.source == source)
-    stamp = connection.execute(query).scalar()
-    return None if stamp is None else str(stamp)
-
-
-def write_finished(connection: Connection, source: str, stamp: str) -> None:
-    """Note that a source was ingested completely."""
-    if not insert_once(connection, FINISHED, {"source": source, "stamp": stamp}):
-        connection.execute(update(FINISHED).where(FINISHED.c.source == source).values(stamp=stamp))

@@ -13,13 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from lineside.core.errors import UserError
 from lineside.core.run.files import finite
 from lineside.machines.store.ingest_result import STATUSES, IngestResult
 from lineside.machines.store.queries import MachineStatus
 from lineside.machines.streams.ingestor import Ingestor, NotStoredError
-from lineside.machines.streams.message import MAX_MESSAGE_BYTES, decode, too_large
+from lineside.machines.streams.message import MAX_MESSAGE_BYTES, too_large
 
 try:
     import uvicorn
@@ -98,6 +99,7 @@ class HttpSource:
 def make_app(ingestor: Ingestor, fleet: Fleet, max_bytes: int = MAX_MESSAGE_BYTES) -> FastAPI:
     """Return the application that a server runs."""
     app = FastAPI(title="lineside machines", docs_url=None, redoc_url=None, openapi_url=None)
+    on_writer = ingestor.run_on_writer
     held = 0
 
     @app.post("/snapshots")
@@ -114,7 +116,9 @@ def make_app(ingestor: Ingestor, fleet: Fleet, max_bytes: int = MAX_MESSAGE_BYTE
             body = await _body(request, max_bytes)
             if body is None:
                 return _problem(413, too_large(max_bytes))
-            return await run_in_threadpool(_ingest, ingestor, body, _sender(request), max_bytes)
+            sender = f"from {request.client.host if request.client else 'somebody'}"
+            ingest = partial(ingestor.ingest_message, body, "http", sender, max_bytes)
+            return await run_in_threadpool(_run, lambda: _answer(ingest()))
         finally:
             held -= size
 
@@ -125,11 +129,11 @@ def make_app(ingestor: Ingestor, fleet: Fleet, max_bytes: int = MAX_MESSAGE_BYTE
 
     @app.get("/machines")
     def machines() -> Response:
-        return _run(ingestor, lambda: JSONResponse(finite([asdict(m) for m in fleet()])))
+        return _run(lambda: JSONResponse(finite([asdict(m) for m in on_writer(fleet)])))
 
     @app.get("/metrics")
     def metrics() -> Response:
-        return _run(ingestor, lambda: PlainTextResponse(metrics_text(ingestor, fleet())))
+        return _run(lambda: PlainTextResponse(metrics_text(ingestor, on_writer(fleet))))
 
     return app
 
@@ -169,19 +173,9 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _ingest(ingestor: Ingestor, body: bytes, sender: str, max_bytes: int) -> Response:
-    """Ingest one snapshot and answer; runs in a thread of the server."""
+def _run(work: Callable[[], Response]) -> Response:
     try:
-        measurement = decode(body, max_bytes=max_bytes)
-    except UserError as error:
-        problem = error
-        return _run(ingestor, lambda: _answer(ingestor.refuse(f"from {sender}", problem, "http")))
-    return _run(ingestor, lambda: _answer(ingestor.ingest(measurement, "http", live=True)))
-
-
-def _run(ingestor: Ingestor, work: Callable[[], Response]) -> Response:
-    try:
-        return ingestor.run_on_writer(work)
+        return work()
     except (NotStoredError, UserError) as error:  # the watch ends, or the store does not answer
         return _again_later(str(error))
 
@@ -215,10 +209,6 @@ async def _body(request: Request, max_bytes: int) -> bytes | None:
     except ClientDisconnect:
         return b""
     return b"".join(pieces)
-
-
-def _sender(request: Request) -> str:
-    return request.client.host if request.client else "somebody"
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -18,11 +18,13 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotDoneError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lineside.core.errors import UserError
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.store.ingest_result import IngestResult
+from lineside.machines.streams.message import decode
 
 if TYPE_CHECKING:
     from lineside.machines.store import Journal
@@ -203,6 +205,18 @@ class Ingestor:
                 # be committed.
                 if self.stopping and job.cancel():
                     raise NotStoredError("the watch ends") from None
+
+    def ingest_message(self, body: bytes, source: str, sender: str, max_bytes: int) -> IngestResult:
+        """Ingest a message in the judging thread, from any other thread; wait for the result.
+
+        Raises:
+            NotStoredError: it was not stored; try again.
+        """
+        try:
+            measurement = decode(body, max_bytes=max_bytes)
+        except UserError as error:
+            return self.run_on_writer(partial(self.refuse, sender, error, source))
+        return self.run_on_writer(partial(self.ingest, measurement, source, live=True))
 
     def run_next(self, timeout_seconds: float = 0.0) -> bool:
         """Run the next job of the queue; wait at most this long for one.

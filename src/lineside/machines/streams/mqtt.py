@@ -25,7 +25,7 @@ from lineside.core.errors import UserError
 from lineside.core.run.files import finite
 from lineside.machines.store.ingest_result import IngestResult
 from lineside.machines.streams.ingestor import Ingestor, NotStoredError
-from lineside.machines.streams.message import MAX_MESSAGE_BYTES, decode
+from lineside.machines.streams.message import MAX_MESSAGE_BYTES
 
 IN_FLIGHT = 20
 """Messages that the broker sends before the first of them is acknowledged."""
@@ -210,7 +210,9 @@ class MqttSource:
         wait = 0.1
         while not self.ingestor.stopping:
             try:
-                result = self._ingest(bytes(message.payload), str(message.topic))
+                result = self.ingestor.ingest_message(
+                    bytes(message.payload), "mqtt", f"topic {message.topic}", MAX_MESSAGE_BYTES
+                )
             except NotStoredError:
                 time.sleep(wait)
                 wait = min(2 * wait, 5.0)
@@ -221,17 +223,6 @@ class MqttSource:
             self._answer(client, message, result)
             client.ack(message.mid, message.qos)
             return
-
-    def _ingest(self, body: bytes, topic: str) -> IngestResult:
-        ingestor = self.ingestor
-        try:
-            measurement = decode(body)
-        except UserError as error:
-            problem = error
-            return ingestor.run_on_writer(
-                lambda: ingestor.refuse(f"topic {topic}", problem, "mqtt")
-            )
-        return ingestor.run_on_writer(lambda: ingestor.ingest(measurement, "mqtt", live=True))
 
     def _answer(self, client: Any, message: Any, result: IngestResult) -> None:
         """Publish the result if the message has a response topic."""
