@@ -80,4 +80,4 @@ def test_an_episode_may_begin_with_danger():
     first = Event(kind="danger", episode=1, evidence={"first": True})
     later = Event(kind="danger", episode=1, evidence={"first": False})
     said = [Verdict(machine="m", time=0.0, state="danger", events=(e,)) for e in (first, later)]
-    assert [judging._begins(verdict) for verdict in said] == [True, False]
+    assert [judging._raises(verdict, first=True) for verdict in said] == [True, False]

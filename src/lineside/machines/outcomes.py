@@ -14,14 +14,13 @@ from lineside.core.errors import UserError
 from lineside.machines.alarms import calibrate as calibrate_scores
 from lineside.machines.alarms.verdict import Verdict
 from lineside.machines.config import Config
-from lineside.machines.data import load_measurement, load_measurements, read_sidecar
+from lineside.machines.data import load_measurements, read_sidecar
 from lineside.machines.data.dataset import by_machine
 from lineside.machines.data.items import FAULTY, HEALTHY, Snapshot
 from lineside.machines.metrics import timeline
-from lineside.machines.model import MachinesModel
+from lineside.machines.model import FleetSession, MachinesModel
 from lineside.machines.models.machine import Branch, Machine
 from lineside.machines.monitoring.sensors import sensors_ok
-from lineside.machines.monitoring.session import Session
 from lineside.machines.signals import Engine
 
 LABELS = {HEALTHY: 0.0, FAULTY: 1.0}
@@ -39,7 +38,7 @@ def outcomes(model: MachinesModel, items: Sequence[Snapshot]) -> Iterator[Outcom
         elif machine.main.calibration is None:
             yield from _raw_outcomes(machine, snapshots)
         else:
-            yield from _judged_outcomes(machine, snapshots)
+            yield from _judged_outcomes(model, machine, snapshots)
 
 
 def _outcome(
@@ -118,23 +117,22 @@ def _scores(branch: Branch, rows: np.ndarray) -> NDArray[np.float64]:
     return found
 
 
-def _judged_outcomes(machine: Machine, ordered: Sequence[Snapshot]) -> list[Outcome]:
-    session = Session(machine)
+def _judged_outcomes(
+    model: MachinesModel, machine: Machine, ordered: Sequence[Snapshot]
+) -> list[Outcome]:
+    session = FleetSession(model)
     verdicts: list[Verdict | Refusal] = []
     took = []
     for item in ordered:
         start = clock.perf_counter()
-        try:
-            verdicts.append(session.push(load_measurement(item)))
-        except UserError as error:
-            verdicts.append(Refusal(item=item.id, message=error.message, hint=error.hint))
+        verdicts.append(session.push(item))
         took.append(1000 * (clock.perf_counter() - start))
     rows = timeline(
         np.array([item.time for item in ordered]),
         np.array([_novelty(v) for v in verdicts]),
         np.full(len(ordered), machine.main.calibration.limit if machine.main.calibration else 0.0),
         np.array([LABELS.get(item.label, np.nan) for item in ordered]),
-        np.array([_begins(v) for v in verdicts]),
+        np.array([_raises(v, first=True) for v in verdicts]),
         read_sidecar(ordered[0].path.parent).failed_at,
         np.array([_raises(v) for v in verdicts]),
     )
@@ -156,11 +154,6 @@ def _raises(verdict: Verdict | Refusal, *, first: bool = False) -> bool:
         event.kind in ("alert", "danger") and (event.evidence.get("first") or not first)
         for event in verdict.events
     )
-
-
-def _begins(verdict: Verdict | Refusal) -> bool:
-    """Whether an alarm episode begins here; one may begin with danger."""
-    return _raises(verdict, first=True)
 
 
 def _state(verdict: Verdict | Refusal) -> str:

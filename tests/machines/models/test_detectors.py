@@ -23,7 +23,7 @@ SHORT = models.Fitting(epochs=8)
 MEL = ((0, 1, 2, 3), (4, 5, 6, 7))
 Fit = Callable[..., Any]
 CASES: dict[str, tuple[Fit, dict[str, Any]]] = {
-    "trend": (models.fit_trend, {"columns": [0, 3]}),
+    "trend": (models.fit_trend, {}),
     "pca": (models.fit_pca, {}),
     "pca_t2": (models.fit_pca, {"statistic": "t2"}),
     "pca_spe": (models.fit_pca, {"statistic": "spe"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +30,10 @@ def audit(items: Sequence[Snapshot | Refusal], config: Config) -> list[Check]:
     machines = by_machine(snapshots)
     roles = split(snapshots, config)
     training = [*roles.train, *roles.calibration]
+    few_snapshots = partial(_few_snapshots, config)
     return [
         _check_refused(refused),
-        _check_each("amount", machines, _few_snapshots(config), "record longer, or lower --learn"),
+        _check_each("amount", machines, few_snapshots, "record longer, or lower --learn"),
         _check_each(
             "gaps", machines, _gaps,
             "after a gap a machine counts as restarted: find out what was done to it",
@@ -78,13 +80,10 @@ def _listed(findings: Mapping[str, str]) -> str:
     return "; ".join(f"{machine}: {text}" for machine, text in list(findings.items())[:MOST_NAMED])
 
 
-def _few_snapshots(config: Config) -> Callable[[History], str]:
-    def find(history: History) -> str:
-        if len(history) >= min(FEWEST, config.learn + 10):
-            return ""
-        return f"{len(history)} snapshots, at least {FEWEST} are needed"
-
-    return find
+def _few_snapshots(config: Config, history: History) -> str:
+    if len(history) >= min(FEWEST, config.learn + 10):
+        return ""
+    return f"{len(history)} snapshots, at least {FEWEST} are needed"
 
 
 def _steps(history: History) -> NDArray[np.float64]:

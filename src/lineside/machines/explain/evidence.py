@@ -129,11 +129,16 @@ def nearest_healthy(machine: Machine, row: Rows) -> NDArray[np.intp]:
     """
     columns = list(machine.main.columns)
     reference = machine.reference[:, columns].astype(np.float64)
-    centre = np.median(reference, axis=0)
-    spread = np.maximum(1.4826 * np.median(np.abs(reference - centre), axis=0), 1e-6)
+    _, spread = robust_scale(reference)
     # (snapshot, column) -> (snapshot,)
     distance = np.nansum(((reference - row[columns]) / spread) ** 2, axis=1)
     return np.argsort(distance, kind="stable")[:NEAREST]
+
+
+def robust_scale(reference: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return median and 1.4826 MAD of each column, (snapshot, column) -> (column,) each."""
+    centre = np.median(reference, axis=0)
+    return centre, np.maximum(1.4826 * np.median(np.abs(reference - centre), axis=0), 1e-6)
 
 
 def describe_feature(machine: Machine, name: str) -> str:

@@ -14,6 +14,7 @@ from lineside.machines.data.measurement import Measurement
 from lineside.machines.explain.evidence import (
     describe_feature,
     nearest_healthy,
+    robust_scale,
     snapshot_contributions,
 )
 from lineside.machines.models.detector import Rows
@@ -178,9 +179,7 @@ def _compare_features(machine: Machine, row: Rows, shares: Mapping[str, float]) 
     """Return the top features beside those of the nearest healthy snapshots."""
     nearest = machine.reference[nearest_healthy(machine, row)]
     columns = [machine.layout.index(name) for name in shares]
-    reference = machine.reference[:, columns]
-    centre = np.median(reference, axis=0)
-    spread = np.maximum(1.4826 * np.median(np.abs(reference - centre), axis=0), 1e-6)
+    centre, spread = robust_scale(machine.reference[:, columns])
     series = {
         "this snapshot": (row[columns] - centre) / spread,
         "nearest healthy snapshots": (nearest[:, columns].mean(axis=0) - centre) / spread,

@@ -14,30 +14,26 @@ from sklearn.mixture import GaussianMixture
 
 from lineside.machines.models.detector import TINY, Floats, Log, Rows, no_log
 from lineside.machines.models.scaling import (
-    Scaling,
+    RowDetector,
     ScalingKind,
     as_shares,
     fit_scaling,
-    score_each,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gmm:
+class Gmm(RowDetector):
     """Fitted mixture.
 
     Attributes:
-        scaling: Of the rows.
         weights: Shape (component,).
         means: Shape (component, feature).
         variances: Shape (component, feature).
     """
 
-    scaling: Scaling
     weights: Floats
     means: Floats
     variances: Floats
-    history: int = 0
 
     def _log_peaks(self) -> Floats:
         """log(w_c N(m_c; m_c, v_c)) up to a constant, shape (component,)."""
@@ -48,10 +44,6 @@ class Gmm:
         squares = ((row - self.means) ** 2 / self.variances).sum(1)
         peaks = self._log_peaks()
         return float(np.logaddexp.reduce(peaks) - np.logaddexp.reduce(peaks - 0.5 * squares)) + TINY
-
-    def score(self, rows: Rows) -> Floats:
-        """Return the distance of the log density below its bound, shape (snapshot,)."""
-        return score_each(self.scaling(rows), self._score)
 
     def contributions(self, rows: Rows) -> Floats:
         """Return shares of the squared deviations from the component nearest to the last row."""

@@ -15,22 +15,20 @@ from sklearn import ensemble
 
 from lineside.machines.models.detector import TINY, Floats, Log, Rows, no_log
 from lineside.machines.models.scaling import (
-    Scaling,
+    RowDetector,
     ScalingKind,
     fit_scaling,
     occlusion_shares,
-    score_each,
 )
 
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class IsolationForest:
+class IsolationForest(RowDetector):
     """All trees in flat arrays over their nodes.
 
     Attributes:
-        scaling: Of the rows.
         roots: First node of each tree, shape (tree,).
         left: Left child of each node, itself at a leaf, shape (node,).
         right: Right child, likewise.
@@ -40,7 +38,6 @@ class IsolationForest:
         normal: c(n), the path length to divide by.
     """
 
-    scaling: Scaling
     roots: Indices
     left: Indices
     right: Indices
@@ -48,7 +45,6 @@ class IsolationForest:
     threshold: Floats
     length: Floats
     normal: float
-    history: int = 0
 
     @property
     def ceiling(self) -> float:
@@ -64,10 +60,6 @@ class IsolationForest:
             if np.array_equal(children, nodes):  # every tree is at a leaf
                 return float(2.0 ** (-self.length[nodes].mean() / self.normal))
             nodes = children
-
-    def score(self, rows: Rows) -> Floats:
-        """Return the anomaly score of the paper, between 0 and 1, shape (snapshot,)."""
-        return score_each(self.scaling(rows), self._score)
 
     def contributions(self, rows: Rows) -> Floats:
         """Return shares by occlusion."""

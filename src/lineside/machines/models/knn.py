@@ -11,37 +11,29 @@ import numpy as np
 
 from lineside.machines.models.detector import TINY, Floats, Log, Rows, no_log
 from lineside.machines.models.scaling import (
-    Scaling,
+    RowDetector,
     ScalingKind,
     as_shares,
     fit_scaling,
-    score_each,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knn:
+class Knn(RowDetector):
     """The healthy rows themselves.
 
     Attributes:
-        scaling: Of the rows.
         memory: Healthy rows, scaled, shape (snapshot, feature).
         k: Neighbours that count.
     """
 
-    scaling: Scaling
     memory: Floats
     k: int
-    history: int = 0
 
     def _score(self, row: Floats) -> float:
         # (feature,) - (snapshot, feature) -> distances of shape (snapshot,)
         distances = np.sqrt(((row - self.memory) ** 2).sum(1))
         return float(np.partition(distances, self.k - 1)[: self.k].mean()) + TINY
-
-    def score(self, rows: Rows) -> Floats:
-        """Return the mean distance of every row, shape (snapshot,)."""
-        return score_each(self.scaling(rows), self._score)
 
     def contributions(self, rows: Rows) -> Floats:
         """Return shares of the squared differences from the mean of the nearest rows."""

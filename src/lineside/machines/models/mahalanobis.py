@@ -14,36 +14,28 @@ from sklearn.covariance import ledoit_wolf
 
 from lineside.machines.models.detector import TINY, Floats, Log, Rows, no_log
 from lineside.machines.models.scaling import (
-    Scaling,
+    RowDetector,
     ScalingKind,
     as_shares,
     fit_scaling,
-    score_each,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mahalanobis:
+class Mahalanobis(RowDetector):
     """Fitted mean and whitening.
 
     Attributes:
-        scaling: Of the rows.
         mean: Of the scaled rows, shape (feature,).
         whitening: C^(-1/2), symmetric, shape (feature, feature); with `components`, of the leading
             axes only.
     """
 
-    scaling: Scaling
     mean: Floats
     whitening: Floats
-    history: int = 0
 
     def _score(self, row: Floats) -> float:
         return float(((self.whitening @ (row - self.mean)) ** 2).sum()) + TINY
-
-    def score(self, rows: Rows) -> Floats:
-        """Return the squared distance of every row, shape (snapshot,)."""
-        return score_each(self.scaling(rows), self._score)
 
     def contributions(self, rows: Rows) -> Floats:
         """Return the squared whitened deviations of the last row as shares."""

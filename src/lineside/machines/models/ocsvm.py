@@ -14,31 +14,27 @@ from sklearn.svm import OneClassSVM
 
 from lineside.machines.models.detector import TINY, Floats, Log, Rows, no_log
 from lineside.machines.models.scaling import (
-    Scaling,
+    RowDetector,
     ScalingKind,
     as_shares,
     fit_scaling,
     occlusion_shares,
-    score_each,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ocsvm:
+class Ocsvm(RowDetector):
     """Fitted one-class SVM.
 
     Attributes:
-        scaling: Of the rows.
         vectors: Support vectors, scaled, shape (vector, feature).
         weights: Of the support vectors, sum 1, shape (vector,).
         gamma: Of the kernel.
     """
 
-    scaling: Scaling
     vectors: Floats
     weights: Floats
     gamma: float
-    history: int = 0
 
     @property
     def ceiling(self) -> float:
@@ -49,10 +45,6 @@ class Ocsvm:
         # (feature,) - (vector, feature) -> kernel of shape (vector,)
         kernel = np.exp(-self.gamma * ((row - self.vectors) ** 2).sum(1))
         return float((self.weights * (1.0 - kernel)).sum()) + TINY
-
-    def score(self, rows: Rows) -> Floats:
-        """Return the missing kernel mass of every row, shape (snapshot,)."""
-        return score_each(self.scaling(rows), self._score)
 
     def contributions(self, rows: Rows) -> Floats:
         """Return shares by occlusion; of squared deviations where the score has saturated."""

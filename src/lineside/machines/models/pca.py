@@ -17,11 +17,10 @@ import numpy as np
 
 from lineside.machines.models.detector import TINY, Floats, Log, Rows, no_log
 from lineside.machines.models.scaling import (
-    Scaling,
+    RowDetector,
     ScalingKind,
     as_shares,
     fit_scaling,
-    score_each,
 )
 
 Statistic = Literal["max", "t2", "spe"]
@@ -31,11 +30,10 @@ MAX_LOG = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pca:
+class Pca(RowDetector):
     """Fitted principal components.
 
     Attributes:
-        scaling: Of the rows.
         axes: P, orthonormal, shape (component, feature).
         variances: v, shape (component,).
         statistic: ``t2``, ``spe``, or ``max``: the larger of both, each in robust spreads of its
@@ -44,12 +42,10 @@ class Pca:
             shape (2, 2).
     """
 
-    scaling: Scaling
     axes: Floats
     variances: Floats
     statistic: Statistic
     norms: Floats
-    history: int = 0
 
     def t2_spe(self, row: Floats) -> tuple[float, float]:
         """Return both statistics of one scaled row."""
@@ -69,10 +65,6 @@ class Pca:
             return float(np.exp(np.clip(max(self._z_scores(row)), -MAX_LOG, MAX_LOG)))
         t2, spe = self.t2_spe(row)
         return (t2 if self.statistic == "t2" else spe) + TINY
-
-    def score(self, rows: Rows) -> Floats:
-        """Return the statistic of every row, shape (snapshot,)."""
-        return score_each(self.scaling(rows), self._score)
 
     def contributions(self, rows: Rows) -> Floats:
         """Return each feature's share of the statistic that decided the last row."""

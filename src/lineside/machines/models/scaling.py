@@ -77,6 +77,27 @@ def score_each(values: Floats, score: Callable[[Floats], float]) -> Floats:
     return np.array([score(np.ascontiguousarray(row)) for row in values], dtype=np.float64)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowDetector:
+    """A detector that scores each scaled row on its own.
+
+    Attributes:
+        scaling: Of the rows.
+        history: Rows before the scored one that it needs.
+    """
+
+    scaling: Scaling
+    history: int = 0
+
+    def _score(self, row: Floats) -> float:
+        """Return the score of one scaled row, shape (feature,)."""
+        raise NotImplementedError
+
+    def score(self, rows: Rows) -> Floats:
+        """Return the score of every row, see the module of the detector, shape (snapshot,)."""
+        return score_each(self.scaling(rows), self._score)
+
+
 def as_shares(parts: Floats) -> Floats:
     """Return non-negative parts divided by their sum; equal shares where all are 0."""
     parts = np.maximum(parts, 0.0)

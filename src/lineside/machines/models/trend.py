@@ -8,16 +8,13 @@ which is smoothed and calibrated, is the distance itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from lineside.core.errors import UserError
 from lineside.machines.models.detector import Floats, Log, Rows, no_log
 from lineside.machines.models.scaling import (
-    MIN_ROWS,
     Scaling,
     as_shares,
     fit_scaling,
@@ -31,11 +28,10 @@ MAX_LOG = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class Trend:
-    """Distances of chosen columns from the healthy median.
+    """Distances of the features from the healthy median.
 
     Attributes:
         scaling: Healthy median and spread, shape (feature,) each.
-        columns: Indices of the features that count.
         fusion: ``max`` or ``mean`` of the distances.
         relative: Log ratios instead of robust standard deviations.
         both_ways: A fall counts like a rise: for slow values (a temperature, a flow). Levels of
@@ -43,17 +39,15 @@ class Trend:
     """
 
     scaling: Scaling
-    columns: tuple[int, ...]
     fusion: Fusion = "max"
     relative: bool = False
     both_ways: bool = False
     history: int = 0
 
     def _distances(self, row: Floats) -> Floats:
-        """(feature,) -> (chosen column,)."""
-        chosen = list(self.columns)
-        above = row[chosen] - self.scaling.center[chosen]
-        distances = above if self.relative else above / self.scaling.spread[chosen]
+        """(feature,) -> (feature,)."""
+        above = row - self.scaling.center
+        distances = above if self.relative else above / self.scaling.spread
         return np.abs(distances) if self.both_ways else distances
 
     def _score(self, row: Floats) -> float:
@@ -66,13 +60,8 @@ class Trend:
         return score_each(np.asarray(rows, dtype=np.float64), self._score)
 
     def contributions(self, rows: Rows) -> Floats:
-        """Return each chosen column's share of the distances above the median; 0 for the others."""
-        row = np.asarray(rows[-1], dtype=np.float64)
-        parts = np.zeros(len(row))
-        parts[list(self.columns)] = np.maximum(self._distances(row), 0.0)
-        if not parts.any():
-            parts[list(self.columns)] = 1.0
-        return as_shares(parts)
+        """Return each feature's share of the distances above the median."""
+        return as_shares(self._distances(np.asarray(rows[-1], dtype=np.float64)))
 
 
 def fit_trend(
@@ -80,7 +69,6 @@ def fit_trend(
     *,
     rng: np.random.Generator | None = None,
     log: Log = no_log,
-    columns: Sequence[int] | None = None,
     fusion: Fusion = "max",
     relative: bool = False,
     both_ways: bool = False,
@@ -91,23 +79,14 @@ def fit_trend(
         rows: Healthy rows, shape (snapshot, feature).
         rng: Not used; nothing is random here.
         log: Receives one row with the number of snapshots.
-        columns: Features that count (RMS and kurtosis of each channel, say); all if None.
-        fusion: ``max`` alarms on any column; ``mean`` averages the columns.
+        fusion: ``max`` alarms on any feature; ``mean`` averages them.
         relative: See `Trend`.
         both_ways: See `Trend`.
 
     Raises:
-        UserError: too few rows, NaN, or a column that does not exist.
+        UserError: too few rows, or NaN.
     """
     robust = fit_scaling(rows, "robust")
-    chosen = tuple(range(rows.shape[1])) if columns is None else tuple(int(c) for c in columns)
-    if not chosen or min(chosen) < 0 or max(chosen) >= rows.shape[1]:
-        raise UserError(
-            f"columns {list(chosen)} are not among {rows.shape[1]} features",
-            f"columns count from 0; {MIN_ROWS} rows at least",
-        )
     log({"detector": "trend", "snapshots": len(rows)})
     scaling = Scaling(center=robust.center, spread=1.4826 * robust.spread)
-    return Trend(
-        scaling=scaling, columns=chosen, fusion=fusion, relative=relative, both_ways=both_ways
-    )
+    return Trend(scaling=scaling, fusion=fusion, relative=relative, both_ways=both_ways)
