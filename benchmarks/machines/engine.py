@@ -421,7 +421,7 @@ def _spectrum(samples: NDArray[np.float32], rate_hz: float, speed_hz: float) -> 
     """Spectrum with the default band: these files hold no healthy record to choose one from."""
     length = fast_length(len(samples))
     group = Group(
-        channels=("a",), unit="g", rate_hz=rate_hz, samples=len(samples), length=length, mels=64,
+        channels=("a",), unit="g", rate_hz=rate_hz, length=length, mels=64,
         envelope_hz=BAND_HZ,
     )  # fmt: skip
     return spectrum_of("a", samples[:length], group, speed_hz)

@@ -202,8 +202,7 @@ def learn(
 
     consent = Consent(by=by, why=why, over_alarm=over_alarm)
     lines = relearn(data, model, out, machine=machine, since=since, until=until, consent=consent)
-    for line in lines:
-        print(line)
+    print(*lines, sep="\n")
     return 0
 
 
@@ -226,8 +225,7 @@ def consent(*, machine: str, out: Path, model: Path = RUN, by: str = "", why: st
     """
     from lineside.machines.training.relearning import Consent, give_consent
 
-    for line in give_consent(model, out, machine=machine, consent=Consent(by=by, why=why)):
-        print(line)
+    print(*give_consent(model, out, machine=machine, consent=Consent(by=by, why=why)), sep="\n")
     return 0
 
 

@@ -111,7 +111,7 @@ def test_velocity_of_a_velocity_needs_no_integral_and_of_a_pressure_there_is_non
 
 def group_of(count=COUNT, band=(2000.0, 9000.0)):
     return Group(
-        channels=("c0",), unit="g", rate_hz=RATE, samples=count, length=count, mels=64,
+        channels=("c0",), unit="g", rate_hz=RATE, length=count, mels=64,
         envelope_hz=band,
     )  # fmt: skip
 

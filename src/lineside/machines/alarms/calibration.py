@@ -206,8 +206,6 @@ def poisson_upper_bound(count: int, months: float) -> float:
 
 def count_episodes(z: Floats, times: Floats, rules: Rules, limit: float) -> int:
     """Return the number of alarm episodes of a series at a limit."""
-    if (z > limit).sum() < rules.k and rules.danger == math.inf:
-        return 0
     alarm = Alarm(rules, limit=limit)
     events = [alarm.push(float(v), float(time))[1] for v, time in zip(z, times, strict=True)]
     return sum(event is not None and bool(event.evidence.get("first")) for event in events)

@@ -12,7 +12,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from lineside.core.errors import UserError
 from lineside.machines.alarms.verdict import Event
@@ -75,8 +75,7 @@ class Alarm:
     @property
     def level(self) -> Level:
         """State of the machine after the last push."""
-        level: Level = self._s["level"]
-        return level
+        return cast(Level, self._s["level"])
 
     def push(self, z: float, time: float, growth: float = 1.0) -> tuple[Level, Event | None]:
         """Add one judged snapshot.

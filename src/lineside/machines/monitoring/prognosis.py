@@ -193,8 +193,7 @@ def _hours_to_danger(
 def _pair_slopes(t: Floats, y: Floats) -> Floats:
     """Slopes between all n (n - 1) / 2 pairs of snapshots, ascending; no two times are equal."""
     first, second = np.triu_indices(len(t), 1)
-    slopes: Floats = np.sort((y[second] - y[first]) / (t[second] - t[first]))
-    return slopes
+    return np.sort((y[second] - y[first]) / (t[second] - t[first]))
 
 
 def _slope_interval(slopes: Floats, residuals: Floats, confidence: float) -> tuple[float, float]:

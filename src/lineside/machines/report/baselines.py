@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -46,8 +47,7 @@ class WindowDetector:
     @property
     def ceiling(self) -> float | None:
         """Largest possible score, None without a bound."""
-        ceiling: float | None = getattr(self.detector, "ceiling", None)
-        return ceiling
+        return cast(float | None, getattr(self.detector, "ceiling", None))
 
     def score(self, rows: Rows) -> Floats:
         """Return the score of every row that has its history, shape (snapshot - history,)."""

@@ -103,7 +103,11 @@ def robustness_section(study: Study) -> Section:
                 _table(name, rows, CAPTION if name == first else "")
                 for name, rows in counts.items()
             ),
-            _descriptions(),
+            Table(
+                title="Degradations and their grades",
+                columns=("degradation", "description"),
+                rows=tuple((each.name, each.help) for each in SUITE),
+            ),
             "Limits of this simulation: a waveform played faster shifts the structural resonances "
             "too, which stay where they are on a real machine, and it does not get louder as a "
             "faster machine does. It shows whether an unlearned speed is noticed, not how the "
@@ -301,31 +305,14 @@ def _table(method: str, counts: Mapping[str, Sequence[Counts]], caption: str) ->
     )
 
 
-def _descriptions() -> Table:
-    return Table(
-        title="Degradations and their grades",
-        columns=("degradation", "description"),
-        rows=tuple((each.name, each.help) for each in SUITE),
-    )
-
-
 def _figure(counts: Mapping[str, Mapping[str, Sequence[Counts]]]) -> Figure:
     """One panel per method with the false exceedances, and one with the flagged share."""
     first = next(iter(counts))
     panels = [
-        (
-            f"{method}: exceedances",
-            {
-                n: [_share(r.exceedances, r.healthy) for r in rows]
-                for n, rows in by_degradation.items()
-            },
-        )
-        for method, by_degradation in counts.items()
+        (f"{method}: exceedances", _curves(rows, "exceedances", "healthy"))
+        for method, rows in counts.items()
     ]
-    flagged = {
-        n: [_share(r.flagged, r.snapshots) for r in rows] for n, rows in counts[first].items()
-    }
-    panels.append((f"{first}: flagged", flagged))
+    panels.append((f"{first}: flagged", _curves(counts[first], "flagged", "snapshots")))
     return plots.panels(
         "Robustness",
         "Share of healthy snapshots beyond each detector's limit by grade, 0 being the snapshots "
@@ -354,5 +341,11 @@ def _draw_panel(
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
 
 
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")
+def _curves(
+    counts: Mapping[str, Sequence[Counts]], part: str, whole: str
+) -> dict[str, list[float]]:
+    """Return the share of one count in another by degradation and grade, NaN of none."""
+    return {
+        name: [getattr(r, part) / (getattr(r, whole) or np.nan) for r in rows]
+        for name, rows in counts.items()
+    }

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import median_filter
 from scipy.signal import find_peaks
 
-from lineside.machines.signals.spectra import FINENESS, Spectrum
+from lineside.machines.signals.spectra import FINENESS, Spectrum, over_background
 
 Curve = NDArray[np.float64]
 BACKGROUND_BINS = 41
@@ -97,10 +96,7 @@ def line_heights_of(spectra: Sequence[Spectrum]) -> LineHeights:
     for spectrum in alike:
         envelope = spectrum.envelope
         width = min(BACKGROUND_BINS * FINENESS, len(envelope)) | 1
-        # median at the true resolution, then interpolated to the finer grid
-        coarse = median_filter(envelope[::FINENESS], max(3, width // FINENESS), mode="nearest")
-        background = np.interp(spectrum.envelope_hz, spectrum.envelope_hz[::FINENESS], coarse)
-        power += (envelope / np.maximum(background, 1e-30)) ** 2
+        power += over_background(spectrum.envelope_hz, envelope, max(3, width // FINENESS)) ** 2
         depth += envelope / max(spectrum.envelope_level, 1e-30) / len(alike)
     # t with 2^(-t^2) = FALSE_LINES / resolved frequencies; an average varies less than one spectrum
     threshold = float(np.sqrt(np.log2(len(power) / FINENESS / FALSE_LINES)))

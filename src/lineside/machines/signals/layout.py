@@ -50,8 +50,7 @@ class Group:
         channels: Their names.
         unit: Their unit.
         rate_hz: Samples per second.
-        samples: Number in a healthy snapshot.
-        length: Number that is transformed: the longest fast FFT length up to `samples`.
+        length: Samples that are transformed: the longest fast FFT length of a healthy snapshot.
         mels: Mel filters; fewer than asked for where their spacing would be below one bin.
         envelope_hz: Lower and upper edge of the demodulation band.
     """
@@ -59,7 +58,6 @@ class Group:
     channels: tuple[str, ...]
     unit: str
     rate_hz: float
-    samples: int
     length: int
     mels: int
     envelope_hz: tuple[float, float]
@@ -249,7 +247,7 @@ def _make_group(
         if name in m.channels and len(m.channels[name].samples) >= length
     ]
     group = Group(
-        channels=tuple(names), unit=unit, rate_hz=rate, samples=samples, length=length,
+        channels=tuple(names), unit=unit, rate_hz=rate, length=length,
         mels=MELS, envelope_hz=choose_band(np.stack(waves), rate),
     )  # fmt: skip
     while group.mels > 4 and np.diff(mel_edges_hz(group)).min() < group.resolution_hz:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
-from scipy.ndimage import uniform_filter1d
+from scipy.ndimage import median_filter, uniform_filter1d
 
 from lineside.machines.data.measurement import Waveform
 from lineside.machines.signals.layout import Group
@@ -87,6 +87,15 @@ def envelope_spectrum(envelope: Curve, rate_hz: float) -> tuple[Curve, Curve]:
     size = fft.next_fast_len(FINENESS * len(envelope), real=True)
     lines = np.abs(fft.rfft((envelope - envelope.mean()) * window, size))
     return fft.rfftfreq(size, 1 / rate_hz), 2 * lines / window.sum()
+
+
+def over_background(hz: Curve, amplitude: Curve, bins: int) -> Curve:
+    """Return the amplitude over its running median, of a spectrum with `FINENESS` zero padding.
+
+    The median over `bins` is taken at the true resolution and interpolated to the finer grid.
+    """
+    coarse = median_filter(amplitude[::FINENESS], bins, mode="nearest")
+    return amplitude / np.maximum(np.interp(hz, hz[::FINENESS], coarse), 1e-30)
 
 
 def power_density(samples: Curve, rate_hz: float, bins: int = PSD_BINS) -> tuple[Curve, Curve]:

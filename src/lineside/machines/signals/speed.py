@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
-from scipy.ndimage import median_filter
 
 from lineside.machines.data.measurement import Channel, Measurement
+from lineside.machines.signals.spectra import FINENESS, over_background
 
 Curve = NDArray[np.float64]
 HARMONICS = np.arange(1, 7)
-FINENESS = 4
 BACKGROUND_BINS = 61
 LINE = 5.0
 """Height over the background from which on a peak counts as a line."""
@@ -127,9 +126,7 @@ def line_heights(channel: Channel, top_hz: float) -> tuple[Curve, Curve]:
     hz = fft.rfftfreq(size, 1 / channel.rate_hz)
     inside = slice(0, int(np.searchsorted(hz, top_hz)) + BACKGROUND_BINS * FINENESS)
     amplitude, hz = amplitude[inside], hz[inside]
-    background = median_filter(amplitude[::FINENESS], BACKGROUND_BINS, mode="nearest")
-    smooth = np.interp(hz, hz[::FINENESS], background)
-    return hz, amplitude / np.maximum(smooth, 1e-30)
+    return hz, over_background(hz, amplitude, BACKGROUND_BINS)
 
 
 def _comb(hz: Curve, heights: Curve, grid: Curve) -> Curve:

@@ -161,8 +161,7 @@ def measure(wave: Samples, sensor: Sensor, rng: np.random.Generator) -> Samples:
         values = values * sensor.size
     limit = sensor.size if sensor.kind == "clipped" else FULL_SCALE_G
     clipped = np.clip(values, -limit, limit)
-    rounded: Samples = (np.round(clipped / STEP_G) * STEP_G).astype(np.float32)
-    return rounded
+    return np.asarray(np.round(clipped / STEP_G) * STEP_G, dtype=np.float32)
 
 
 def _shaft(
@@ -191,8 +190,7 @@ def _gears(
     size = 0.05 * relative_speed * (0.5 + 0.5 * condition.load)
     mesh = rig.teeth * turns
     tones = np.sin(2 * np.pi * mesh) + 0.4 * np.sin(4 * np.pi * mesh)
-    wave: NDArray[np.float64] = size * modulation * tones
-    return wave
+    return np.asarray(size * modulation * tones)
 
 
 def _impulses(
@@ -225,8 +223,7 @@ def _impulses(
     np.add.at(train, np.minimum(low + 1, len(turns) - 1), sizes * share)
     size = 0.1 * condition.severity * relative_speed * (0.5 + 0.5 * condition.load)
     response = _impulse_response(rig.resonance_hz, rig.damping, rig.rate_hz)
-    wave: NDArray[np.float64] = size * fftconvolve(train, response)[: len(turns)]
-    return wave
+    return np.asarray(size * fftconvolve(train, response)[: len(turns)])
 
 
 def _resonant_noise(
@@ -235,13 +232,11 @@ def _resonant_noise(
     """White noise through a resonance, standard deviation 1, shape (sample,)."""
     response = _impulse_response(resonance_hz, damping, rig.rate_hz)
     wave = fftconvolve(rng.standard_normal(count + 512), response, mode="valid")[:count]
-    scaled: NDArray[np.float64] = wave / max(float(np.std(wave)), 1e-12)
-    return scaled
+    return np.asarray(wave / max(float(np.std(wave)), 1e-12))
 
 
 def _impulse_response(resonance_hz: float, damping: float, rate_hz: float) -> NDArray[np.float64]:
     """exp(-2 pi d f t) sin(2 pi f t) of a resonance f with damping d, peak about 1, 512 samples."""
     time = np.arange(512) / rate_hz
     decay = np.exp(-2 * np.pi * damping * resonance_hz * time)
-    wave: NDArray[np.float64] = decay * np.sin(2 * np.pi * resonance_hz * time)
-    return wave
+    return np.asarray(decay * np.sin(2 * np.pi * resonance_hz * time))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lineside.machines.alarms.verdict import Event, Verdict, join_texts
 
 Status = Literal["judged", "duplicate", "out_of_order", "refused", "unknown_machine"]
-STATUSES: tuple[Status, ...] = (
-    "judged", "duplicate", "out_of_order", "refused", "unknown_machine",
-)  # fmt: skip
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 @dataclass(frozen=True, kw_only=True)

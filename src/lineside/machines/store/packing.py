@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lineside.core.errors import UserError
 from lineside.machines.alarms.actions import Action
 from lineside.machines.alarms.verdict import Event, Verdict
 from lineside.machines.data.measurement import Channel, Measurement
@@ -163,9 +162,5 @@ class FeatureColumns:
 
     def split(self, row: NDArray[np.float32]) -> tuple[bytes, bytes]:
         """Return levels and spectrum of a row, shape (feature,), as bytes."""
-        if len(row) != len(self._levels) + len(self._spectrum):
-            raise UserError(
-                f"a row of {len(row)} features does not fit its layout", "train the machine again"
-            )
         levels, spectrum = row[self._levels], row[self._spectrum]
         return levels.astype("<f4").tobytes(), spectrum.astype("<f4").tobytes()
