@@ -25,6 +25,7 @@ from lineside.parts.data.items import PartImage
 from lineside.parts.data.sources import check_pattern
 from lineside.parts.explain.exemplars import Library
 from lineside.parts.explain.overlays import Finding, findings
+from lineside.parts.explain.zoom import ZoomPath
 from lineside.parts.methods import METHODS
 from lineside.parts.models.detector import Detector, Image, Prediction
 from lineside.parts.monitoring.image_quality import HealthReference
@@ -68,6 +69,7 @@ class PartResult:
         certificate: The guarantee behind the threshold, or why it is suspended.
         model: Id of the model.
         sha256: Hash of the image file.
+        zoom_paths: Paths to its strongest places, strongest first; None unless it was zoomed.
     """
 
     item: str
@@ -81,6 +83,7 @@ class PartResult:
     certificate: str
     model: str
     sha256: str
+    zoom_paths: tuple[ZoomPath, ...] | None = None
 
     @property
     def finding(self) -> bool:
@@ -89,12 +92,12 @@ class PartResult:
 
     def as_json(self) -> dict[str, Any]:
         """Return the plain dictionary of one JSON line."""
-        plain = {
-            entry.name: getattr(self, entry.name)
-            for entry in dataclasses.fields(self)
-            if entry.name != "findings"
-        }
-        return {**plain, "findings": [finding.as_json() for finding in self.findings]}
+        plain = dataclasses.asdict(self)
+        last = {"findings": list(plain.pop("findings"))}
+        del plain["zoom_paths"]
+        if self.zoom_paths is not None:
+            last["zoom"] = [path.as_json() for path in self.zoom_paths]
+        return {**plain, **last}
 
     def as_line(self) -> str:
         """Return the line of the table."""
@@ -222,7 +225,7 @@ class PartsModel:
                 image=image if keep_image else None,
                 prediction=prediction,
                 findings=tuple(findings(prediction.map, shape, self.scale.threshold, px_per_mm)),
-                health=self.health.check(image).findings if self.health else (),
+                health=self.health.check(image) if self.health else (),
                 sha256=digest(item.path),
             )
         except UserError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import time
@@ -56,7 +57,7 @@ def test_regions_at_pixel_resolution_by_hand():
     assert first.length_px == pytest.approx(np.hypot(6, 3))
     assert second.area_px == 1  # no region is too small
     assert second.box == (19, 10, 20, 11)
-    assert json.loads(json.dumps(first.as_json()))["box"] == [3, 2, 9, 5]
+    assert json.loads(json.dumps(dataclasses.asdict(first)))["box"] == [3, 2, 9, 5]
     assert "mm²" in first.size
     plain = findings(cells, (12, 20), 2.0)[0]
     assert plain.area_mm2 is None

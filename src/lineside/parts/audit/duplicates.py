@@ -36,10 +36,14 @@ from lineside.parts.audit.fingerprints import (
 )
 
 Picture = NDArray[np.float32]
-Progress = Callable[[float, str], None]
 Indices = NDArray[np.int64]
 Pairs = NDArray[np.int64]  # (n, 2)
 
+EXPECTED_FALSE_PAIRS = 0.1
+"""Pairs of different parts expected among all accepted pairs."""
+MOST_TURNED_COMPARISONS = 15_000_000
+"""Tilts, or even half turns, are left out where looking for them among the groups would take more
+coarse comparisons than this (five minutes)."""
 _WORKING_PX = 160  # median long side after reduction: finer is noise, coarser is lighting
 _TILE = 64  # pairs per FFT batch, so that a batch stays in the processor's cache
 _LINK = 0.5  # least mean excess within a group: 0 is chance, 1 the threshold, pairs count up to 2
@@ -80,22 +84,9 @@ class Duplicates:
     threshold: float
     method: str
 
-    @property
-    def grouped_share(self) -> float:
-        """Fraction of images that share their part with another image."""
-        if not self.groups:
-            return 0.0
-        sizes = np.bincount(self.groups)
-        return float(sizes[sizes > 1].sum() / len(self.groups))
-
 
 def find_same_part(
-    images: Sequence[Picture] | Sequence[Callable[[], Picture]],
-    *,
-    rng: np.random.Generator,
-    expected_false_pairs: float = 0.1,
-    max_turned_comparisons: int = 15_000_000,
-    progress: Progress | None = None,
+    images: Sequence[Picture] | Sequence[Callable[[], Picture]], *, rng: np.random.Generator
 ) -> Duplicates:
     """Propose groups of images that show the same physical part.
 
@@ -107,54 +98,41 @@ def find_same_part(
         images: Arrays `(height, width, channel)` float32 in 0..1 with 1 or 3 channels, or functions
             that load one; what they return is not kept, and at most 32 are called twice.
         rng: Draws the sample that sets filter and chance level.
-        expected_false_pairs: Pairs of different parts expected among all accepted pairs.
-        max_turned_comparisons: Tilts, or even half turns, are left out where looking for them
-            among the groups would take more coarse comparisons than this (five minutes).
-        progress: Called with the fraction done in 0..1 and the name of the stage.
 
     Raises:
         UserError: If an image has another shape or holds NaN.
     """
-    say = progress or (lambda fraction, stage: None)
-    textures = _textures(images, rng, say)
+    textures = _textures(images, rng)
     count = len(textures)
     if count < 2:
         return Duplicates(groups=(0,) * count, pairs=(), threshold=np.inf, method="no pair")
     prints = fingerprints(textures, rng)
     comparisons = count * (count - 1) / 2
-    threshold = _threshold(prints, comparisons, expected_false_pairs)
-    candidates = _candidates(prints, say)
+    threshold = _threshold(prints, comparisons)
+    candidates = _candidates(prints)
     accepted = candidates[_fine_peaks(prints, candidates) >= threshold]
     groups, pairs = _linked(prints, accepted, threshold)
-    say(0.8, "turned parts")
-    turned, note = _turned(prints, groups, pairs, expected_false_pairs, max_turned_comparisons)
+    turned, note = _turned(prints, groups, pairs)
     pairs = sorted(pairs + turned, key=lambda pair: (-pair.similarity, pair.first, pair.second))
-    say(1.0, "done")
     fine = prints.chance[FINE]
     return Duplicates(
         groups=_joined(groups, turned),
         pairs=tuple(pairs),
         threshold=threshold,
         method=f"the correlation peak exceeds the next one by {threshold:.1f} deviations, so that "
-        f"chance yields {expected_false_pairs:g} pairs in {comparisons:.0f} (exponential tail of "
+        f"chance yields {EXPECTED_FALSE_PAIRS:g} pairs in {comparisons:.0f} (exponential tail of "
         f"mirrored pairs, median {fine.middle:.2f}; of real pairs {fine.typical:.2f}); {note}",
     )
 
 
 def _textures(
-    images: Sequence[Picture] | Sequence[Callable[[], Picture]],
-    rng: np.random.Generator,
-    say: Progress,
+    images: Sequence[Picture] | Sequence[Callable[[], Picture]], rng: np.random.Generator
 ) -> list[Texture]:
     chosen = rng.permutation(len(images))[:32]
     long_sides = [max(_grey(images[i], int(i)).shape) for i in chosen]
     # One factor for all: with one camera a pixel must mean the same length in every image.
     factor = max(1, round(float(np.median(long_sides)) / _WORKING_PX)) if long_sides else 1
-    textures = []
-    for i in range(len(images)):
-        textures.append(texture(reduced(_grey(images[i], i), factor)))
-        say(0.2 * (i + 1) / len(images), "reading")
-    return textures
+    return [texture(reduced(_grey(image, i), factor)) for i, image in enumerate(images)]
 
 
 def _grey(image: Picture | Callable[[], Picture], index: int) -> Grey:
@@ -170,8 +148,8 @@ def _grey(image: Picture | Callable[[], Picture], index: int) -> Grey:
     return grey
 
 
-def _threshold(prints: Fingerprints, comparisons: float, expected: float) -> float:
-    fine = prints.chance[FINE]
+def _threshold(prints: Fingerprints, comparisons: float) -> float:
+    fine, expected = prints.chance[FINE], EXPECTED_FALSE_PAIRS
     return max(fine.level(comparisons, expected), fine.noise_level(comparisons, expected))
 
 
@@ -189,7 +167,7 @@ def _slices(count: int, size: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def _above(first: Tensor, second: Tensor, level: float, done: Callable[[float], None]) -> Pairs:
+def _above(first: Tensor, second: Tensor, level: float) -> Pairs:
     """Return row pairs i < j of two tables of spectra (n, m, m2) with a ratio above the level."""
     count, found = len(first), [np.zeros((0, 2), dtype=np.int64)]
     for top in range(0, count, _TILE):
@@ -197,16 +175,15 @@ def _above(first: Tensor, second: Tensor, level: float, done: Callable[[float], 
             table = peak_table(first[top : top + _TILE], second[left : left + _TILE])
             rows = np.add(np.argwhere(table > level), (top, left))
             found.append(rows[rows[:, 0] < rows[:, 1]])
-        done(1 - (1 - min(1.0, (top + _TILE) / count)) ** 2)
     return np.concatenate(found)
 
 
-def _candidates(prints: Fingerprints, say: Progress) -> Pairs:
+def _candidates(prints: Fingerprints) -> Pairs:
     count = len(prints.textures)
     spectra = _coarse(prints, np.arange(count))
     # Two chance candidates per image cost less than the coarse stage itself.
     level = prints.chance[COARSE].level(count * (count - 1) / 2, 2 * count)
-    return _above(spectra, spectra, level, lambda done: say(0.2 + 0.6 * done, "comparing"))
+    return _above(spectra, spectra, level)
 
 
 def _fine_peaks(prints: Fingerprints, pairs: Pairs, angle_deg: float = 0.0) -> NDArray[np.float64]:
@@ -257,11 +234,7 @@ def _linked(
 
 
 def _turned(
-    prints: Fingerprints,
-    groups: NDArray[np.int64],
-    pairs: Sequence[SamePair],
-    expected: float,
-    max_comparisons: int,
+    prints: Fingerprints, groups: NDArray[np.int64], pairs: Sequence[SamePair]
 ) -> tuple[list[SamePair], str]:
     """Compare one image of every group with those of the others at half a turn and small tilts."""
     support = np.zeros(len(groups))
@@ -272,12 +245,12 @@ def _turned(
     heads = np.sort(np.array([some[0] for some in members.values()]))
     tilts: tuple[float, ...] = _TILTS_DEG
     once = len(heads) * (len(heads) - 1) / 2
-    if once * (2 * len(tilts) - 1) > max_comparisons:
+    if once * (2 * len(tilts) - 1) > MOST_TURNED_COMPARISONS:
         tilts = (0.0,)
-    if once > max_comparisons or not once:
+    if once > MOST_TURNED_COMPARISONS or not once:
         return [], "turned parts were not looked for"
     comparisons = once * (2 * len(tilts) - 1)
-    threshold = _threshold(prints, 3 * comparisons, expected)  # the angle is refined in three steps
+    threshold = _threshold(prints, 3 * comparisons)  # the angle is refined in three steps
     best: dict[tuple[int, int], SamePair] = {}
     for angle, found in _turned_candidates(prints, heads, tilts, comparisons):
         for step in (angle - 1, angle, angle + 1):
@@ -306,9 +279,9 @@ def _turned_candidates(
     for tilt in tilts:
         spectra = _coarse(prints, heads, tilt)
         if tilt:
-            yield tilt, heads[_above(upright, spectra, level, lambda done: None)]
+            yield tilt, heads[_above(upright, spectra, level)]
         # Half a turn of a real image is the complex conjugate of its spectrum, up to a shift.
-        yield 180 + tilt, heads[_above(upright, spectra.conj(), level, lambda done: None)]
+        yield 180 + tilt, heads[_above(upright, spectra.conj(), level)]
 
 
 def _joined(groups: NDArray[np.int64], turned: Sequence[SamePair]) -> tuple[int, ...]:

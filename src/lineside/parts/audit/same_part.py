@@ -6,7 +6,7 @@ The search itself is `duplicates.find_same_part`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,7 @@ from lineside.core.contract import Check
 from lineside.parts.audit.duplicates import Duplicates, find_same_part
 from lineside.parts.audit.survey import survey
 from lineside.parts.data.grouping import has_parts
-from lineside.parts.data.images import decode
+from lineside.parts.data.images import decode, file_state
 from lineside.parts.data.items import PartImage
 
 MOST_PICTURES = 6000
@@ -24,15 +24,11 @@ MOST_PICTURES = 6000
 FOUND_PREFIX = "like "
 """A part that was found is named after its first picture: ``like good/017.png``."""
 
-Progress = Callable[[float, str], None]
-
 _LAST: dict[tuple[object, ...], Duplicates] = {}
 """The last search: reading and the audit ask for the same one."""
 
 
-def propose_parts(
-    items: Sequence[PartImage], *, seed: int = 0, progress: Progress | None = None
-) -> tuple[PartImage, ...]:
+def propose_parts(items: Sequence[PartImage]) -> tuple[PartImage, ...]:
     """Return items with the parts that were found where the data name none.
 
     Items that come with parts, lots or a pattern are returned as they are, as are more pictures
@@ -41,13 +37,12 @@ def propose_parts(
 
     Args:
         items: The items; unreadable ones stay alone.
-        seed: Seed of the search; not the seed of a run, so that all runs find the same parts.
-        progress: Called with the fraction done and the stage.
     """
-    readable = _readable(items)
+    decoded = {image.id for image in survey(items).images}
+    readable = sorted((item for item in items if item.id in decoded), key=lambda item: item.id)
     if has_parts(items) or not 2 <= len(readable) <= MOST_PICTURES:
         return tuple(items)
-    duplicates = _search(readable, seed, progress)
+    duplicates = _search(readable)
     sizes = np.bincount(duplicates.groups)
     first: dict[tuple[int, str], str] = {}
     parts: dict[str, str] = {}
@@ -57,12 +52,11 @@ def propose_parts(
     return tuple(dataclasses.replace(item, part=parts.get(item.id, item.part)) for item in items)
 
 
-def check_same_part(items: Sequence[PartImage], *, seed: int = 0) -> Check:
+def check_same_part(items: Sequence[PartImage]) -> Check:
     """Report pictures of different named parts that show the same piece, or the parts found.
 
     Args:
         items: The items that can be decoded.
-        seed: Seed of the search.
     """
     name = "pictures of the same part"
     if not 2 <= len(items) <= MOST_PICTURES:
@@ -74,7 +68,7 @@ def check_same_part(items: Sequence[PartImage], *, seed: int = 0) -> Check:
             hint="name the parts in a table, or by part_pattern",
         )
     items = sorted(items, key=lambda item: item.id)
-    duplicates = _search(items, seed, None)
+    duplicates = _search(items)
     named = any(i.groups[0] != i.id and not i.part.startswith(FOUND_PREFIX) for i in items)
     return _check_named(name, items, duplicates) if named else _check_found(name, items, duplicates)
 
@@ -155,21 +149,11 @@ def _listed(items: Sequence[PartImage], sets: Sequence[Sequence[int]]) -> tuple[
     return tuple(dict.fromkeys(items[i].id for indices in sets for i in indices))[:MOST_ITEMS]
 
 
-def _readable(items: Sequence[PartImage]) -> list[PartImage]:
-    """Return the items that can be decoded, in order of id."""
-    decoded = {image.id for image in survey(items).images}
-    return sorted((item for item in items if item.id in decoded), key=lambda item: item.id)
-
-
-def _search(items: Sequence[PartImage], seed: int, progress: Progress | None) -> Duplicates:
-    states = [item.path.stat() for item in items]
-    key = (
-        seed,
-        *((i.path, s.st_size, s.st_mtime_ns) for i, s in zip(items, states, strict=True)),
-    )
+def _search(items: Sequence[PartImage]) -> Duplicates:
+    """Search with a seed that is not that of a run, so that all runs find the same parts."""
+    key = tuple(file_state(item.path) for item in items)
     if key not in _LAST:
         _LAST.clear()
         loaders = [partial(decode, item.path) for item in items]
-        rng = np.random.default_rng([seed, 1])
-        _LAST[key] = find_same_part(loaders, rng=rng, progress=progress)
+        _LAST[key] = find_same_part(loaders, rng=np.random.default_rng([0, 1]))
     return _LAST[key]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lineside.core.contract import Refusal
 from lineside.core.predictor import Predictor, load_predictor
@@ -44,7 +43,7 @@ def predict_and_draw(
     *,
     overlay: Path | None,
     zoom: Path | None,
-) -> list[PartResult | Zoomed | Refusal]:
+) -> list[PartResult | Refusal]:
     """Predict pictures and draw each; it is decoded once and passes the detector once.
 
     The pictures of one part are held in memory at a time.
@@ -59,16 +58,18 @@ def predict_and_draw(
     """
     model: PartsModel = predictor.model
     cnn = _network_for(model, predictor.folder) if zoom is not None else None
-    results: dict[int, PartResult | Zoomed | Refusal] = {}
+    results: dict[int, PartResult | Refusal] = {}
     for indices in progress.track(list(batches_of(items)), "predicting"):
         views = [model.predict_view(items[index], keep_image=True) for index in indices]
         for index, view, result in zip(indices, views, model.decide_parts(views), strict=True):
             results[index] = result
             if isinstance(view, Refusal) or isinstance(result, Refusal):
                 continue
+            assert view.image is not None
             name = f"{index:04d}_{result.verdict}_{items[index].path.stem}.png"
             if overlay is not None:
-                write_overlay(model, view, overlay / name)
+                pixels = overlay_of(model, view.image, view.prediction.map)
+                write_bytes(overlay / name, pixels)
             if zoom is not None:
                 results[index] = write_zoom(model, cnn, view, result, zoom / name)
     drawn = sum(not isinstance(result, Refusal) for result in results.values())
@@ -78,55 +79,10 @@ def predict_and_draw(
     return [results[index] for index in range(len(items))]
 
 
-def write_overlay(model: PartsModel, view: ImagePrediction, path: Path) -> None:
-    """Write the picture with its anomaly map and contours."""
-    assert view.image is not None
-    write_bytes(path, overlay_of(model, view.image, view.prediction.map))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Zoomed:
-    """A result with the paths of its zoom; its line of the table is that of the result.
-
-    Attributes:
-        result: What the model says.
-        zoom_paths: Strongest first.
-    """
-
-    result: PartResult
-    zoom_paths: tuple[ZoomPath, ...]
-
-    @property
-    def item(self) -> str:
-        """Path or id of the image."""
-        return self.result.item
-
-    @property
-    def part(self) -> str:
-        """The part that the image is a view of."""
-        return self.result.part
-
-    @property
-    def finding(self) -> bool:
-        """True unless the part is accepted."""
-        return self.result.finding
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the plain dictionary of one JSON line."""
-        return {
-            **self.result.as_json(),
-            "zoom": [path.as_json() for path in self.zoom_paths],
-        }
-
-    def as_line(self) -> str:
-        """Return the line of the table."""
-        return self.result.as_line()
-
-
 def write_zoom(
     model: PartsModel, cnn: PatchCNN | None, view: ImagePrediction, result: PartResult, path: Path
-) -> Zoomed:
-    """Write the crops on the way to the strongest places of a picture.
+) -> PartResult:
+    """Write the crops on the way to the strongest places of a picture; return the result with them.
 
     Args:
         model: Judged the picture.
@@ -143,7 +99,7 @@ def write_zoom(
         view.image, view.prediction.map, zoom_paths, scale=model.scale, heading=heading, cnn=cnn
     )
     write_bytes(path, encode_png(sheet))
-    return Zoomed(result=result, zoom_paths=tuple(zoom_paths))
+    return dataclasses.replace(result, zoom_paths=tuple(zoom_paths))
 
 
 def _zoom_paths(

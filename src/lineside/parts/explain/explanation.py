@@ -55,7 +55,7 @@ def explain_with_cnn(model: PartsModel, item: PartImage, cnn: PartsModel | None)
     image = decode(path)
     prediction = model.predict_image(image)
     regions = find_regions(model, image, prediction)
-    unusual = model.health.check(image).findings if model.health else ()
+    unusual = model.health.check(image) if model.health else ()
     score, verdict = model.decide([prediction.score], usual=not unusual)
     shown = thumbnail(image, DISPLAY_PX)
     figures = [

@@ -8,7 +8,6 @@ would paint good parts red.
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import math
 from collections.abc import Sequence
@@ -69,10 +68,6 @@ class Finding:
         if self.area_mm2 is None or self.length_mm is None:
             return f"{self.area_px} px, {self.length_px:.0f} px long"
         return f"{self.area_mm2:.3g} mm², {self.length_mm:.3g} mm long"
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return dataclasses.asdict(self)
 
 
 def findings(

@@ -59,10 +59,6 @@ class Window:
         """Return this part of an array (height, width, ...)."""
         return pixels[self.top : self.bottom, self.left : self.right]
 
-    def as_json(self) -> dict[str, float]:
-        """Return plain JSON values."""
-        return dataclasses.asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ZoomPath:
@@ -84,7 +80,7 @@ class ZoomPath:
     def as_json(self) -> dict[str, float]:
         """Return the final window and the strongest place in it as plain JSON values."""
         x, y = self.peak
-        return {**self.final.as_json(), "x": x, "y": y}
+        return {**dataclasses.asdict(self.final), "x": x, "y": y}
 
 
 @dataclass(frozen=True, kw_only=True)

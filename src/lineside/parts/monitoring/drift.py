@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,31 +18,8 @@ from lineside.core.errors import UserError
 POWERS = (0.2, 0.4, 0.6, 0.8)
 BETS = 2 * len(POWERS) + 3
 LARGEST_EDGES = 128
-
-
-@dataclass(frozen=True, kw_only=True)
-class DriftState:
-    """State of the test as plain numbers, so that it survives a restart.
-
-    Attributes:
-        seen: Scores pushed so far.
-        counts: Scores of the reference and of the run in each bin.
-        capital: Capital of every bet; the rest of the initial capital 1 is not yet invested.
-        largest: Largest log10 of the total capital so far.
-        window: The latest scores, oldest first.
-        alarm: True once the capital has reached 1 / alpha; latched until a new monitor starts.
-        alarm_at: Number of the score that raised the alarm, or None.
-        not_finite: Scores that were not numbers; they rank above all others.
-    """
-
-    seen: int
-    counts: tuple[int, ...]
-    capital: tuple[float, ...]
-    largest: float = 0.0
-    window: tuple[float, ...] = ()
-    alarm: bool = False
-    alarm_at: int | None = None
-    not_finite: int = 0
+WINDOW = 200
+"""Latest scores that are compared with the reference."""
 
 
 def bets_of(p: float) -> NDArray[np.float64]:
@@ -78,85 +55,55 @@ class DriftMonitor:
     stream that depends on `seed` and the number of the score only.
 
     Attributes:
-        state: The current state; pass it to a new monitor to continue after a restart.
+        seen: Scores pushed so far.
+        counts: Scores of the reference and of the run in each bin.
+        capital: Capital of every bet; the rest of the initial capital 1 is not yet invested.
+        window: The latest scores, oldest first.
+        alarm: True once the capital has reached 1 / alpha: a change is proven at level alpha.
         alpha: Probability of a false alarm in a run of any length.
 
     Source: Vovk, Nouretdinov & Gammerman, 2003 (exchangeability martingales); Ville's inequality;
     start times mixed as in Shin, Ramdas & Rinaldo, 2024 (e-detectors).
     """
 
-    def __init__(
-        self,
-        reference: Sequence[float],
-        state: DriftState | None = None,
-        *,
-        alpha: float = 0.01,
-        window: int = 200,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, reference: Sequence[float], *, alpha: float = 0.01, seed: int = 0) -> None:
         values = np.asarray(reference, dtype=np.float64)
         if len(values) < 8 or not np.isfinite(values).all():
             raise UserError(
                 f"{len(values)} reference scores cannot show a drift",
                 "give at least 8 finite scores of good parts",
             )
-        self.alpha, self.seed, self.window = alpha, seed, window
+        self.alpha, self.seed = alpha, seed
         self.reference = np.sort(values)
         order = np.random.default_rng(seed).permutation(len(values))
         self.edges = _bin_edges(values[order[: len(values) // 2]])
-        counts = self._counts(values[order[len(values) // 2 :]])
-        self.state = state or DriftState(seen=0, counts=counts, capital=(0.0,) * BETS)
-        if len(self.state.counts) != len(self.edges) + 1:
-            raise UserError(
-                "the drift state belongs to another reference", "start with a new state"
-            )
+        bins = np.searchsorted(self.edges, values[order[len(values) // 2 :]], side="right")
+        self.counts = np.bincount(bins, minlength=len(self.edges) + 1)
+        self.capital = np.zeros(BETS)
+        self.window: deque[float] = deque(maxlen=WINDOW)
+        self.seen, self.alarm = 0, False
 
-    def _counts(self, values: NDArray[np.float64]) -> tuple[int, ...]:
-        bins = np.searchsorted(self.edges, values, side="right")
-        return tuple(int(n) for n in np.bincount(bins, minlength=len(self.edges) + 1))
-
-    @property
-    def alarm(self) -> bool:
-        """True once a change is proven at level alpha."""
-        return self.state.alarm
-
-    @property
-    def log10_capital(self) -> float:
-        """Log10 of the capital now; at 2 the odds against an unchanged process are 100 to 1."""
-        return float(np.log10(uninvested(self.state.seen) + sum(self.state.capital)))
-
-    def push(self, score: float) -> DriftState:
-        """Add one score of a good part; return the new state, which is also stored."""
-        old, finite = self.state, bool(np.isfinite(score))
-        value = float(score) if finite else np.inf
+    def push(self, score: float) -> None:
+        """Add one score of a good part; one that is not a number ranks above all others."""
+        value = float(score) if np.isfinite(score) else np.inf
         index = int(np.searchsorted(self.edges, value, side="right"))
-        seen = old.seen + 1
-        new = (uninvested(old.seen) - uninvested(seen)) / BETS
-        gains = bets_of(self._p_value(index, seen))
+        gains = bets_of(self._p_value(index))
+        new = (uninvested(self.seen) - uninvested(self.seen + 1)) / BETS
+        self.seen += 1
+        self.counts[index] += 1
         # Capped to stay finite: at 1e250 the alarm has long been latched.
-        capital = np.minimum((np.array(old.capital) + new) * gains, 1e250)
-        total = uninvested(seen) + float(capital.sum())
-        counts = (*old.counts[:index], old.counts[index] + 1, *old.counts[index + 1 :])
-        raised = total >= 1 / self.alpha and not old.alarm
+        self.capital = np.minimum((self.capital + new) * gains, 1e250)
+        total = uninvested(self.seen) + float(self.capital.sum())
+        self.alarm = self.alarm or total >= 1 / self.alpha
         # JSON has no infinity: a score that is not a number enters the window as the highest known.
-        recorded = value if finite else float(max(self.reference[-1], *old.window, self.edges[-1]))
-        self.state = DriftState(
-            seen=seen,
-            counts=counts,
-            capital=tuple(float(c) for c in capital),
-            largest=max(old.largest, float(np.log10(total))),
-            window=(*old.window, recorded)[-self.window :],
-            alarm=old.alarm or raised,
-            alarm_at=seen if raised else old.alarm_at,
-            not_finite=old.not_finite + (not finite),
-        )
-        return self.state
+        highest = float(max(self.reference[-1], *self.window, self.edges[-1]))
+        self.window.append(value if np.isfinite(value) else highest)
 
-    def _p_value(self, index: int, seen: int) -> float:
+    def _p_value(self, index: int) -> float:
         """Share of scores at least as high, the score itself included, ties broken at random."""
-        above, ties = sum(self.state.counts[index + 1 :]), self.state.counts[index] + 1
-        chance = np.random.default_rng([self.seed, seen]).random()
-        return (above + chance * ties) / (sum(self.state.counts) + 1)
+        above, ties = self.counts[index + 1 :].sum(), self.counts[index] + 1
+        chance = np.random.default_rng([self.seed, self.seen + 1]).random()
+        return float((above + chance * ties) / (self.counts.sum() + 1))
 
     def summary(self) -> dict[str, float]:
         """Compare the window with the reference: ks, ks_p_value (not sequential), psi, n.
@@ -164,7 +111,7 @@ class DriftMonitor:
         PSI adds (a - b) ln(a / b) over the tenths of the reference, with half a count added to
         each; by custom 0.1 is a small and 0.25 a large change. NaN with fewer than 10 scores.
         """
-        recent = np.array(self.state.window)
+        recent = np.array(self.window)
         if len(recent) < 10:
             return {"n": len(recent), "ks": np.nan, "ks_p_value": np.nan, "psi": np.nan}
         test = stats.ks_2samp(recent, self.reference)

@@ -32,6 +32,8 @@ SIDES: Mapping[str, Literal["both", "above"]] = {
 FLOORS = {"sharpness": 0.05, "brightness": 0.01, "saturated_share": 0.002, "offset_px": 0.5}
 """Smallest standard deviation of a measure: identical reference pictures would give 0."""
 MATCHING_PEAK = 8.0
+LIMIT = 5.0
+"""Robust deviations beyond which a picture is unhealthy."""
 
 
 def sharpness_of(grey: NDArray[np.float32]) -> float:
@@ -47,26 +49,6 @@ def brightness_of(grey: NDArray[np.float32]) -> float:
 def saturated_share_of(grey: NDArray[np.float32]) -> float:
     """Share of pixels at or above 250 of 255."""
     return float((grey >= SATURATED).mean())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Health:
-    """Image quality of one picture.
-
-    Attributes:
-        measures: The measured values; empty if the picture could not be measured.
-        deviations: Distance from the median of the reference, in robust standard deviations.
-        findings: One sentence for each measure outside the limit; empty means healthy.
-    """
-
-    measures: Mapping[str, float]
-    deviations: Mapping[str, float]
-    findings: tuple[str, ...]
-
-    @property
-    def healthy(self) -> bool:
-        """True if nothing was found."""
-        return not self.findings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,22 +69,23 @@ class HealthReference:
     template: NDArray[np.float32] | None
     count: int
 
-    def check(self, image: Image) -> Health:
-        """Check one picture; one that cannot be measured is a finding, not an error."""
+    def check(self, image: Image) -> tuple[str, ...]:
+        """Return one sentence for each measure outside the limit; none means healthy.
+
+        A picture that cannot be measured is a finding, not an error.
+        """
         if image.ndim != 3 or image.size == 0 or not np.isfinite(image).all():
-            text = "the picture has no pixels or values that are not numbers"
-            return Health(measures={}, deviations={}, findings=(text,))
+            return ("the picture has no pixels or values that are not numbers",)
         measures = _measures(grey_of(image), self.template)
         deviations = {
             name: (measures[name] - middle) / self.deviation[name]
             for name, middle in self.center.items()
         }
-        findings = tuple(
+        return tuple(
             _sentence(name, measures[name], self.center[name], value)
             for name, value in deviations.items()
             if (abs(value) if SIDES[name] == "both" else value) > self.limit
         )
-        return Health(measures=measures, deviations=deviations, findings=findings)
 
 
 def _sentence(name: str, value: float, middle: float, deviations: float) -> str:
@@ -134,7 +117,7 @@ def _measures(grey: NDArray[np.float32], template: NDArray[np.float32] | None) -
     return measures
 
 
-def fit_health(images: Iterable[Image], *, limit: float = 5.0) -> HealthReference:
+def fit_health(images: Iterable[Image]) -> HealthReference:
     """Set the limits of image quality; pictures are read once and not kept.
 
     The deviation of a measure is the larger of 1.4826 x the median absolute deviation and the
@@ -143,7 +126,6 @@ def fit_health(images: Iterable[Image], *, limit: float = 5.0) -> HealthReferenc
 
     Args:
         images: Calibration pictures of good parts, at least 5.
-        limit: Robust deviations beyond which a picture is unhealthy.
 
     Raises:
         UserError: If there are fewer than 5 measurable pictures.
@@ -160,22 +142,17 @@ def fit_health(images: Iterable[Image], *, limit: float = 5.0) -> HealthReferenc
     columns = {name: np.array([row[0][name] for row in greys]) for name in greys[0][0]}
     template = np.mean([row[1] for row in greys], axis=0).astype(np.float32)
     offsets = _offsets(template, [(row[1], row[2]) for row in greys])
-    if offsets is None:
-        template = None
-    else:
+    if offsets is not None:
         columns["offset_px"] = offsets
+        # rounded to the grey levels of a picture
+        rounded = (np.round(template * 255) / np.float32(255)).astype(np.float32)
     return HealthReference(
         center={name: float(np.median(values)) for name, values in columns.items()},
         deviation={name: _spread(values, FLOORS[name]) for name, values in columns.items()},
-        limit=limit,
-        template=None if template is None else _quantise(template),
+        limit=LIMIT,
+        template=None if offsets is None else rounded,
         count=len(greys),
     )
-
-
-def _quantise(template: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Round a mean picture to the grey levels of a picture."""
-    return (np.round(template * 255) / np.float32(255)).astype(np.float32)
 
 
 def _spread(values: NDArray[np.float64], floor: float) -> float:

@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ class Watcher:
         return {
             "part": part, "score": result.score, "part_score": joined.score,
             "threshold": self.model.threshold, "verdict": joined.verdict, "views": joined.views,
-            "findings": [finding.as_json() for finding in result.findings],
+            "findings": [asdict(finding) for finding in result.findings],
             "health": list(result.health), "suspended": self.monitors.suspended,
         }  # fmt: skip
 
