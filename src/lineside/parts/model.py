@@ -182,6 +182,11 @@ class PartsModel:
         """Return score and map of one image, shape (height, width, 1 or 3), values 0..1."""
         return self.detector.predict(image)
 
+    def find_regions(self, image: Image, prediction: Prediction) -> list[Finding]:
+        """Return the regions of an image above the map threshold, strongest first."""
+        shape, px_per_mm = (image.shape[0], image.shape[1]), self.settings.px_per_mm or None
+        return findings(prediction.map, shape, self.scale.threshold, px_per_mm)
+
     def decide(self, scores: Sequence[float], *, usual: bool = True) -> tuple[float, Decision]:
         """Return part score and verdict for the scores of a part's views.
 
@@ -217,14 +222,13 @@ class PartsModel:
         """
         try:
             image = decode(item.path)
-            prediction, shape = self.predict_image(image), (image.shape[0], image.shape[1])
-            px_per_mm = self.settings.px_per_mm or None
+            prediction = self.predict_image(image)
             return ImagePrediction(
                 item=item.id,
                 part=item.part,
                 image=image if keep_image else None,
                 prediction=prediction,
-                findings=tuple(findings(prediction.map, shape, self.scale.threshold, px_per_mm)),
+                findings=tuple(self.find_regions(image, prediction)),
                 health=self.health.check(image) if self.health else (),
                 sha256=digest(item.path),
             )

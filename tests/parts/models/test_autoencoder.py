@@ -9,6 +9,7 @@ from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.core.run.folder import Stopped
 from lineside.parts.models.detector import TrainingImage
+from lineside.parts.models.reconstruction import patch_scoring
 from lineside.parts.models.reconstruction.autoencoder import (
     Autoencoder,
     ConvAutoencoder,
@@ -135,10 +136,11 @@ def test_ground_is_reduced_centred_and_free_of_exposure():
     assert np.all(patches.normalise(np.full((64, 64, 3), 0.3, np.float32)) == 0)
 
 
-def test_good_patches_are_cut_from_good_pictures_within_memory():
+def test_good_patches_are_cut_from_good_pictures_within_memory(monkeypatch):
     pool = good_patches([*GOOD, example(9, dent=True)], Patches(), np.random.default_rng(0))
     assert pool.shape == (8 * 48, 1, 32, 32)
-    few = good_patches(GOOD, Patches(), np.random.default_rng(0), pool_bytes=8 * 3 * 4096)
+    monkeypatch.setattr(patch_scoring, "_POOL_BYTES", 8 * 3 * 4096)
+    few = good_patches(GOOD, Patches(), np.random.default_rng(0))
     assert len(few) == 8 * 3
     with pytest.raises(UserError):
         good_patches([example(1, dent=True)], Patches(), np.random.default_rng(0))

@@ -86,11 +86,11 @@ def test_choice_of_cells():
     assert sorted(places[target == 1]) == [0, 1, 2]
     assert (target == 0).sum() == 40
     assert 10 not in places
-    places, target = choose_cells(None, suspicion, True, rng, positives=5)
-    assert places.tolist() == [99, 98, 97, 96, 95]
+    places, target = choose_cells(None, suspicion, True, rng)
+    assert places.tolist() == list(range(99, 39, -1))
     assert (target == UNKNOWN).all()
-    places, target = choose_cells(None, suspicion, False, rng, goods=7)
-    assert len(set(places.tolist())) == 7
+    places, target = choose_cells(None, np.zeros((20, 10), np.float32), False, rng)
+    assert len(set(places.tolist())) == 100
     assert not target.any()
 
 

@@ -202,7 +202,7 @@ def test_one_score_per_part_and_drift_suspends(calm):
     rng = np.random.default_rng(1)
     monitors = Monitors.of(calm)
     follow(monitors, rng.normal(0, 1, 300))
-    assert monitors.drift.state.seen == 300 - watch_monitors.OPEN_PARTS
+    assert monitors.drift.seen == 300 - watch_monitors.OPEN_PARTS
     assert monitors.suspended == ""
     follow(monitors, rng.normal(2, 1, 60), batch="b")
     assert "drifted" in monitors.suspended

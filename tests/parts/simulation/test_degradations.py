@@ -5,8 +5,9 @@ import pytest
 from scipy import ndimage
 
 from lineside.parts.models.detector import TrainingImage
-from lineside.parts.simulation import degradations as robustness
-from lineside.parts.simulation.degradations import SEVERITIES, SUITE, degrade
+from lineside.parts.simulation.degradations import SEVERITIES, SUITE, degrade, displace_mask
+
+GRADED = {degradation.name: degradation for degradation in SUITE}
 
 
 def picture(channels: int = 1, shape=(64, 80)) -> np.ndarray:
@@ -48,34 +49,34 @@ def test_tiny_pictures_are_no_exception(degradation):
 
 def test_amounts_are_what_the_grades_say():
     flat = np.full((32, 32, 1), 0.4, dtype=np.float32)
-    assert robustness.darken(flat, 3, stream()).mean() == pytest.approx(0.2, abs=1 / 510)
-    assert robustness.brighten(flat, 4, stream()).mean() == pytest.approx(0.8, abs=1e-6)
-    assert robustness.bend_tones(flat, 5, stream()).mean() == pytest.approx(0.4**2.2, abs=1e-6)
+    assert GRADED["darker"].apply(flat, 3, stream()).mean() == pytest.approx(0.2, abs=1 / 510)
+    assert GRADED["brighter"].apply(flat, 4, stream()).mean() == pytest.approx(0.8, abs=1e-6)
+    assert GRADED["gamma"].apply(flat, 5, stream()).mean() == pytest.approx(0.4**2.2, abs=1e-6)
     large = np.full((200, 200, 1), 0.5, dtype=np.float32)
-    assert robustness.add_noise(large, 3, stream()).std() == pytest.approx(8 / 255, rel=0.02)
+    assert GRADED["noise"].apply(large, 3, stream()).std() == pytest.approx(8 / 255, rel=0.02)
 
 
 def test_blur_has_the_variance_of_its_point_spread():
     impulse = np.zeros((61, 61, 1), dtype=np.float32)
     impulse[30, 30] = 1
-    rows = robustness.blur(impulse, 4, stream())[..., 0].sum(axis=1)
+    rows = GRADED["blur"].apply(impulse, 4, stream())[..., 0].sum(axis=1)
     assert (rows * (np.arange(61) - 30.0) ** 2).sum() == pytest.approx(2.5**2, rel=0.02)
 
 
 def test_smear_spreads_a_point_over_its_length():
     impulse = np.zeros((41, 41, 1), dtype=np.float32)
     impulse[20, 20] = 1
-    assert (robustness.smear(impulse, 3, stream()) > 0).sum() == 9
+    assert (GRADED["motion"].apply(impulse, 3, stream()) > 0).sum() == 9
 
 
 def test_offset_has_its_length_and_moves_the_mask_along():
     image = np.zeros((100, 100, 1), dtype=np.float32)
     image[50, 50] = 1
     mask = image[..., 0] > 0
-    moved = robustness.displace(image, 4, stream())
+    moved = GRADED["offset"].apply(image, 4, stream())
     row, column = np.unravel_index(int(moved.argmax()), (100, 100))
     assert np.hypot(row - 50, column - 50) == pytest.approx(16, abs=1)
-    np.testing.assert_array_equal(robustness.displace_mask(mask, 4, stream()), moved[..., 0] > 0)
+    np.testing.assert_array_equal(displace_mask(mask, 16, stream()), moved[..., 0] > 0)
 
 
 def example() -> TrainingImage:

@@ -45,33 +45,36 @@ def audit(entries: Sequence[PartImage | Refusal], config: Config) -> list[Check]
     items = [entry for entry in entries if isinstance(entry, PartImage)]
     refused = [entry for entry in entries if isinstance(entry, Refusal)]
     surveyed = survey(items)
-    images = surveyed.images
     by_id = {item.id: item for item in items}
-    readable = [by_id[image.id] for image in images]
-    everything = [
-        _unreadable(len(entries), [*refused, *surveyed.refusals]),
-        _balance(items, config),
-    ]
+    readable = [by_id[image.id] for image in surveyed.images]
+    bad = [*refused, *surveyed.refusals]
+    everything = [_unreadable(len(entries), bad), _balance(items, config)]
     if not readable:
         return everything
+    return [*everything, *_check_readable(readable, surveyed.images, config.seed)]
+
+
+def _check_readable(
+    items: Sequence[PartImage], images: Sequence[ImageStatistics], seed: int
+) -> list[Check]:
+    """Return the checks of pictures that can be decoded."""
+    ids, faulty = [item.id for item in items], [item.faulty for item in items]
+    groups, roles = [item.groups[0] for item in items], [item.role for item in items]
+    names = ("file size", "width", "height", "brightness")
+    cheap = [[image.file_bytes, image.width, image.height, image.brightness] for image in images]
+    described = np.stack([image.features for image in images])
     return [
-        *everything,
-        *_copies(readable, images),
-        check_same_part(readable),
-        _leakage(readable),
-        checks.check_mixed_labels(
-            [i.id for i in readable],
-            [i.part for i in readable],
-            [i.faulty for i in readable],
-            words=WORDS,
-        ),
-        *check_masks(readable, images),
-        _label_noise(readable, images, config.seed),
-        _shortcuts(readable, images, config.seed),
-        _raters(readable, config.seed),
+        *_copies(ids, ([item.label for item in items], groups, roles), images),
+        check_same_part(items),
+        checks.check_leakage(ids, groups, roles, words=_group_words(items)),
+        checks.check_mixed_labels(ids, [item.part for item in items], faulty, words=WORDS),
+        *check_masks(items, images),
+        check_labels(ids, described, faulty, groups, _rng(seed, "label doubts"), words=WORDS),
+        check_shortcuts(cheap, names, faulty, groups, _rng(seed, "shortcuts")),
+        _raters(items, seed),
         *_storage(images),
         _health(images),
-        *_drift(readable, images, config.seed),
+        *_drift(items, images, seed),
     ]
 
 
@@ -124,53 +127,18 @@ def _faulty_shares(items: Sequence[PartImage], config: Config) -> dict[str, floa
     return {role: count / max(1, total) for role, count in counts.items()}
 
 
-def _copies(items: Sequence[PartImage], images: Sequence[ImageStatistics]) -> list[Check]:
-    columns = (
-        [i.label for i in items],
-        [i.groups[0] for i in items],
-        [i.role for i in items],
-    )
-    ids = [item.id for item in items]
-    files = checks.check_copies(
-        ids, [image.file_sha256 for image in images], *columns, name="copied files"
-    )
-    content = checks.check_copies(
-        ids, [image.content_sha256 for image in images], *columns, name="identical pictures"
-    )
+def _copies(
+    ids: Sequence[str],
+    columns: tuple[Sequence[str], Sequence[str], Sequence[str]],
+    images: Sequence[ImageStatistics],
+) -> list[Check]:
+    """Look for copied files and for equal pixels; the columns are label, group and role."""
+    hashes = [image.file_sha256 for image in images]
+    files = checks.check_copies(ids, hashes, *columns, name="copied files")
+    hashes = [image.content_sha256 for image in images]
+    content = checks.check_copies(ids, hashes, *columns, name="identical pictures")
     # Copied files are identical pictures too: say it once.
     return [content] if files.count == content.count == 0 else [files, content]
-
-
-def _leakage(items: Sequence[PartImage]) -> Check:
-    return checks.check_leakage(
-        [i.id for i in items],
-        [i.groups[0] for i in items],
-        [i.role for i in items],
-        words=_group_words(items),
-    )
-
-
-def _label_noise(items: Sequence[PartImage], images: Sequence[ImageStatistics], seed: int) -> Check:
-    return check_labels(
-        [item.id for item in items],
-        np.stack([image.features for image in images]),
-        [item.faulty for item in items],
-        [item.groups[0] for item in items],
-        _rng(seed, "label doubts"),
-        words=WORDS,
-    )
-
-
-def _shortcuts(items: Sequence[PartImage], images: Sequence[ImageStatistics], seed: int) -> Check:
-    names = ("file size", "width", "height", "brightness")
-    features = [[image.file_bytes, image.width, image.height, image.brightness] for image in images]
-    return check_shortcuts(
-        features,
-        names,
-        [item.faulty for item in items],
-        [item.groups[0] for item in items],
-        _rng(seed, "shortcuts"),
-    )
 
 
 def _raters(items: Sequence[PartImage], seed: int) -> Check:
@@ -251,35 +219,15 @@ def _health(images: Sequence[ImageStatistics]) -> Check:
 
 def _drift(items: Sequence[PartImage], images: Sequence[ImageStatistics], seed: int) -> list[Check]:
     """Compare good pictures of prescribed training and test data; nothing if none are."""
-    sides = {
-        role: [
-            (i, image)
-            for i, image in zip(items, images, strict=True)
-            if i.role == role and not i.faulty
-        ]
-        for role in ("train", "test")
-    }
-    if not all(sides.values()):
+    pairs = [(i, image) for i, image in zip(items, images, strict=True) if not i.faulty]
+    sides = [[pair for pair in pairs if pair[0].role == role] for role in ("train", "test")]
+    if not all(sides):
         return []
     names = ("brightness", "contrast", "sharpness", "width", "height")
-    features = {
-        role: [
-            [image.brightness, image.contrast, image.sharpness, image.width, image.height]
-            for _, image in side
-        ]
-        for role, side in sides.items()
-    }
-    return [
-        check_drift(
-            features["train"],
-            features["test"],
-            names,
-            [i.groups[0] for i, _ in sides["train"]],
-            [i.groups[0] for i, _ in sides["test"]],
-            _rng(seed, "drift"),
-            name="drift from train to test",
-        )
-    ]
+    old, new = ([[getattr(image, name) for name in names] for _, image in side] for side in sides)
+    old_groups, new_groups = ([item.groups[0] for item, _ in side] for side in sides)
+    rng, name = _rng(seed, "drift"), "drift from train to test"
+    return [check_drift(old, new, names, old_groups, new_groups, rng, name=name)]
 
 
 # ---- masks
@@ -290,12 +238,11 @@ def check_masks(items: Sequence[PartImage], images: Sequence[ImageStatistics]) -
     masks = [
         (i, image.mask) for i, image in zip(items, images, strict=True) if image.mask is not None
     ]
-    located = [item for item in items if item.faulty and (item.mask or item.boxes)]
     faulty = [item for item in items if item.faulty]
     if not faulty:
         return []
     without = [item.id for item in faulty if not item.mask and not item.boxes]
-    if not located:
+    if len(without) == len(faulty):
         return [
             Check(
                 name="masks",
@@ -305,7 +252,6 @@ def check_masks(items: Sequence[PartImage], images: Sequence[ImageStatistics]) -
             )
         ]
     findings = [
-        *_unusable_masks(masks),
         *_mask_contents(masks),
         *_check_if_any(
             "boxes on good pictures", "warn", [i.id for i in items if not i.faulty and i.boxes],
@@ -319,7 +265,13 @@ def check_masks(items: Sequence[PartImage], images: Sequence[ImageStatistics]) -
     ]  # fmt: skip
     if findings:
         return findings
-    return [Check(name="masks", status="ok", evidence=f"{len(located)} defects have a usable mask")]
+    return [
+        Check(
+            name="masks",
+            status="ok",
+            evidence=f"{len(faulty) - len(without)} defects have a usable mask",
+        )
+    ]
 
 
 def _check_if_any(
@@ -339,23 +291,18 @@ def _check_if_any(
     ]
 
 
-def _unusable_masks(masks: Sequence[tuple[PartImage, MaskStatistics]]) -> list[Check]:
-    wrong = [(item.id, mask.error) for item, mask in masks if mask.error]
-    return _check_if_any(
-        "unusable masks",
-        "fail",
-        [name for name, _ in wrong],
-        f"masks cannot be used: {wrong[0][1]}" if wrong else "",
-        "a mask is a picture of the same size",
-    )
-
-
 def _mask_contents(masks: Sequence[tuple[PartImage, MaskStatistics]]) -> list[Check]:
+    wrong = [(item.id, mask.error) for item, mask in masks if mask.error]
     usable = [(item, mask) for item, mask in masks if not mask.error]
     of_defects = [(item.id, mask) for item, mask in usable if item.faulty]
     empty = [(name, mask) for name, mask in of_defects if mask.area_px == 0]
     faint = sum(0 < mask.largest <= 127 for _, mask in empty)
     return [
+        *_check_if_any(
+            "unusable masks", "fail", [name for name, _ in wrong],
+            f"masks cannot be used: {wrong[0][1]}" if wrong else "",
+            "a mask is a picture of the same size",
+        ),
         *_check_if_any(
             "empty masks on defects", "warn", [name for name, _ in empty],
             f"of {len(of_defects)} masks of defects have no pixel over 127"

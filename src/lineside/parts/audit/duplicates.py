@@ -132,7 +132,7 @@ def _textures(
     long_sides = [max(_grey(images[i], int(i)).shape) for i in chosen]
     # One factor for all: with one camera a pixel must mean the same length in every image.
     factor = max(1, round(float(np.median(long_sides)) / _WORKING_PX)) if long_sides else 1
-    return [texture(reduced(_grey(image, i), factor)) for i, image in enumerate(images)]
+    return [texture(reduced(_grey(images[i], i), factor)) for i in range(len(images))]
 
 
 def _grey(image: Picture | Callable[[], Picture], index: int) -> Grey:

@@ -34,39 +34,29 @@ def find_boxes(pictures: Sequence[Path], others: Sequence[Path]) -> dict[Path, t
     Raises:
         UserError: for annotations that cannot be read, name missing pictures, or do not fit them.
     """
-    named = _by_name(pictures)
-    marks = {**yolo_marks(pictures, others), **_voc(named, others), **_coco(named, others)}
-    return {path: fitted(path, found) for path, found in marks.items()}
-
-
-def _by_name(pictures: Sequence[Path]) -> _Named:
     named: dict[str, list[Path]] = {}
     for path in pictures:
         named.setdefault(path.stem, []).append(path)
-    return named
+    marks = {**yolo_marks(pictures, others), **_voc(named, others), **_coco(named, others)}
+    return {path: fitted(path, found) for path, found in marks.items()}
 
 
 # ---- COCO
 
 
 def _coco(named: _Named, others: Sequence[Path]) -> dict[Path, Marks]:
+    """Return the boxes of all COCO files; other JSON files are passed over."""
     found: dict[Path, Marks] = {}
     for source in others:
-        if source.suffix.lower() == ".json":
-            content = _coco_content(source)
-            if content is not None:
-                found.update(_coco_marks(source, content, named))
+        if source.suffix.lower() != ".json":
+            continue
+        try:
+            content = json.loads(text_of(source))
+        except ValueError as error:
+            raise broken(source, error) from error
+        if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
+            found.update(_coco_marks(source, content, named))
     return found
-
-
-def _coco_content(source: Path) -> Mapping[str, Any] | None:
-    """Return the content of a COCO file, None for any other JSON."""
-    try:
-        content = json.loads(text_of(source))
-    except ValueError as error:
-        raise broken(source, error) from error
-    coco = isinstance(content, dict) and {"images", "annotations"} <= content.keys()
-    return content if coco else None
 
 
 def _coco_marks(source: Path, content: Mapping[str, Any], named: _Named) -> dict[Path, Marks]:
@@ -119,26 +109,21 @@ def _named(name: str, source: Path, named: _Named) -> Path | None:
 
 def _voc(named: _Named, others: Sequence[Path]) -> dict[Path, Marks]:
     found: dict[Path, Marks] = {}
-    sources = [path for path in others if path.suffix.lower() == ".xml"]
-    for source in sources:
-        root = _voc_root(source)
-        if root is None:
+    for source in others:
+        if source.suffix.lower() != ".xml":
             continue
-        path = _same_stem(source, named) or _named(
-            root.findtext("filename") or source.stem, source, named
-        )
+        try:
+            root = ElementTree.fromstring(text_of(source))
+        except ElementTree.ParseError as error:
+            raise broken(source, error) from error
+        if root.tag != "annotation":
+            continue
+        name = root.findtext("filename") or source.stem
+        path = _same_stem(source, named) or _named(name, source, named)
         if path is None:
             raise UserError(f"{source} belongs to no picture", "give both the same name")
         found[path] = _voc_marks(source, root)
     return found
-
-
-def _voc_root(source: Path) -> ElementTree.Element | None:
-    try:
-        root = ElementTree.fromstring(text_of(source))
-    except ElementTree.ParseError as error:
-        raise broken(source, error) from error
-    return root if root.tag == "annotation" else None
 
 
 def _same_stem(source: Path, named: _Named) -> Path | None:

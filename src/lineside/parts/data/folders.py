@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,24 +108,17 @@ def _files(root: Path) -> list[Path]:
 
 
 def _places(root: Path, paths: Sequence[Path]) -> list[_Place]:
-    places = [_place(root, path, _is_mask_beside(path, paths_of)) for paths_of in [_beside(paths)]
-              for path in paths]  # fmt: skip
-    return _without_prefix(_without_common(root, places))
-
-
-def _beside(paths: Sequence[Path]) -> dict[tuple[Path, str], set[str]]:
-    """Return the endings that exist for each name (without ending) in each folder."""
+    # the endings that exist for each name (without ending) in each folder
     endings: dict[tuple[Path, str], set[str]] = {}
     for path in paths:
         endings.setdefault((path.parent, path.stem), set()).add(path.suffix.lower())
-    return endings
-
-
-def _is_mask_beside(path: Path, endings: Mapping[tuple[Path, str], set[str]]) -> bool:
-    same = endings[(path.parent, path.stem)]
-    base = MASK_ENDING.sub("", path.stem)
-    named = base != path.stem and (path.parent, base) in endings
-    return named or (path.suffix.lower() == ".png" and len(same) > 1)
+    places = []
+    for path in paths:
+        base = MASK_ENDING.sub("", path.stem)
+        named = base != path.stem and (path.parent, base) in endings
+        twin = path.suffix.lower() == ".png" and len(endings[path.parent, path.stem]) > 1
+        places.append(_place(root, path, named or twin))
+    return _without_prefix(_without_common(root, places))
 
 
 def _place(root: Path, path: Path, beside: bool) -> _Place:
@@ -256,12 +250,12 @@ def _matched(
     pictures: Sequence[_Place], masks: Sequence[_Place], key: Callable[[_Place], object]
 ) -> dict[Path, Path]:
     """Return the pairs that agree in the key, where it is unique on both sides."""
-    ours: dict[object, list[Path]] = {}
-    theirs: dict[object, list[Path]] = {}
+    ours: defaultdict[object, list[Path]] = defaultdict(list)
+    theirs: defaultdict[object, list[Path]] = defaultdict(list)
     for places, by_key in ((pictures, ours), (masks, theirs)):
         for place in places:
-            by_key.setdefault(key(place), []).append(place.path)
-    return {ours[k][0]: theirs[k][0] for k in ours if len(ours[k]) == 1 == len(theirs.get(k, ()))}
+            by_key[key(place)].append(place.path)
+    return {ours[k][0]: theirs[k][0] for k in ours if len(ours[k]) == 1 == len(theirs[k])}
 
 
 def _check_masks(

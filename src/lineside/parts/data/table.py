@@ -62,12 +62,12 @@ def _check_columns(source: Path, columns: Sequence[str]) -> tuple[str, ...]:
     if doubled:
         raise UserError(f"{source} has column {min(doubled)!r} twice or without a name")
     others = [c for c in columns if c not in KNOWN and not c.startswith("rater:")]
-    missing = [name for name in REQUIRED if name not in columns]
-    for name in missing:
-        raise UserError(
-            f"{source} has no column {name!r}{_meant(name, others)}",
-            f"its columns are {', '.join(columns)}",
-        )
+    for name in REQUIRED:
+        if name not in columns:
+            synonyms = [c for c in others if OTHER_NAMES.get(plain(c)) == name]
+            meant = f", did you mean {synonyms[0]!r}?" if synonyms else did_you_mean(name, others)
+            hint = f"its columns are {', '.join(columns)}"
+            raise UserError(f"{source} has no column {name!r}{meant}", hint)
     for column in others:
         close = difflib.get_close_matches(plain(column), CHECKED_FOR_TYPOS, n=1, cutoff=TYPO_CUTOFF)
         if close and close[0] not in columns:
@@ -76,11 +76,6 @@ def _check_columns(source: Path, columns: Sequence[str]) -> tuple[str, ...]:
                 f"known are {', '.join(KNOWN)}, rater:NAME; rename it if it is a slice",
             )
     return tuple(others)
-
-
-def _meant(name: str, others: Sequence[str]) -> str:
-    synonyms = [column for column in others if OTHER_NAMES.get(plain(column)) == name]
-    return f", did you mean {synonyms[0]!r}?" if synonyms else did_you_mean(name, others)
 
 
 class _Folder:
@@ -132,7 +127,8 @@ def _item(source: Path, number: int, row: Row, slices: Sequence[str], folder: _F
     if path is None or not row["label"]:
         raise UserError(f"{source} row {number} has no path or no label", "fill in both")
     raters = {c[6:]: cell for c, cell in row.items() if c.startswith("rater:") and cell}
-    name = _id(path, folder.root)
+    inside = path.is_relative_to(folder.root)
+    name = (path.relative_to(folder.root) if inside else path).as_posix()
     try:
         return PartImage(
             id=name,
@@ -147,10 +143,3 @@ def _item(source: Path, number: int, row: Row, slices: Sequence[str], folder: _F
         )
     except UserError as error:
         raise UserError(f"{source} row {number}: {error.message}", error.hint) from error
-
-
-def _id(path: Path, root: Path) -> str:
-    try:
-        return path.relative_to(root).as_posix()
-    except ValueError:
-        return path.as_posix()

@@ -16,7 +16,7 @@ from lineside.core.run.progress import Progress
 from lineside.core.stored_model import batches_of
 from lineside.parts.application import APPLICATION
 from lineside.parts.data.items import PartImage
-from lineside.parts.explain.explanation import explain_with_cnn, overlay_of
+from lineside.parts.explain.explanation import explain, overlay_pixels
 from lineside.parts.explain.overlays import encode_png
 from lineside.parts.explain.zoom import ZoomPath, evidence_of_map
 from lineside.parts.explain.zoom import zoom as zoom_in
@@ -68,8 +68,8 @@ def predict_and_draw(
             assert view.image is not None
             name = f"{index:04d}_{result.verdict}_{items[index].path.stem}.png"
             if overlay is not None:
-                pixels = overlay_of(model, view.image, view.prediction.map)
-                write_bytes(overlay / name, pixels)
+                pixels = overlay_pixels(model, view.image, view.prediction.map)
+                write_bytes(overlay / name, encode_png(pixels))
             if zoom is not None:
                 results[index] = write_zoom(model, cnn, view, result, zoom / name)
     drawn = sum(not isinstance(result, Refusal) for result in results.values())
@@ -155,7 +155,7 @@ def explain_to_page(file: Path, model: Path, out: Path) -> str:
     """
     predictor = load_predictor(model, APPLICATION)
     item = predictor.items(file)[-1]
-    explanation = explain_with_cnn(predictor.model, item, _cnn_beside(predictor.folder))
+    explanation = explain(predictor.model, item, _cnn_beside(predictor.folder))
     return write_explanation(
         out,
         f"{file.name}: what the model saw",

@@ -14,11 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lineside.parts.models.detector import Image, TrainingImage
+from lineside.parts.explain.overlays import as_rgb
+from lineside.parts.models.detector import Image, TrainingImage, good_of
 
 PATCH_PX = 64
 GOOD_PATCHES = 200
 BAD_PATCHES = 200
+NEAREST = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ class Library:
     patches: Tensor
     embeddings: Tensor
 
-    def nearest(self, patch: Image, *, faulty: bool, count: int = 3) -> list[Neighbour]:
+    def nearest(self, patch: Image, *, faulty: bool) -> list[Neighbour]:
         """Return the most similar good (or bad) patches, most similar first, one per image."""
         candidates = [i for i, label in enumerate(self.labels) if (label != "good") == faulty]
         if not candidates:
@@ -70,23 +72,21 @@ class Library:
                     similarity=float(similarity[position]),
                     patch=self.patches[index].numpy(),
                 )
-            if len(nearest) == count:
+            if len(nearest) == NEAREST:
                 break
         return list(nearest.values())
 
 
 def build_library(examples: Sequence[TrainingImage], rng: np.random.Generator) -> Library:
     """Cut one patch per image: at the defect where its place is known, anywhere in good images."""
-    good = _sample([e for e in examples if not e.faulty], GOOD_PATCHES, rng)
+    good = _sample(good_of(examples), GOOD_PATCHES, rng)
     bad = _sample([e for e in examples if e.faulty and e.mask() is not None], BAD_PATCHES, rng)
     chosen = [*good, *bad]
     patches = [crop_at(e.image(), *_centre(e, rng)) for e in chosen]
     return Library(
         sources=tuple(e.id for e in chosen),
         labels=tuple(e.label for e in chosen),
-        patches=_stack(
-            [torch.from_numpy(as_bytes(p)) for p in patches], (0, PATCH_PX, PATCH_PX, 3)
-        ),
+        patches=_stack([torch.from_numpy(as_rgb(p)) for p in patches], (0, PATCH_PX, PATCH_PX, 3)),
         embeddings=_stack([embed(p).half() for p in patches], (0, 1)),
     )
 
@@ -107,12 +107,6 @@ def embed(patch: Image) -> Tensor:
     features = grid_features(patch).flatten(0, 1)
     summary = torch.cat([features.mean(0), features.std(0)])
     return summary / summary.norm().clamp_min(1e-6)
-
-
-def as_bytes(image: Image) -> NDArray[np.uint8]:
-    """Return an image as uint8 RGB."""
-    rgb = np.broadcast_to(image, (*image.shape[:2], 3))
-    return (np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def _centre(example: TrainingImage, rng: np.random.Generator) -> tuple[float, float]:

@@ -18,7 +18,6 @@ from lineside.parts.explain.overlays import (
     contact_sheet,
     encode_jpeg,
     encode_png,
-    findings,
     overlay,
     side_by_side,
     signed_map,
@@ -31,22 +30,13 @@ if TYPE_CHECKING:
     from lineside.parts.model import PartsModel
 
 
-def explain(model: PartsModel, item: PartImage) -> Explanation:
-    """Explain one image: sentence, map, findings and similar known patches.
-
-    Raises:
-        UserError: if the file cannot be read.
-    """
-    return explain_with_cnn(model, item, None)
-
-
-def explain_with_cnn(model: PartsModel, item: PartImage, cnn: PartsModel | None) -> Explanation:
-    """Explain one image; a patch CNN of the same run adds its responses.
+def explain(model: PartsModel, item: PartImage, cnn: PartsModel | None = None) -> Explanation:
+    """Explain one image: sentence, map, findings, similar known patches.
 
     Args:
         model: Predicts the image.
         item: The image.
-        cnn: A `PartsModel` of the patch CNN, or None.
+        cnn: A patch CNN of the same run, which adds its responses, or None.
 
     Raises:
         UserError: if the file cannot be read.
@@ -54,7 +44,7 @@ def explain_with_cnn(model: PartsModel, item: PartImage, cnn: PartsModel | None)
     path = item.path
     image = decode(path)
     prediction = model.predict_image(image)
-    regions = find_regions(model, image, prediction)
+    regions = model.find_regions(image, prediction)
     unusual = model.health.check(image) if model.health else ()
     score, verdict = model.decide([prediction.score], usual=not unusual)
     shown = thumbnail(image, DISPLAY_PX)
@@ -103,13 +93,6 @@ def sentence(
     )
 
 
-def find_regions(model: PartsModel, image: Image, prediction: Prediction) -> list[Finding]:
-    """Return regions of an image above the map threshold, strongest first."""
-    shape = (image.shape[0], image.shape[1])
-    scale = model.settings.px_per_mm or None
-    return list(findings(prediction.map, shape, model.scale.threshold, scale))
-
-
 def overlay_pixels(
     model: PartsModel,
     image: Image,
@@ -119,11 +102,6 @@ def overlay_pixels(
     """Return the picture under its anomaly map, on the model's fixed scale."""
     scale = model.scale
     return overlay(image, local, scale.threshold, scale.high, mask, scale_min=scale.low)
-
-
-def overlay_of(model: PartsModel, image: Image, local: NDArray[np.float32]) -> bytes:
-    """Return the overlay as a PNG."""
-    return encode_png(overlay_pixels(model, image, local))
 
 
 def neighbours(model: PartsModel, image: Image, prediction: Prediction) -> list[Figure]:

@@ -33,6 +33,7 @@ from lineside.parts.explain.overlays import (
     contact_sheet,
     encode_jpeg,
     encode_png,
+    enlarge,
     signed_map,
 )
 from lineside.parts.models.crops import CropPool
@@ -196,7 +197,7 @@ def filter_figure(cnn: PatchCNN) -> Figure:
     kernels = first_filters(cnn.network).mean(1)
     scale = float(np.abs(kernels).max())
     shown = kernels[:: max(1, len(kernels) // 16)][:16]
-    tiles = [signed_map(_enlarged(kernel, 72), scale=scale) for kernel in shown]
+    tiles = [signed_map(enlarge(kernel, 72), scale=scale) for kernel in shown]
     side = " x ".join(map(str, kernels.shape[1:]))
     return Figure(
         title="First-layer filters",
@@ -297,7 +298,7 @@ def _mosaic(sample: CropSample, chosen: NDArray[np.int64]) -> Rgb:
     """Crops in a square, each with a frame."""
     tiles = []
     for index in chosen:
-        tile = as_rgb(_enlarged(sample.pixels[index].transpose(1, 2, 0), CELL_PX // 3 - 2)).copy()
+        tile = as_rgb(enlarge(sample.pixels[index].transpose(1, 2, 0), CELL_PX // 3 - 2)).copy()
         if sample.defect[index]:
             tile[:3], tile[-3:], tile[:, :3], tile[:, -3:] = (DEFECT_EDGE,) * 4
         tiles.append(tile)
@@ -308,9 +309,3 @@ def _smooth(picture: NDArray[np.float32]) -> Rgb:
     """A made crop at the size of a cell."""
     shown = Pillow.fromarray(as_rgb(picture))
     return np.asarray(shown.resize((CELL_PX, CELL_PX), Pillow.Resampling.BICUBIC))
-
-
-def _enlarged(values: NDArray[Any], side_px: int) -> NDArray[Any]:
-    """Repeat pixels as often as fits into a cell."""
-    times = max(1, side_px // values.shape[0])
-    return values.repeat(times, axis=0).repeat(times, axis=1)

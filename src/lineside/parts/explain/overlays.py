@@ -207,6 +207,12 @@ def thumbnail(image: Image | Rgb | Mask, longest_px: int = 160) -> Rgb:
     return np.array(Pillow.fromarray(pixels).resize(size, Pillow.Resampling.BOX))
 
 
+def enlarge(values: NDArray[Any], side_px: int) -> NDArray[Any]:
+    """Repeat the pixels of a small square as often as fits into a side."""
+    times = max(1, side_px // values.shape[0])
+    return values.repeat(times, axis=0).repeat(times, axis=1)
+
+
 def side_by_side(pictures: Sequence[Rgb], *, gap_px: int = 6) -> Rgb:
     """Return pictures in one row, unscaled, centred vertically on light paper."""
     height = max(picture.shape[0] for picture in pictures)

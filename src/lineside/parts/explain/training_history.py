@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import Tensor, nn
 
 from lineside.core import explain
@@ -28,7 +29,7 @@ from lineside.core.explain.information_plane import (
 )
 from lineside.core.explain.information_plots import plane_figures
 from lineside.core.training.weight_snapshots import load_snapshots
-from lineside.parts.explain.overlays import Rgb, contact_sheet, encode_jpeg, signed_map
+from lineside.parts.explain.overlays import Rgb, contact_sheet, encode_jpeg, enlarge, signed_map
 from lineside.parts.models.crops import CropBatch, CropPool
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
 from lineside.parts.models.patch_cnn.training import CropData
@@ -88,19 +89,20 @@ def gallery(cnn: PatchCNN, past: Sequence[Past], crops: CropBatch) -> list[Figur
         past: States of it, in order.
         crops: Crops that it was not fitted on, where there are any.
     """
-    chosen = _chosen(crops)
+    chosen = np.concatenate(
+        [np.flatnonzero(crops.crop_labels == value)[:GALLERY] for value in (1.0, 0.0)]
+    )
     pixels = crops.pixels[chosen]
     x = cnn.standardise(pixels)
-    layer = LAST_MAPS
 
     def guided(network: nn.Module) -> Tensor:
         return explain.guided_backprop(network, x).sum(1)
 
     def cam(network: nn.Module) -> Tensor:
-        maps = explain.grad_cam(network, network.get_submodule(layer), x)
+        maps = explain.grad_cam(network, network.get_submodule(LAST_MAPS), x)
         return explain.upsample(maps, x.shape[2:])
 
-    probability = np.stack([_sigmoid(_logits(state.network, x)) for state in past])
+    probability = np.stack([expit(_logits(state.network, x)) for state in past])
     truth = crops.crop_labels[chosen]
     final = past[-1].network
     return [
@@ -175,12 +177,6 @@ def information(
     return plane_figures(estimate_plane(moments, labels[chosen], seed=int(rng.integers(2**31))))
 
 
-def _chosen(crops: CropBatch) -> NDArray[np.int64]:
-    """The first crops of each label, defects first."""
-    labels = crops.crop_labels
-    return np.concatenate([np.flatnonzero(labels == value)[:GALLERY] for value in (1.0, 0.0)])
-
-
 def _sheet(
     pixels: NDArray[np.float32],
     truth: NDArray[np.float32],
@@ -193,20 +189,14 @@ def _sheet(
     tiles: list[Any] = []
     captions: list[str] = []
     for row, crop in enumerate(pixels):
-        picture = _large(crop.transpose(1, 2, 0))
+        picture = enlarge(crop.transpose(1, 2, 0), CELL_PX)
         tiles.append(picture)
         captions.append("defect" if truth[row] else "good")
         for column, state in enumerate(past):
-            values = _large(maps[column][row])
+            values = enlarge(maps[column][row], CELL_PX)
             tiles.append(signed_map(values, picture, scale=scales[column]))
             captions.append(f"step {state.step}: {probability[column, row]:.2f}")
     return contact_sheet(tiles, captions, columns=1 + len(past), cell_px=CELL_PX)
-
-
-def _large(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Repeat pixels so that a small crop fills its cell."""
-    times = max(1, CELL_PX // values.shape[0])
-    return values.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def _logits(network: nn.Module, x: Tensor) -> NDArray[np.float64]:
@@ -228,8 +218,3 @@ def _embed(network: nn.Module, x: Tensor) -> NDArray[np.float64]:
         handle.remove()
     vectors: NDArray[np.float64] = torch.cat(inputs).flatten(1).double().numpy()
     return vectors
-
-
-def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(over="ignore"):
-        return np.asarray(1.0 / (1.0 + np.exp(-logits)))

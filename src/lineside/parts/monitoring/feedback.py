@@ -72,8 +72,7 @@ def update_model(
     before = [parent.predict_image(example.image()).score for example in examples]
     detector: Any = parent.detector
     learned = detector.update(examples, rng=rng_of(0, parent.identity))
-    stored = as_stored(learned)
-    derived = dataclasses.replace(loaded, detector=stored).suspend(REASON)
+    derived = dataclasses.replace(loaded, detector=as_stored(learned)).suspend(REASON)
     after = [derived.predict_image(example.image()).score for example in examples]
     home, identity = _save(folder, parent, derived, items)
     lines = [
@@ -148,7 +147,9 @@ def _save(
     folder: Path, parent: PartsModel, derived: PartsModel, items: Sequence[PartImage]
 ) -> tuple[Path, str]:
     """Write the derived model beside its parent, with all feedback since the training."""
-    home = _free_folder(folder)
+    stem = folder.name.split("-taught")[0]
+    homes = (folder.parent / f"{stem}-taught{number}" for number in itertools.count(1))
+    home = next(home for home in homes if not home.exists())
     used = [*read_used(folder), *used_items(items, "taught")]
     identity = save_model(
         home,
@@ -158,21 +159,10 @@ def _save(
         card=_card(parent, items),
         beside={"used.csv": used_text(used)},
     )
-    _choose(home)
-    return home, identity
-
-
-def _free_folder(folder: Path) -> Path:
-    stem = folder.name.split("-taught")[0]
-    names = (f"{stem}-taught{number}" for number in itertools.count(1))
-    return next(folder.parent / name for name in names if not (folder.parent / name).exists())
-
-
-def _choose(home: Path) -> None:
-    """Make a model the chosen one of its run."""
     status = home.parent.parent / "status.json"
-    if status.exists():
+    if status.exists():  # of a run: the derived model becomes its chosen one
         write_json(status, {**read_json(status), "model": home.name})
+    return home, identity
 
 
 def _card(parent: PartsModel, items: Sequence[PartImage]) -> str:

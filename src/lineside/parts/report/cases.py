@@ -12,7 +12,7 @@ from lineside.core.statistics import worst_cases
 from lineside.core.study import Study
 from lineside.parts.data.images import decode, mask_of
 from lineside.parts.data.items import PartImage
-from lineside.parts.explain.explanation import explain_with_cnn, overlay_pixels
+from lineside.parts.explain.explanation import explain, overlay_pixels
 from lineside.parts.explain.overlays import colour_bar, contact_sheet, encode_jpeg, encode_png
 from lineside.parts.model import PartsModel
 
@@ -39,7 +39,7 @@ def cases(study: Study) -> Section:
             )
     cnn = next((m.model for m in study.methods if m.name == "patch_cnn"), None)
     explained = [o for faulty in (True, False) for o in _worst(outcomes, faulty=faulty)[:EXPLAINED]]
-    blocks += [explain_with_cnn(model, items[o.item], cnn) for o in explained]
+    blocks += [explain(model, items[o.item], cnn) for o in explained]
     return Section(
         title="Cases",
         lead=(

@@ -153,7 +153,8 @@ def attacks_on_patch_cnn(study: Study) -> tuple[Block, ...]:
 
     The trace is calibrated on crops of validation parts and evaluated on crops of test parts.
     """
-    cnn = next((m.model.detector for m in study.methods if attackable(m.model)), None)
+    detectors = [getattr(method.model, "detector", None) for method in study.methods]
+    cnn = next((detector for detector in detectors if isinstance(detector, PatchCNN)), None)
     if cnn is None:
         return ()
     rng = study.run.rng("adversarial crops")
@@ -162,12 +163,6 @@ def attacks_on_patch_cnn(study: Study) -> tuple[Block, ...]:
     if clean is None or test is None:
         return ("The patch CNN was not attacked: good and defective crops are both needed.",)
     return attack_blocks(cnn, clean[0], *test, seed=study.config.seed)
-
-
-def attackable(model: object) -> bool:
-    """Return whether a model is a patch CNN made of ReLU modules, which guided backprop needs."""
-    detector = getattr(model, "detector", None)
-    return isinstance(detector, PatchCNN)
 
 
 def cut_crops(

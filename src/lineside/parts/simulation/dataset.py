@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,12 +69,14 @@ def demo(
     Raises:
         UserError: if the folder is not empty, or a number is out of range.
     """
-    _check(folder, seed, good_parts, faulty_parts, exposures, size_px)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not empty", "choose another folder")
+    plan = _Plan(seed, good_parts, faulty_parts, exposures, size_px)
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         working = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
-            _write(working, seed, good_parts, faulty_parts, exposures, size_px, advance)
+            _write(working, plan, advance)
             working.chmod(0o755)
             if folder.exists():
                 folder.rmdir()
@@ -86,52 +87,54 @@ def demo(
     return folder
 
 
-def _check(
-    folder: Path, seed: int, good_parts: int, faulty_parts: int, exposures: int, size_px: int
-) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not empty", "choose another folder")
-    if good_parts < 0 or faulty_parts < 0 or good_parts + faulty_parts < 1:
-        raise UserError(
-            f"{good_parts} good and {faulty_parts} faulty parts cannot be made", "give at least one"
-        )
-    if seed < 0:
-        raise UserError(f"seed is {seed}", "it is a whole number from 0 on")
-    if exposures < 1:
-        raise UserError(f"exposures is {exposures}", "one photograph per part is the least")
-    if size_px < SMALLEST_PX:
-        raise UserError(f"size_px is {size_px}", f"{SMALLEST_PX} is the least")
+@dataclass(frozen=True)
+class _Plan:
+    """The numbers of a data set, see `demo`."""
+
+    seed: int
+    good_parts: int
+    faulty_parts: int
+    exposures: int
+    size_px: int
+
+    def __post_init__(self) -> None:
+        good, faulty = self.good_parts, self.faulty_parts
+        if good < 0 or faulty < 0 or good + faulty < 1:
+            raise UserError(
+                f"{good} good and {faulty} faulty parts cannot be made", "give at least one"
+            )
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}", "it is a whole number from 0 on")
+        if self.exposures < 1:
+            raise UserError(
+                f"exposures is {self.exposures}", "one photograph per part is the least"
+            )
+        if self.size_px < SMALLEST_PX:
+            raise UserError(f"size_px is {self.size_px}", f"{SMALLEST_PX} is the least")
 
 
-def _write(
-    folder: Path,
-    seed: int,
-    good_parts: int,
-    faulty_parts: int,
-    exposures: int,
-    size_px: int,
-    advance: Callable[[int], None],
-) -> None:
-    plan = np.random.default_rng([seed, VERSION])
-    lamps = [make_lamps(plan) for _ in range(BATCHES)]
-    truths = [GOOD] * good_parts + _kinds(faulty_parts)
-    areas = np.concatenate([np.zeros(good_parts), draw_areas(plan, faulty_parts)])
-    order = plan.permutation(len(truths))
+def _write(folder: Path, plan: _Plan, advance: Callable[[int], None]) -> None:
+    rng = np.random.default_rng([plan.seed, VERSION])
+    lamps = [make_lamps(rng) for _ in range(BATCHES)]
+    truths = [GOOD] * plan.good_parts + _kinds(plan.faulty_parts)
+    areas = np.concatenate([np.zeros(plan.good_parts), draw_areas(rng, plan.faulty_parts)])
+    order = rng.permutation(len(truths))
     truths, areas = [truths[i] for i in order], areas[order]
     made: list[_Made] = []
     for index, (truth, area) in enumerate(zip(truths, areas, strict=True)):
-        rng = np.random.default_rng([seed, VERSION, index])
-        part = make_part(rng, lamps[index % BATCHES], truth, area, exposures, size_px)
+        part_rng = np.random.default_rng([plan.seed, VERSION, index])
+        light = lamps[index % BATCHES]
+        part = make_part(part_rng, light, truth, area, plan.exposures, plan.size_px)
         made.append(_save_part(folder, index, part))
         advance(index + 1)
-    labels_by_part = simulate_labels(plan, truths, [one.visibility for one in made])
-    rows: list[dict[str, str]] = []
-    for index, (one, labels) in enumerate(zip(made, labels_by_part, strict=True)):
-        _fit_masks(folder, index, one, labels.label)
-        rows += _rows(index, one, labels)
-    _write_table(folder / "parts.csv", rows)
-    text = _source(seed, good_parts, faulty_parts, exposures, size_px)
-    (folder / "SOURCE.txt").write_text(text, encoding="utf-8")
+    labels_by_part = simulate_labels(rng, truths, [one.visibility for one in made])
+    with (folder / "parts.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for index, (one, labels) in enumerate(zip(made, labels_by_part, strict=True)):
+            _fit_masks(folder, index, one, labels.label)
+            writer.writerows(_rows(index, one, labels))
+    (folder / "SOURCE.txt").write_text(_source(plan), encoding="utf-8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,14 +210,6 @@ def _save(path: Path, values: NDArray[np.uint8] | Mask) -> None:
     Pillow.fromarray(pixels).save(path, compress_level=4)
 
 
-def _write_table(path: Path, rows: Sequence[dict[str, str]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path.write_text(text.getvalue(), encoding="utf-8", newline="")
-
-
 def _part_name(index: int) -> str:
     return f"p{index + 1:04d}"
 
@@ -223,12 +218,13 @@ def _name(index: int, number: int) -> str:
     return f"{_part_name(index)}_e{number}.png"
 
 
-def _source(seed: int, good_parts: int, faulty_parts: int, exposures: int, size_px: int) -> str:
+def _source(plan: _Plan) -> str:
+    size_px = plan.size_px
     return f"""\
 SIMULATED DATA - these are not photographs of real parts.
 
-Made by lineside.parts.simulation, version {VERSION}, seed {seed}: {good_parts} good and
-{faulty_parts} faulty parts, {exposures} exposures each, pictures of about {size_px} px.
+Made by lineside.parts.simulation, version {VERSION}, seed {plan.seed}: {plan.good_parts} good and
+{plan.faulty_parts} faulty parts, {plan.exposures} exposures each, pictures of about {size_px} px.
 
 It resembles close-ups of balloon catheters under a dark-field ring light. Numbers measured on it
 say that the software works; they say nothing about any real production.

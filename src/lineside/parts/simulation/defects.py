@@ -35,13 +35,11 @@ class Defect:
     """A defect as it was made.
 
     Attributes:
-        kind: One of `KIND_SHARES`.
         mask: Where it is, shape of the canvas.
         light: Radiance of the part with it, after the lens.
         contrast: Mean change of the displayed picture inside the mask, 0..1.
     """
 
-    kind: str
     mask: Mask
     light: Colour
     contrast: float
@@ -101,7 +99,7 @@ def _damage(
     damaged = blurred(scene, radiance(scene, relief))
     wanted = np.exp(np.log(CONTRAST_MEDIAN) + CONTRAST_SIGMA * rng.standard_normal())
     light, contrast = _with_contrast(clean, damaged, mask, float(np.clip(wanted, *CONTRAST_RANGE)))
-    return Defect(kind=kind, mask=mask, light=light, contrast=contrast)
+    return Defect(mask=mask, light=light, contrast=contrast)
 
 
 def _place(rng: np.random.Generator, scene: Scene, allowed: Mask, count: int) -> Place:

@@ -38,147 +38,127 @@ CROP_OFFSET_PX = (2, 4, 8, 16, 24)
 """How far the part is displaced; the far border is mirrored. At most a quarter of a side."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Degradation:
     """One way in which pictures get worse.
 
     Attributes:
         name: Short name.
-        apply: (image, severity 1..5, rng) -> image of the same shape, values 0..1.
-        help: What it imitates and the amount of every grade.
+        effect: What it imitates.
+        change: (image, amount, rng) -> image of the same shape, not yet clipped to 0..1.
+        amounts: Of every grade, in the unit.
+        unit: For people.
         moves: The mask of a picture under the same change; None if pixels stay where they are.
     """
 
     name: str
-    apply: Callable[[Image, int, np.random.Generator], Image]
-    help: str
-    moves: Callable[[Mask, int, np.random.Generator], Mask] | None = None
+    effect: str
+    change: Callable[[Image, float, np.random.Generator], np.ndarray]
+    amounts: tuple[float, ...]
+    unit: str
+    moves: Callable[[Mask, float, np.random.Generator], Mask] | None = None
+
+    @property
+    def help(self) -> str:
+        """What it imitates and the amount of every grade."""
+        amounts = ", ".join(f"{amount:g}" for amount in self.amounts)
+        return f"{self.effect}; grades 1-5: {amounts} {self.unit}"
+
+    def amount(self, severity: int) -> float:
+        """Return the amount of a grade, 1..5."""
+        if severity not in SEVERITIES:
+            raise ValueError(f"severity must be one of {SEVERITIES}, got {severity!r}")
+        return self.amounts[severity - 1]
+
+    def apply(self, image: Image, severity: int, rng: np.random.Generator) -> Image:
+        """Return a degraded image of the same shape, values 0..1."""
+        changed = self.change(image, self.amount(severity), rng)
+        return np.clip(changed, 0.0, 1.0).astype(np.float32)
 
 
-def _grade(values: tuple[float, ...], severity: int) -> float:
-    if severity not in SEVERITIES:
-        raise ValueError(f"severity must be one of {SEVERITIES}, got {severity!r}")
-    return values[severity - 1]
+def darken(image: Image, stops: float, rng: np.random.Generator) -> np.ndarray:
+    """Take light away and keep 8 bits, so that dark detail is lost."""
+    return np.round(image * 2.0**-stops * 255) / 255
 
 
-def _clipped(image: np.ndarray) -> Image:
-    return np.clip(image, 0.0, 1.0).astype(np.float32)
+def brighten(image: Image, stops: float, rng: np.random.Generator) -> np.ndarray:
+    """Add light; what exceeds the range saturates."""
+    return image * 2.0**stops
 
 
-def darken(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Take `DARKER_STOPS` of light away and keep 8 bits, so that dark detail is lost."""
-    dim = image * 2.0 ** -_grade(DARKER_STOPS, severity)
-    return _clipped(np.round(dim * 255) / 255)
+def bend_tones(image: Image, gamma: float, rng: np.random.Generator) -> np.ndarray:
+    """Apply another tone curve, as after a change of camera settings."""
+    return np.clip(image, 0.0, 1.0) ** gamma
 
 
-def brighten(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Add `BRIGHTER_STOPS` of light; what exceeds the range saturates."""
-    return _clipped(image * 2.0 ** _grade(BRIGHTER_STOPS, severity))
+def blur(image: Image, sigma_px: float, rng: np.random.Generator) -> np.ndarray:
+    """Defocus: Gaussian blur."""
+    return ndimage.gaussian_filter(image, (sigma_px, sigma_px, 0), mode="reflect")
 
 
-def bend_tones(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Apply another tone curve (`GAMMA`), as after a change of camera settings."""
-    return _clipped(np.clip(image, 0.0, 1.0) ** _grade(GAMMA, severity))
-
-
-def blur(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Defocus: Gaussian blur of `BLUR_SIGMA_PX`."""
-    sigma = _grade(BLUR_SIGMA_PX, severity)
-    return _clipped(ndimage.gaussian_filter(image, (sigma, sigma, 0), mode="reflect"))
-
-
-def smear(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Motion: mean over `MOTION_LENGTH_PX` along one axis, drawn at random."""
-    length = int(_grade(MOTION_LENGTH_PX, severity))
+def smear(image: Image, length_px: float, rng: np.random.Generator) -> np.ndarray:
+    """Motion: mean over a length along one axis, drawn at random."""
     axis = int(rng.integers(2))
-    return _clipped(ndimage.uniform_filter1d(image, length, axis=axis, mode="reflect"))
+    return ndimage.uniform_filter1d(image, int(length_px), axis=axis, mode="reflect")
 
 
-def add_noise(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Sensor noise: white Gaussian noise of `NOISE_GREY_LEVELS`, independent per channel."""
-    sigma = _grade(NOISE_GREY_LEVELS, severity) / 255
-    return _clipped(image + rng.normal(0.0, sigma, image.shape))
+def add_noise(image: Image, grey_levels: float, rng: np.random.Generator) -> np.ndarray:
+    """Sensor noise: white and Gaussian, independent per channel."""
+    return image + rng.normal(0.0, grey_levels / 255, image.shape)
 
 
-def compress(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Compress once more as JPEG of `JPEG_QUALITY`."""
+def compress(image: Image, quality: float, rng: np.random.Generator) -> np.ndarray:
+    """Compress once more as JPEG."""
     pixels = np.round(np.clip(image, 0.0, 1.0) * 255).astype(np.uint8)
     picture = Picture.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3])
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=int(_grade(JPEG_QUALITY, severity)), subsampling=2)
+    picture.save(stream, "JPEG", quality=int(quality), subsampling=2)
     decoded = np.asarray(Picture.open(stream), dtype=np.float32) / np.float32(255)
-    return decoded.reshape(image.shape).astype(np.float32, copy=False)
+    return decoded.reshape(image.shape)
 
 
-def _offset_px(shape: tuple[int, ...], severity: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Displacement (down, right) of the grade's length in a random direction."""
-    angle = rng.uniform(0, 2 * np.pi)
-    length = _grade(CROP_OFFSET_PX, severity)
-    limits = (shape[0] // 4, shape[1] // 4)
-    steps = (round(length * np.sin(angle)), round(length * np.cos(angle)))
-    down, right = (int(np.clip(s, -m, m)) for s, m in zip(steps, limits, strict=True))
-    return down, right
+def displace(image: Image, length_px: float, rng: np.random.Generator) -> np.ndarray:
+    """Shift the part in a random direction; the border is mirrored."""
+    return _displaced(image, length_px, rng, "symmetric")
 
 
-def _displaced(pixels: np.ndarray, offset: tuple[int, int], mode: str) -> np.ndarray:
-    down, right = offset
-    pads = [(max(down, 0), max(-down, 0)), (max(right, 0), max(-right, 0))]
-    pads += [(0, 0)] * (pixels.ndim - 2)
-    padded = np.pad(pixels, pads, mode=mode)  # type: ignore[call-overload]
-    top, left = max(-down, 0), max(-right, 0)
-    return padded[top : top + pixels.shape[0], left : left + pixels.shape[1]]
-
-
-def displace(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Shift the part by `CROP_OFFSET_PX` in a random direction; the border is mirrored."""
-    return _clipped(_displaced(image, _offset_px(image.shape, severity, rng), "symmetric"))
-
-
-def displace_mask(mask: Mask, severity: int, rng: np.random.Generator) -> Mask:
+def displace_mask(mask: Mask, length_px: float, rng: np.random.Generator) -> Mask:
     """Shift a mask as `displace` shifts its picture for an equal `rng`.
 
     A defect that leaves the picture is gone from the mask; mirrored pixels count as no defect.
     """
-    return _displaced(mask, _offset_px(mask.shape, severity, rng), "constant")
+    return _displaced(mask, length_px, rng, "constant")
 
 
-def _amounts(values: tuple[float, ...], unit: str) -> str:
-    return f"grades 1-5: {', '.join(f'{value:g}' for value in values)} {unit}"
+def _displaced(
+    pixels: np.ndarray, length_px: float, rng: np.random.Generator, mode: str
+) -> np.ndarray:
+    angle = rng.uniform(0, 2 * np.pi)
+    height, width = pixels.shape[:2]
+    down = int(np.clip(round(length_px * np.sin(angle)), -(height // 4), height // 4))
+    right = int(np.clip(round(length_px * np.cos(angle)), -(width // 4), width // 4))
+    pads = [(max(down, 0), max(-down, 0)), (max(right, 0), max(-right, 0))]
+    pads += [(0, 0)] * (pixels.ndim - 2)
+    padded = np.pad(pixels, pads, mode=mode)  # type: ignore[call-overload]
+    top, left = max(-down, 0), max(-right, 0)
+    return padded[top : top + height, left : left + width]
 
 
-SUITE: tuple[Degradation, ...] = (
+SUITE = (
+    Degradation("darker", "less light, kept at 8 bits", darken, DARKER_STOPS, "stops"),
+    Degradation("brighter", "more light, saturating", brighten, BRIGHTER_STOPS, "stops"),
+    Degradation("gamma", "another tone curve", bend_tones, GAMMA, "exponent"),
+    Degradation("blur", "out of focus", blur, BLUR_SIGMA_PX, "px sigma"),
+    Degradation("motion", "moving part", smear, MOTION_LENGTH_PX, "px"),
+    Degradation("noise", "sensor noise", add_noise, NOISE_GREY_LEVELS, "grey levels of 255"),
+    Degradation("jpeg", "compressed again", compress, JPEG_QUALITY, "quality"),
     Degradation(
-        name="darker",
-        apply=darken,
-        help=f"less light, kept at 8 bits; {_amounts(DARKER_STOPS, 'stops')}",
-    ),
-    Degradation(
-        name="brighter",
-        apply=brighten,
-        help=f"more light, saturating; {_amounts(BRIGHTER_STOPS, 'stops')}",
-    ),
-    Degradation(
-        name="gamma", apply=bend_tones, help=f"another tone curve; {_amounts(GAMMA, 'exponent')}"
-    ),
-    Degradation(
-        name="blur", apply=blur, help=f"out of focus; {_amounts(BLUR_SIGMA_PX, 'px sigma')}"
-    ),
-    Degradation(
-        name="motion", apply=smear, help=f"moving part; {_amounts(MOTION_LENGTH_PX, 'px')}"
-    ),
-    Degradation(
-        name="noise",
-        apply=add_noise,
-        help=f"sensor noise; {_amounts(NOISE_GREY_LEVELS, 'grey levels of 255')}",
-    ),
-    Degradation(
-        name="jpeg", apply=compress, help=f"compressed again; {_amounts(JPEG_QUALITY, 'quality')}"
-    ),
-    Degradation(
-        name="offset",
-        apply=displace,
+        "offset",
+        "part displaced, border mirrored",
+        displace,
+        CROP_OFFSET_PX,
+        "px",
         moves=displace_mask,
-        help=f"part displaced, border mirrored; {_amounts(CROP_OFFSET_PX, 'px')}",
     ),
 )
 
@@ -194,7 +174,7 @@ def degrade(
     Raises:
         ValueError: If `severity` is not 1..5.
     """
-    _grade((0.0,) * len(SEVERITIES), severity)
+    amount = degradation.amount(severity)
     key = [seed, severity, zlib.crc32(example.id.encode()), zlib.crc32(degradation.name.encode())]
 
     def image() -> Image:
@@ -204,7 +184,7 @@ def degrade(
         original = example.mask()
         if original is None or degradation.moves is None:
             return original
-        return degradation.moves(original, severity, np.random.default_rng(key))
+        return degradation.moves(original, amount, np.random.default_rng(key))
 
     digest = f"{example.digest}+{degradation.name}{severity}.{seed}"
     return dataclasses.replace(example, image=image, mask=mask, digest=digest)

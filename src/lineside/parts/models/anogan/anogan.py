@@ -21,12 +21,7 @@ from torch import Tensor
 
 from lineside.core.run.codec import built_by
 from lineside.core.training.loop import Hooks, Progress, Trained
-from lineside.parts.models.anogan.networks import (
-    Networks,
-    freeze,
-    initialise,
-    make_networks,
-)
+from lineside.parts.models.anogan.networks import Networks, freeze, initialise, make_networks
 from lineside.parts.models.anogan.training import Schedule, train_encoder, train_gan
 from lineside.parts.models.anogan.warnings import under_trained
 from lineside.parts.models.detector import Image, Prediction, TrainingImage
@@ -137,9 +132,6 @@ def fit_anogan(
     checkpoint: Path | None = None,
     minutes: float = 18.0,
     width: int = 8,
-    patch_px: int = 32,
-    reduce: int = 3,
-    top_tiles: int = 8,
     latent: int = 128,
     linear: bool = False,
     **options: Any,
@@ -157,23 +149,20 @@ def fit_anogan(
         minutes: Longest time, of which the first phase may take half; if it is up before all
             steps are done, the result depends on the machine.
         width: Base width (published: 64).
-        patch_px: 64 as published, or 32.
-        reduce: The image's sides are divided by this first.
-        top_tiles: The score of an image is the mean of this many worst tiles.
         latent: Length of a code.
         linear: Leave out the encoder's tanh.
-        options: Fields of `training.Schedule`: ``steps``, ``encoder_steps``, ``encoder_loss`` ...
+        options: Fields of `training.Schedule`: ``steps``, ``encoder_steps`` ...
 
     Raises:
         UserError: no good image, or a setting that does not exist.
         Stopped: `stop` answered True; the checkpoint has been written.
     """
     hooks = Hooks(log=log, progress=progress, stop=stop, checkpoint=checkpoint)
-    patches = Patches(patch_px=patch_px, reduce=reduce, top_tiles=top_tiles)
-    networks = make_networks(patch_px, width, latent, linear=linear)
+    patches = Patches()
+    networks = make_networks(patches.patch_px, width, latent, linear=linear)
     schedule = Schedule(**options)
     pool_rng, weights_rng, gan_rng, encoder_rng, scale_rng = rng.spawn(5)
-    for network in (networks.generator, networks.critic, networks.encoder):
+    for network in networks.children():
         initialise(network, weights_rng)
     pool = good_patches(train, patches, pool_rng)
     gan, encoder = _train(networks, pool, schedule, (gan_rng, encoder_rng), hooks, 60 * minutes)
@@ -204,9 +193,9 @@ def _train(
     gan = train_gan(generator, critic, pool, schedule, rngs[0], first, seconds / 2)
     freeze(generator)
     freeze(critic)
-    # Encoders of different kinds may share the checkpoint of one adversarial training.
-    kind = f"{schedule.encoder_loss}-{'linear' if encoder.linear else 'tanh'}"
-    second = _phase(hooks, "2 encoder", f"encoder-{kind}")
+    # Encoders of both kinds may share the checkpoint of one adversarial training.
+    kind = "linear" if encoder.linear else "tanh"
+    second = _phase(hooks, "2 encoder", f"encoder-izi_f-{kind}")
     trained = train_encoder(
         encoder, generator, critic, pool, schedule, rngs[1], second, seconds - gan.seconds
     )

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lineside.core.contract import Figure
-from lineside.parts.explain.overlays import Rgb, contact_sheet, encode_png, signed_map
+from lineside.parts.explain.overlays import Rgb, contact_sheet, encode_png, enlarge, signed_map
 from lineside.parts.models.anogan.anogan import AnoGAN
-from lineside.parts.models.detector import Image, TrainingImage
+from lineside.parts.models.detector import Image, TrainingImage, good_of
 from lineside.parts.models.reconstruction.patch_scoring import example_patches
 
 _SHOWN_PX = 96
@@ -30,7 +30,7 @@ def sample_figures(
             detector was not trained on.
         rng: Chooses patches and codes.
     """
-    good = [example for example in examples if not example.faulty]
+    good = good_of(examples)
     faulty = [example for example in examples if example.faulty]
     figures = [_samples(detector, rng)]
     if good:
@@ -96,7 +96,7 @@ def _residuals(
         rows[0].append(_grey(patch))
         rows[1].append(_grey(detector.reconstruct(patch[None])[0]))
     limit = float(np.quantile(np.abs(residuals), 0.995))
-    rows[2].extend(signed_map(_large(residual), scale=limit) for residual in residuals)
+    rows[2].extend(signed_map(enlarge(residual, _SHOWN_PX), scale=limit) for residual in residuals)
     texts = [f"{label} {score:.2g}" for label, score in zip(labels, scores, strict=True)]
     blank = [""] * len(patches)
     sheet = contact_sheet(
@@ -122,11 +122,6 @@ def _verdict(error: float, spread: float) -> str:
     return f"It explains {1 - (error / spread) ** 2:.0%} of their variance."
 
 
-def _grey(patch: Tensor) -> NDArray[np.float32]:
+def _grey(patch: Tensor) -> NDArray[Any]:
     """A patch (1, side, side), values -1..1, as an enlarged picture."""
-    return _large((patch[0].numpy() + 1.0) / 2.0)[..., None]
-
-
-def _large(values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    times = max(1, _SHOWN_PX // values.shape[0])
-    return np.kron(values, np.ones((times, times), np.float32)).astype(np.float32)
+    return enlarge((patch[0].numpy() + 1.0) / 2.0, _SHOWN_PX)[..., None]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ from lineside.core.training.step_function import Batch, Losses, Update, supervis
 from lineside.parts.models.anogan.networks import Critic, Encoder, Generator
 from lineside.parts.models.anogan.warnings import GanMonitor
 
-EncoderLoss = Literal["izi_f", "izi", "ziz"]
 CHECKPOINT_EVERY = 50
 USUAL_LOSS = 100.0
 """Of the critic, generously: ten times this is a divergence. Its first loss is near zero."""
@@ -42,9 +41,8 @@ class Schedule:
         learning_rate: Of Adam, with betas 0.0 and 0.9.
         encoder_learning_rate: Of RMSProp. Published: 5e-5 over 50,000 updates; a preset of a few
             thousand updates learns more with ten times as much.
-        encoder_loss: ``izi_f`` compares patch and reconstruction in pixels and in the critic's
-            features, ``izi`` in pixels only, ``ziz`` compares codes, on generated patches.
-        feature_weight: Of the features in ``izi_f`` and in the anomaly score (kappa).
+        feature_weight: Of the critic's features in the encoder's loss and in the anomaly score
+            (kappa).
     """
 
     steps: int = 600
@@ -54,14 +52,11 @@ class Schedule:
     penalty_weight: float = 10.0
     learning_rate: float = 1e-4
     encoder_learning_rate: float = 5e-4
-    encoder_loss: EncoderLoss = "izi_f"
     feature_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if min(self.steps, self.encoder_steps, self.batch, self.critic_steps) < 1:
             raise UserError("f-AnoGAN needs at least one step of everything", "raise the steps")
-        if self.encoder_loss not in ("izi_f", "izi", "ziz"):
-            raise UserError(f"unknown encoder loss {self.encoder_loss!r}", "one of izi_f, izi, ziz")
 
 
 def train_gan(
@@ -193,9 +188,6 @@ def train_encoder(
     """
 
     def draw(rng: np.random.Generator) -> Batch:
-        if schedule.encoder_loss == "ziz":
-            codes = rng.standard_normal((schedule.batch, generator.latent), dtype=np.float32)
-            return (torch.from_numpy(codes),)
         return (_rows(patches, schedule.batch, rng),)
 
     # A lower smoothing (TensorFlow's own, as published) than torch's 0.99.
@@ -216,16 +208,12 @@ def train_encoder(
 def encoder_loss(
     generator: Generator, critic: Critic, schedule: Schedule
 ) -> Callable[[nn.Module, Batch], dict[str, Tensor]]:
-    """Return the loss of Schlegl et al. 2019, eqs. 1 (ziz), 2 (izi) and 4 (izi_f)."""
+    """Return the loss izi_f in pixels and in the critic's features (Schlegl et al. 2019, eq. 4)."""
 
     def loss(encoder: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        (given,) = batch  # patches; codes for ziz
-        if schedule.encoder_loss == "ziz":
-            return {"loss": (given - encoder(generator(given))).square().mean()}
+        (given,) = batch
         reconstruction = generator(encoder(given))
         pixels = (given - reconstruction).square().mean()
-        if schedule.encoder_loss == "izi":
-            return {"loss": pixels}
         features = (critic.features(given) - critic.features(reconstruction)).square().mean()
         total = pixels + schedule.feature_weight * features
         return {"loss": total, "pixels": pixels.detach(), "features": features.detach()}

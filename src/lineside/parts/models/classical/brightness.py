@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lineside.parts.models.classical.descriptors import cell_mean, grey_of, grid_of
 from lineside.parts.models.classical.position_statistics import require_good
-from lineside.parts.models.detector import Image, Log, Prediction, TrainingImage, good_of
+from lineside.parts.models.detector import Image, Log, Prediction, TrainingImage
 
 MEASURES = ("mean", "contrast", "darkest", "brightest")
 CELL_PX = 16
@@ -64,8 +64,7 @@ def fit_brightness(
         >>> detector.predict(np.ones((64, 48, 1), np.float32)).score > 3
         True
     """
-    good = good_of(train)
-    require_good(good)
+    good = require_good(train)
     rows = np.stack([_measure(example.image()) for example in good])
     median = np.median(rows, axis=0)
     mad = 1.4826 * np.median(np.abs(rows - median), axis=0)

@@ -184,14 +184,14 @@ def texture_features(grey: Array, cell_px: int) -> Array:
     return (stacked - np.median(stacked, axis=(0, 1))).astype(np.float32, copy=False)
 
 
-def filter_features(grey: Array, cell_px: int = CELL_PX) -> Array:
+def filter_features(grey: Array) -> Array:
     """Return log responses relative to the image's median, shape (rows, columns, 29).
 
     All responses are of log grey values, so that exposure adds a constant, and each map of
     logarithms is taken relative to its median in the image: a defect differs from its own
     surroundings more than good parts do at that position.
     """
-    grid = grid_of(grey.shape[0], grey.shape[1], cell_px)
+    grid = grid_of(grey.shape[0], grey.shape[1], CELL_PX)
     logs = np.log(np.maximum(grey, 0) + np.float32(DARK))
     maps: list[Array] = []
     for level, octave in enumerate(pyramid(logs - np.median(logs))):
@@ -200,7 +200,7 @@ def filter_features(grey: Array, cell_px: int = CELL_PX) -> Array:
         if level == STEP_LEVELS - 1:
             step_inputs = [logs, octave]
     responses = np.stack(maps, axis=-1)
-    steps = [cell_max(v, grid) for octave in step_inputs for v in _step_responses(_flatten(octave))]
+    steps = [cell_max(v, grid) for octave in step_inputs for v in _step_responses(flatten(octave))]
     features = np.concatenate(
         [np.log(responses + np.float32(3e-3)), np.log(np.stack(steps, axis=-1) + np.float32(1e-2))],
         axis=-1,
@@ -235,7 +235,7 @@ def _local_std(image: Array) -> Array:
     return np.sqrt(np.maximum(square - mean**2, 0))
 
 
-def _flatten(image: Array) -> Array:
+def flatten(image: Array) -> Array:
     """Subtract slow changes of illumination."""
     return image - ndimage.uniform_filter(image, 31, mode="reflect")
 

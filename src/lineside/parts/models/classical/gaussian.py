@@ -16,18 +16,17 @@ import numpy as np
 
 from lineside.parts.models.classical.descriptors import (
     FILTER_NAMES,
+    Array,
     filter_features,
     grey_of,
 )
 from lineside.parts.models.classical.position_statistics import (
-    TOP_CELLS,
     PositionStatistics,
     ScoreScale,
-    fit_position_statistics,
-    score_scale_of,
-    top_mean,
+    fit_largest_z,
+    require_good,
 )
-from lineside.parts.models.detector import Image, Log, Prediction, TrainingImage, good_of
+from lineside.parts.models.detector import Image, Log, Prediction, TrainingImage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,7 @@ class Gaussian:
 
     def predict(self, image: Image) -> Prediction:
         """Score one image; the contributions are the strongest filters of the highest cell."""
-        z = self.statistics.z(filter_features(grey_of(image)))
+        z = self.statistics.z(_features(image))
         cells = z.max(axis=-1)
         strongest = z.reshape(-1, z.shape[-1])[int(cells.argmax())]
         order = np.argsort(-strongest)[:3]
@@ -71,11 +70,11 @@ def fit_gaussian(
         >>> detector.predict(images[0].image()).map.shape
         (8, 6)
     """
-    good = good_of(train)
-    statistics = fit_position_statistics(good, lambda image: filter_features(grey_of(image)))
+    good = require_good(train)
+    statistics, scale = fit_largest_z(train, validation, _features, rng)
     log({"event": "statistics", "good_images": len(good)})
+    return Gaussian(statistics=statistics, scale=scale)
 
-    def raw(image: Image) -> float:
-        return top_mean(statistics.z(filter_features(grey_of(image))).max(axis=-1), TOP_CELLS)
 
-    return Gaussian(statistics=statistics, scale=score_scale_of(raw, train, validation, rng))
+def _features(image: Image) -> Array:
+    return filter_features(grey_of(image))

@@ -29,7 +29,7 @@ from lineside.parts.models.classical.position_statistics import (
     top_mean,
 )
 from lineside.parts.models.classical.registration import Shift, align, phase_shift, resize
-from lineside.parts.models.detector import Image, Log, Prediction, TrainingImage, good_of
+from lineside.parts.models.detector import Image, Log, Prediction, TrainingImage
 
 SIDE_PX = 256
 """Longer side of the template at most."""
@@ -114,8 +114,7 @@ def fit_golden_template(
         >>> detector.mean.shape, detector.aligned
         ((64, 48), True)
     """
-    good = good_of(train)
-    require_good(good)
+    good = require_good(train)
     shape = _template_shape(good, rng)
     mean, _, _ = _register(good, shape, None)
     _, _, share = _register(good, shape, mean)

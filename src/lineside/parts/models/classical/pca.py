@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,20 +24,18 @@ from lineside.parts.models.classical.descriptors import (
     DARK,
     Array,
     cell_max,
+    flatten,
     grey_of,
     grid_of,
     pyramid,
 )
 from lineside.parts.models.classical.position_statistics import (
-    TOP_CELLS,
     PositionStatistics,
     ScoreScale,
-    fit_position_statistics,
+    fit_largest_z,
     require_good,
-    score_scale_of,
-    top_mean,
 )
-from lineside.parts.models.detector import Image, Log, Prediction, TrainingImage, good_of
+from lineside.parts.models.detector import Image, Log, Prediction, TrainingImage
 
 PATCH_PX = 9
 COMPONENTS = 4
@@ -68,10 +67,7 @@ class Pca:
 def _octaves(image: Image) -> list[Array]:
     """Return the halved and quartered log image without slow changes of illumination."""
     logs = np.log(np.maximum(grey_of(image), 0) + np.float32(DARK))
-    return [
-        level - ndimage.uniform_filter(level, 31, mode="reflect")
-        for level in pyramid(logs, SCALES + 1)[1:]
-    ]
+    return [flatten(level) for level in pyramid(logs, SCALES + 1)[1:]]
 
 
 def log_energies(image: Image, components: Array) -> Array:
@@ -122,16 +118,11 @@ def fit_pca(
         >>> detector.components.shape
         (2, 2, 9, 9)
     """
-    good = good_of(train)
-    require_good(good)
+    good = require_good(train)
     bank = _components(good, components, patch_px, rng)
     log({"event": "components", "count": components, "good_images": len(good)})
-    statistics = fit_position_statistics(good, lambda image: log_energies(image, bank))
-
-    def raw(image: Image) -> float:
-        return top_mean(statistics.z(log_energies(image, bank)).max(axis=-1), TOP_CELLS)
-
-    scale = score_scale_of(raw, train, validation, rng)
+    features = partial(log_energies, components=bank)
+    statistics, scale = fit_largest_z(train, validation, features, rng)
     return Pca(components=bank, statistics=statistics, scale=scale)
 
 

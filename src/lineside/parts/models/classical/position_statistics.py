@@ -93,17 +93,40 @@ def fit_position_statistics(
     good: Sequence[TrainingImage], features: Callable[[Image], Array]
 ) -> PositionStatistics:
     """Return the statistics of the features of good images, read one at a time."""
-    require_good(good)
     accumulator = StatisticsAccumulator()
     for example in good:
         accumulator.add(features(example.image()))
     return accumulator.result()
 
 
-def require_good(good: Sequence[TrainingImage]) -> None:
-    """Raise a UserError if there is no good image."""
+def require_good(examples: Sequence[TrainingImage]) -> list[TrainingImage]:
+    """Return the good examples.
+
+    Raises:
+        UserError: if there is none.
+    """
+    good = good_of(examples)
     if not good:
         raise UserError("there is no good picture to learn from", "label some pictures as good")
+    return good
+
+
+def fit_largest_z(
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
+    features: Callable[[Image], Array],
+    rng: np.random.Generator,
+) -> tuple[PositionStatistics, ScoreScale]:
+    """Fit the statistics of features and the scale of a score: the mean of the highest cells.
+
+    A cell counts by its largest z over all features.
+    """
+    statistics = fit_position_statistics(good_of(train), features)
+
+    def raw(image: Image) -> float:
+        return top_mean(statistics.z(features(image)).max(axis=-1), TOP_CELLS)
+
+    return statistics, score_scale_of(raw, train, validation, rng)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,24 +198,30 @@ def score_scale_of(
     train: Sequence[TrainingImage],
     validation: Sequence[TrainingImage],
     rng: np.random.Generator,
-    count: int = SCALE_IMAGES,
 ) -> ScoreScale:
-    """Score up to `count` good images and fit their scale; see `scale_images`."""
-    good = scale_images(train, validation)
+    """Score good images and fit their scale; see `score_scales_of`."""
+    return score_scales_of(lambda image: [raw_score(image)], train, validation, rng)[0]
+
+
+def score_scales_of(
+    raw_scores: Callable[[Image], Sequence[float]],
+    train: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
+    rng: np.random.Generator,
+    count: int = SCALE_IMAGES,
+) -> list[ScoreScale]:
+    """Return the scale of each score, from up to `count` good images.
+
+    They are unseen ones, of `validation`, if there are enough.
+    """
+    unseen = good_of(validation)
+    good = unseen if len(unseen) >= VALIDATION_IMAGES else good_of(train)
     raw, sizes = [], []
     for index in np.sort(rng.permutation(len(good))[:count]):
         image = good[int(index)].image()
-        raw.append(raw_score(image))
+        raw.append(raw_scores(image))
         sizes.append((image.shape[0], image.shape[1]))
-    return fit_score_scale(raw, sizes)
-
-
-def scale_images(
-    train: Sequence[TrainingImage], validation: Sequence[TrainingImage]
-) -> list[TrainingImage]:
-    """Return the good images that set the scale of scores: unseen ones if there are enough."""
-    unseen = good_of(validation)
-    return unseen if len(unseen) >= VALIDATION_IMAGES else good_of(train)
+    return [fit_score_scale(column, sizes) for column in np.transpose(raw)]
 
 
 def top_mean(values: NDArray[np.float32], count: int) -> float:

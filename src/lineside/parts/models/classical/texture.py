@@ -31,13 +31,12 @@ from lineside.parts.models.classical.position_statistics import (
     PositionStatistics,
     ScoreScale,
     StatisticsAccumulator,
-    fit_score_scale,
     require_good,
-    scale_images,
+    score_scales_of,
     top_mean,
     zone_grid,
 )
-from lineside.parts.models.detector import Image, Log, Mask, Prediction, TrainingImage, good_of
+from lineside.parts.models.detector import Image, Log, Mask, Prediction, TrainingImage
 
 FILTERS = len(FILTER_NAMES)
 POSITIVE_CELLS = 60
@@ -119,7 +118,7 @@ def fit_texture_patches(
         >>> list(detector.predict(images[0].image()).contributions)
         ['novelty']
     """
-    require_good(good_of(train))
+    require_good(train)
     statistics, samples = _gather(train, rng)
     weights = None
     if any(example.faulty for example in train):
@@ -130,8 +129,18 @@ def fit_texture_patches(
         ]
         weights = _fit_weights(statistics, samples, bags, penalty)
         log({"event": "linear model", "patches": len(samples.label), "unmarked": len(bags)})
-    novelty, linear = _fit_scales(statistics, weights, scale_images(train, validation), rng)
-    return TexturePatches(statistics=statistics, weights=weights, novelty=novelty, linear=linear)
+
+    def raw(image: Image) -> list[float]:
+        maps = _maps(statistics, weights, image)
+        return [top_mean(values, TOP_CELLS) for values in maps if values is not None]
+
+    novelty, *linear = score_scales_of(raw, train, validation, rng, SCALE_IMAGES)
+    return TexturePatches(
+        statistics=statistics,
+        weights=weights,
+        novelty=novelty,
+        linear=linear[0] if linear else None,
+    )
 
 
 def _features(image: Image) -> Array:
@@ -249,21 +258,3 @@ def _strongest(bag: Array, weights: Array) -> Array:
     """Return the strongest cells of a bag: by the model, in the first round by novelty."""
     cells = _signed_parts(bag)
     return cells[np.argsort(-(cells @ weights))[:POSITIVES]] if weights.size else cells[:POSITIVES]
-
-
-def _fit_scales(
-    statistics: PositionStatistics,
-    weights: Array | None,
-    good: Sequence[TrainingImage],
-    rng: np.random.Generator,
-) -> tuple[ScoreScale, ScoreScale | None]:
-    """Score good images and return the scales of novelty and of the linear model."""
-    raw: list[list[float]] = []
-    sizes: list[tuple[int, int]] = []
-    for index in np.sort(rng.permutation(len(good))[:SCALE_IMAGES]):
-        image = good[int(index)].image()
-        maps = _maps(statistics, weights, image)
-        raw.append([top_mean(values, TOP_CELLS) for values in maps if values is not None])
-        sizes.append((image.shape[0], image.shape[1]))
-    columns = [fit_score_scale(column, sizes) for column in np.transpose(raw)]
-    return columns[0], columns[1] if len(columns) > 1 else None

@@ -37,6 +37,9 @@ BAND_CELLS = 2
 """Only this outer band of a large mask is positive: the inside of a wide region looks normal."""
 BAG_CELLS = 8
 """This many cells of a defective image without a mask are assumed to show the defect."""
+POSITIVE_CELLS, NEGATIVE_CELLS, GOOD_CELLS = 60, 40, 100
+"""Maximum of cells of an image: positive ones (or of a bag), those of a defective image that
+the mask does not touch, and those of a good image."""
 HARD_CELLS = 20
 """Cells kept of a good image; their pooled logit stands for that of the image."""
 
@@ -243,10 +246,6 @@ def choose_cells(
     suspicion: NDArray[np.float32],
     faulty: bool,
     rng: np.random.Generator,
-    *,
-    positives: int = 60,
-    negatives: int = 40,
-    goods: int = 100,
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Choose the cells of an image to train on.
 
@@ -255,21 +254,18 @@ def choose_cells(
         suspicion: Map of the normal model on the grid, shape (rows, columns).
         faulty: Whether the image is labelled with a defect.
         rng: Chooses among many cells.
-        positives: Maximum of positive cells of an image (or of cells of a bag).
-        negatives: Maximum of cells of a defective image that the mask does not touch.
-        goods: Maximum of cells of a good image.
 
     Returns:
         Flat indices of cells and their targets.
     """
     if not faulty:
-        index = rng.permutation(suspicion.size)[:goods]
+        index = rng.permutation(suspicion.size)[:GOOD_CELLS]
         return index, np.zeros(len(index), np.float32)
     if coverage is None or not coverage.any():
-        index = np.argsort(-suspicion, axis=None, kind="stable")[:positives]
+        index = np.argsort(-suspicion, axis=None, kind="stable")[:POSITIVE_CELLS]
         return index, np.full(len(index), UNKNOWN, np.float32)
-    positive = rng.permutation(np.flatnonzero(positive_cells(coverage)))[:positives]
-    negative = rng.permutation(np.flatnonzero(coverage == 0))[:negatives]
+    positive = rng.permutation(np.flatnonzero(positive_cells(coverage)))[:POSITIVE_CELLS]
+    negative = rng.permutation(np.flatnonzero(coverage == 0))[:NEGATIVE_CELLS]
     target = np.repeat(np.array([1, 0], np.float32), [len(positive), len(negative)])
     return np.concatenate([positive, negative]), target
 

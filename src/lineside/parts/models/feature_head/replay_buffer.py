@@ -60,10 +60,6 @@ class ReplayBuffer:
     mean: Tensor
     std: Tensor
 
-    def standardised(self) -> Tensor:
-        """Return the inputs of a head's networks, float32, shape (cell, feature)."""
-        return self.inputs.float() * STEP
-
     def good_image_logits(self, network: CellNetwork, top: int, *, held_out: bool) -> Values:
         """Return the pooled logit of good images, from their stored hard cells.
 
@@ -85,7 +81,7 @@ class ReplayBuffer:
     def training_cells(self, whole: int, folds: int) -> TrainingCells:
         """Return all cells; see `head.join_cells` for which member sees what."""
         return TrainingCells(
-            inputs=self.standardised(),
+            inputs=self.inputs.float() * STEP,
             target=self.target.float(),
             weight=self.weight[:, None] * member_mask(self.fold, whole, folds),
             image=self.image.long(),

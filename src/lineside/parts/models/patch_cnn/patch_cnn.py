@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,12 +24,8 @@ from torch import Tensor, nn
 from lineside.core import explain
 from lineside.core.run.codec import built_by
 from lineside.core.training.loop import Hooks, Progress
-from lineside.parts.models.crops import (
-    Corner,
-    convert_channels,
-    pad,
-)
-from lineside.parts.models.detector import Image, Prediction, TrainingImage
+from lineside.parts.models.crops import Corner, convert_channels, pad
+from lineside.parts.models.detector import Image, Prediction, TrainingImage, good_of
 from lineside.parts.models.patch_cnn import vgg as networks
 from lineside.parts.models.patch_cnn.training import (
     CropData,
@@ -41,7 +37,6 @@ from lineside.parts.models.patch_cnn.training import (
 from lineside.parts.models.tiles import tile_batches, tile_corners, tile_map
 
 Width = Literal["full", "half", "quarter", "eighth"]
-Architecture = Literal["vgg19_full", "vgg19_half", "vgg19_quarter", "vgg19_eighth"]
 
 _TILES = 32
 _SLOPE_IMAGES = 120
@@ -98,7 +93,7 @@ class PatchCNN:
         (8, 6)
     """
 
-    architecture: Architecture
+    architecture: str
     crop_px: int
     channels: int
     mean: float
@@ -222,8 +217,8 @@ def fit_patch_cnn(
     crops_rng, weights_rng, batches_rng = rng.spawn(3)
     data = crop_data(train, validation, crop_px=crop_px, settings=settings, rng=crops_rng)
     detector = PatchCNN(
-        network=build_network(_vgg(width), data.channels),
-        architecture=_vgg(width),
+        network=build_network(f"vgg19_{width}", data.channels),
+        architecture=f"vgg19_{width}",
         crop_px=crop_px,
         channels=data.channels,
         mean=data.mean,
@@ -236,20 +231,10 @@ def fit_patch_cnn(
     return with_tile_slope(detector, validation or train) if size_corrected else detector
 
 
-def build_network(architecture: Architecture, channels: int) -> nn.Module:
+def build_network(architecture: str, channels: int) -> nn.Module:
     """Return a network with arbitrary weights, in the memory layout that is fastest on a CPU."""
-    network: nn.Module
     with torch.random.fork_rng(devices=[]):
-        match architecture:
-            case "vgg19_full":
-                network = networks.vgg19_full(channels)
-            case "vgg19_half":
-                network = networks.vgg19_half(channels)
-            case "vgg19_quarter":
-                network = networks.vgg19_quarter(channels)
-            case "vgg19_eighth":
-                network = networks.vgg19_eighth(channels)
-    return channels_last(network)
+        return channels_last(networks.vgg19(architecture, channels))
 
 
 def channels_last(network: nn.Module) -> nn.Module:
@@ -264,7 +249,7 @@ def with_tile_slope(detector: PatchCNN, examples: Sequence[TrainingImage]) -> Pa
     The slope of a least-squares line through log(number of tiles) and score, over at most 120 good
     images and 6,000 tiles; unchanged if all images are of about one size.
     """
-    good = [example for example in examples if not example.faulty]
+    good = good_of(examples)
     good = good[:: max(1, len(good) // _SLOPE_IMAGES)][:_SLOPE_IMAGES]
     scores, counts = [], []
     for example in good:
@@ -279,7 +264,3 @@ def with_tile_slope(detector: PatchCNN, examples: Sequence[TrainingImage]) -> Pa
         return detector
     slope = float(np.cov(x, scores, bias=True)[0, 1] / x.var())
     return dataclasses.replace(detector, tile_slope=max(slope, 0.0))
-
-
-def _vgg(width: Width) -> Architecture:
-    return cast(Architecture, f"vgg19_{width}")

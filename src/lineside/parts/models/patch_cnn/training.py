@@ -59,7 +59,6 @@ class CropTraining:
         bag_crops: Crops drawn of an image of which only the label is known.
         top_crops: Such a bag's logit is the mean of this many strongest crops.
         validations: How often the validation crops are evaluated.
-        keep_best: Keep the weights of the best validation average precision, not the last.
     """
 
     steps: int = 600
@@ -72,7 +71,6 @@ class CropTraining:
     bag_crops: int = 8
     top_crops: int = 2
     validations: int = 10
-    keep_best: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,22 +112,16 @@ def crop_data(
         )
     train_rng, validation_rng, fixed_rng = rng.spawn(3)
 
-    def cut(
-        examples: Sequence[TrainingImage], rng: np.random.Generator, channels: int | None
-    ) -> CropPool:
-        return crop_pool(
-            examples,
-            crop_px=crop_px,
-            rng=rng,
-            crops_per_image=settings.crops_per_image,
-            pool_bytes=settings.pool_bytes,
-            channels=channels,
-        )
-
-    pool = cut(train_set, train_rng, channels)
+    cut = partial(
+        crop_pool,
+        crop_px=crop_px,
+        crops_per_image=settings.crops_per_image,
+        pool_bytes=settings.pool_bytes,
+    )
+    pool = cut(train_set, rng=train_rng, channels=channels)
     validation = None
     if any(e.faulty for e in validation_set) and not all(e.faulty for e in validation_set):
-        held_out = cut(validation_set, validation_rng, pool.pixels.shape[1])
+        held_out = cut(validation_set, rng=validation_rng, channels=pool.pixels.shape[1])
         validation = _fixed_crops(held_out, settings, fixed_rng)
     sample = pool.pixels[:: max(1, len(pool.pixels) // 2000)].astype(np.float32)
     return CropData(
@@ -173,7 +165,6 @@ def train_on_crops(
         assert data.validation is not None
         return evaluate(network, data.validation, standardise, settings.top_crops)
 
-    validated = data.validation is not None
     return train(
         Training(
             network=network,
@@ -184,10 +175,9 @@ def train_on_crops(
             ),
             steps=settings.steps,
             rng=rng,
-            validate=validate if validated else None,
+            validate=validate if data.validation is not None else None,
             validate_every=max(1, settings.steps // settings.validations),
             labels=partial(_check_labels, pool=data.pool),
-            keep="ap" if settings.keep_best and validated else None,
         ),
         hooks,
     )

@@ -12,11 +12,15 @@ Shapes of a crop of side s at full width: blocks (64, s/2, s/2), (128, s/4, s/4)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 _CONVOLUTIONS = (2, 2, 4, 4, 4)
+_WIDTHS = (64, 128, 256, 512, 512)
+DIVISORS = {"vgg19_full": 1, "vgg19_half": 2, "vgg19_quarter": 4, "vgg19_eighth": 8}
+"""Of the published width, by architecture."""
 
 LAST_MAPS = "blocks.4.11"
 """The last ReLU, at 1/16 of the input's size: the layer for Grad-CAM."""
@@ -30,7 +34,7 @@ class VGG(nn.Module):
         widths: Feature maps of the five blocks.
     """
 
-    def __init__(self, channels: int, widths: tuple[int, int, int, int, int]) -> None:
+    def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
         blocks: list[nn.Module] = []
         before = channels
@@ -47,24 +51,12 @@ class VGG(nn.Module):
         return logits.squeeze(1)
 
 
-def vgg19_full(channels: int = 1) -> VGG:
-    """VGG19-BN as published: 20.0 million weights."""
-    return VGG(channels, (64, 128, 256, 512, 512))
+def vgg19(architecture: str, channels: int = 1) -> VGG:
+    """Return VGG19-BN at one of four widths.
 
-
-def vgg19_half(channels: int = 1) -> VGG:
-    """VGG19-BN at half width: 5.0 million weights."""
-    return VGG(channels, (32, 64, 128, 256, 256))
-
-
-def vgg19_quarter(channels: int = 1) -> VGG:
-    """VGG19-BN at quarter width: 1.25 million weights."""
-    return VGG(channels, (16, 32, 64, 128, 128))
-
-
-def vgg19_eighth(channels: int = 1) -> VGG:
-    """VGG19-BN at an eighth of the width: 0.31 million weights."""
-    return VGG(channels, (8, 16, 32, 64, 64))
+    Weights: 20.0 million as published, 5.0 at half, 1.25 at a quarter, 0.31 at an eighth.
+    """
+    return VGG(channels, [width // DIVISORS[architecture] for width in _WIDTHS])
 
 
 def initialise(network: nn.Module, seed: int) -> None:

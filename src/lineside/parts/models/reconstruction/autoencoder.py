@@ -116,9 +116,6 @@ def fit_autoencoder(
     learning_rate: float = 2e-3,
     width: int = 16,
     latent: int = 64,
-    patch_px: int = 32,
-    reduce: int = 3,
-    top_tiles: int = 8,
 ) -> Autoencoder:
     """Train an autoencoder on patches of the good images.
 
@@ -134,16 +131,15 @@ def fit_autoencoder(
         learning_rate: Peak of the schedule.
         width: Feature maps of the first convolution.
         latent: Length of the code.
-        patch_px, reduce, top_tiles: See `patch_scoring.Patches`.
 
     Raises:
         UserError: no good image.
         Stopped: `stop` answered True; the checkpoint has been written.
     """
     pool_rng, weights_rng, batches_rng, scale_rng = rng.spawn(4)
-    patches = Patches(patch_px=patch_px, reduce=reduce, top_tiles=top_tiles)
+    patches = Patches()
     pool = good_patches(train, patches, pool_rng)
-    network = _network(patch_px, width, latent, int(weights_rng.integers(2**31)))
+    network = _network(patches.patch_px, width, latent, int(weights_rng.integers(2**31)))
     adam = torch.optim.Adam(network.parameters(), lr=learning_rate)
     cycle = torch.optim.lr_scheduler.OneCycleLR(adam, learning_rate, total_steps=steps + 1)
 

@@ -61,9 +61,6 @@ def fit_patch_pca(
     rng: np.random.Generator,
     log: Callable[[dict[str, Any]], None] = lambda row: None,
     components: int = 64,
-    patch_px: int = 32,
-    reduce: int = 3,
-    top_tiles: int = 8,
 ) -> PatchPca:
     """Fit on patches of the good images of `train`.
 
@@ -73,9 +70,6 @@ def fit_patch_pca(
         rng: Random stream.
         log: Receives one row.
         components: Number of components; 0 compares with the mean patch.
-        patch_px: Side of a patch.
-        reduce: The image's sides are divided by this first.
-        top_tiles: The score of an image is the mean of this many worst tiles.
 
     Raises:
         UserError: no good image.
@@ -88,7 +82,7 @@ def fit_patch_pca(
         (32, 32)
     """
     pool_rng, scale_rng = rng.spawn(2)
-    patches = Patches(patch_px=patch_px, reduce=reduce, top_tiles=top_tiles)
+    patches = Patches()
     pool = good_patches(train, patches, pool_rng).flatten(1)
     mean = pool.mean(0)
     centred = pool - mean

@@ -17,11 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lineside.core.errors import UserError
 from lineside.parts.models.classical.descriptors import Array, cell_mean, grey_of
-from lineside.parts.models.classical.position_statistics import ScoreScale, score_scale_of, top_mean
+from lineside.parts.models.classical.position_statistics import (
+    ScoreScale,
+    require_good,
+    score_scale_of,
+    top_mean,
+)
 from lineside.parts.models.crops import Corner, pad, random_corners
-from lineside.parts.models.detector import Image, Prediction, TrainingImage, good_of
+from lineside.parts.models.detector import Image, Prediction, TrainingImage
 from lineside.parts.models.tiles import tile_batches, tile_corners
 
 PatchScorer = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -33,6 +37,7 @@ CONTRAST_DEVIATIONS = 4.0
 LEAST_DEVIATION = 0.01
 """The contrast of an image flatter than this is not stretched further: it would be noise."""
 _TILES = 32
+_POOL_BYTES = 256_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +69,15 @@ def good_patches(
     rng: np.random.Generator,
     *,
     per_image: int = 48,
-    pool_bytes: int = 256_000_000,
 ) -> Tensor:
     """Return random patches of the good images, shape (patch, 1, side, side), values -1..1.
 
     Raises:
         UserError: if there is no good image.
     """
-    good = good_of(examples)
-    if not good:
-        raise UserError("there is no good picture to learn from", "label some pictures as good")
+    good = require_good(examples)
     side = patches.patch_px
-    count = int(np.clip(pool_bytes // (4 * side * side * len(good)), 1, per_image))
+    count = int(np.clip(_POOL_BYTES // (4 * side * side * len(good)), 1, per_image))
     pool = []
     for example in good:
         grey, _ = pad(patches.normalise(example.image()), side)
