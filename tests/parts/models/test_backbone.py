@@ -80,14 +80,12 @@ def test_tiles_cover_every_cell_once_and_agree_with_one_piece() -> None:
     image = picture(280, 440)
     whole = backbone.grid_features(image)
     count = torch.zeros(whole.shape[:2])
-    tiled = torch.empty_like(whole)
-    for top, left, part in backbone.grid_feature_tiles(image, tile_px=160):
-        rows, columns = part.shape[:2]
-        assert rows <= 20
-        assert columns <= 20
-        count[top : top + rows, left : left + columns] += 1
-        tiled[top : top + rows, left : left + columns] = part
+    for cells, _, inside in backbone.halo_tiles((35, 55), 20, 12):
+        assert [s.stop - s.start for s in cells] == [s.stop - s.start for s in inside]
+        assert max(count[cells].shape) <= 20
+        count[cells] += 1
     assert (count == 1).all()
+    tiled = backbone.grid_features(image, tile_px=160)
     error = (tiled - whole).square().mean((0, 1)).sqrt() / whole.std((0, 1))
     assert float(error.mean()) < 0.05
 

@@ -192,7 +192,7 @@ def colour_bar(scale_min: float, threshold: float, scale_max: float, *, width_px
     for value, name in ((scale_min, ""), (threshold, "contour "), (scale_max, "")):
         place = edge + np.clip((value - scale_min) / span, 0, 1) * (inner - 1)
         draw.line([(place, 2), (place, 23)], fill=INK, width=1)
-        draw.text((place, 27), f"{name}{value:.3g}", fill=INK, font=_font(11), anchor="ma")
+        draw.text((place, 27), f"{name}{value:.3g}", fill=INK, font=font(11), anchor="ma")
     return np.asarray(sheet)
 
 
@@ -255,7 +255,7 @@ def contact_sheet(
         if captions:
             place = (left + cell_px / 2, top + cell_px + 2)
             text = _shorten(draw, captions[index], cell_px)
-            draw.text(place, text, fill=INK, font=_font(11), anchor="ma")
+            draw.text(place, text, fill=INK, font=font(11), anchor="ma")
     return np.array(sheet)
 
 
@@ -338,15 +338,16 @@ def _encode(picture: Image | Rgb | Mask, **options: Any) -> bytes:
 
 def _shorten(draw: ImageDraw.ImageDraw, text: str, width_px: int) -> str:
     """Return a text cut to a width, with an ellipsis."""
-    if draw.textlength(text, font=_font(11)) <= width_px:
+    if draw.textlength(text, font=font(11)) <= width_px:
         return text
-    while text and draw.textlength(f"{text}…", font=_font(11)) > width_px:
+    while text and draw.textlength(f"{text}…", font=font(11)) > width_px:
         text = text[:-1]
     return f"{text}…"
 
 
 @cache
-def _font(size_px: int) -> Any:
+def font(size_px: int) -> Any:
+    """Return the font of drawn text."""
     return ImageFont.load_default(size_px)
 
 

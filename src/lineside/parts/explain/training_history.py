@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,8 @@ from lineside.core.explain.information_plots import plane_figures
 from lineside.core.training.weight_snapshots import load_snapshots
 from lineside.parts.explain.overlays import Rgb, contact_sheet, encode_jpeg, enlarge, signed_map
 from lineside.parts.models.crops import CropBatch, CropPool
-from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
+from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, cam_map, guided_map
 from lineside.parts.models.patch_cnn.training import CropData
-from lineside.parts.models.patch_cnn.vgg import LAST_MAPS
 
 GALLERY = 4
 """Crops of each label in the gallery."""
@@ -94,14 +94,7 @@ def gallery(cnn: PatchCNN, past: Sequence[Past], crops: CropBatch) -> list[Figur
     )
     pixels = crops.pixels[chosen]
     x = cnn.standardise(pixels)
-
-    def guided(network: nn.Module) -> Tensor:
-        return explain.guided_backprop(network, x).sum(1)
-
-    def cam(network: nn.Module) -> Tensor:
-        maps = explain.grad_cam(network, network.get_submodule(LAST_MAPS), x)
-        return explain.upsample(maps, x.shape[2:])
-
+    maps = {"Guided backprop": partial(guided_map, x=x), "Grad-CAM": partial(cam_map, x=x)}
     probability = np.stack([expit(_logits(state.network, x)) for state in past])
     truth = crops.crop_labels[chosen]
     final = past[-1].network
@@ -118,7 +111,7 @@ def gallery(cnn: PatchCNN, past: Sequence[Past], crops: CropBatch) -> list[Figur
             ),
             wide=True,
         )
-        for name, map_of in (("Guided backprop", guided), ("Grad-CAM", cam))
+        for name, map_of in maps.items()
     ]
 
 

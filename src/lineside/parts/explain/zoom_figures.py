@@ -6,14 +6,12 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image as Pillow
-from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw
 from scipy import ndimage
 
 from lineside.core import explain
@@ -27,6 +25,7 @@ from lineside.parts.explain.overlays import (
     Rgb,
     as_rgb,
     contact_sheet,
+    font,
     overlay,
     side_by_side,
     signed_map,
@@ -43,8 +42,7 @@ from lineside.parts.explain.zoom import (
 from lineside.parts.metrics import Map
 from lineside.parts.models.crops import convert_channels, pad
 from lineside.parts.models.detector import Detector, Image, Prediction
-from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
-from lineside.parts.models.patch_cnn.vgg import LAST_MAPS
+from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, cam_map, guided_map
 from lineside.parts.models.tiles import tile_corners
 
 LARGEST_PX = 1_000_000
@@ -186,14 +184,12 @@ def window_response(cnn: PatchCNN, image: Image, window: Window) -> WindowRespon
     x = cnn.standardise(crop.transpose(2, 0, 1)[None])
     with torch.inference_mode():
         logit = float(cnn.network(x)[0])
-    layer = cnn.network.get_submodule(LAST_MAPS)
-    maps = explain.grad_cam(cnn.network, layer, x)
     share = crop.shape[0] * crop.shape[1] / cnn.crop_px**2
     inside = (slice(above, above + height), slice(before, before + width))
     return WindowResponse(
         probability=1.0 / (1.0 + math.exp(-logit)) if logit > -700 else 0.0,
-        guided=share * explain.guided_backprop(cnn.network, x).sum(1)[0].numpy()[inside],
-        cam=share * explain.upsample(maps, x.shape[2:])[0].numpy()[inside],
+        guided=share * guided_map(cnn.network, x)[0].numpy()[inside],
+        cam=share * cam_map(cnn.network, x)[0].numpy()[inside],
     )
 
 
@@ -256,11 +252,9 @@ def _strip(
     tiles += [_fit_cell(window.of(shown)) for window in windows]
     words += [f"map, score {w.score:.2f}" for w in windows]
     if any(responses):
-        guided = [(response.guided if response else None) for response in responses]
-        cams = [(response.cam if response else None) for response in responses]
-        tiles += [_signed(values, limits[0]) for values in guided]
+        tiles += [_signed(k.guided if k else None, limits[0]) for k in responses]
         words += [f"guided, output {k.probability:.2f}" if k else "too large" for k in responses]
-        tiles += [_signed(values, limits[1]) for values in cams]
+        tiles += [_signed(k.cam if k else None, limits[1]) for k in responses]
         words += ["Grad-CAM" if k else "too large" for k in responses]
     return contact_sheet(tiles, words, columns=len(windows), cell_px=CELL_PX)
 
@@ -321,9 +315,9 @@ def _fit_cell(pixels: Rgb) -> Rgb:
 
 
 def _text(words: str, size_px: int, colour: tuple[int, int, int] = INK) -> Rgb:
-    font = _font(size_px)
-    sheet = Pillow.new("RGB", (int(font.getlength(words)) + 4, size_px + 6), PAPER)
-    ImageDraw.Draw(sheet).text((0, 2), words, fill=colour, font=font)
+    text_font = font(size_px)
+    sheet = Pillow.new("RGB", (int(text_font.getlength(words)) + 4, size_px + 6), PAPER)
+    ImageDraw.Draw(sheet).text((0, 2), words, fill=colour, font=text_font)
     return np.array(sheet)
 
 
@@ -337,8 +331,3 @@ def _stack(blocks: Sequence[Rgb]) -> Rgb:
         sheet[top : top + block.shape[0], GAP_PX : GAP_PX + block.shape[1]] = block
         top += block.shape[0] + GAP_PX
     return sheet
-
-
-@cache
-def _font(size_px: int) -> Any:
-    return ImageFont.load_default(size_px)

@@ -216,15 +216,13 @@ def resize(image: Image, rows_px: int, columns_px: int) -> Image:
 
 
 @torch.inference_mode()
-def block_maps(
-    image: Image, blocks: Sequence[int], backbone: Lite0 | None = None
-) -> dict[int, Tensor]:
+def block_maps(image: Image, blocks: Sequence[int]) -> dict[int, Tensor]:
     """Return the chosen blocks' maps (channel, rows, columns) of the image as it is, in one piece.
 
     The size should be a multiple of the coarsest stride (32 for block 14).
     """
     x = to_input(image).contiguous(memory_format=torch.channels_last)
-    return {k: v[0] for k, v in (backbone or load_backbone())(x, tuple(blocks)).items()}
+    return {k: v[0] for k, v in load_backbone()(x, tuple(blocks)).items()}
 
 
 def halve(image: Image) -> Image:
@@ -238,32 +236,34 @@ def grid_of(image: Image) -> tuple[int, int]:
     return -(-image.shape[0] // CELL_PX), -(-image.shape[1] // CELL_PX)
 
 
-def grid_feature_tiles(
-    image: Image, backbone: Lite0 | None = None, tile_px: int = TILE_PX
-) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield (first row, first column, cells) tile by tile, so that memory stays bounded.
+Slices = tuple[slice, slice]
 
-    Cells have shape (rows, columns, 256) float32: blocks 2, 4, 7 and 10 brought to stride 8; cell
-    (r, c) describes pixels [8r, 8r + 8) x [8c, 8c + 8). Images up to `tile_px` on both sides are
-    one tile; larger ones are cut with `HALO_PX` of real context around each tile.
+
+def halo_tiles(
+    grid: tuple[int, int], tile_cells: int, halo_cells: int
+) -> Iterator[tuple[Slices, Slices, Slices]]:
+    """Cut a grid of cells into tiles, so that memory stays bounded for large images.
+
+    Yields:
+        Rows and columns of a tile's cells; the pixels of its window, a halo of context around it
+        included; and the tile's cells within those of the window.
     """
-    rows, columns = grid_of(image)
-    step = tile_px // CELL_PX
-    halo = HALO_PX // CELL_PX
-    for top in range(0, rows, step):
-        for left in range(0, columns, step):
-            bottom, right = min(top + step, rows), min(left + step, columns)
-            above, before = max(0, top - halo), max(0, left - halo)
-            window = image[
-                above * CELL_PX : (bottom + halo) * CELL_PX,
-                before * CELL_PX : (right + halo) * CELL_PX,
-            ]
-            cells = _window_features(window, backbone)
-            yield top, left, cells[top - above : bottom - above, left - before : right - before]
+    for top in range(0, grid[0], tile_cells):
+        for left in range(0, grid[1], tile_cells):
+            above, before = max(0, top - halo_cells), max(0, left - halo_cells)
+            bottom, right = min(top + tile_cells, grid[0]), min(left + tile_cells, grid[1])
+            yield (
+                (slice(top, bottom), slice(left, right)),
+                (
+                    slice(above * CELL_PX, (bottom + halo_cells) * CELL_PX),
+                    slice(before * CELL_PX, (right + halo_cells) * CELL_PX),
+                ),
+                (slice(top - above, bottom - above), slice(left - before, right - before)),
+            )
 
 
 @torch.inference_mode()
-def _window_features(window: Image, backbone: Lite0 | None) -> Tensor:
+def _window_features(window: Image) -> Tensor:
     """Return the cells (rows, columns, 256) of an image that is small enough for one pass."""
     rows, columns = grid_of(window)
     pads = []
@@ -271,7 +271,7 @@ def _window_features(window: Image, backbone: Lite0 | None) -> Tensor:
         total = -(-(size + 2 * MARGIN_PX) // 16) * 16
         pads.append((MARGIN_PX, total - size - MARGIN_PX))
     padded = np.pad(window, (*pads, (0, 0)), mode="symmetric")
-    maps = block_maps(padded, CELL_BLOCKS, backbone)
+    maps = block_maps(padded, CELL_BLOCKS)
     first = MARGIN_PX // CELL_PX
     layers = [
         _at_stride_8(maps[block], padded.shape[:2])[
@@ -292,13 +292,14 @@ def _at_stride_8(x: Tensor, pixels: tuple[int, int]) -> Tensor:
     return x
 
 
-def grid_features(image: Image, backbone: Lite0 | None = None) -> Tensor:
+def grid_features(image: Image, tile_px: int = TILE_PX) -> Tensor:
     """Return all grid cells of an image: (ceil(height / 8), ceil(width / 8), 256) float32.
 
-    See `grid_feature_tiles` for the channels and for images too large to keep in one piece.
+    The channels are blocks 2, 4, 7 and 10 brought to stride 8; cell (r, c) describes pixels
+    [8r, 8r + 8) x [8c, 8c + 8). Images up to `tile_px` on both sides are one tile; larger ones are
+    cut with `HALO_PX` of real context around each tile.
     """
-    rows, columns = grid_of(image)
-    result = torch.empty(rows, columns, CELL_CHANNELS)
-    for top, left, part in grid_feature_tiles(image, backbone):
-        result[top : top + part.shape[0], left : left + part.shape[1]] = part
+    result = torch.empty(*grid_of(image), CELL_CHANNELS)
+    for cells, pixels, inside in halo_tiles(grid_of(image), tile_px // CELL_PX, HALO_PX // CELL_PX):
+        result[cells] = _window_features(image[pixels])[inside]
     return result

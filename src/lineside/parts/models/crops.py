@@ -234,9 +234,7 @@ def draw_batch(
         bag = pool.bags[rng.integers(len(pool.bags))]
         groups.append(rng.choice(bag, size=bag_crops, replace=len(bag) < bag_crops))
     negatives = max(crops - sum(len(g) for g in groups), crops // 2)
-    groups.extend(np.array([i]) for i in rng.choice(pool.good, size=negatives))
-    labels = np.array([1.0] * positives + [0.0] * negatives, dtype=np.float32)
-    return _batch(pool, groups, labels)
+    return _batch(pool, groups, rng.choice(pool.good, size=negatives))
 
 
 def fixed_batch(
@@ -263,11 +261,8 @@ def fixed_batch(
     ]
     groups.extend(bag[:bag_crops] for bag in pool.bags)
     groups = [groups[index] for index in rng.permutation(len(groups))[:most_defects]]
-    positives = len(groups)
-    negatives = min(len(pool.good), max(positives, 1) * good_per_defect)
-    groups.extend(np.array([i]) for i in rng.permutation(pool.good)[:negatives])
-    labels = np.array([1.0] * positives + [0.0] * negatives, dtype=np.float32)
-    return _batch(pool, groups, labels)
+    negatives = min(len(pool.good), max(len(groups), 1) * good_per_defect)
+    return _batch(pool, groups, rng.permutation(pool.good)[:negatives])
 
 
 def augment(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -316,13 +311,15 @@ def _clamp(corner: NDArray[np.int64], shape: tuple[int, ...], crop_px: int) -> C
 
 
 def _batch(
-    pool: CropPool, groups: Sequence[NDArray[np.int64]], labels: NDArray[np.float32]
+    pool: CropPool, defects: Sequence[NDArray[np.int64]], good: NDArray[np.int64]
 ) -> CropBatch:
-    bag = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
-    chosen = np.concatenate(groups) if groups else np.zeros(0, dtype=np.int64)
+    """Return the crops of defect bags, then good crops, each a bag of its own."""
+    sizes = [*(len(group) for group in defects), *[1] * len(good)]
+    bag = np.repeat(np.arange(len(sizes)), sizes)
+    chosen = np.concatenate([*defects, good])
     return CropBatch(
         pixels=pool.pixels[chosen].astype(np.float32),
         bag=bag,
-        labels=labels,
+        labels=np.repeat(np.array([1, 0], np.float32), [len(defects), len(good)]),
         part=pool.part[chosen],
     )

@@ -197,22 +197,14 @@ def kinds(study: Study) -> Section:
         caption="An average hides kinds that are missed. Few parts of a kind prove little.",
     )
     shown = {name: estimate for name, estimate in found.items() if estimate.n}
-    figures = (
-        [
-            plots.bars(
-                "Recall by kind",
-                "Share of faulty test parts held back at the operating point, 95 % intervals.",
-                shown,
-                y_label="recall [-]",
-            )
-        ]
-        if shown
-        else []
-    )
+    blocks: list[Block] = [table]
+    if shown:
+        caption = "Share of faulty test parts held back at the operating point, 95 % intervals."
+        blocks.append(plots.bars("Recall by kind", caption, shown, y_label="recall [-]"))
     return Section(
         title="Kinds of defects",
         lead="Which defects are found, and which are not.",
-        blocks=(table, *figures),
+        blocks=tuple(blocks),
     )
 
 

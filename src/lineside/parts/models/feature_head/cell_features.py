@@ -125,23 +125,12 @@ def cell_contrast(image: Image) -> Tensor:
     Large images are processed in tiles with a halo, so that memory stays bounded.
     """
     grey = torch.from_numpy(np.ascontiguousarray(image.mean(2, dtype=np.float32)))[None, None]
-    rows, columns = -(-image.shape[0] // CELL_PX), -(-image.shape[1] // CELL_PX)
+    rows, columns = backbone.grid_of(image)
     padding = (0, columns * CELL_PX - image.shape[1], 0, rows * CELL_PX - image.shape[0])
     grey = F.pad(grey, padding, mode="replicate")
     result = torch.empty(rows, columns, CONTRASTS)
-    for top in range(0, rows, TILE_CELLS):
-        for left in range(0, columns, TILE_CELLS):
-            above, before = max(0, top - HALO_CELLS), max(0, left - HALO_CELLS)
-            bottom, right = min(top + TILE_CELLS, rows), min(left + TILE_CELLS, columns)
-            window = grey[
-                ...,
-                above * CELL_PX : (bottom + HALO_CELLS) * CELL_PX,
-                before * CELL_PX : (right + HALO_CELLS) * CELL_PX,
-            ]
-            tile = _window_contrast(window)
-            result[top:bottom, left:right] = tile[
-                top - above : bottom - above, left - before : right - before
-            ]
+    for cells, pixels, inside in backbone.halo_tiles((rows, columns), TILE_CELLS, HALO_CELLS):
+        result[cells] = _window_contrast(grey[..., *pixels])[inside]
     return result
 
 

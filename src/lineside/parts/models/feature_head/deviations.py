@@ -196,7 +196,7 @@ def cross_fit(images: Features, fold: Tensor) -> tuple[ViewGaussians, ViewScores
         total = {name: total[name].plus(sample[name]) for name in total}
     held_out = []
     for number, sample in zip(folds, samples, strict=True):
-        rest = {name: total[name].minus(sample[name]) for name in sample}
+        rest = {name: total[name].plus(sample[name], -1) for name in sample}
         gaussians = _fit(rest, shift, images.rows(fold != number))
         held_out.append(view_scores(gaussians, images.rows(fold == number)))
     # the scores are ordered fold by fold: bring them back to the order of the images

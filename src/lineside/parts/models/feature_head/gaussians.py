@@ -31,20 +31,12 @@ class Moments:
     total: Tensor
     product: Tensor
 
-    def plus(self, other: Moments) -> Moments:
-        """Return the moments of both samples together."""
+    def plus(self, other: Moments, sign: int = 1) -> Moments:
+        """Return the moments of both samples together; with sign -1, without a part of them."""
         return Moments(
-            count=self.count + other.count,
-            total=self.total + other.total,
-            product=self.product + other.product,
-        )
-
-    def minus(self, other: Moments) -> Moments:
-        """Return the moments without a part of the sample."""
-        return Moments(
-            count=self.count - other.count,
-            total=self.total - other.total,
-            product=self.product - other.product,
+            count=self.count + sign * other.count,
+            total=self.total + sign * other.total,
+            product=self.product + sign * other.product,
         )
 
 

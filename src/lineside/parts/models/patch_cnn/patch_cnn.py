@@ -13,6 +13,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -130,14 +131,7 @@ class PatchCNN:
         )
         crop = whole[above : above + self.crop_px, before : before + self.crop_px]
         x = self.standardise(crop.transpose(2, 0, 1)[None])
-
-        def guided(network: nn.Module) -> Tensor:
-            return explain.guided_backprop(network, x).sum(1)
-
-        def cam(network: nn.Module) -> Tensor:
-            maps = explain.grad_cam(network, network.get_submodule(networks.LAST_MAPS), x)
-            return explain.upsample(maps, x.shape[2:])
-
+        guided, cam = partial(guided_map, x=x), partial(cam_map, x=x)
         return CropExplanation(
             top=top,
             left=left,
@@ -229,6 +223,17 @@ def fit_patch_cnn(
     train_on_crops(detector.network, data, detector.standardise, settings, batches_rng, hooks)
     fitted(detector, data)
     return with_tile_slope(detector, validation or train) if size_corrected else detector
+
+
+def guided_map(network: nn.Module, x: Tensor) -> Tensor:
+    """Return guided backpropagation of crops, summed over channels, (crop, height, width)."""
+    return explain.guided_backprop(network, x).sum(1)
+
+
+def cam_map(network: nn.Module, x: Tensor) -> Tensor:
+    """Return Grad-CAM of crops, brought to their size, (crop, height, width)."""
+    maps = explain.grad_cam(network, network.get_submodule(networks.LAST_MAPS), x)
+    return explain.upsample(maps, x.shape[2:])
 
 
 def build_network(architecture: str, channels: int) -> nn.Module:
