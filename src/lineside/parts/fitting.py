@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lineside.core.contract import Method, Split
 from lineside.core.report.figures import save_figures
@@ -72,15 +72,11 @@ def fit_detector_of(
 
     detector = method.fit(train, validation, rng=run.rng(name), log=log, **options)
     if name == "anogan" and config.insight:
-        _draw_samples(name, run, detector, validation or train)
+        from lineside.parts.models.anogan.figures import sample_figures
+
+        figures = sample_figures(cast(Any, detector), validation or train, run.rng("figures"))
+        save_figures(run.folder, name, figures)
     return detector
-
-
-def _draw_samples(name: str, run: Run, detector: Any, examples: Sequence[TrainingImage]) -> None:
-    """Draw what a generator makes and reconstructs."""
-    from lineside.parts.models.anogan.figures import sample_figures
-
-    save_figures(run.folder, name, sample_figures(detector, examples, run.rng("figures")))
 
 
 def _draw_training(name: str, run: Run, cnn: PatchCNN, data: CropData) -> None:

@@ -11,10 +11,8 @@ from lineside.core.run.codec import decode, encode
 from lineside.parts.models.classical.registration import phase_shift
 from lineside.parts.monitoring.image_quality import (
     HealthReference,
-    brightness_of,
     fit_health,
-    saturated_share_of,
-    sharpness_of,
+    measure,
 )
 
 
@@ -41,13 +39,13 @@ def test_sharpness_of_an_impulse_is_that_of_the_laplacian_kernel():
     grey = np.zeros((20, 20), dtype=np.float32)
     grey[10, 10] = 1
     # The response is -4 once and 1 four times: mean 0, variance (16 + 4) / 400.
-    assert sharpness_of(grey) == pytest.approx(np.log10(20 / 400 + 1e-8), abs=1e-6)
+    assert measure(grey, None)["sharpness"] == pytest.approx(np.log10(20 / 400 + 1e-8), abs=1e-6)
 
 
 def test_brightness_and_saturation_by_hand():
     grey = np.array([[0.0, 1.0], [0.5, 0.99]], dtype=np.float32)
-    assert brightness_of(grey) == pytest.approx(2.49 / 4)
-    assert saturated_share_of(grey) == 0.5
+    assert measure(grey, None)["brightness"] == pytest.approx(2.49 / 4)
+    assert measure(grey, None)["saturated_share"] == 0.5
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (3, -5), (-7, 4)])

@@ -64,16 +64,14 @@ def fitted(path: Path, marks: Marks) -> tuple[Box, ...]:
                 f"the picture is {width}x{height}: another shape",
                 "annotate the picture as it is, or restore it (cropped? rotated by EXIF?)",
             )
-    return tuple(
-        _inside(_scaled(box, across, down), width, height, path, marks) for box in marks.boxes
-    )
-
-
-def _scaled(box: Box, across: float, down: float) -> Box:
-    return replace(
-        box, left=box.left * across, right=box.right * across,
-        top=box.top * down, bottom=box.bottom * down,
-    )  # fmt: skip
+    scaled = [
+        replace(
+            box, left=box.left * across, right=box.right * across,
+            top=box.top * down, bottom=box.bottom * down,
+        )
+        for box in marks.boxes
+    ]  # fmt: skip
+    return tuple(_inside(box, width, height, path, marks) for box in scaled)
 
 
 def _inside(box: Box, width: int, height: int, path: Path, marks: Marks) -> Box:

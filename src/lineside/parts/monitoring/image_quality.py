@@ -36,21 +36,6 @@ LIMIT = 5.0
 """Robust deviations beyond which a picture is unhealthy."""
 
 
-def sharpness_of(grey: NDArray[np.float32]) -> float:
-    """Log10 of the variance of the Laplacian (grey values 0..1); one unit is a factor of ten."""
-    return float(np.log10(np.var(ndimage.laplace(grey, mode="reflect")) + 1e-8))
-
-
-def brightness_of(grey: NDArray[np.float32]) -> float:
-    """Mean grey value, 0..1."""
-    return float(grey.mean())
-
-
-def saturated_share_of(grey: NDArray[np.float32]) -> float:
-    """Share of pixels at or above 250 of 255."""
-    return float((grey >= SATURATED).mean())
-
-
 @dataclass(frozen=True, kw_only=True)
 class HealthReference:
     """Quality of the reference pictures.
@@ -76,7 +61,7 @@ class HealthReference:
         """
         if image.ndim != 3 or image.size == 0 or not np.isfinite(image).all():
             return ("the picture has no pixels or values that are not numbers",)
-        measures = _measures(grey_of(image), self.template)
+        measures = measure(grey_of(image), self.template)
         deviations = {
             name: (measures[name] - middle) / self.deviation[name]
             for name, middle in self.center.items()
@@ -102,11 +87,13 @@ def _square(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     return resize(grey, TEMPLATE_PX, TEMPLATE_PX)
 
 
-def _measures(grey: NDArray[np.float32], template: NDArray[np.float32] | None) -> dict[str, float]:
+def measure(grey: NDArray[np.float32], template: NDArray[np.float32] | None) -> dict[str, float]:
+    """Return sharpness (log10 of the variance of the Laplacian), brightness, saturation, pose."""
     measures = {
-        "sharpness": sharpness_of(grey),
-        "brightness": brightness_of(grey),
-        "saturated_share": saturated_share_of(grey),
+        # one unit is a factor of ten
+        "sharpness": float(np.log10(np.var(ndimage.laplace(grey, mode="reflect")) + 1e-8)),
+        "brightness": float(grey.mean()),
+        "saturated_share": float((grey >= SATURATED).mean()),
     }
     if template is not None:
         shift = phase_shift(template, _square(grey))
@@ -131,7 +118,7 @@ def fit_health(images: Iterable[Image]) -> HealthReference:
         UserError: If there are fewer than 5 measurable pictures.
     """
     greys = [
-        (_measures(grey_of(image), None), _square(grey_of(image)), image.shape[:2])
+        (measure(grey_of(image), None), _square(grey_of(image)), image.shape[:2])
         for image in images
         if image.size and np.isfinite(image).all()
     ]

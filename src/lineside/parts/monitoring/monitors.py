@@ -62,7 +62,11 @@ class Monitors:
     @classmethod
     def of(cls, model: PartsModel) -> Monitors:
         """Return the monitors of a model before its first picture."""
-        accepted = [score for score in _reference(model) if score < model.threshold]
+        scores: Sequence[float] = ()  # of good calibration parts, joined as in production
+        if model.operating is not None:
+            named = model.settings.part_pattern
+            scores = model.operating.good_scores if named else model.operating.good_view_scores
+        accepted = [score for score in scores if score < model.threshold]
         drift = DriftMonitor(accepted) if len(accepted) >= SMALLEST_REFERENCE else None
         return cls(model=model, drift=drift, suspended=model.suspended)
 
@@ -132,12 +136,3 @@ class Monitors:
                 f"{sum(self.held_back)} of the last {len(self.held_back)} parts were not accepted; "
                 "check parts and camera, then recalibrate"
             )
-
-
-def _reference(model: PartsModel) -> Sequence[float]:
-    """Return scores of good calibration parts, joined as in production."""
-    if model.operating is None:
-        return ()
-    if model.settings.part_pattern:
-        return model.operating.good_scores
-    return model.operating.good_view_scores

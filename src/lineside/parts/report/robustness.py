@@ -265,11 +265,17 @@ def _auc(
     """AUC of chosen crops of one condition against all clean crops, as text."""
     if which.sum() < FEWEST_SUCCESSES:
         return "too few"
+    return f"{auroc(*_against_clean(results, name, detector, which)):.2f}"
+
+
+def _against_clean(
+    results: Mapping[str, AttackResult], name: str, detector: str, which: NDArray[np.bool_]
+) -> tuple[Scores, Scores]:
+    """Return a detector's scores of clean crops and of chosen moved ones, and labels 1 if moved."""
     clean, moved = results["clean"].scores[detector], results[name].scores[detector][which]
     if name == "clean":
         clean = clean[~which]
-    labels = np.repeat([0.0, 1.0], [len(clean), len(moved)])
-    return f"{auroc(np.concatenate([clean, moved]), labels):.2f}"
+    return np.concatenate([clean, moved]), np.repeat([0.0, 1.0], [len(clean), len(moved)])
 
 
 def _table(results: Mapping[str, AttackResult], labels: Tensor) -> Table:
@@ -302,9 +308,7 @@ def _roc(results: Mapping[str, AttackResult]) -> tuple[Figure, ...]:
         return ()
     curves = {}
     for detector in DETECTORS:
-        clean, moved = results["clean"].scores[detector], results[SHOWN].scores[detector][which]
-        labels = np.repeat([0.0, 1.0], [len(clean), len(moved)])
-        fpr, recall, _ = roc_curve(np.concatenate([clean, moved]), labels)
+        fpr, recall, _ = roc_curve(*_against_clean(results, SHOWN, detector, which))
         curves[detector] = (fpr, recall)
     caption = (
         f"Share of {which.sum()} successful {SHOWN} attacks detected, against the share of "

@@ -59,10 +59,7 @@ class GoldenTemplate:
 
     def predict(self, image: Image) -> Prediction:
         """Score one image in robust standard deviations; the map has the same unit."""
-        contrast = _contrast(image, self.mean.shape)
-        shift = _match(self.mean, contrast) if self.aligned else None
-        z = _deviations(self.mean, self.std, contrast, shift)
-        cells = cell_max(z, grid_of(self.mean.shape[0], self.mean.shape[1], CELL_PX))
+        cells, shift = _compare(image, self.mean, self.std, self.aligned)
         offset_px = 0.0 if shift is None else shift.length_px
         return self.scale.predict(
             cells, image, {"aligned": float(self.aligned), "offset_px": offset_px}
@@ -81,18 +78,20 @@ def _contrast(image: Image, shape: tuple[int, ...]) -> Array:
     return smooth - around
 
 
-def _match(mean: Array, contrast: Array) -> Shift | None:
-    """Return the shift of an image, or None if it does not match the template."""
-    shift = phase_shift(mean, contrast)
-    return shift if shift.peak > MATCHING_PEAK else None
+def _compare(image: Image, mean: Array, std: Array, aligned: bool) -> tuple[Array, Shift | None]:
+    """Return |contrast - mean| / std by cell in the frame of the image, and its shift.
 
-
-def _deviations(mean: Array, std: Array, contrast: Array, shift: Shift | None) -> Array:
-    """Return |contrast - mean| / std in the frame of the image."""
-    if shift is not None:
+    The shift is None if the image does not match the template.
+    """
+    contrast = _contrast(image, mean.shape)
+    shift = phase_shift(mean, contrast) if aligned else None
+    if shift is not None and shift.peak > MATCHING_PEAK:
         back = Shift(down_px=-shift.down_px, right_px=-shift.right_px, peak=shift.peak)
         mean, std = align(mean, back), align(std, back)
-    return np.abs(contrast - mean) / std
+    else:
+        shift = None
+    grid = grid_of(mean.shape[0], mean.shape[1], CELL_PX)
+    return cell_max(np.abs(contrast - mean) / std, grid), shift
 
 
 def fit_golden_template(
@@ -127,10 +126,7 @@ def fit_golden_template(
     log({"event": "template", "aligned": aligned, "matching_share": share, "shape": list(shape)})
 
     def raw(image: Image) -> float:
-        contrast = _contrast(image, shape)
-        shift = _match(mean, contrast) if aligned else None
-        z = _deviations(mean, std, contrast, shift)
-        return top_mean(cell_max(z, grid_of(*shape, CELL_PX)), TOP_CELLS)
+        return top_mean(_compare(image, mean, std, aligned)[0], TOP_CELLS)
 
     scale = score_scale_of(raw, train, validation, rng)
     return GoldenTemplate(mean=mean, std=std, aligned=aligned, scale=scale)

@@ -128,7 +128,8 @@ def fit_texture_patches(
             if example.faulty and not _has_mask(example)
         ]
         weights = _fit_weights(statistics, samples, bags, penalty)
-        log({"event": "linear model", "patches": len(samples.label), "unmarked": len(bags)})
+        patches = sum(len(row[2]) for row in samples)
+        log({"event": "linear model", "patches": patches, "unmarked": len(bags)})
 
     def raw(image: Image) -> list[float]:
         maps = _maps(statistics, weights, image)
@@ -171,14 +172,8 @@ def _has_mask(example: TrainingImage) -> bool:
     return mask is not None and bool(mask.any())
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Samples:
-    """Patches drawn from training images: raw features, zone, label and weight."""
-
-    features: Array
-    zone: NDArray[np.int64]
-    label: NDArray[np.bool_]
-    weight: NDArray[np.float64]
+_Samples = list[tuple[Array, NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]]
+"""Per training image: raw features, zone, label and weight of patches drawn from it."""
 
 
 def _gather(
@@ -187,7 +182,7 @@ def _gather(
     """Read every image once: statistics of the good ones and patches of all with a known mask."""
     labelled = any(example.faulty for example in train)
     accumulator = StatisticsAccumulator()
-    rows: list[tuple[Array, NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]] = []
+    rows: _Samples = []
     for example in train:
         if example.faulty and not _has_mask(example):
             continue
@@ -202,12 +197,7 @@ def _gather(
             weight = np.where(label, 1 / np.sqrt(max(len(defect), 1)), 1.0)
             flat = features.reshape(-1, features.shape[2])
             rows.append((flat[index], zone_grid(features.shape[:2]).ravel()[index], label, weight))
-    if not rows:
-        empty = np.zeros(0, np.int64), np.zeros(0, np.bool_), np.zeros(0, np.float64)
-        rows = [(np.zeros((0, 0), np.float32), *empty)]
-    columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
-    names = ("features", "zone", "label", "weight")
-    return accumulator.result(), _Samples(**dict(zip(names, columns, strict=True)))
+    return accumulator.result(), rows
 
 
 def _draw_cells(
@@ -239,14 +229,15 @@ def _fit_weights(
     statistics: PositionStatistics, samples: _Samples, bags: list[Array], penalty: float
 ) -> Array:
     """Fit the logistic regression; it chooses the positives of images without a mask itself."""
-    z = (samples.features - statistics.mean[samples.zone]) / statistics.std[samples.zone]
+    features, zone, known, given = (np.concatenate(column) for column in zip(*samples, strict=True))
+    z = (features - statistics.mean[zone]) / statistics.std[zone]
     inputs, weights = _signed_parts(z), np.zeros(0, dtype=np.float32)
     for _ in range(ROUNDS if bags else 1):
         positives = [_strongest(bag, weights) for bag in bags]
         rows = np.concatenate([inputs, *positives])
-        label = np.concatenate([samples.label, *(np.ones(len(p), bool) for p in positives)])
+        label = np.concatenate([known, *(np.ones(len(p), bool) for p in positives)])
         share = [np.full(len(p), 1 / np.sqrt(len(p))) for p in positives]
-        weight = np.concatenate([samples.weight, *share])
+        weight = np.concatenate([given, *share])
         weight[label] *= weight[~label].sum() / weight[label].sum()
         model = LogisticRegression(C=penalty, max_iter=100, tol=1e-3)
         model.fit(rows, label, sample_weight=weight)

@@ -154,12 +154,12 @@ def fit_patchcore(
             f"only {len(goods)} good image(s) to learn from", "give two or more good images"
         )
     reference = {e.id for e in _round_robin(goods, REFERENCE_IMAGES)}
-    sample, images = _draw_candidates(goods, candidates, reference, rng, log)
-    std = block_std(sample.features)
-    features = append_position(sample.features / std, sample.cell)
+    (raw, owner, cell), images = _draw_candidates(goods, candidates, reference, rng, log)
+    std = block_std(raw)
+    features = append_position(raw / std, cell)
     chosen = k_centre(features, vectors, rng)
     bank = features[chosen].half()
-    owners = [goods[i] for i in sample.owner[chosen].tolist()]
+    owners = [goods[i] for i in owner[chosen].tolist()]
     size, map_scale = _fit_scale(bank.float(), owners, images, std)
     return PatchCore(
         bank=bank,
@@ -169,15 +169,6 @@ def fit_patchcore(
         map_scale=map_scale,
         backbone=weight_digest(),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Candidates:
-    """Sampled patches: features (patch, 152), number of the image and of the cell (patch,)."""
-
-    features: Tensor
-    owner: Tensor
-    cell: Tensor
 
 
 _Reference = tuple[TrainingImage, Tensor, Tensor]
@@ -190,8 +181,13 @@ def _draw_candidates(
     reference: set[str],
     rng: np.random.Generator,
     log: Log,
-) -> tuple[_Candidates, list[_Reference]]:
-    """Draw patches evenly from all good images, and keep all patches of the reference images."""
+) -> tuple[tuple[Tensor, Tensor, Tensor], list[_Reference]]:
+    """Draw patches evenly from all good images, and keep all patches of the reference images.
+
+    Returns:
+        Features (patch, 152), number of the image and of the cell of each patch (patch,); and the
+        reference images.
+    """
     quota = math.ceil(count / len(goods))
     cache = FeatureCache()
     features: list[Tensor] = []
@@ -207,7 +203,7 @@ def _draw_candidates(
         if number % 50 == 0 or number == len(goods):
             log({"stage": "patches of good images", "done": number, "of": len(goods)})
     owner = torch.arange(len(goods)).repeat_interleave(torch.tensor([len(c) for c in cells]))
-    return _Candidates(features=torch.cat(features), owner=owner, cell=torch.cat(cells)), images
+    return (torch.cat(features), owner, torch.cat(cells)), images
 
 
 def _fit_scale(
