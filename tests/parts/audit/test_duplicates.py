@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, rotate
 
-from lineside.core.errors import UserError
 from lineside.parts.audit import duplicates
 from lineside.parts.audit.duplicates import Duplicates, find_same_part
 from lineside.parts.audit.fingerprints import peak_table, prominence_table, rotated
@@ -151,19 +150,6 @@ def test_two_images_and_large_ones() -> None:
 def test_tiny_images_do_not_crash() -> None:
     images = [np.full((3, 500, 1), 0.5, dtype=np.float32), np.zeros((1, 1, 3), dtype=np.float32)]
     assert _find(images).groups == (0, 1)
-
-
-@pytest.mark.parametrize(
-    ("image", "words"),
-    [
-        (np.zeros((20, 20), dtype=np.float32), r"image 1 has shape \(20, 20\)"),
-        (np.zeros((20, 20, 4), dtype=np.float32), "1 or 3 channels"),
-        (np.full((20, 20, 1), np.nan, dtype=np.float32), "NaN"),
-    ],
-)
-def test_bad_images_are_named(image: Picture, words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        _find([np.zeros((20, 20, 1), dtype=np.float32), image])
 
 
 def test_tables_against_direct_correlation() -> None:

@@ -20,7 +20,6 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
-from lineside.core.errors import UserError
 from lineside.parts.audit.fingerprints import (
     COARSE,
     FINE,
@@ -98,9 +97,6 @@ def find_same_part(
         images: Arrays `(height, width, channel)` float32 in 0..1 with 1 or 3 channels, or functions
             that load one; what they return is not kept, and at most 32 are called twice.
         rng: Draws the sample that sets filter and chance level.
-
-    Raises:
-        UserError: If an image has another shape or holds NaN.
     """
     textures = _textures(images, rng)
     count = len(textures)
@@ -129,22 +125,15 @@ def _textures(
     images: Sequence[Picture] | Sequence[Callable[[], Picture]], rng: np.random.Generator
 ) -> list[Texture]:
     chosen = rng.permutation(len(images))[:32]
-    long_sides = [max(_grey(images[i], int(i)).shape) for i in chosen]
+    long_sides = [max(_grey(images[i]).shape) for i in chosen]
     # One factor for all: with one camera a pixel must mean the same length in every image.
     factor = max(1, round(float(np.median(long_sides)) / _WORKING_PX)) if long_sides else 1
-    return [texture(reduced(_grey(images[i], i), factor)) for i in range(len(images))]
+    return [texture(reduced(_grey(images[i]), factor)) for i in range(len(images))]
 
 
-def _grey(image: Picture | Callable[[], Picture], index: int) -> Grey:
-    picture = np.asarray(image() if callable(image) else image, dtype=np.float32)
-    if picture.ndim != 3 or picture.shape[2] not in (1, 3) or 0 in picture.shape:
-        raise UserError(
-            f"image {index} has shape {picture.shape}",
-            "expected (height, width, channel) with 1 or 3 channels",
-        )
-    if not np.isfinite(picture).all():
-        raise UserError(f"image {index} holds NaN or infinite values", "decode it again")
-    grey: Grey = picture.mean(axis=2, dtype=np.float32)
+def _grey(image: Picture | Callable[[], Picture]) -> Grey:
+    picture = image() if callable(image) else image
+    grey: Grey = np.asarray(picture, dtype=np.float32).mean(axis=2, dtype=np.float32)
     return grey
 
 

@@ -30,6 +30,7 @@ FINE, COARSE = 128, 64  # fold sizes; the coarse spectrum is every second line o
 _SAMPLE = 128  # images behind the whitening, the common pattern and the chance level
 _ENOUGH = 8  # images needed before what they share can be told from what a part looks like
 _NEAR_PX = 6  # width of a correlation peak, for the next one to be another
+_SIGMA_PX = 3.0  # detail finer than this makes the texture
 _CLEAR = 8.0  # peak ratio far above chance, to weigh each part once in the common pattern
 
 
@@ -165,17 +166,17 @@ def reduced(grey: Grey, factor: int) -> Grey:
     return means
 
 
-def texture(grey: Grey, sigma_px: float = 3.0) -> Texture:
+def texture(grey: Grey) -> Texture:
     """Return detail finer than sigma in units of its local deviation, 42 steps each, clipped at 3.
 
     Saturated pixels count as missing. One grey level of 255 is added to the deviation, so that
     quantisation noise of an even area is not blown up. The border fades out over six pixels.
     """
     valid = (grey < 0.985).astype(np.float32)
-    mean = gaussian_filter(grey * valid, sigma_px, mode="constant")
-    detail = (grey - mean / (gaussian_filter(valid, sigma_px, mode="constant") + 1e-3)) * valid
-    area = gaussian_filter(valid, 2 * sigma_px, mode="constant") + 1e-3
-    variance = gaussian_filter(detail**2, 2 * sigma_px, mode="constant") / area
+    mean = gaussian_filter(grey * valid, _SIGMA_PX, mode="constant")
+    detail = (grey - mean / (gaussian_filter(valid, _SIGMA_PX, mode="constant") + 1e-3)) * valid
+    area = gaussian_filter(valid, 2 * _SIGMA_PX, mode="constant") + 1e-3
+    variance = gaussian_filter(detail**2, 2 * _SIGMA_PX, mode="constant") / area
     scaled = np.clip(detail / np.sqrt(variance + (1 / 255) ** 2), -3, 3)
     scaled[variance < (0.4 / 255) ** 2] = 0  # rounding alone gives 0.3: its contours are no texture
     fade = [

@@ -119,7 +119,11 @@ def survey(items: Sequence[PartImage]) -> Survey:
         CACHE.clear()
     for key in files:
         if key not in _MEASURED:
-            _MEASURED[key] = _measure(*key[:3])
+            try:
+                _MEASURED[key] = measure_image(*key[:3])
+            except UserError as error:
+                refusal = Refusal(item=key[0], message=error.message, hint=error.hint)
+                _MEASURED[key] = refusal
     images, refusals = [], []
     for key in files:
         measured = _MEASURED[key]
@@ -137,13 +141,6 @@ def survey(items: Sequence[PartImage]) -> Survey:
 def _files(item: PartImage) -> _Files:
     mask = file_state(item.mask) if item.mask is not None else None
     return item.id, item.path, item.mask, file_state(item.path), mask
-
-
-def _measure(name: str, path: Path, mask: Path | None) -> ImageStatistics | Refusal:
-    try:
-        return measure_image(name, path, mask)
-    except UserError as error:
-        return Refusal(item=name, message=error.message, hint=error.hint)
 
 
 def measure_image(name: str, path: Path, mask: Path | None = None) -> ImageStatistics:

@@ -56,19 +56,6 @@ class Finding:
     area_mm2: float | None = None
     length_mm: float | None = None
 
-    @property
-    def length_px(self) -> float:
-        """Diagonal of the box in pixels."""
-        left, top, right, bottom = self.box
-        return math.hypot(right - left, bottom - top)
-
-    @property
-    def size(self) -> str:
-        """Area and length for people: in millimetres where known, in pixels otherwise."""
-        if self.area_mm2 is None or self.length_mm is None:
-            return f"{self.area_px} px, {self.length_px:.0f} px long"
-        return f"{self.area_mm2:.3g} mm², {self.length_mm:.3g} mm long"
-
 
 def findings(
     cells: Map, image_shape: tuple[int, int], threshold: float, px_per_mm: float | None = None

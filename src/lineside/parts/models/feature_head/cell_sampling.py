@@ -178,8 +178,7 @@ def sample_cells(
     """Return the cells to train on; without a mask, those most unlike good images."""
     if image.cells is not None:
         return image.cells
-    if image.offset is None:
-        raise ValueError("the cells of a defective image were not kept")
+    assert image.offset is not None, "the cells of defective images are kept"
     suspicion = resample_map(normal.predict(image.features).map, *image.grid)
     features = spool.read(image.offset)
     return _sample(features, image.coverage, suspicion, image.label, image.fold, rng)
