@@ -32,7 +32,7 @@ from lineside.core.training.recorder import Recorder
 from lineside.core.training.step_function import supervised_step
 from lineside.parts.models.crops import crop_pool
 from lineside.parts.models.patch_cnn.crop_descriptors import describe_crop
-from lineside.parts.models.patch_cnn.vgg import initialise, vgg19_quarter
+from lineside.parts.models.patch_cnn.vgg import initialise, vgg19
 
 STORE = Path.home() / "lineside-checkpoints" / "core" / "recording"
 KINDS = ("good", "blowhole", "crack")
@@ -202,7 +202,7 @@ def recorder_cost(say: Say, blocks: int = BLOCKS, steps: int = BLOCK_STEPS) -> N
 
 
 def _trainee() -> tuple[nn.Module, torch.optim.Optimizer]:
-    network = vgg19_quarter().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = vgg19("vgg19_quarter").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     initialise(network, 0)
     return network, torch.optim.AdamW(network.parameters(), lr=RATE)
 
