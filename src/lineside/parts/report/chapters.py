@@ -34,6 +34,8 @@ from lineside.parts.report.robustness import robustness
 REVIEW_COST = 0.2
 """Cost of a manual review, in units of one good part rejected."""
 MOST_VALUES = 10
+OVERKILL = 0.3
+"""Share of good parts held back from which on a guarantee costs too much to be of use."""
 RATES = {
     "recall": "faulty parts held back (rejected or reviewed)",
     "miss": "faulty parts that escape",
@@ -53,7 +55,35 @@ def summary(study: Study) -> list[str]:
     if serious:
         names = ", ".join(check.name for check in serious)
         lines.append(f"The data audit found serious problems first: {names}.")
+    lines.append(f"What to do next: {_next_step(study, point, groups)}")
     return lines
+
+
+def _next_step(study: Study, point: OperatingPoint, groups: UnitScores) -> str:
+    """Return the one thing that helps most, in plain words."""
+    run = study.run.folder
+    if any(check.status == "fail" for check in study.checks):
+        return "fix what the data audit names, then train again."
+    if not point.certified:
+        more = point.needed - point.n_positive
+        if more <= 0:
+            return f"recalibrate on fresh parts: lineside parts recalibrate DATA --model {run}"
+        return (
+            f"collect and label about {more} more faulty parts that the model was not trained on, "
+            f"then run: lineside parts recalibrate DATA --model {run}. Until then treat the "
+            "threshold as a suggestion and have rejected parts reviewed."
+        )
+    held_back = decision_rates(groups, point).held_negative if len(groups.negative) else 0.0
+    if held_back > OVERKILL:
+        return (
+            f"look at the faulty parts with the lowest scores in the chapter on cases: they force "
+            f"{held_back:.0%} of the good parts back. Label more parts like them, or allow more "
+            "escapes (--max-escape)."
+        )
+    return (
+        f"let it judge new parts beside your present inspection for a while: lineside parts "
+        f"predict NEW --model {run}. Hold back what it rejects, and check some of what it accepts."
+    )
 
 
 def _fresh_evidence(point: OperatingPoint, groups: UnitScores) -> list[str]:
