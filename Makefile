@@ -25,7 +25,9 @@ demo: $(VENV)/.elpv
 	@echo "== quality control of solar cells: read, audit, fit every method, report (about 3 minutes on 2 cores) =="
 	@$(BIN)/python -m benchmarks.parts.elpv demo/solar_cells
 	@rm -rf demo/run
-	@$(BIN)/lineside parts train demo/solar_cells/parts.csv --out demo/run --cnn-steps 200
+	@$(BIN)/lineside parts train demo/solar_cells/parts.csv --out demo/run \
+	  --max-escape 0.15 --confidence 0.9 --no-robustness \
+	  --methods detector --methods memory --methods texture --methods brightness
 
 test: $(DONE)
 	@echo "== running the tests =="
