@@ -253,6 +253,8 @@ class _Loop:
         self._save_snapshot()
         if training.labels and state.step == 0 and self._processes.main:
             training.labels(self._recorder)
+        if state.step >= training.steps and not state.finished:  # a training of 0 steps
+            self._finish()
         while not state.finished:
             decision = self._processes.decide(self._decision())
             if decision == _STOP:
