@@ -26,7 +26,7 @@ demo: $(VENV)/.elpv
 	@$(BIN)/python -m benchmarks.parts.elpv demo/solar_cells
 	@rm -rf demo/run
 	@$(BIN)/lineside parts train demo/solar_cells/parts.csv --out demo/run \
-	  --max-escape 0.15 --confidence 0.9 --no-robustness \
+	  --max-escape 0.2 --confidence 0.9 --no-robustness \
 	  --methods detector --methods memory --methods texture --methods brightness
 
 test: $(DONE)

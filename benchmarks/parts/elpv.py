@@ -21,6 +21,15 @@ import numpy as np
 from lineside.core.errors import UserError
 
 FAULTY_SHARE = 0.4
+SISTER_WAFERS = (
+    79, 81, 352, 462, 478, 482, 507, 509, 522, 535, 859, 1267, 1307, 1352, 1390, 1524, 1562, 1581,
+    1598, 1831, 1832, 2278, 2316, 2344, 2451, 2466, 2481, 2495, 2531,
+)  # fmt: skip
+"""Numbers of cells whose wafer was cut beside that of another cell of the demo (300 cells, seed 0).
+
+`lineside parts audit` found them by their grain. They are not independent of each other, so the
+demo leaves them out.
+"""
 
 
 def cells() -> list[dict[str, str]]:
@@ -83,8 +92,8 @@ def label_of(row: Mapping[str, str]) -> str:
 def demo_roles(rows: list[dict[str, str]], seed: int) -> list[str]:
     """Give nearly half of the faulty cells to calibration: they decide what can be guaranteed.
 
-    "At most 15 % of the faulty cells escape, with 90 % confidence" lets 4 of 54 escape; with the
-    24 of a usual split it would let none, and hold back most good cells for the weakest defect.
+    "At most 20 % of the faulty cells escape, with 90 % confidence" lets 5 of 49 escape; with the
+    22 of a usual split it would let 1, and hold back most good cells for the weakest defect.
     """
     rng = np.random.default_rng(seed)
     shares_of = {
@@ -108,7 +117,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    rows = subset(options.count, options.seed)
+    sisters = {f"cell{number:04}" for number in SISTER_WAFERS}
+    rows = [r for r in subset(options.count, options.seed) if Path(r["path"]).stem not in sisters]
     table = write_table(options.folder, rows, demo_roles(rows, options.seed))
     print(f"{table}: {len(rows)} photographs of solar cells")
 

@@ -97,7 +97,7 @@ def test_asked_to_stop_it_ends_with_130_and_can_be_taken_up(
         patch.setattr(Run, "status", asking)
         assert main([*command, str(out)]) == 130
     assert state(out) == "stopped"
-    assert "takes" in capsys.readouterr().err
+    assert "resumes" in capsys.readouterr().err
     assert main(["parts", "predict", "x.png", "--model", str(out)]) == 2
     assert "without a finished model" in capsys.readouterr().err
     assert main([*command, str(out)]) == 0
@@ -120,7 +120,7 @@ def test_ctrl_c_in_a_process_of_its_own(command, tmp_path):
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "takes" in told and "Traceback" not in told
+    assert "resumes" in told and "Traceback" not in told
     assert state(out) == "stopped"
 
 
