@@ -86,7 +86,9 @@ def build_library(examples: Sequence[TrainingImage], rng: np.random.Generator) -
     return Library(
         sources=tuple(e.id for e in chosen),
         labels=tuple(e.label for e in chosen),
-        patches=_stack([torch.from_numpy(as_rgb(p)) for p in patches], (0, PATCH_PX, PATCH_PX, 3)),
+        patches=_stack(
+            [torch.from_numpy(as_rgb(p).copy()) for p in patches], (0, PATCH_PX, PATCH_PX, 3)
+        ),
         embeddings=_stack([embed(p).half() for p in patches], (0, 1)),
     )
 
