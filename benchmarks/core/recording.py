@@ -1,7 +1,7 @@
 """The recorder: what it costs, and whether it names planted faults and leaves healthy runs alone.
 
 The rules were set on seeds 0 to 7; the faults are planted with seeds 100 to 119. Every run trains
-VGG11 at quarter width on 600 crops of the magnetic tiles, drawn anew with its seed, half of them
+VGG11 at quarter width on 600 crops of the magnetic tiles, drawn again with its seed, half of them
 with a blowhole or a crack. Rehearse with ``python -m benchmarks.core.recording``.
 """
 

@@ -36,7 +36,7 @@ from lineside.machines.alarms import Alarm, Calibration, Rules
 LATEST = 545
 """IMS test 2: the first alarm is right between the onset and this row."""
 ROOM = 60
-"""IMS test 1: an alarm is right within so many rows of the published onset."""
+"""IMS test 1: an alarm is right within this number of rows of the published onset."""
 B4_ONSET, B3_ONSET = 1435, 1790
 LIMITS = (5.0, 5.5, 6.0, 7.0, 8.0)
 FACTORS = (0.2, 0.25, 0.3, 0.35, 0.4)

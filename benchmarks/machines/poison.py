@@ -2,7 +2,7 @@
 
 Simulated machines with a bearing fault that grows over half a year, and the same machines without
 one under a harmless drift. Ours is the product: learned once, judged by its session. The rival is
-the same detector with the same calibration, fitted anew every week on the last 200 snapshots
+the same detector with the same calibration, refitted every week on the last 200 snapshots
 unless an alarm is running.
 """
 
@@ -125,7 +125,7 @@ def _days(moments: Sequence[float], start: float) -> list[float]:
 
 
 def self_updating(machine: Machine, rows: NDArray[np.float32], times: Any) -> list[float]:
-    """Return times of the alarms of a baseline that is fitted anew every week.
+    """Return times of the alarms of a baseline that is refitted every week.
 
     Args:
         machine: Tells the features and the rules.

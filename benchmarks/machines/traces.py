@@ -146,7 +146,7 @@ def columns_of(kind: Columns) -> Rows:
 
 
 def constants_of(name: str, columns: int) -> tuple[str, dict[str, Any]]:
-    """Return fit and keywords of a detector of the study for so many time features."""
+    """Return fit and keywords of a detector of the study for a number of time features."""
     options = dict(models.preset("beyond-imagenet")[name])
     fit = str(options.pop("fit"))
     options.pop("features")

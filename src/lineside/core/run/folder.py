@@ -189,7 +189,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a JSON-lines file one by one, leaving out what is no JSON object."""
+    """Yield the rows of a JSON-lines file one by one, leaving out what is not a JSON object."""
     if not path.exists():
         return
     with path.open(encoding="utf-8", errors="replace") as stream:

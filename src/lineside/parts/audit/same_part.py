@@ -109,7 +109,9 @@ def _check_named(name: str, items: Sequence[PartImage], duplicates: Duplicates) 
     leaking = sum(len(both) > 1 for both in roles)
     names = {frozenset((items[i].groups[0], items[j].groups[0])) for i, j in across}
     share = _recovered_share(items, duplicates)
-    recovered = "" if np.isnan(share) else f"the search finds {share:.0%} of the named pairs; "
+    recovered = (
+        "" if np.isnan(share) else f"the search finds {share:.0%} of the pairs that the data name; "
+    )
     evidence = (
         f"{len(across)} pairs of pictures from different groups look like one part "
         f"({len(names)} pairs of groups), {leaking} across split roles; "
