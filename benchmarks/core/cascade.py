@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
-from lineside.core.explain import rank_agreement
 from lineside.core.explain.probing import Hooks
-from lineside.core.explain.sanity_checks import MapOf, draw_weights, is_normalisation
+from lineside.core.explain.sanity_checks import (
+    MapOf,
+    draw_weights,
+    is_normalisation,
+    rank_agreement,
+)
 
 SSIM_WINDOW = 7
 

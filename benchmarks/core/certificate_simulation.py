@@ -18,8 +18,8 @@ from scipy import special
 
 from lineside.core.contract import Outcome
 from lineside.core.errors import UserError
-from lineside.core.statistics import Rule, order_statistic, order_statistic_threshold, unit_scores
-from lineside.core.statistics.thresholds import ROUNDING
+from lineside.core.statistics.thresholds import ROUNDING, order_statistic, order_statistic_threshold
+from lineside.core.statistics.units import Rule, unit_scores
 
 Floats = NDArray[np.float64]
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.core import attribution
 from benchmarks.core.cascade import cascade
 from benchmarks.results import Say, plain
-from lineside.core import explain
-from lineside.core.explain.attribution import standard_noise
+from lineside.core.explain import attribution as explain
 from lineside.core.explain.sanity_checks import MapOf
 
 NETS = 20
@@ -124,9 +124,9 @@ def explainers(inputs: Tensor, target: int = 0) -> dict[str, MapOf]:
     """Return every method that makes a 2-D map of `trained_network`, summed over channels."""
     maps: dict[str, Callable[..., Tensor]] = {
         "gradient": explain.saliency,
-        "gradient_times_input": explain.gradient_times_input,
+        "gradient_times_input": attribution.gradient_times_input,
         "integrated_gradients": explain.integrated_gradients,
-        "smoothgrad": explain.smoothgrad,
+        "smoothgrad": attribution.smoothgrad,
         "guided_backprop": explain.guided_backprop,
     }
 
@@ -206,19 +206,19 @@ def _ours(it: Case) -> dict[str, Tensor]:
     net, x, target = it.network, it.inputs, it.target
     found = {
         "saliency": explain.saliency(net, x, target),
-        "gradient_times_input": explain.gradient_times_input(net, x, target),
+        "gradient_times_input": attribution.gradient_times_input(net, x, target),
         "integrated_gradients": explain.integrated_gradients(net, x, target),
         "guided_backprop": explain.guided_backprop(net, x, target),
-        "smoothgrad": explain.smoothgrad(net, x, target, samples=SAMPLES, share=SHARE),
+        "smoothgrad": attribution.smoothgrad(net, x, target, samples=SAMPLES, share=SHARE),
         "grad_cam": explain.grad_cam(net, it.ours, x, target, channel_axis=it.channel_axis),
         "occlusion": explain.occlusion(
             net, x, target, window=4, stride=3, whole_axis=it.whole_axis, baseline=0.2
         ),
     }
     if it.channel_axis == 1:
-        found["guided_grad_cam"] = explain.guided_grad_cam(net, it.ours, x, target)
+        found["guided_grad_cam"] = attribution.guided_grad_cam(net, it.ours, x, target)
     if it.time_axis is not None:
-        found["spectral_gradient_times_input"] = explain.spectral_gradient_times_input(
+        found["spectral_gradient_times_input"] = attribution.spectral_gradient_times_input(
             net, x, target, axis=it.time_axis
         )
     return found
@@ -262,7 +262,7 @@ def _noise_tunnel(net: nn.Module, item: Tensor, target: int) -> Tensor:
     from captum import attr
 
     spread = SHARE * float(item.max() - item.min())
-    noise = spread * standard_noise(item, SAMPLES, 0)[:, 0]
+    noise = spread * attribution.standard_noise(item, SAMPLES, 0)[:, 0]
     with mock.patch("torch.normal", lambda mean, spread: noise):
         found: Tensor = attr.NoiseTunnel(attr.Saliency(net)).attribute(
             item.clone(), nt_type="smoothgrad", nt_samples=SAMPLES, stdevs=spread,

@@ -26,7 +26,7 @@ from benchmarks.results import Say, plain
 from lineside.core.contract import Estimate
 from lineside.core.run.files import read_json, write_json
 from lineside.core.run.folder import rng_of
-from lineside.core.statistics import proportion
+from lineside.core.statistics.proportions import proportion
 from lineside.core.training.loop import Hooks, Training, train
 from lineside.core.training.recorder import Recorder
 from lineside.core.training.step_function import supervised_step

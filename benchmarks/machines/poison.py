@@ -26,7 +26,7 @@ from lineside.core.errors import UserError
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.run.model_store import save_model
-from lineside.core.statistics import proportion
+from lineside.core.statistics.proportions import proportion
 from lineside.machines.alarms import Alarm, Calibration, calibrate
 from lineside.machines.alarms.verdict import Verdict
 from lineside.machines.config import Config

@@ -24,7 +24,7 @@ from benchmarks.results import Say, commit
 from lineside.core.contract import Better, Estimate, Refusal
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.core.statistics import proportion
+from lineside.core.statistics.proportions import proportion
 from lineside.machines.monitoring import prognosis
 from lineside.machines.monitoring.session import Session
 from lineside.machines.simulation import Scenario, simulate_history

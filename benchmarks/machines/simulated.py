@@ -24,7 +24,7 @@ from benchmarks.results import Say
 from lineside.core.contract import Better, Estimate, Refusal
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.core.statistics import proportion
+from lineside.core.statistics.proportions import proportion
 from lineside.machines import outcomes as judging
 from lineside.machines.alarms import Alarm, Rules
 from lineside.machines.alarms.calibration import MONTH_SECONDS

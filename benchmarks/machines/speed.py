@@ -25,7 +25,7 @@ from benchmarks.machines.simulated import (
 )
 from benchmarks.results import Say
 from lineside.core.run.folder import rng_of
-from lineside.core.statistics import proportion
+from lineside.core.statistics.proportions import proportion
 from lineside.machines.alarms import calibrate
 from lineside.machines.alarms.verdict import Verdict
 from lineside.machines.methods import choose_columns

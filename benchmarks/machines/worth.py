@@ -22,7 +22,7 @@ from benchmarks.results import Say, commit
 from lineside.core.contract import Split
 from lineside.core.run.files import finite, write_json
 from lineside.core.run.folder import rng_of
-from lineside.core.statistics import proportion
+from lineside.core.statistics.proportions import proportion
 from lineside.machines.config import METHOD_NAMES, Config
 from lineside.machines.data import find_snapshots
 from lineside.machines.data.dataset import split as split_items

@@ -30,7 +30,7 @@ from benchmarks.parts.efficientnet_crops import LiteCrops, fit_lite_crops
 from lineside.core.errors import UserError
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.core.statistics import average_precision
+from lineside.core.statistics.ranking import average_precision
 from lineside.core.training.loop import Progress
 from lineside.parts.data.images import training_image
 from lineside.parts.models.crops import CropBatch, crop_pool, fixed_batch

@@ -11,7 +11,7 @@ from benchmarks.parts import tiles as tile
 from benchmarks.results import Say, plain
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.core.statistics import auroc
+from lineside.core.statistics.ranking import auroc
 from lineside.parts.methods import METHODS
 from lineside.parts.simulation.degradations import SEVERITIES, SUITE, degrade
 

@@ -25,7 +25,7 @@ from lineside.core.contract import Estimate
 from lineside.core.errors import UserError
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.core.statistics import auroc, average_precision, rank
+from lineside.core.statistics.ranking import auroc, average_precision, rank
 from lineside.parts.data.images import training_image
 from lineside.parts.data.items import GOOD, PartImage
 from lineside.parts.methods import METHODS

@@ -11,7 +11,7 @@ from scipy import ndimage
 from sklearn import metrics as reference
 
 from lineside.core.contract import Outcome
-from lineside.core.statistics import estimate
+from lineside.core.statistics.bootstrap import estimate
 from lineside.parts.metrics import (
     METRICS,
     MapOverlap,

@@ -8,7 +8,7 @@ from PIL import Image as Picture
 
 from lineside.applications import load_model
 from lineside.core.contract import Outcome
-from lineside.core.statistics import estimate
+from lineside.core.statistics.bootstrap import estimate
 from lineside.parts.config import Config
 from lineside.parts.data.items import PartImage
 from lineside.parts.explain.exemplars import Library

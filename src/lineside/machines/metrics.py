@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineside.core.contract import Metric, Outcome
-from lineside.core.statistics import Ranking, RankMetric, Units
+from lineside.core.statistics.bootstrap import RankMetric, Units
+from lineside.core.statistics.ranking import Ranking
 from lineside.machines.alarms.calibration import MONTH_SECONDS
 
 MISSED_COST = 50.0

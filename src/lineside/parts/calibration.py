@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lineside.core.statistics import OperatingPoint
+from lineside.core.statistics.operating_points import OperatingPoint
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lineside.core.contract import Metric, Outcome
-from lineside.core.statistics import Ranking, RankMetric, Units, Words, per_unit
+from lineside.core.statistics.bootstrap import RankMetric, Units
+from lineside.core.statistics.ranking import Ranking
+from lineside.core.statistics.units import Words, per_unit
 from lineside.parts.models.detector import Mask
 
 Floats = NDArray[np.float64]

@@ -18,7 +18,7 @@ from lineside.core.contract import Explanation, Refusal
 from lineside.core.errors import UserError
 from lineside.core.run import codec
 from lineside.core.run.model_store import identity_of
-from lineside.core.statistics import Decision
+from lineside.core.statistics.operating_points import Decision
 from lineside.parts.calibration import MapScale, Operating
 from lineside.parts.data.images import decode, digest
 from lineside.parts.data.items import PartImage

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from lineside.core import statistics
 from lineside.core.contract import GuaranteeCheck, Outcome
 from lineside.core.run.files import sha256
-from lineside.core.statistics import operating_point, unit_scores
+from lineside.core.statistics import guarantees
+from lineside.core.statistics.operating_points import operating_point
+from lineside.core.statistics.units import unit_scores
 from lineside.parts.calibration import MapScale, Operating
 from lineside.parts.config import Config
 from lineside.parts.data.images import read_picture, training_image
@@ -116,7 +117,7 @@ def check_guarantee(model: PartsModel, outcomes: Sequence[Outcome]) -> Guarantee
     """Hold the escapes among fresh parts against the guarantee of the operating point."""
     assert model.operating is not None
     point = model.operating.point
-    return statistics.check_guarantee(point, unit_scores(outcomes, point.rule))
+    return guarantees.check_guarantee(point, unit_scores(outcomes, point.rule))
 
 
 def part_scores(good: Sequence[Outcome], rule: str) -> list[float]:

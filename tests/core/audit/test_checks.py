@@ -5,7 +5,7 @@ import pytest
 
 from lineside.core.audit import checks
 from lineside.core.audit.outliers import check_one_value, check_outliers, robust_scores
-from lineside.core.statistics import cohen_kappa, wilson
+from lineside.core.statistics.proportions import cohen_kappa, wilson
 
 IDS = [f"i{n}" for n in range(6)]
 

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from benchmarks.core import attribution as measured
 from benchmarks.core import cascade as cascading
 from benchmarks.core import explanations as cases
 from torch import nn
 
-from lineside.core import explain as ex
+from lineside.core.explain import attribution as ex
+from lineside.core.explain import sanity_checks as sanity
 
 
 def conv_net(seed=0, dimensions=2):
@@ -46,7 +48,7 @@ def test_linear_model_by_hand():
     net = nn.Sequential(nn.Flatten(), nn.Linear(8, 2)).double()
     x = torch.randn(3, 2, 4, dtype=torch.float64)
     expected = x * net[1].weight[1].detach().reshape(2, 4)
-    torch.testing.assert_close(ex.gradient_times_input(net, x, 1), expected)
+    torch.testing.assert_close(measured.gradient_times_input(net, x, 1), expected)
     torch.testing.assert_close(ex.integrated_gradients(net, x, 1), expected)
 
 
@@ -97,7 +99,7 @@ def test_leaves_no_trace():
     net[0].weight.grad = torch.ones_like(net[0].weight)
     state = torch.get_rng_state()
     with torch.inference_mode():
-        ex.guided_grad_cam(net, net[4], x)
+        measured.guided_grad_cam(net, net[4], x)
         ex.occlusion(net, x, window=3, stride=3)
     with pytest.raises(IndexError):
         ex.guided_backprop(net, x, target=9)
@@ -114,11 +116,11 @@ def test_agreement_with_random_weights():
     torch.manual_seed(1)
     net = nn.Sequential(nn.Flatten(), nn.Linear(400, 1))
     x = torch.randn(1, 1, 20, 20)
-    learned = ex.agreement_with_random(net, lambda n: ex.saliency(n, x))
-    edges = ex.agreement_with_random(net, lambda n: x)
+    learned = sanity.agreement_with_random(net, lambda n: ex.saliency(n, x))
+    edges = sanity.agreement_with_random(net, lambda n: x)
     assert abs(learned) < 0.2
     assert edges == pytest.approx(1.0)
-    assert np.isclose(ex.agreement_with_random(net, lambda n: torch.ones(3)), 0.0)
+    assert np.isclose(sanity.agreement_with_random(net, lambda n: torch.ones(3)), 0.0)
 
 
 def test_smoothgrad_by_hand_and_alone():
@@ -128,14 +130,16 @@ def test_smoothgrad_by_hand_and_alone():
             return (inputs**3).flatten(1).sum(1)
 
     x = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(1, 1, 8)
-    plain = ex.smoothgrad(Cubes(), x, share=0.0, samples=3)
+    plain = measured.smoothgrad(Cubes(), x, share=0.0, samples=3)
     torch.testing.assert_close(plain, ex.saliency(Cubes(), x))
-    smooth = ex.smoothgrad(Cubes(), x, share=0.15, samples=4000)
+    smooth = measured.smoothgrad(Cubes(), x, share=0.15, samples=4000)
     torch.testing.assert_close(smooth, 3 * x**2 + 3 * 0.3**2, rtol=0, atol=0.08)
     batch = torch.cat([5 * x, x, x.flip(2)])
-    torch.testing.assert_close(ex.smoothgrad(Cubes(), batch)[1:2], ex.smoothgrad(Cubes(), x))
-    assert torch.equal(ex.smoothgrad(Cubes(), x, seed=1), ex.smoothgrad(Cubes(), x, seed=1))
-    assert not torch.equal(ex.smoothgrad(Cubes(), x, seed=1), ex.smoothgrad(Cubes(), x, seed=2))
+    alone = measured.smoothgrad(Cubes(), x)
+    torch.testing.assert_close(measured.smoothgrad(Cubes(), batch)[1:2], alone)
+    first, again, other = (measured.smoothgrad(Cubes(), x, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
@@ -174,15 +178,15 @@ def test_spectral_maps_find_the_band(length):
     net = nn.Sequential(nn.Flatten(), nn.Linear(length, 1, bias=False)).double()
     net[1].weight.data = wave[None] / length
     x = (2 * wave + torch.randn(length, dtype=torch.float64))[None, None]
-    steep = ex.spectral_saliency(net, x)
+    steep = measured.spectral_saliency(net, x)
     assert steep.shape == (1, 1, length // 2 + 1)
     assert steep[0, 0].argmax() == 3
     # A sine of amplitude a changes S by a / 2 and has |c| = a / 2.
     torch.testing.assert_close(steep[0, 0, 3], torch.tensor(1.0, dtype=torch.float64))
     assert float(steep.sum()) == pytest.approx(1.0)
-    shares = ex.spectral_gradient_times_input(net, x)
-    torch.testing.assert_close(shares.sum(), ex.gradient_times_input(net, x).sum())
-    turned = ex.spectral_gradient_times_input(net, x.transpose(1, 2), axis=1)
+    shares = measured.spectral_gradient_times_input(net, x)
+    torch.testing.assert_close(shares.sum(), measured.gradient_times_input(net, x).sum())
+    turned = measured.spectral_gradient_times_input(net, x.transpose(1, 2), axis=1)
     torch.testing.assert_close(turned.transpose(1, 2), shares)
 
 
@@ -221,14 +225,14 @@ def test_cascade_goes_from_the_top_and_changes_nothing(trained):
     assert bottom[3].signed < 0.5
     with pytest.raises(ValueError, match="not run"):
         cascading.cascade(network, lambda net: inputs)
-    twin = ex.randomise_weights(network)
+    twin = sanity.randomise_weights(network)
     assert torch.equal(twin.get_submodule("1").running_var, torch.ones(8).double())
 
 
 def test_agreements_by_hand():
     one = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
     other = torch.tensor([[2.0, 4.0, 9.0], [3.0, 2.0, 1.0]])
-    assert ex.rank_agreement(one, other) == pytest.approx(0.0)
+    assert sanity.rank_agreement(one, other) == pytest.approx(0.0)
     picture = torch.rand(2, 12, 10, generator=torch.Generator().manual_seed(0))
     assert cascading.structural_similarity(picture, -2 * picture) == pytest.approx(1.0)
     a, b = picture[:1, :7, :7].double().numpy(), picture[1:, :7, :7].double().numpy()

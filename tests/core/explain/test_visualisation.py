@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from lineside.core import explain as vis
-from lineside.core.explain import Unit
+from lineside.core.explain import feature_visualisation as vis
+from lineside.core.explain.feature_visualisation import Unit
 
 
 def edges():

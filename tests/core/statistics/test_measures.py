@@ -10,25 +10,29 @@ from scipy import stats
 from sklearn import metrics as reference
 
 from lineside.core.contract import Metric, Outcome
-from lineside.core.statistics import (
-    Ranking,
+from lineside.core.statistics.bootstrap import (
     RankMetric,
     Units,
-    auroc,
-    average_precision,
     by_slice,
+    estimate,
+    paired_difference,
+    worst_cases,
+)
+from lineside.core.statistics.proportions import (
     clopper_pearson,
     clopper_pearson_lower,
     clopper_pearson_upper,
     cohen_kappa,
-    estimate,
-    paired_difference,
-    pr_curve,
     proportion,
+    wilson,
+)
+from lineside.core.statistics.ranking import (
+    Ranking,
+    auroc,
+    average_precision,
+    pr_curve,
     rank,
     roc_curve,
-    wilson,
-    worst_cases,
 )
 
 AUROC = Metric(

@@ -12,32 +12,25 @@ from scipy import stats
 from lineside.core.contract import Metric, Outcome
 from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
-from lineside.core.statistics import (
-    DecisionRates,
+from lineside.core.statistics.bootstrap import RankMetric, estimate
+from lineside.core.statistics.costs import at_prevalence, cost_curve
+from lineside.core.statistics.decisions import DecisionRates, decision_rates, rate_estimates
+from lineside.core.statistics.guarantees import certify_kinds, check_guarantee, fresh_recall
+from lineside.core.statistics.operating_points import (
     OperatingPoint,
-    Ranking,
-    RankMetric,
-    Words,
-    at_prevalence,
-    auroc,
-    best_provable_recall,
-    certify_kinds,
-    check_guarantee,
-    conformal_risk_threshold,
-    cost_curve,
-    decision_rates,
-    estimate,
-    false_alarm_threshold,
-    fresh_recall,
     operating_point,
+    reject_threshold,
+)
+from lineside.core.statistics.ranking import Ranking, auroc
+from lineside.core.statistics.thresholds import (
+    best_provable_recall,
+    conformal_risk_threshold,
+    false_alarm_threshold,
     order_statistic,
     order_statistic_threshold,
-    per_unit,
-    rate_estimates,
-    reject_threshold,
-    unit_scores,
     units_needed,
 )
+from lineside.core.statistics.units import Words, per_unit, unit_scores
 
 PARTS = Words(positive="faulty", negative="good", unit="part", units="parts")
 

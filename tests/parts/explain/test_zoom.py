@@ -12,7 +12,8 @@ from scipy import ndimage
 
 from lineside.applications import load_model
 from lineside.cli import main
-from lineside.core import explain
+from lineside.core.explain.attribution import guided_backprop
+from lineside.core.explain.sanity_checks import randomise_weights
 from lineside.parts.calibration import MapScale
 from lineside.parts.data.sources import unlabelled
 from lineside.parts.explain import zoom as zooming
@@ -155,7 +156,7 @@ def test_a_look_is_the_network_on_the_window_at_native_size():
     crop = image[20:52, 40:72].transpose(2, 0, 1)[None]
     logit = cnn.logits(crop)[0]
     assert response.probability == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-5)
-    guided = explain.guided_backprop(cnn.network, cnn.standardise(crop))
+    guided = guided_backprop(cnn.network, cnn.standardise(crop))
     np.testing.assert_allclose(response.guided, guided[0, 0], rtol=1e-4, atol=1e-7)
     assert response.cam.shape == (32, 32) and response.cam.min() >= 0
     wide = window_response(cnn, image, Window(left=0, top=0, right=120, bottom=90, score=0.0))
@@ -215,7 +216,7 @@ def test_random_weights_agree_with_themselves_only():
     image = np.random.default_rng(0).random((60, 60, 1)).astype(np.float32)
     window = Window(left=10, top=10, right=42, bottom=42, score=0.0)
     assert all(abs(value) < 0.9 for value in agreement_with_random(cnn, image, window))
-    twin = dataclasses.replace(cnn, network=explain.randomise_weights(cnn.network))
+    twin = dataclasses.replace(cnn, network=randomise_weights(cnn.network))
     assert agreement_with_random(twin, image, window)[0] == pytest.approx(1.0)
 
 

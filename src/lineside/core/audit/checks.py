@@ -14,7 +14,8 @@ from itertools import combinations
 import numpy as np
 
 from lineside.core.contract import Check, Status
-from lineside.core.statistics import NEUTRAL, Words, cohen_kappa, wilson
+from lineside.core.statistics.proportions import cohen_kappa, wilson
+from lineside.core.statistics.units import NEUTRAL, Words
 
 MOST_ITEMS = 50
 LARGEST_RATIO = 10.0

@@ -35,7 +35,7 @@ from lineside.core.audit.shortcuts import (
     too_few,
 )
 from lineside.core.contract import Check
-from lineside.core.statistics import NEUTRAL, Words
+from lineside.core.statistics.units import NEUTRAL, Words
 
 Integers = NDArray[np.int64]
 

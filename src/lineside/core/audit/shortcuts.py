@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lineside.core.contract import Check
-from lineside.core.statistics import auroc
+from lineside.core.statistics.ranking import auroc
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

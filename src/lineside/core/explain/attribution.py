@@ -5,15 +5,10 @@ channel, height, width) or, for recurrent networks, (batch, time, feature).
 
 function                       map                                             shape
 saliency                       dS/dx                                           of x
-gradient_times_input           x * dS/dx                                       of x
 integrated_gradients           (x - x0) * mean of dS/dx on the line x0 .. x    of x
-smoothgrad                     mean of dS/dx over noisy copies of x            of x
 guided_backprop                dS/dx with ReLUs that pass positive gradients   of x
 grad_cam                       ReLU(sum over k of weight_k * feature map_k)    (batch, *grid)
-guided_grad_cam                guided_backprop * up-sampled grad_cam           of x
 occlusion                      S(x) - S(x with a window covered)               (batch, *grid)
-spectral_saliency              |dS/dc|, c the Fourier coefficients of x        (..., frequency)
-spectral_gradient_times_input  c * dS/dc                                       (..., frequency)
 """
 
 from __future__ import annotations
@@ -39,11 +34,6 @@ def saliency(network: nn.Module, inputs: Tensor, target: int = 0) -> Tensor:
         return gradient(network, inputs, target)
 
 
-def gradient_times_input(network: nn.Module, inputs: Tensor, target: int = 0) -> Tensor:
-    """Return gradient times input, shape of `inputs`: exact shares of a linear model's score."""
-    return saliency(network, inputs, target) * inputs.detach()
-
-
 def integrated_gradients(
     network: nn.Module,
     inputs: Tensor,
@@ -66,47 +56,6 @@ def integrated_gradients(
             along = start + float(point) * (inputs - start)
             total += float(weight) * gradient(network, along, target)
     return total * (inputs - start)
-
-
-def smoothgrad(
-    network: nn.Module,
-    inputs: Tensor,
-    target: int = 0,
-    *,
-    samples: int = 25,
-    share: float = 0.15,
-    seed: int = 0,
-) -> Tensor:
-    """Return the mean gradient over noisy copies of the input, shape of `inputs`.
-
-    Smilkov et al. 2017, section 3. All items get the same noise, each scaled by its own range,
-    so that an item's map does not depend on its batch.
-
-    Args:
-        network: The network.
-        inputs: What is explained.
-        target: Index of the explained output.
-        samples: Noisy copies.
-        share: Standard deviation of the noise as a share of an item's range (maximum minus
-            minimum); 0 gives the plain gradient.
-        seed: Seed of the noise.
-    """
-    inputs = inputs.detach()
-    flat = inputs.flatten(1)
-    # (batch,) -> (batch, 1, ...): one standard deviation per item, broadcast over its elements
-    spread = share * (flat.amax(1) - flat.amin(1)).reshape(-1, *[1] * (inputs.ndim - 1))
-    with evaluation_mode(network):
-        total = torch.zeros_like(inputs)
-        for noise in standard_noise(inputs, samples, seed):
-            total += gradient(network, inputs + spread * noise, target)
-    return total / samples
-
-
-def standard_noise(inputs: Tensor, samples: int, seed: int) -> Tensor:
-    """Return the noise of `smoothgrad` before it is scaled, shape (samples, 1, ...)."""
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(samples, 1, *inputs.shape[1:], generator=generator, dtype=torch.float64)
-    return noise.to(inputs.device, inputs.dtype)
 
 
 def guided_backprop(network: nn.Module, inputs: Tensor, target: int = 0) -> Tensor:
@@ -166,17 +115,6 @@ def grad_cam(
     return (weights * features).sum(channel_axis).detach().clamp_min(0.0)
 
 
-def guided_grad_cam(
-    network: nn.Module, layer: nn.Module, inputs: Tensor, target: int = 0
-) -> Tensor:
-    """Return guided backpropagation times up-sampled Grad-CAM, shape of `inputs`.
-
-    Selvaraju et al. 2017, section 3.2.
-    """
-    cam = upsample(grad_cam(network, layer, inputs, target), inputs.shape[2:])
-    return guided_backprop(network, inputs, target) * cam.unsqueeze(1)
-
-
 def upsample(maps: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
     """Return maps of shape (batch, *grid) brought to (batch, *size) by linear interpolation."""
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
@@ -232,54 +170,3 @@ def occlusion(
             total[(slice(None), *cells)] += loss.reshape(-1, *[1] * len(grid))
             covers[cells] += 1
     return total / covers
-
-
-def spectral_saliency(
-    network: nn.Module, inputs: Tensor, target: int = 0, *, axis: int = -1
-) -> Tensor:
-    """Return how fast the score can change with each Fourier coefficient, not negative.
-
-    The length of the gradient by real and imaginary part of c_k, where the signal is
-    sum_k c_k exp(2 pi i k t / n) over positive and negative frequencies: a sine of amplitude a
-    has |c_k| = a/2.
-
-    Args:
-        network: The network, fed with signals.
-        inputs: Signals.
-        target: Index of the explained output.
-        axis: The axis of time: -1 for (batch, channel, time), 1 for (batch, time, feature).
-
-    Returns:
-        Shape of `inputs`, but n // 2 + 1 frequencies along `axis` (see `numpy.fft.rfftfreq`).
-    """
-    _, by_part = _gradient_by_frequency(network, inputs, target, axis)
-    length: Tensor = torch.linalg.vector_norm(by_part, dim=-1)
-    return length
-
-
-def spectral_gradient_times_input(
-    network: nn.Module, inputs: Tensor, target: int = 0, *, axis: int = -1
-) -> Tensor:
-    """Return the share of each frequency in gradient times input, signed.
-
-    Arguments and shape as in `spectral_saliency`; along `axis` the shares sum to the sum of
-    `gradient_times_input`.
-    """
-    parts, by_part = _gradient_by_frequency(network, inputs, target, axis)
-    return (by_part * parts).sum(-1)
-
-
-def _gradient_by_frequency(
-    network: nn.Module, inputs: Tensor, target: int, axis: int
-) -> tuple[Tensor, Tensor]:
-    """Return Fourier coefficients and the gradient by them, real and imaginary part last."""
-    length, axis = inputs.shape[axis], axis % inputs.ndim
-
-    def signal_of(parts: Tensor) -> Tensor:
-        coefficients = torch.view_as_complex(parts.contiguous())
-        signal: Tensor = torch.fft.irfft(coefficients, n=length, dim=axis, norm="forward")
-        return signal
-
-    with evaluation_mode(network):
-        parts = torch.view_as_real(torch.fft.rfft(inputs.detach(), dim=axis, norm="forward"))
-        return parts, gradient(lambda values: network(signal_of(values)), parts, target)

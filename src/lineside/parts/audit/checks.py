@@ -17,7 +17,7 @@ from lineside.core.audit.outliers import check_one_value, check_outliers
 from lineside.core.audit.shortcuts import check_drift, check_shortcuts
 from lineside.core.contract import Check, Refusal, Status
 from lineside.core.errors import UserError
-from lineside.core.statistics import Words
+from lineside.core.statistics.units import Words
 from lineside.parts.audit.same_part import check_same_part
 from lineside.parts.audit.survey import ImageStatistics, MaskStatistics, survey
 from lineside.parts.config import Config

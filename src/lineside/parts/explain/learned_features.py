@@ -17,16 +17,16 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from lineside.core.contract import Figure
-from lineside.core.explain import (
+from lineside.core.explain.feature_visualisation import (
     MaximisedInputs,
     Unit,
     colour_basis,
     first_filters,
     maximise_activation,
     most_activating,
-    randomise_weights,
     unit_activations,
 )
+from lineside.core.explain.sanity_checks import randomise_weights
 from lineside.parts.explain.overlays import (
     Rgb,
     as_rgb,

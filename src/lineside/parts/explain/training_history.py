@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor, nn
 
-from lineside.core import explain
 from lineside.core.contract import Figure
 from lineside.core.explain.embedding_map import embedding_map, neighbour_agreement, principal, tsne
 from lineside.core.explain.information_plane import (
@@ -29,6 +28,7 @@ from lineside.core.explain.information_plane import (
     stratified_probe,
 )
 from lineside.core.explain.information_plots import plane_figures
+from lineside.core.explain.sanity_checks import agreement_with_random
 from lineside.core.training.weight_snapshots import load_snapshots
 from lineside.parts.explain.overlays import Rgb, contact_sheet, encode_jpeg, enlarge, signed_map
 from lineside.parts.models.crops import CropBatch, CropPool
@@ -106,7 +106,7 @@ def gallery(cnn: PatchCNN, past: Sequence[Past], crops: CropBatch) -> list[Figur
             caption=(
                 f"Each row is a crop, each column a step of the training; below each map the "
                 "network's output. All maps of a column share one scale. Rank correlation with "
-                f"random weights {explain.agreement_with_random(final, map_of):.2f}: the "
+                f"random weights {agreement_with_random(final, map_of):.2f}: the "
                 "nearer to 1, the less a map says about what was learned."
             ),
             wide=True,

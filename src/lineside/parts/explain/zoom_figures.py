@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 from PIL import ImageDraw
 from scipy import ndimage
 
-from lineside.core import explain
+from lineside.core.explain.sanity_checks import randomise_weights, rank_agreement
 from lineside.parts.calibration import MapScale
 from lineside.parts.explain.overlays import (
     CONTOUR,
@@ -137,11 +137,11 @@ def agreement_with_random(cnn: PatchCNN, image: Image, window: Window) -> tuple[
         image: The whole picture.
         window: A final window, at most `LARGEST_PX` large.
     """
-    twin = dataclasses.replace(cnn, network=explain.randomise_weights(cnn.network))
+    twin = dataclasses.replace(cnn, network=randomise_weights(cnn.network))
     own, other = (window_response(network, image, window) for network in (cnn, twin))
     assert own is not None and other is not None
     guided, cam = (
-        explain.rank_agreement(torch.from_numpy(np.abs(a))[None], torch.from_numpy(np.abs(b))[None])
+        rank_agreement(torch.from_numpy(np.abs(a))[None], torch.from_numpy(np.abs(b))[None])
         for a, b in ((own.guided, other.guided), (own.cam, other.cam))
     )
     return guided, cam

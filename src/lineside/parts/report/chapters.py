@@ -10,22 +10,14 @@ from lineside.core.contract import Check, Estimate, Figure, Section, Table
 from lineside.core.report import plots
 from lineside.core.report.chapters import verdict
 from lineside.core.report.render import Block
-from lineside.core.statistics import (
-    CostCurve,
-    KindCertificate,
-    OperatingPoint,
-    UnitScores,
-    at_prevalence,
-    by_slice,
-    certify_kinds,
-    cost_curve,
-    decision_rates,
-    fresh_recall,
-    pr_curve,
-    proportion,
-    rate_estimates,
-    unit_scores,
-)
+from lineside.core.statistics.bootstrap import by_slice
+from lineside.core.statistics.costs import CostCurve, at_prevalence, cost_curve
+from lineside.core.statistics.decisions import decision_rates, rate_estimates
+from lineside.core.statistics.guarantees import KindCertificate, certify_kinds, fresh_recall
+from lineside.core.statistics.operating_points import OperatingPoint
+from lineside.core.statistics.proportions import proportion
+from lineside.core.statistics.ranking import pr_curve
+from lineside.core.statistics.units import UnitScores, unit_scores
 from lineside.core.study import Study
 from lineside.parts.models.anogan.warnings import against_chance
 from lineside.parts.report import cases

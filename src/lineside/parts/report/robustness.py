@@ -20,7 +20,7 @@ from lineside.core.errors import UserError
 from lineside.core.explain import adversarial_attacks as attacks
 from lineside.core.explain import adversarial_trace as trace
 from lineside.core.report import plots
-from lineside.core.statistics import auroc, roc_curve
+from lineside.core.statistics.ranking import auroc, roc_curve
 from lineside.core.study import Study
 from lineside.parts.data.images import training_image
 from lineside.parts.data.items import PartImage

@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lineside.core import explain
+from lineside.core.explain.attribution import grad_cam, guided_backprop, upsample
+from lineside.core.explain.sanity_checks import agreement_with_random
 from lineside.core.run.codec import built_by
 from lineside.core.training.loop import Hooks, Progress
 from lineside.parts.models.crops import Corner, convert_channels, pad
@@ -139,8 +140,8 @@ class PatchCNN:
             probability=float(1.0 / (1.0 + np.exp(-logits.max()))),
             guided=guided(self.network)[0].numpy(),
             cam=cam(self.network)[0].numpy(),
-            guided_agreement=explain.agreement_with_random(self.network, guided),
-            cam_agreement=explain.agreement_with_random(self.network, cam),
+            guided_agreement=agreement_with_random(self.network, guided),
+            cam_agreement=agreement_with_random(self.network, cam),
         )
 
     def standardise(self, pixels: NDArray[np.float32]) -> Tensor:
@@ -227,13 +228,13 @@ def fit_patch_cnn(
 
 def guided_map(network: nn.Module, x: Tensor) -> Tensor:
     """Return guided backpropagation of crops, summed over channels, (crop, height, width)."""
-    return explain.guided_backprop(network, x).sum(1)
+    return guided_backprop(network, x).sum(1)
 
 
 def cam_map(network: nn.Module, x: Tensor) -> Tensor:
     """Return Grad-CAM of crops, brought to their size, (crop, height, width)."""
-    maps = explain.grad_cam(network, network.get_submodule(networks.LAST_MAPS), x)
-    return explain.upsample(maps, x.shape[2:])
+    maps = grad_cam(network, network.get_submodule(networks.LAST_MAPS), x)
+    return upsample(maps, x.shape[2:])
 
 
 def build_network(architecture: str, channels: int) -> nn.Module:
