@@ -35,12 +35,12 @@ from lineside.core.contract import Estimate
 from lineside.core.errors import UserError
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.machines import models
 from lineside.machines.data import load_measurements
 from lineside.machines.data.histories import find_snapshots
 from lineside.machines.data.items import Snapshot
 from lineside.machines.methods import DETECTORS, choose_columns
 from lineside.machines.models.detector import Rows
+from lineside.machines.models.presets import preset
 from lineside.machines.monitoring.operating_states import IDLE_LEVEL
 from lineside.machines.monitoring.sensors import sensors_ok
 from lineside.machines.signals import Engine, learn_norms, make_layout
@@ -137,7 +137,7 @@ def trace_of(run: str, name: str, seed: int, protocol: Protocol) -> Trace:
             fit, options = "trend", {"columns": [SIMPLE.index(name)], "relative": True}
             rows = own.level[own.well]
         else:
-            options = dict(models.preset("beyond-imagenet")[name])
+            options = dict(preset("beyond-imagenet")[name])
             fit, rows = str(options.pop("fit")), own.bands[own.well]
             options.pop("features")
         detector = DETECTORS[fit].fit(rows[:fitted], rng=rng_of(seed, "bands"), **options)

@@ -43,7 +43,7 @@ from lineside.machines.signals.harmonics import (
 )
 from lineside.machines.signals.layout import Group, fast_length, mel_edges_hz
 from lineside.machines.signals.spectra import spectrum_of
-from lineside.machines.simulation import Condition, Rig, simulate_vibration
+from lineside.machines.simulation.rig import Condition, Rig, simulate_vibration
 
 DATA = ROOT.parent / "shared" / "data" / "machines"
 CHANNELS, SAMPLES, RATE_HZ = 4, 20_000, 20_000.0

@@ -30,8 +30,9 @@ from benchmarks.machines.histories import (
 )
 from benchmarks.results import Say
 from lineside.core.contract import Estimate
-from lineside.machines import models
 from lineside.machines.alarms import Alarm, Calibration, Rules
+from lineside.machines.models.pca import fit_pca
+from lineside.machines.models.trend import fit_trend
 
 LATEST = 545
 """IMS test 2: the first alarm is right between the onset and this row."""
@@ -100,8 +101,8 @@ def _bearing_z(
 ) -> Floats:
     rows, span = features(ims(test)[1])[:, bearing, list(columns)], IMS1_SPANS[test]
     made = [
-        models.fit_pca(rows[span.first : span.fitted], components=components, statistic="t2"),
-        models.fit_pca(rows[span.first : span.fitted], components=components, statistic="spe"),
+        fit_pca(rows[span.first : span.fitted], components=components, statistic="t2"),
+        fit_pca(rows[span.first : span.fitted], components=components, statistic="spe"),
     ]
     # z does not depend on the limit of the rules.
     return np.maximum(*(z_series(detector, rows, span, Rules(), factor) for detector in made))
@@ -167,7 +168,7 @@ FEMTO_START = 200
 def femto_levels(run: str, factor: float, fusion: str) -> Floats:
     """Return the smoothed log ratio to the median of rows 0-133, shape (snapshot,)."""
     rows = femto_log_rms(run)
-    detector = models.fit_trend(rows[:FITTED], relative=True, fusion=fusion)  # type: ignore[arg-type]
+    detector = fit_trend(rows[:FITTED], relative=True, fusion=fusion)  # type: ignore[arg-type]
     raw = Calibration(factor=factor, center=0.0, spread=1.0, limit=1.0)
     smoothed: list[float] = []
     for score in detector.score(rows):

@@ -44,30 +44,37 @@ from benchmarks.results import Say, plain
 from lineside.core.contract import Estimate
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.machines import models
 from lineside.machines.alarms import Rules, calibrate
+from lineside.machines.models.autoencoders import fit_denoising_ae, fit_fc_ae, fit_lstm_ae, fit_vae
 from lineside.machines.models.detector import Detector, Rows
+from lineside.machines.models.gmm import fit_gmm
+from lineside.machines.models.isolation_forest import fit_iforest
+from lineside.machines.models.knn import fit_knn
+from lineside.machines.models.mahalanobis import fit_mahalanobis
+from lineside.machines.models.ocsvm import fit_ocsvm
+from lineside.machines.models.pca import fit_pca
+from lineside.machines.models.trend import fit_trend
 
 Fit = Callable[..., Detector]
 
 IMS2_RULES = Rules(limit=6.0, k=5, n=6)
 DEEP: dict[str, Fit] = {
-    "fc_ae": models.fit_fc_ae,
-    "denoising_ae": models.fit_denoising_ae,
-    "vae": models.fit_vae,
-    "lstm_ae": models.fit_lstm_ae,
+    "fc_ae": fit_fc_ae,
+    "denoising_ae": fit_denoising_ae,
+    "vae": fit_vae,
+    "lstm_ae": fit_lstm_ae,
 }
 CLASSICAL: dict[str, tuple[Fit, dict[str, Any]]] = {
-    "rms": (models.fit_trend, {"columns": [0], "relative": True}),
-    "kurtosis": (models.fit_trend, {"columns": [2]}),
-    "pca": (models.fit_pca, {"components": 10}),
-    "pca_t2": (models.fit_pca, {"components": 10, "statistic": "t2"}),
-    "pca_spe": (models.fit_pca, {"components": 10, "statistic": "spe"}),
-    "mahalanobis": (models.fit_mahalanobis, {}),
-    "gmm": (models.fit_gmm, {}),
-    "knn": (models.fit_knn, {}),
-    "ocsvm": (models.fit_ocsvm, {}),
-    "iforest": (models.fit_iforest, {}),
+    "rms": (fit_trend, {"columns": [0], "relative": True}),
+    "kurtosis": (fit_trend, {"columns": [2]}),
+    "pca": (fit_pca, {"components": 10}),
+    "pca_t2": (fit_pca, {"components": 10, "statistic": "t2"}),
+    "pca_spe": (fit_pca, {"components": 10, "statistic": "spe"}),
+    "mahalanobis": (fit_mahalanobis, {}),
+    "gmm": (fit_gmm, {}),
+    "knn": (fit_knn, {}),
+    "ocsvm": (fit_ocsvm, {}),
+    "iforest": (fit_iforest, {}),
 }
 
 
@@ -210,7 +217,7 @@ def skab(say: Say) -> None:
     begins = [int(np.flatnonzero(labels)[0]) for _, labels in skab_files()]
     ends = [int(np.flatnonzero(labels)[-1]) for _, labels in skab_files()]
     for i, (rows, labels) in enumerate(skab_files()):
-        detector = models.fit_pca(rows[:300])
+        detector = fit_pca(rows[:300])
         z = z_series(detector, rows, Span(0, 300, 400), Rules(), 0.2)
         place = np.arange(400, len(rows))
         said.append(z > 6.0)

@@ -40,7 +40,9 @@ from lineside.machines.models.machine import Machine
 from lineside.machines.outcomes import calibrate as calibrate_model
 from lineside.machines.outcomes import outcomes
 from lineside.machines.signals import Engine
-from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
+from lineside.machines.simulation.demo import save_history
+from lineside.machines.simulation.rig import Rig
+from lineside.machines.simulation.scenarios import Scenario, simulate_history
 from lineside.machines.training.fitting import fit_machine
 from lineside.machines.training.relearning import Consent, relearn
 

@@ -27,8 +27,8 @@ from lineside.core.run.folder import rng_of
 from lineside.core.statistics.proportions import proportion
 from lineside.machines.monitoring import prognosis
 from lineside.machines.monitoring.session import Session
-from lineside.machines.simulation import Scenario, simulate_history
 from lineside.machines.simulation.rig import Fault
+from lineside.machines.simulation.scenarios import Scenario, simulate_history
 
 STORE = Path.home() / "lineside-checkpoints" / "machines" / "prognosis"
 SEEDS = tuple(range(60))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 import shutil
 import signal
@@ -14,13 +16,12 @@ import urllib.error
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from lineside.core.errors import UserError
 from lineside.machines.data.measurement import Measurement
-from lineside.machines.streams import encode
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 ANSWER_SECONDS = 2.0
@@ -68,6 +69,47 @@ class Mosquitto:
         """End it with a signal."""
         self._process.send_signal(number)
         self._process.wait(20)
+
+
+def encode_message(measurement: Measurement, kind: Literal["npz", "json"] = "npz") -> bytes:
+    """Return a snapshot as a message."""
+    if kind == "json":
+        return json.dumps(_to_json(measurement), allow_nan=False).encode()
+    arrays: dict[str, Any] = {"machine": measurement.machine, "time": measurement.time}
+    for name, channel in measurement.channels.items():
+        arrays[f"channel.{name}"] = channel.samples
+        arrays[f"rate_hz.{name}"] = channel.rate_hz
+        arrays[f"unit.{name}"] = channel.unit
+    for name, value in measurement.values.items():
+        arrays[f"value.{name}"] = value
+    arrays |= _speed_and_load(measurement)
+    body = io.BytesIO()
+    np.savez(body, **arrays)
+    return body.getvalue()
+
+
+def _to_json(measurement: Measurement) -> dict[str, Any]:
+    fields: dict[str, Any] = {"machine": measurement.machine, "time": measurement.time}
+    if measurement.channels:
+        fields["channels"] = {
+            name: {
+                "samples": [_or_none(v) for v in channel.samples.tolist()],
+                "rate_hz": channel.rate_hz, "unit": channel.unit,
+            }
+            for name, channel in measurement.channels.items()
+        }  # fmt: skip
+    if measurement.values:
+        fields["values"] = {name: _or_none(v) for name, v in measurement.values.items()}
+    return fields | _speed_and_load(measurement)
+
+
+def _speed_and_load(measurement: Measurement) -> dict[str, float]:
+    both = {"speed_hz": measurement.speed_hz, "load": measurement.load}
+    return {name: value for name, value in both.items() if value is not None}
+
+
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def write_file(folder: Path, measurement: Measurement) -> None:
@@ -135,7 +177,7 @@ class MqttSender:
             time.sleep(0.05)
             return None
         self._client.publish(
-            f"plant/{self.name}", encode(measurement), qos=1, properties=properties
+            f"plant/{self.name}", encode_message(measurement), qos=1, properties=properties
         )
         with self._news:
             self._news.wait_for(lambda: key in self._answered, ANSWER_SECONDS)

@@ -37,16 +37,14 @@ from lineside.machines.data.measurement import Channel, Measurement
 from lineside.machines.model import MachinesModel
 from lineside.machines.models.machine import Machine
 from lineside.machines.monitoring.session import Session
-from lineside.machines.simulation import (
+from lineside.machines.simulation.demo import save_history
+from lineside.machines.simulation.rig import STEP_G, Rig, Sensor
+from lineside.machines.simulation.scenarios import (
     History,
-    Rig,
     Scenario,
-    Sensor,
     SensorEpisode,
-    save_history,
     simulate_history,
 )
-from lineside.machines.simulation.rig import STEP_G
 from lineside.machines.training.fitting import fit_machine
 
 STORE = Path.home() / "lineside-checkpoints" / "machines" / "simulated"

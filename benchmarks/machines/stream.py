@@ -28,7 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from benchmarks.machines.senders import Mosquitto, MqttSender, free_port, post, write_file
+from benchmarks.machines.senders import (
+    Mosquitto,
+    MqttSender,
+    encode_message,
+    free_port,
+    post,
+    write_file,
+)
 from benchmarks.results import Say, plain
 from lineside.core.contract import Refusal
 from lineside.core.database import read_transaction, write_transaction
@@ -39,11 +46,12 @@ from lineside.machines.data.items import Snapshot
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.model import MachinesModel
 from lineside.machines.outcomes import calibrate, outcomes
-from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
+from lineside.machines.simulation.demo import save_history
+from lineside.machines.simulation.rig import Rig
+from lineside.machines.simulation.scenarios import Scenario, simulate_history
 from lineside.machines.store import Journal, open_store
 from lineside.machines.store.queries import events, features, fleet, refusals, verdicts
 from lineside.machines.store.schema import LEVELS, SPECTRA
-from lineside.machines.streams import encode
 from lineside.machines.streams.console import ConsoleReporter
 from lineside.machines.streams.maintenance import Maintenance
 from lineside.machines.streams.watch import Options, watch
@@ -204,7 +212,7 @@ def _send_all(plant: Plant, folder: Path, port: int, broker: int, stop: Any, res
         sender = MqttSender(broker, name) if source == "mqtt" else None
         for item in plant.items[name]:
             measurement = load_measurement(item)
-            body = encode(measurement)
+            body = encode_message(measurement)
             while True:
                 if source == "folder":
                     write_file(folder / "data", measurement)

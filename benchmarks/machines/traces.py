@@ -26,10 +26,10 @@ from benchmarks.machines.histories import (
 )
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.machines import models
 from lineside.machines.alarms import Calibration, Rules, calibrate
 from lineside.machines.methods import DETECTORS
 from lineside.machines.models.detector import Rows
+from lineside.machines.models.presets import preset
 
 Protocol = Literal["in_sample", "held_out"]
 Columns = Literal["tame", "raw"]
@@ -147,7 +147,7 @@ def columns_of(kind: Columns) -> Rows:
 
 def constants_of(name: str, columns: int) -> tuple[str, dict[str, Any]]:
     """Return fit and keywords of a detector of the study for a number of time features."""
-    options = dict(models.preset("beyond-imagenet")[name])
+    options = dict(preset("beyond-imagenet")[name])
     fit = str(options.pop("fit"))
     options.pop("features")
     if name.startswith("pca_"):  # 50 of the study's 100 columns

@@ -37,7 +37,8 @@ from lineside.machines.report.method_choice import (
     explain_choice,
     make_record,
 )
-from lineside.machines.simulation import FLEET, Scenario, save_history, simulate_history
+from lineside.machines.simulation.demo import FLEET, save_history
+from lineside.machines.simulation.scenarios import Scenario, simulate_history
 from lineside.machines.training.fitting import fit_machine
 
 STORE = Path.home() / "lineside-checkpoints" / "machines" / "worth"

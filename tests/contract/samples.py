@@ -54,7 +54,9 @@ def parts(folder: Path) -> Sample:
 def machines(folder: Path) -> Sample:
     """Two simulated machines, one of which wears out at the end."""
     from lineside.machines.config import Config
-    from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
+    from lineside.machines.simulation.demo import save_history
+    from lineside.machines.simulation.rig import Rig
+    from lineside.machines.simulation.scenarios import Scenario, simulate_history
 
     def save(name: str, where: str, seed: int, **scenario: Any) -> Path:
         plan = Scenario(name=name, rig=Rig(seconds=0.1), interval_hours=3.0, run_in=0.0, **scenario)

@@ -17,7 +17,9 @@ from lineside.core.run.progress import Progress
 from lineside.core.run.tables import read_outcomes
 from lineside.core.workflow import evaluate, train
 from lineside.machines.config import Config as MachinesConfig
-from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
+from lineside.machines.simulation.demo import save_history
+from lineside.machines.simulation.rig import Rig
+from lineside.machines.simulation.scenarios import Scenario, simulate_history
 from lineside.parts.config import Config as PartsConfig
 from lineside.parts.data.images import training_image
 from lineside.parts.models.feature_head.feature_head import fit_detector

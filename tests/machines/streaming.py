@@ -18,7 +18,9 @@ from lineside.machines.data.dataset import split
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.model import MachinesModel
 from lineside.machines.outcomes import calibrate, outcomes
-from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
+from lineside.machines.simulation.demo import save_history
+from lineside.machines.simulation.rig import Rig
+from lineside.machines.simulation.scenarios import Scenario, simulate_history
 from lineside.machines.store.queries import verdicts
 from lineside.machines.streams.console import ConsoleReporter
 from lineside.machines.streams.watch import Options, StopRequest, watch

@@ -16,7 +16,7 @@ from lineside.machines.application import APPLICATION
 from lineside.machines.audit.data_audit import audit
 from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots, load_measurement
-from lineside.machines.simulation import Condition, Rig, simulate_vibration
+from lineside.machines.simulation.rig import Condition, Rig, simulate_vibration
 
 RIG = Rig(rate_hz=12800.0, seconds=0.08, gains=(1.0, 0.7), channels=("x", "y"))
 MACHINE = "Pumpe Nr. 1 (süd) & \"b'"

@@ -13,7 +13,9 @@ from lineside.machines.data import find_snapshots, load_measurement
 from lineside.machines.data.measurement import Channel
 from lineside.machines.model import MachinesModel
 from lineside.machines.monitoring.session import Session
-from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
+from lineside.machines.simulation.demo import save_history
+from lineside.machines.simulation.rig import Rig
+from lineside.machines.simulation.scenarios import Scenario, simulate_history
 from lineside.machines.training.fitting import fit_machine
 
 SCENARIO = Scenario(

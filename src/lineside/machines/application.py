@@ -9,7 +9,7 @@ from lineside.machines.metrics import METRICS
 from lineside.machines.model import FleetSession, load
 from lineside.machines.outcomes import calibrate, outcomes
 from lineside.machines.report.chapters import numbers, sections, summary
-from lineside.machines.simulation import make_demo
+from lineside.machines.simulation.demo import make_demo
 from lineside.machines.training.fitting import methods
 from lineside.machines.training.learning_record import consent_notes
 

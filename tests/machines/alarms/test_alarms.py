@@ -11,7 +11,6 @@ import pytest
 
 from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
-from lineside.machines import models
 from lineside.machines.alarms import (
     Alarm,
     Calibration,
@@ -19,6 +18,8 @@ from lineside.machines.alarms import (
     calibrate,
     limit_for_budget,
 )
+from lineside.machines.models.ocsvm import fit_ocsvm
+from lineside.machines.models.trend import fit_trend
 
 MINUTE = 60.0
 MONTH = 365.25 * 86400 / 12
@@ -97,7 +98,7 @@ def test_the_default_limit_is_raised_where_healthy_rows_pass_it() -> None:
 def test_a_saturating_score_still_alarms() -> None:
     rng = np.random.default_rng(2)
     rows = rng.normal(size=(200, 6)).astype(np.float32)
-    detector = models.fit_ocsvm(rows[:130])
+    detector = fit_ocsvm(rows[:130])
     calibration = calibrate(
         detector.score(rows[130:]),
         600 * np.arange(70.0),
@@ -137,7 +138,7 @@ def test_two_tiers_alert_by_z_and_danger_by_relative_magnitude() -> None:
     rng = np.random.default_rng(6)
     rows = rng.normal(0.0, 0.02, size=(300, 2)).astype(np.float32)
     rows[200:] += np.linspace(0.0, np.log(6.0), 100)[:, None].astype(np.float32)
-    detector = models.fit_trend(rows[:134], relative=True, fusion="mean")
+    detector = fit_trend(rows[:134], relative=True, fusion="mean")
     rules = Rules(k=3, n=4, growth=3.0)
     held = detector.score(rows[134:200])
     calibration = calibrate(held, 10.0 * np.arange(66), rules=rules, factor=0.4)

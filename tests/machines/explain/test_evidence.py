@@ -12,7 +12,9 @@ from lineside.machines.explain.evidence import alarm_evidence
 from lineside.machines.explain.explanation import explain_snapshot
 from lineside.machines.models.detector import Rows
 from lineside.machines.signals import Engine
-from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
+from lineside.machines.simulation.demo import save_history
+from lineside.machines.simulation.rig import Rig
+from lineside.machines.simulation.scenarios import Scenario, simulate_history
 from lineside.machines.training.fitting import fit_machine
 
 SCENARIO = Scenario(name="pump", rig=Rig(seconds=0.8), days=5.0, onset_day=3.5, growth_days=1.5)

@@ -14,30 +14,42 @@ from sklearn.svm import OneClassSVM
 
 from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
-from lineside.machines import models
-from lineside.machines.models.isolation_forest import _average_path
-from lineside.machines.models.pca import FOLDS
+from lineside.machines.models.autoencoders import (
+    fit_conv_ae,
+    fit_denoising_ae,
+    fit_fc_ae,
+    fit_lstm_ae,
+    fit_vae,
+)
+from lineside.machines.models.gmm import fit_gmm
+from lineside.machines.models.isolation_forest import _average_path, fit_iforest
+from lineside.machines.models.knn import fit_knn
+from lineside.machines.models.mahalanobis import fit_mahalanobis
+from lineside.machines.models.ocsvm import fit_ocsvm
+from lineside.machines.models.pca import FOLDS, fit_pca
+from lineside.machines.models.reconstruction import Fitting
+from lineside.machines.models.trend import fit_trend
 
 FEATURES = 8
-SHORT = models.Fitting(epochs=8)
+SHORT = Fitting(epochs=8)
 MEL = ((0, 1, 2, 3), (4, 5, 6, 7))
 Fit = Callable[..., Any]
 CASES: dict[str, tuple[Fit, dict[str, Any]]] = {
-    "trend": (models.fit_trend, {}),
-    "pca": (models.fit_pca, {}),
-    "pca_t2": (models.fit_pca, {"statistic": "t2"}),
-    "pca_spe": (models.fit_pca, {"statistic": "spe"}),
-    "mahalanobis": (models.fit_mahalanobis, {}),
-    "gmm": (models.fit_gmm, {}),
-    "ocsvm": (models.fit_ocsvm, {}),
-    "iforest": (models.fit_iforest, {"trees": 20}),
-    "knn": (models.fit_knn, {}),
-    "fc_ae": (models.fit_fc_ae, {"fitting": SHORT}),
-    "denoising_ae": (models.fit_denoising_ae, {"fitting": SHORT}),
-    "vae": (models.fit_vae, {"fitting": SHORT}),
-    "lstm_ae": (models.fit_lstm_ae, {"fitting": SHORT}),
+    "trend": (fit_trend, {}),
+    "pca": (fit_pca, {}),
+    "pca_t2": (fit_pca, {"statistic": "t2"}),
+    "pca_spe": (fit_pca, {"statistic": "spe"}),
+    "mahalanobis": (fit_mahalanobis, {}),
+    "gmm": (fit_gmm, {}),
+    "ocsvm": (fit_ocsvm, {}),
+    "iforest": (fit_iforest, {"trees": 20}),
+    "knn": (fit_knn, {}),
+    "fc_ae": (fit_fc_ae, {"fitting": SHORT}),
+    "denoising_ae": (fit_denoising_ae, {"fitting": SHORT}),
+    "vae": (fit_vae, {"fitting": SHORT}),
+    "lstm_ae": (fit_lstm_ae, {"fitting": SHORT}),
     "conv_ae": (
-        models.fit_conv_ae,
+        fit_conv_ae,
         {"fitting": SHORT, "columns": MEL},
     ),
 }
@@ -97,8 +109,7 @@ def test_it_survives_json_and_arrays(fitted: dict[str, Any], name: str) -> None:
 
 def test_the_same_seed_gives_the_same_network() -> None:
     one, two, other = (
-        models.fit_lstm_ae(healthy(), rng=np.random.default_rng(seed), fitting=SHORT)
-        for seed in (3, 3, 4)
+        fit_lstm_ae(healthy(), rng=np.random.default_rng(seed), fitting=SHORT) for seed in (3, 3, 4)
     )
     rows = healthy(9, seed=8)
     assert one.score(rows).tolist() == two.score(rows).tolist()
@@ -108,20 +119,16 @@ def test_the_same_seed_gives_the_same_network() -> None:
 def test_training_tells_the_recorder_and_learns() -> None:
     told: list[dict[str, Any]] = []
     rows = healthy(60)
-    long = models.Fitting(epochs=150, learning_rate=1e-2)
-    raw = models.fit_denoising_ae(
-        rows, rng=np.random.default_rng(0), fitting=models.Fitting(epochs=0)
-    )
-    learned = models.fit_denoising_ae(
-        rows, rng=np.random.default_rng(0), fitting=long, log=told.append
-    )
+    long = Fitting(epochs=150, learning_rate=1e-2)
+    raw = fit_denoising_ae(rows, rng=np.random.default_rng(0), fitting=Fitting(epochs=0))
+    learned = fit_denoising_ae(rows, rng=np.random.default_rng(0), fitting=long, log=told.append)
     assert told
     assert learned.score(rows).mean() < 0.5 * raw.score(rows).mean()
 
 
 def test_iforest_scores_are_those_of_sklearn() -> None:
     rows = healthy(100)
-    detector = models.fit_iforest(rows, rng=np.random.default_rng(2), trees=30)
+    detector = fit_iforest(rows, rng=np.random.default_rng(2), trees=30)
     seed = int(np.random.default_rng(2).integers(2**31))
     scaled = detector.scaling(rows)
     reference = IsolationForest(n_estimators=30, random_state=seed).fit(scaled)
@@ -131,7 +138,7 @@ def test_iforest_scores_are_those_of_sklearn() -> None:
 
 def test_ocsvm_orders_rows_as_sklearn_and_saturates() -> None:
     rows = healthy(100)
-    detector = models.fit_ocsvm(rows)
+    detector = fit_ocsvm(rows)
     reference = OneClassSVM(nu=0.1, gamma=detector.gamma).fit(detector.scaling(rows))
     decided = reference.decision_function(detector.scaling(rows))
     assert np.corrcoef(decided, detector.score(rows))[0, 1] == pytest.approx(-1.0)
@@ -141,7 +148,7 @@ def test_ocsvm_orders_rows_as_sklearn_and_saturates() -> None:
 
 def test_gmm_differs_from_the_log_density_by_a_constant() -> None:
     rows = healthy(100)
-    detector = models.fit_gmm(rows, rng=np.random.default_rng(4), components=3)
+    detector = fit_gmm(rows, rng=np.random.default_rng(4), components=3)
     seed = int(np.random.default_rng(4).integers(2**31))
     mixture = GaussianMixture(
         3, covariance_type="diag", reg_covar=0.01, random_state=seed, n_init=2
@@ -152,16 +159,14 @@ def test_gmm_differs_from_the_log_density_by_a_constant() -> None:
 
 def test_t2_and_spe_against_the_textbook() -> None:
     rows = healthy(100)
-    detector = models.fit_pca(rows, components=3, statistic="t2")
+    detector = fit_pca(rows, components=3, statistic="t2")
     z = detector.scaling(rows)
     _, _, axes = np.linalg.svd(z, full_matrices=False)
     plane = z @ axes[:3].T
     t2 = (plane @ np.linalg.inv(np.cov(plane.T)) * plane).sum(1)
     spe = ((z - plane @ axes[:3]) ** 2).sum(1)
     assert detector.score(rows) == pytest.approx(t2, rel=1e-6)
-    assert models.fit_pca(rows, components=3, statistic="spe").score(rows) == pytest.approx(
-        spe, rel=1e-6
-    )
+    assert fit_pca(rows, components=3, statistic="spe").score(rows) == pytest.approx(spe, rel=1e-6)
     # Left-out blocks, not the fitted rows, say what is usual.
     assert FOLDS == 5
     assert detector.norms[1, 0] > np.log(np.median(spe))
@@ -169,7 +174,7 @@ def test_t2_and_spe_against_the_textbook() -> None:
 
 def test_mahalanobis_against_the_inverse_covariance() -> None:
     rows = healthy(400)
-    detector = models.fit_mahalanobis(rows, components=FEATURES)
+    detector = fit_mahalanobis(rows, components=FEATURES)
     z = detector.scaling(rows)
     d = z - z.mean(0)
     expected = (d @ np.linalg.inv(np.cov(z.T)) * d).sum(1)
@@ -178,26 +183,26 @@ def test_mahalanobis_against_the_inverse_covariance() -> None:
 
 def test_trend_by_hand() -> None:
     rows = np.tile(np.linspace(-1, 1, 21, dtype=np.float32)[:, None], (1, 2))
-    mean = models.fit_trend(rows, relative=True, fusion="mean")
+    mean = fit_trend(rows, relative=True, fusion="mean")
     assert np.log(mean.score(np.array([[1.0, 3.0]], np.float32)))[0] == pytest.approx(2.0)
-    largest = models.fit_trend(rows)
+    largest = fit_trend(rows)
     expected = 3.0 / (1.4826 * 0.5)
     assert np.log(largest.score(np.array([[1.0, 3.0]], np.float32)))[0] == pytest.approx(expected)
     falls = np.array([[0.0, -3.0]], np.float32)
     assert np.log(largest.score(falls))[0] == pytest.approx(0.0)
-    both = models.fit_trend(rows, both_ways=True)
+    both = fit_trend(rows, both_ways=True)
     assert np.log(both.score(falls))[0] == pytest.approx(expected)
 
 
 def test_bad_rows_are_refused() -> None:
     with pytest.raises(UserError, match="too few"):
-        models.fit_pca(healthy(4))
+        fit_pca(healthy(4))
     broken = healthy(40)
     broken[3, 2] = np.nan
     with pytest.raises(UserError, match="NaN"):
-        models.fit_knn(broken)
+        fit_knn(broken)
     with pytest.raises(UserError, match="log-mel"):
-        models.fit_conv_ae(healthy(), rng=np.random.default_rng(0), columns=((0, 1),))
+        fit_conv_ae(healthy(), rng=np.random.default_rng(0), columns=((0, 1),))
     constant = healthy(40)
     constant[:, 1] = 2.0
-    assert np.isfinite(models.fit_pca(constant).score(constant)).all()
+    assert np.isfinite(fit_pca(constant).score(constant)).all()

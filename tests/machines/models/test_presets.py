@@ -9,9 +9,9 @@ from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.core.run.folder import Stopped
-from lineside.machines import models
 from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots
+from lineside.machines.models.presets import preset
 from lineside.machines.models.scaling import Scaling, fit_scaling
 from lineside.machines.training.fitting import fit_machine, preset_options
 
@@ -40,7 +40,7 @@ def learn(snapshots, method, stop=lambda: False):
 
 
 def test_the_study_of_2019_is_one_preset():
-    study = models.preset("beyond-imagenet")
+    study = preset("beyond-imagenet")
     assert list(study) == [
         "ocsvm", "gmm", "pca_maha", "pca_auto", "fc_ae", "lstm_ae", "denoising_ae", "vae",
     ]  # fmt: skip
@@ -57,8 +57,8 @@ def test_the_study_of_2019_is_one_preset():
         assert options.get("scaling", fitting and fitting.scaling) == "energies"
         assert fitting is None or (fitting.epochs, fitting.batch) == (50, 20)
     with pytest.raises(UserError, match="unknown preset"):
-        models.preset("imagenet")
-    assert models.preset("default") == {}
+        preset("imagenet")
+    assert preset("default") == {}
 
 
 def test_energies_are_scaled_by_their_median_and_mad():

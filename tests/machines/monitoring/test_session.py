@@ -16,14 +16,9 @@ from lineside.machines.config import METHOD_NAMES, Config
 from lineside.machines.data import find_snapshots, load_measurement
 from lineside.machines.data.measurement import Channel
 from lineside.machines.monitoring.session import Session
-from lineside.machines.simulation import (
-    Rig,
-    Scenario,
-    Sensor,
-    SensorEpisode,
-    save_history,
-    simulate_history,
-)
+from lineside.machines.simulation.demo import save_history
+from lineside.machines.simulation.rig import Rig, Sensor
+from lineside.machines.simulation.scenarios import Scenario, SensorEpisode, simulate_history
 
 RIG = Rig(seconds=0.15)
 SCENARIO = Scenario(

@@ -14,7 +14,8 @@ from lineside.machines.data.dataset import split as split_items
 from lineside.machines.data.items import Snapshot
 from lineside.machines.methods import DETECTORS
 from lineside.machines.model import MachinesModel
-from lineside.machines.models import fit_knn, fit_pca
+from lineside.machines.models.knn import fit_knn
+from lineside.machines.models.pca import fit_pca
 from lineside.machines.outcomes import calibrate, outcomes
 from lineside.machines.report.baselines import WindowDetector, fit_baselines, stack_windows
 from lineside.machines.report.chapters import detector_answers, detectors_section
@@ -25,7 +26,8 @@ from lineside.machines.report.method_choice import (
     make_record,
     poisson_p_value,
 )
-from lineside.machines.simulation import FLEET, save_history, simulate_history
+from lineside.machines.simulation.demo import FLEET, save_history
+from lineside.machines.simulation.scenarios import simulate_history
 from lineside.machines.training.fitting import fit_machine
 
 

@@ -8,7 +8,7 @@ from lineside.core.errors import UserError
 from lineside.machines.data.measurement import Channel, Measurement
 from lineside.machines.signals import Bearing, Engine, bearing_from_geometry, diagnose, make_layout
 from lineside.machines.signals.harmonics import fit_harmonics, line_heights_of
-from lineside.machines.simulation import Condition, Rig, simulate_vibration
+from lineside.machines.simulation.rig import Condition, Rig, simulate_vibration
 
 RIG = Rig(seconds=2.0)
 BEARING = bearing_from_geometry(balls=RIG.balls, ball_mm=RIG.ball_mm, pitch_mm=RIG.pitch_mm)

@@ -8,7 +8,7 @@ import pytest
 from lineside.core.run.codec import decode, encode
 from lineside.machines.data.measurement import Channel, Measurement
 from lineside.machines.signals import Norms, find_sensor_faults, learn_norms
-from lineside.machines.simulation import Condition, Rig, Sensor, measure, simulate_vibration
+from lineside.machines.simulation.rig import Condition, Rig, Sensor, measure, simulate_vibration
 
 RIG = Rig()
 

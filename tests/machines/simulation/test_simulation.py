@@ -9,18 +9,14 @@ from scipy.signal import hilbert
 
 from lineside.core.errors import UserError
 from lineside.machines.data import find_snapshots, load_measurement
-from lineside.machines.simulation import (
-    Condition,
-    Rig,
+from lineside.machines.simulation.demo import save_history
+from lineside.machines.simulation.rig import Condition, Rig, Sensor, measure, simulate_vibration
+from lineside.machines.simulation.scenarios import (
     Scenario,
-    Sensor,
     SensorEpisode,
-    measure,
-    save_history,
     severity_on,
     simulate_history,
-    simulate_vibration,
-)  # fmt: skip
+)
 
 RIG = Rig(seconds=4.0, slip=0.0, noise_g=0.002)
 

@@ -7,10 +7,11 @@ import zipfile
 
 import numpy as np
 import pytest
+from benchmarks.machines.senders import encode_message
 
 from lineside.core.errors import UserError
 from lineside.machines.data.measurement import Channel, Measurement
-from lineside.machines.streams import decode, encode
+from lineside.machines.streams.message import decode
 
 
 def snapshot():
@@ -32,7 +33,7 @@ def snapshot():
 @pytest.mark.parametrize("kind", ["npz", "json"])
 def test_what_is_decoded_is_what_was_encoded_bit_by_bit(kind):
     given = snapshot()
-    got = decode(encode(given, kind))
+    got = decode(encode_message(given, kind))
     assert (got.machine, got.time, got.speed_hz, got.load) == (
         given.machine, given.time, given.speed_hz, None,
     )  # fmt: skip
@@ -147,14 +148,14 @@ def check_refused(body, words):
 
 def test_a_message_beyond_the_limit_is_not_unpacked():
     with pytest.raises(UserError, match="larger than"):
-        decode(encode(snapshot()), max_bytes=1000)
+        decode(encode_message(snapshot()), max_bytes=1000)
 
 
 def test_any_damage_is_refused_or_harmless():
     """Bytes flipped anywhere: a refusal, or a snapshot; never another exception."""
     rng = np.random.default_rng(1)
     for kind in ("npz", "json"):
-        body = encode(snapshot(), kind)
+        body = encode_message(snapshot(), kind)
         for _ in range(300):
             damaged = bytearray(body)
             for index in rng.integers(0, len(body), size=3):
@@ -172,7 +173,7 @@ def test_speeds_and_units_mean_what_they_mean_in_a_file(kind):
         for name, unit in (("a", "G"), ("b", "m/s²"), ("c", ""), ("d", "mm/s"))
     }
     given = Measurement(machine="m", time=1.0, channels=channels, speed_hz=-25.0)
-    got = decode(encode(given, kind))
+    got = decode(encode_message(given, kind))
     assert got.speed_hz == 25.0, "a machine that turns backwards does not stand still"
     assert [c.unit for c in got.channels.values()] == ["g", "m/s2", "g", "mm/s"]
-    assert decode(encode(dataclasses.replace(given, speed_hz=1e6), kind)).speed_hz is None
+    assert decode(encode_message(dataclasses.replace(given, speed_hz=1e6), kind)).speed_hz is None

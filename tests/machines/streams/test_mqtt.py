@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
-from benchmarks.machines.senders import MOSQUITTO, Mosquitto
+from benchmarks.machines.senders import MOSQUITTO, Mosquitto, encode_message
 from tests.machines.streaming import (
     FAST,
     NAMES,
@@ -25,7 +25,6 @@ from lineside.core.errors import UserError
 from lineside.machines.data import load_measurement
 from lineside.machines.store import open_store
 from lineside.machines.store.queries import fleet, refusals
-from lineside.machines.streams import encode
 from lineside.machines.streams.ingestor import Ingestor
 from lineside.machines.streams.mqtt import MqttSource, parse_broker
 from lineside.machines.streams.watch import Options, watch
@@ -125,9 +124,9 @@ def test_messages_are_judged_once_and_bad_ones_do_not_come_back(
     with watch_in_thread(model, store, mqtt=address(broker), captured=captured) as loop:
         wait_until(lambda: loop.mqtt.connected)
         for number, measurement in enumerate(snapshots):
-            sender.send(encode(measurement, ("npz", "json")[number % 2]))
+            sender.send(encode_message(measurement, ("npz", "json")[number % 2]))
         sender.send(b"nonsense")
-        sender.send(encode(snapshots[5]))
+        sender.send(encode_message(snapshots[5]))
         wait_until(lambda: len(sender.answers) == len(snapshots) + 2)
     assert [a["status"] for a in sender.answers[-2:]] == ["refused", "duplicate"]
     assert count_judged(store) == len(snapshots)
@@ -152,7 +151,7 @@ def test_what_comes_while_the_watch_is_down_is_ingested_later(
         wait_until(lambda: loop.mqtt.connected)
         time.sleep(0.2)
     for measurement in snapshots:
-        sender.send(encode(measurement))
+        sender.send(encode_message(measurement))
     code = watch([], model, store, mqtt=address(broker), options=Options(once=True),
                  console=Captured().console)  # fmt: skip
     assert code == 0 and count_judged(store) == len(snapshots)
@@ -167,11 +166,11 @@ def test_a_broker_that_goes_away_is_reported_and_nothing_is_lost(
         wait_until(lambda: loop.mqtt.connected)
         time.sleep(0.2)
         for measurement in snapshots[:40]:
-            sender.send(encode(measurement))
+            sender.send(encode_message(measurement))
         broker.end()
         wait_until(lambda: not loop.mqtt.connected)
         for measurement in snapshots[40:]:
-            sender.send(encode(measurement))
+            sender.send(encode_message(measurement))
         broker.start()
         wait_until(lambda: count_judged(store) == len(snapshots))
     assert any("disconnected" in note for note in captured.notes)
@@ -194,7 +193,7 @@ def test_a_store_that_does_not_answer_keeps_messages_with_the_broker(
 
         monkeypatch.setattr(loop.ingestor.journal, "ingest", failing)
         for measurement in snapshots[:20]:
-            sender.send(encode(measurement))
+            sender.send(encode_message(measurement))
         wait_until(lambda: count_judged(store) == 20)
     assert len(failures) == 3 and not refusals(store)
 
@@ -210,7 +209,7 @@ def test_two_watches_share_the_work(trained, snapshots, tmp_path, store, broker,
         wait_until(lambda: one.mqtt.connected and two.mqtt.connected)
         time.sleep(0.2)
         for measurement in snapshots[:40]:
-            sender.send(encode(measurement))
+            sender.send(encode_message(measurement))
             count = len(sender.answers) + 1
             wait_until(lambda count=count: len(sender.answers) == count)
         assert one.ingestor.counts["judged"] and two.ingestor.counts["judged"]

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from benchmarks.machines.senders import encode_message
 from tests.machines.streaming import (
     SCENARIO,
     Captured,
@@ -32,9 +33,9 @@ from lineside.machines.data import load_measurement
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.store import Journal, open_store
 from lineside.machines.store.queries import fleet, refusals
-from lineside.machines.streams import MAX_MESSAGE_BYTES, encode
 from lineside.machines.streams import watch as watch_module
 from lineside.machines.streams.ingestor import Ingestor
+from lineside.machines.streams.message import MAX_MESSAGE_BYTES
 from lineside.machines.streams.watch import Options, watch
 
 
@@ -191,16 +192,16 @@ def test_http_answers_after_the_commit_and_says_what_is_wrong(model, snapshots, 
         pump = [m for m in snapshots if m.machine == "pump"]
         for number, measurement in enumerate(pump):
             kind = ("npz", "json")[number % 2]
-            code, answer = post(port, encode(measurement, kind))
+            code, answer = post(port, encode_message(measurement, kind))
             assert (code, answer["status"]) == (200, "judged")
             assert answer["state"] == batch["pump"][number]["state"]
             assert count_judged(store) == number + 1
-        code, answer = post(port, encode(pump[3]))
+        code, answer = post(port, encode_message(pump[3]))
         assert (code, answer["status"]) == (200, "duplicate")
         code, answer = post(port, b"nonsense")
         assert code == 400 and "neither NPZ nor JSON" in answer["error"]
         for measurement in pump[:3]:
-            code, answer = post(port, encode(rename_machine(measurement)))
+            code, answer = post(port, encode_message(rename_machine(measurement)))
             assert code == 200 and answer["status"] == "unknown_machine"
         assert json.loads(get(port, "/health"))["status"] == "ok"
         rows = {row["machine"]: row for row in json.loads(get(port, "/machines"))}
@@ -220,9 +221,9 @@ def test_a_large_body_is_refused_and_a_stopping_watch_says_so(model, snapshots, 
     source = http.HttpSource(ingestor=ingestor, fleet=list, max_bytes=3000)
     source.start()
     try:
-        code, answer = post(source.port, encode(snapshots[0]))
+        code, answer = post(source.port, encode_message(snapshots[0]))
         assert code == 413 and "larger" in answer["error"]
-        small = encode(
+        small = encode_message(
             Measurement(machine="pump", time=1.0, channels={}, values={"t": 1.0}), "json"
         )
         with ThreadPoolExecutor() as pool:

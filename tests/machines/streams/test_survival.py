@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from benchmarks.machines.senders import encode_message
 from tests.machines.streaming import (
     FAST,
     Captured,
@@ -27,7 +28,7 @@ from lineside.machines.data import load_measurement
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.store import Journal, open_store
 from lineside.machines.store.queries import fleet, refusals
-from lineside.machines.streams import console, encode
+from lineside.machines.streams import console
 from lineside.machines.streams import ingestor as ingestor_module
 from lineside.machines.streams.ingestor import Clock, Ingestor, NotStoredError
 from lineside.machines.streams.watch import Options, parse_address, watch
@@ -241,11 +242,11 @@ def test_signals_end_it_cleanly(model, pump, tmp_path, number, code):
 def test_http_after_a_restart_knows_what_it_has(model, pump, store):
     for _ in range(2):
         with watch_in_thread(model, store, http="127.0.0.1:0") as loop:
-            statuses = [post(loop.http.port, encode(m))[1]["status"] for m in pump[:3]]
+            statuses = [post(loop.http.port, encode_message(m))[1]["status"] for m in pump[:3]]
     assert statuses == ["duplicate"] * 3
     changed = Measurement(machine="pump", time=pump[0].time, values={"temperature": 1.0})
     with watch_in_thread(model, store, http="127.0.0.1:0") as loop:
-        code, answer = post(loop.http.port, encode(changed))
+        code, answer = post(loop.http.port, encode_message(changed))
     assert code == 409 and "another snapshot" in answer["error"]
 
 

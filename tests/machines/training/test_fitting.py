@@ -7,7 +7,9 @@ import pytest
 
 from lineside.core.errors import UserError
 from lineside.machines.data import find_snapshots
-from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
+from lineside.machines.simulation.demo import save_history
+from lineside.machines.simulation.rig import Rig
+from lineside.machines.simulation.scenarios import Scenario, simulate_history
 from lineside.machines.training.fitting import WARM_UP, fit_machine
 
 

@@ -8,7 +8,9 @@ from lineside.core.run.progress import Progress
 from lineside.core.workflow import train
 from lineside.machines.application import APPLICATION
 from lineside.machines.config import Config
-from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
+from lineside.machines.simulation.demo import save_history
+from lineside.machines.simulation.rig import Rig
+from lineside.machines.simulation.scenarios import Scenario, simulate_history
 
 
 @pytest.fixture(scope="module")

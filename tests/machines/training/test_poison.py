@@ -4,7 +4,7 @@ import dataclasses
 
 from benchmarks.machines.poison import FAULTY, ONSET_DAY, compare
 
-from lineside.machines.simulation import Rig
+from lineside.machines.simulation.rig import Rig
 
 
 def test_a_planted_slow_fault_is_caught_and_not_absorbed():

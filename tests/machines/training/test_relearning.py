@@ -17,7 +17,9 @@ from lineside.machines.audit.data_audit import audit
 from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots
 from lineside.machines.model import load
-from lineside.machines.simulation import Rig, Scenario, save_history, simulate_history
+from lineside.machines.simulation.demo import save_history
+from lineside.machines.simulation.rig import Rig
+from lineside.machines.simulation.scenarios import Scenario, simulate_history
 from lineside.machines.training.learning_record import (
     consent_notes,
     learning_record_lines,

@@ -157,16 +157,15 @@ class Journal:
     Args:
         store: Where to.
         model: Judges.
-        keep_waveforms: Whether the samples are kept, if the store's retention policy keeps any.
+        keep_waveforms: Whether the samples are kept.
 
     Raises:
         UserError: waveforms are to be kept, and pyarrow is missing.
     """
 
     def __init__(self, store: Store, model: MachinesModel, *, keep_waveforms: bool = True) -> None:
-        self.store, self.model = store, model
-        self.keep_waveforms = keep_waveforms and not store.retention.off
-        if self.keep_waveforms:
+        self.store, self.model, self.keep_waveforms = store, model, keep_waveforms
+        if keep_waveforms:
             require_pyarrow()
         self._engine = store.engine
         self._tracked: OrderedDict[str, TrackedMachine] = OrderedDict()  # least recent first

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 Seconds = NDArray[np.float64]
 Features = NDArray[np.float32]
+FeatureRow = tuple[int, int, bytes]
+"""Microseconds, layout and bytes of the features of one snapshot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,25 +118,28 @@ def features(
     """
     with read_transaction(store.engine) as connection:
         number = find_machine(connection, machine)
-        levels = _feature_rows(connection, LEVELS, number, since, until)
-        layouts = _layouts(connection, number, levels.layouts)
-        level_names = {row["id"]: json.loads(row["levels"]) for row in layouts}
-        spectrum_names = {row["id"]: json.loads(row["spectrum"]) for row in layouts}
+        rows = _feature_rows(connection, LEVELS, number, since, until)
+        layouts = _layouts(connection, number, rows)
+        own_names = {row["id"]: json.loads(row["levels"]) for row in layouts}
         if names is None:
-            names = level_names[layouts[0]["id"]] if layouts else []
-        names = tuple(names)
-        known_levels = {name for layout in level_names.values() for name in layout}
-        known = known_levels.union(*spectrum_names.values())
-        _check_names(names, known, machine)
-        spectra = None
-        if not known_levels.issuperset(names):
+            names = own_names[layouts[0]["id"]] if layouts else ()
+        if not {name for own in own_names.values() for name in own}.issuperset(names):
             spectra = _feature_rows(connection, SPECTRA, number, since, until)
-    out = np.full((len(levels.times_us), len(names)), np.nan, dtype=np.float32)
-    if known_levels.intersection(names):
-        _fill(out, names, levels, level_names)
-    if spectra is not None:
-        _fill(out, names, spectra, spectrum_names)
-    return np.array(levels.times_us, dtype=np.int64) / MICROSECONDS, out, names
+            rows = [(*row[:2], row[2] + more[2]) for row, more in zip(rows, spectra, strict=True)]
+            for row in layouts:
+                own_names[row["id"]] += json.loads(row["spectrum"])
+    _check_names(names, {name for own in own_names.values() for name in own}, machine)
+    out = np.full((len(rows), len(names)), np.nan, dtype=np.float32)
+    numbers = np.array([layout for _, layout, _ in rows], dtype=np.int64)
+    for layout, own in own_names.items():
+        where = np.flatnonzero(numbers == layout)
+        content = b"".join([rows[number][2] for number in where.tolist()])
+        # (snapshot of this layout, feature of this layout), and a column for what it has not
+        table = np.frombuffer(content, dtype="<f4").reshape(len(where), len(own))
+        table = np.pad(table, ((0, 0), (0, 1)), constant_values=np.nan)
+        out[where] = table[:, [own.index(name) if name in own else -1 for name in names]]
+    times_us = np.array([time_us for time_us, _, _ in rows], dtype=np.int64)
+    return times_us / MICROSECONDS, out, tuple(names)
 
 
 def verdicts(
@@ -253,33 +258,24 @@ def find_machine(connection: Connection, machine: str) -> int:
     return int(number)
 
 
-class _FeatureRows(NamedTuple):
-    """Feature rows of one table: microseconds, layout and bytes of each snapshot."""
-
-    times_us: Sequence[int]
-    layouts: Sequence[int]
-    blobs: Sequence[bytes]
-
-
 def _feature_rows(
     connection: Connection, table: Table, machine: int, since: float | None, until: float | None
-) -> _FeatureRows:
+) -> Sequence[FeatureRow]:
     query = select(table.c.time_us, table.c.layout, table.c.row)
     result: Any = connection.execute(_within(query, table, machine, since, until))
     # The driver's own tuples: a year is 50,000 rows, and an object for each takes 100 ms.
-    rows = result.cursor.fetchall()
+    rows: Sequence[FeatureRow] = result.cursor.fetchall()
     result.close()
-    return _FeatureRows(
-        [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
-    )
+    return rows
 
 
-def _layouts(connection: Connection, machine: int, used: Sequence[int]) -> Sequence[Row]:
-    """Return the layouts that are used and the machine's present one, which comes first."""
+def _layouts(connection: Connection, machine: int, rows: Sequence[FeatureRow]) -> Sequence[Row]:
+    """Return the layouts of rows and the machine's present one, which comes first."""
+    used = sorted({layout for _, layout, _ in rows})
     present = select(MACHINES.c.layout).where(MACHINES.c.id == machine).scalar_subquery()
     query = (
         select(LAYOUTS)
-        .where(LAYOUTS.c.id.in_(sorted(set(used))) | (LAYOUTS.c.id == present))
+        .where(LAYOUTS.c.id.in_(used) | (LAYOUTS.c.id == present))
         .order_by(LAYOUTS.c.id != present, -LAYOUTS.c.id)
     )
     return fetch_all(connection, query)
@@ -330,38 +326,6 @@ def _check_names(names: Sequence[str], known: set[str], machine: str) -> None:
             f"{machine} has no feature {unknown[0]!r}",
             f"names are {', '.join(sorted(known)[:3])} and the like" if known else "none is stored",
         )
-
-
-def _fill(
-    out: Features,
-    names: Sequence[str],
-    rows: _FeatureRows,
-    layouts: Mapping[int, Sequence[str]],
-) -> None:
-    """Copy the features asked for from the rows of each layout into their columns.
-
-    Args:
-        out: Shape (snapshot, feature asked for); entries that no row has stay as they are.
-        names: Of the columns of `out`.
-        rows: One per row of `out`.
-        layouts: Names of the columns of the rows, by layout.
-    """
-    numbers = np.array(rows.layouts, dtype=np.int64)
-    for layout in np.unique(numbers).tolist():
-        column_of = {name: column for column, name in enumerate(layouts[layout])}
-        targets = [target for target, name in enumerate(names) if name in column_of]
-        columns = [column_of[names[target]] for target in targets]
-        where = np.flatnonzero(numbers == layout)
-        only = len(where) == len(rows.blobs)
-        blobs = rows.blobs if only else [rows.blobs[number] for number in where.tolist()]
-        # (snapshot of this layout, feature of this layout), without copying each blob by itself
-        table = np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(where), len(column_of))
-        if only and len(targets) == len(names):
-            # Fancy indexing would copy a year of features once more where all are asked for.
-            everything = columns == list(range(len(column_of)))
-            out[:] = table if everything else table[:, columns]
-        else:
-            out[where[:, None], np.array(targets, dtype=np.intp)] = table[:, columns]
 
 
 def _machine_status(row: Row, counts: Mapping[tuple[int, str], int]) -> MachineStatus:

@@ -76,14 +76,12 @@ class RetentionPolicy:
         thin_hours: Of what is older, the first snapshot in each interval of this length is kept...
         around_hours: ...and everything within this many hours of an alert or a danger.
         max_gb: The oldest are deleted when all files together are larger, those around alarms last.
-        off: Keep no waveforms at all.
     """
 
     days: float = 14.0
     thin_hours: float = 24.0
     around_hours: float = 12.0
     max_gb: float = 20.0
-    off: bool = False
 
     def __post_init__(self) -> None:
         if self.days < 0 or self.thin_hours <= 0 or self.around_hours < 0 or self.max_gb <= 0:
@@ -118,22 +116,7 @@ class RetentionPolicy:
         return kept
 
 
-@dataclass(frozen=True, kw_only=True)
-class TidyResult:
-    """What `tidy` did.
-
-    Attributes:
-        moved: Waveforms that went into segments.
-        dropped: Waveforms that were deleted.
-        busy: Another process was tidying, so nothing was done.
-    """
-
-    moved: int = 0
-    dropped: int = 0
-    busy: bool = False
-
-
-def tidy(store: Store, *, everything: bool = False) -> TidyResult:
+def tidy(store: Store, *, everything: bool = False) -> None:
     """Move pending waveforms into segments, then apply the retention policy; call it now and then.
 
     It may run in a thread or a process of its own, and two at a time do no harm: the second does
@@ -149,18 +132,20 @@ def tidy(store: Store, *, everything: bool = False) -> TidyResult:
     with read_transaction(store.engine) as connection:
         pending = pending_by_machine(connection)
     if not pending and not store.folder.exists():
-        return TidyResult()
+        return
     require_pyarrow()
     with _lock_folder(store.folder) as locked:
         if not locked:
-            return TidyResult(busy=True)
+            return
         _delete_orphans(store)
         everything |= sum(int(row["size"]) for row in pending) > PENDING_BYTES
-        moved = sum(_compact(store, row, everything) for row in pending)
+        for row in pending:
+            _compact(store, row, everything)
         with read_transaction(store.engine) as connection:
             machines = sorted({int(row["machine"]) for row in segments(connection)})
-        dropped = sum(_thin(store, machine) for machine in machines)
-        return TidyResult(moved=moved, dropped=dropped + _limit_size(store, machines))
+        for machine in machines:
+            _thin(store, machine)
+        _limit_size(store, machines)
 
 
 def delete_orphans(store: Store) -> None:
@@ -193,19 +178,16 @@ def _lock_folder(folder: Path) -> Iterator[bool]:
         yield True
 
 
-def _compact(store: Store, machine: Row, everything: bool) -> int:
-    """Move the pending waveforms of one machine into segments; return how many were moved."""
+def _compact(store: Store, machine: Row, everything: bool) -> None:
+    """Move the pending waveforms of one machine into segments."""
     number, name = int(machine["id"]), str(machine["name"])
     with read_transaction(store.engine) as connection:
         pending = pending_of_machine(connection, number)
         newest_day = newest_time(connection, number) // DAY_US
-    moved = 0
     for part in _split_into_segments(pending):
         full = _is_full(len(part), sum(waveform["size"] for waveform in part))
         if everything or full or part[0]["time_us"] // DAY_US < newest_day:
             _write_replacement(store, number, name, part, [], thinned=False)
-            moved += len(part)
-    return moved
 
 
 def _split_into_segments(pending: Sequence[Row]) -> Iterator[list[Row]]:
@@ -227,7 +209,7 @@ def _is_full(count: int, size: int) -> bool:
     return count >= SEGMENT_SNAPSHOTS or size >= SEGMENT_BYTES
 
 
-def _thin(store: Store, machine: int) -> int:
+def _thin(store: Store, machine: int) -> None:
     """Apply the policy to the segments of a machine that are old as a whole; merge small ones."""
     with read_transaction(store.engine) as connection:
         all_segments = segments(connection, machine)
@@ -235,7 +217,7 @@ def _thin(store: Store, machine: int) -> int:
         full_since = store.retention.full_since(newest_us)
         old = [row for row in all_segments if not row["thinned"] and row["last"] < full_since]
         if not old:
-            return 0
+            return
         waveforms = waveforms_of_machine(connection, machine)
         alarms_us = alarm_times(connection, machine)
     selected = store.retention.select([row["time_us"] for row in waveforms], newest_us, alarms_us)
@@ -246,14 +228,13 @@ def _thin(store: Store, machine: int) -> int:
     if len(kept) == len(candidates) and len(replaced) == 1:  # it would be written as it is
         with write_transaction(store.engine) as connection:
             mark_thinned(connection, old[0]["id"])
-        return 0
+        return
     _write_replacement(store, machine, old[0]["name"], kept, [*old, *small], thinned=True)
-    return len(candidates) - len(kept)
 
 
-def _limit_size(store: Store, machines: Sequence[int]) -> int:
+def _limit_size(store: Store, machines: Sequence[int]) -> None:
     """Delete the oldest waveforms while all are too large, those around alarms last."""
-    limit, dropped = round(store.retention.max_gb * 1e9), 0
+    limit = round(store.retention.max_gb * 1e9)
     for spare_alarms in (True, False):
         with read_transaction(store.engine) as connection:
             oldest_first = segments(connection)
@@ -261,7 +242,7 @@ def _limit_size(store: Store, machines: Sequence[int]) -> int:
         size = sum(int(row["size"]) for row in oldest_first)
         for segment in oldest_first:
             if size <= limit:
-                return dropped
+                return
             machine = int(segment["machine"])
             with read_transaction(store.engine) as connection:
                 waveforms = [
@@ -280,8 +261,6 @@ def _limit_size(store: Store, machines: Sequence[int]) -> int:
                     store, machine, segment["name"], kept, [segment], thinned=True
                 )
                 size += new_size - segment["size"]
-                dropped += len(waveforms) - len(kept)
-    return dropped
 
 
 def _write_replacement(

@@ -2,7 +2,3 @@
 
 Nothing heavy is imported before it is used: `watch` loads the sources that it was given.
 """
-
-from lineside.machines.streams.message import MAX_MESSAGE_BYTES, decode, encode
-
-__all__ = ["MAX_MESSAGE_BYTES", "decode", "encode"]

@@ -15,7 +15,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -36,23 +36,6 @@ KEYS = ("machine", "time", "channels", "values", "speed_hz", "load")
 CHANNEL_KEYS = ("samples", "rate_hz", "unit")
 PREFIXES = ("channel", "rate_hz", "unit", "value")
 """What precedes the dot in names of arrays."""
-
-
-def encode(measurement: Measurement, kind: Literal["npz", "json"] = "npz") -> bytes:
-    """Return a snapshot as a message."""
-    if kind == "json":
-        return json.dumps(_to_json(measurement), allow_nan=False).encode()
-    arrays: dict[str, Any] = {"machine": measurement.machine, "time": measurement.time}
-    for name, channel in measurement.channels.items():
-        arrays[f"channel.{name}"] = channel.samples
-        arrays[f"rate_hz.{name}"] = channel.rate_hz
-        arrays[f"unit.{name}"] = channel.unit
-    for name, value in measurement.values.items():
-        arrays[f"value.{name}"] = value
-    arrays |= _speed_and_load(measurement)
-    body = io.BytesIO()
-    np.savez(body, **arrays)
-    return body.getvalue()
 
 
 def decode(body: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Measurement:
@@ -79,30 +62,6 @@ def too_large(max_bytes: int) -> UserError:
     return UserError(
         f"the message is larger than {max_bytes / 2**20:g} MB", "send fewer samples at a time"
     )
-
-
-def _to_json(measurement: Measurement) -> dict[str, Any]:
-    fields: dict[str, Any] = {"machine": measurement.machine, "time": measurement.time}
-    if measurement.channels:
-        fields["channels"] = {
-            name: {
-                "samples": [_or_none(v) for v in channel.samples.tolist()],
-                "rate_hz": channel.rate_hz, "unit": channel.unit,
-            }
-            for name, channel in measurement.channels.items()
-        }  # fmt: skip
-    if measurement.values:
-        fields["values"] = {name: _or_none(v) for name, v in measurement.values.items()}
-    return fields | _speed_and_load(measurement)
-
-
-def _speed_and_load(measurement: Measurement) -> dict[str, float]:
-    both = {"speed_hz": measurement.speed_hz, "load": measurement.load}
-    return {name: value for name, value in both.items() if value is not None}
-
-
-def _or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _from_json(body: bytes) -> dict[str, Any]:

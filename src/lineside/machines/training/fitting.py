@@ -23,9 +23,9 @@ from lineside.machines.data.items import Snapshot
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.methods import DETECTORS, Columns, channel_columns, choose_columns
 from lineside.machines.model import MachinesModel
-from lineside.machines.models import preset
 from lineside.machines.models.detector import Rows
 from lineside.machines.models.machine import FALLBACK, Branch, Machine
+from lineside.machines.models.presets import preset
 from lineside.machines.models.reconstruction import Fitting
 from lineside.machines.monitoring.operating_states import (
     OperatingModel,
