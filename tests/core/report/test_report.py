@@ -38,7 +38,7 @@ def page():
         "a-very-long-word" * 30,
     )
     sections = [Section(title="First chapter", lead="Lead.", blocks=blocks)]
-    return render(title="T", kicker="k", summary=["In short."], sections=sections, footer="f")
+    return render(title="T", kicker="k", summary=["In short."], sections=sections)
 
 
 def test_text_is_escaped_and_nothing_is_loaded_from_elsewhere(page):
@@ -78,7 +78,7 @@ def test_a_metric_that_no_method_has_is_no_column():
 
 def test_facts_link_to_their_chapters():
     fact = Fact(label=HOSTILE, value="0.9", note="n", anchor="first-chapter", status="warn")
-    page = render(title="T", kicker="", summary=[], sections=[], footer="", facts=[fact])
+    page = render(title="T", kicker="", summary=[], sections=[], facts=[fact])
     assert HOSTILE not in page
     assert '<li class="warn"><a href="#first-chapter">' in page
 
