@@ -31,6 +31,8 @@ from lineside.core.explain import information_plane as information
 from lineside.core.explain.information_plots import plane_figures
 from lineside.core.training.weight_snapshots import log_spaced
 
+WIDTH = 1 / 15
+"""Width of a fixed bin: 30 over the range of tanh, from -1 to 1."""
 WIDTHS = (12, 10, 7, 5, 4, 3, 2)
 THRESHOLD = 8.519687
 LEARNING_RATE, BATCH, TRAIN_SHARE = 4e-4, 512, 0.8
@@ -38,12 +40,32 @@ EPOCHS, SEEDS, SNAPSHOTS = 600, 3, 25
 NETS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "ReLU": nn.ReLU}
 WATCHED = {"tanh": ("hidden 5", 32), "ReLU": ("hidden 4", 1)}
 """Layer whose change of I(X;T) is reported, and from about which epoch on."""
-ESTIMATORS = (information.fixed_bins(), information.quantile_bins())
 STYLE = (
     ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;"
     "margin:2rem auto;padding:0 1rem}svg{width:100%;height:auto}figcaption{font-size:.9rem}"
     "figure{margin:2rem 0}"
 )
+
+
+def fixed_codes(values: information.Floats) -> information.Integers:
+    """Return the joint bin of all units for each item, bins of one width with an edge at 0.
+
+    Args:
+        values: Activations, (items, units).
+    """
+    bins = np.floor(np.asarray(values, dtype=np.float64) / WIDTH).astype(np.int64)
+    return np.unique(bins, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def fixed_information(
+    values: information.Floats, labels: information.Integers
+) -> information.Information:
+    """Measure as the original paper did: bins of one fixed width, see `fixed_codes`."""
+    return information.binned_information(fixed_codes(values), labels)
+
+
+FIXED_BINS = information.Estimator(name=f"fixed bins, width {WIDTH:.3f}", measure=fixed_information)
+ESTIMATORS = (FIXED_BINS, information.quantile_bins())
 
 
 @dataclass(frozen=True, kw_only=True)

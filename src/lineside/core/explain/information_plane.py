@@ -21,15 +21,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from lineside.core.errors import UserError
-from lineside.core.explain.feature_visualisation import round_robin
 from lineside.core.explain.probing import Hooks, evaluation_mode
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.int64]
 
 BINS = 30
-WIDTH = 1 / 15
-"""Width of a fixed bin: 30 over the range of tanh, from -1 to 1."""
 DIMENSIONS = 16
 NOISE_SHARE = 0.25
 MOST_ITEMS = 1000
@@ -98,22 +95,6 @@ def entropy(codes: Integers) -> float:
     return abs(float(-(shares * np.log2(shares)).sum()))
 
 
-def fixed_codes(
-    values: Floats, width: float = WIDTH, limits: tuple[float, float] | None = None
-) -> Integers:
-    """Return the joint bin of all units for each item, bins of one width with an edge at 0.
-
-    Args:
-        values: Activations, (items, units).
-        width: Width of a bin, in units of the activation.
-        limits: Values are clipped to this range, its upper end joins the last bin.
-    """
-    x = np.asarray(values, dtype=np.float64)
-    if limits is not None:
-        x = np.clip(x, limits[0], limits[1] - width * 1e-6)
-    return _joint(np.floor(x / width).astype(np.int64))
-
-
 def quantile_codes(values: Floats, bins: int = BINS) -> Integers:
     """Return the joint bin of all units for each item, edges at each unit's own quantiles.
 
@@ -126,17 +107,12 @@ def quantile_codes(values: Floats, bins: int = BINS) -> Integers:
         np.searchsorted(np.unique(inner[:, unit]), x[:, unit], side="right")
         for unit in range(x.shape[1])
     ]
-    return _joint(np.stack(columns, axis=1).astype(np.int64))
+    return np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def binned_information(codes: Integers, labels: Integers) -> Information:
     """Return H(T), which is I(X;T) of a deterministic network, and H(T) - H(T|Y), in bits."""
-    whole = entropy(codes)
-    within = sum(
-        float((labels == label).mean()) * entropy(codes[labels == label])
-        for label in np.unique(labels)
-    )
-    return Information(input_bits=whole, label_bits=max(0.0, whole - within))
+    return _information(entropy, codes, labels)
 
 
 def kernel_information(values: Floats, labels: Integers, variance: float) -> Information:
@@ -145,21 +121,19 @@ def kernel_information(values: Floats, labels: Integers, variance: float) -> Inf
     Kolchinsky and Tracey 2017, "Estimating mixture entropy with pairwise distances": a mixture
     of Gaussians of `variance` around each activation.
     """
-    whole = _kernel_bits(values, variance)
+    return _information(lambda rows: _kernel_bits(rows, variance), values, labels)
+
+
+def _information(
+    bits_of: Callable[[Any], float], rows: NDArray[Any], labels: Integers
+) -> Information:
+    """Return H(T) and H(T) - H(T|Y), given the entropy of rows in bits."""
+    whole = bits_of(rows)
     within = sum(
-        float((labels == label).mean()) * _kernel_bits(values[labels == label], variance)
+        float((labels == label).mean()) * bits_of(rows[labels == label])
         for label in np.unique(labels)
     )
     return Information(input_bits=whole, label_bits=max(0.0, whole - within))
-
-
-def fixed_bins(width: float = WIDTH, limits: tuple[float, float] | None = None) -> Estimator:
-    """Return the estimator of the original paper: bins of one fixed width, see `fixed_codes`."""
-
-    def measure(values: Floats, labels: Integers) -> Information:
-        return binned_information(fixed_codes(values, width, limits), labels)
-
-    return Estimator(name=f"fixed bins, width {width:.3f}", measure=measure)
 
 
 def quantile_bins(bins: int = BINS) -> Estimator:
@@ -169,15 +143,6 @@ def quantile_bins(bins: int = BINS) -> Estimator:
         return binned_information(quantile_codes(values, bins), labels)
 
     return Estimator(name=f"{bins} quantile bins", measure=measure)
-
-
-def kernel(variance: float = 1e-3) -> Estimator:
-    """Return the pairwise-distance bound for noise of one fixed variance (Saxe et al. 2018)."""
-
-    def measure(values: Floats, labels: Integers) -> Information:
-        return kernel_information(values, labels, variance)
-
-    return Estimator(name=f"kernel bound, noise variance {variance:g}", measure=measure)
 
 
 def relative_kernel(share: float = NOISE_SHARE) -> Estimator:
@@ -243,22 +208,16 @@ def estimate_plane(
 
 
 def stratified_probe(
-    labels: ArrayLike,
-    groups: ArrayLike | None = None,
-    *,
-    n: int = MOST_ITEMS,
-    rng: np.random.Generator,
+    labels: ArrayLike, *, n: int = MOST_ITEMS, rng: np.random.Generator
 ) -> Integers:
     """Return sorted indices of at most `n` items with every class in its own proportion.
 
     Args:
         labels: The class of each item; each keeps at least one item if `n` allows.
-        groups: Within a class, every group gives one item before any gives a second.
         n: Number of items.
         rng: Source of chance.
     """
     known = np.asarray(labels)
-    owner = np.zeros(len(known), int) if groups is None else np.asarray(groups)
     if len(known) <= n:
         return np.arange(len(known), dtype=np.int64)
     classes, counts = np.unique(known, return_counts=True)
@@ -268,7 +227,7 @@ def stratified_probe(
     for index in np.argsort(quota - exact, kind="stable")[: max(0, n - int(quota.sum()))]:
         quota[index] += 1
     chosen = [
-        round_robin(rng.permutation(np.flatnonzero(known == name)), owner)[:count]
+        rng.permutation(np.flatnonzero(known == name))[:count]
         for name, count in zip(classes, quota, strict=True)
     ]
     return np.sort(np.concatenate(chosen)).astype(np.int64)[:n]
@@ -332,15 +291,6 @@ def activations(
             for name in layers:
                 batches[name].append(outputs.pop(name).cpu().numpy())
     return {name: np.concatenate(rows) for name, rows in batches.items()}
-
-
-def _joint(columns: Integers) -> Integers:
-    """One number for each distinct row."""
-    code = np.zeros(len(columns), dtype=np.int64)
-    for column in columns.T:
-        level = np.unique(column, return_inverse=True)[1]
-        code = np.unique(code * (int(level.max()) + 1) + level, return_inverse=True)[1]
-    return code.astype(np.int64)
 
 
 def _kernel_bits(values: Floats, variance: float) -> float:
