@@ -14,7 +14,7 @@ from lineside.applications import load_model
 from lineside.cli import main
 from lineside.core.run import files
 from lineside.core.run.codec import encode
-from lineside.core.run.folder import read_rows
+from lineside.core.run.folder import iter_rows
 from lineside.parts import references
 from lineside.parts.audit import survey
 from lineside.parts.data import images
@@ -84,7 +84,7 @@ def test_a_run_does_not_count_shared_work_as_fit_time(shop, tmp_path, monkeypatc
     data, run = shop.data(tmp_path / "data", good=12, faulty=5), tmp_path / "run"
     tokens = [t for t in shop.train_flags if t != "gaussian"][1:]
     assert main(["parts", "train", str(data), "--out", str(run), *tokens]) == 0
-    fitted = [row for row in read_rows(run / "metrics.jsonl") if row.get("event") == "fitted"]
+    fitted = [row for row in iter_rows(run / "metrics.jsonl") if row.get("event") == "fitted"]
     assert len(fitted) == 1 and fitted[0]["seconds"] < 3
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from lineside.core.run.files import read_json
-from lineside.core.run.folder import Run, read_rows
+from lineside.core.run.folder import Run, iter_rows
 from lineside.core.workflow import read
 from lineside.parts.application import APPLICATION
 from lineside.parts.config import Config
@@ -33,7 +33,7 @@ def test_two_processes_train_the_patch_cnn_in_one_run(tmp_path):
     assert done.stdout.count("report  ") == 1, "process 0 alone speaks"
     assert read_json(tmp_path / "run" / "status.json")["state"] == "finished"
     assert (tmp_path / "run" / "report.html").exists()
-    losses = [row["loss"] for row in read_rows(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
+    losses = [row["loss"] for row in iter_rows(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
 
     config = Config(methods=("patch_cnn",), cnn_steps=3, crop_px=32, insight=False)
     items, _ = read(APPLICATION, data, config)

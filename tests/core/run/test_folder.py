@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lineside.core.errors import UserError
-from lineside.core.run.folder import Run, Stopped, read_rows, repair_lines, rng_of
+from lineside.core.run.folder import Run, Stopped, iter_rows, repair_lines, rng_of
 
 JOB = {"application": "toy", "config": {"seed": 1, "pair": (1, 2)}}
 
@@ -63,7 +63,7 @@ def test_a_stop_file_stops_and_is_removed(tmp_path):
 def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2, "lo')
-    assert read_rows(path) == [{"step": 1}]
+    assert list(iter_rows(path)) == [{"step": 1}]
 
 
 @pytest.mark.parametrize(

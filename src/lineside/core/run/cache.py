@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
+
+from lineside.core.run.files import replace_file
 
 Arrays = Mapping[str, NDArray[np.float32]]
 DEFAULT_LIMIT_MB = 4096.0
@@ -86,17 +87,14 @@ class FeatureCache:
         path = self._path(key)
         try:
             arrays = load_file(path)
-            os.utime(path)
-        except FileNotFoundError:
-            return None
         except SafetensorError:
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
-        except OSError:  # read-only disk: the entry is still good
-            with contextlib.suppress(OSError, SafetensorError):
-                return {k: v.astype(np.float32) for k, v in load_file(path).items()}
+        except OSError:
             return None
+        with contextlib.suppress(OSError):  # a read-only disk: the entry is still good
+            os.utime(path)
         return {name: array.astype(np.float32) for name, array in arrays.items()}
 
     def _put(self, key: str, arrays: Mapping[str, NDArray[np.float16]]) -> None:
@@ -110,7 +108,7 @@ class FeatureCache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._make_room(len(content))
-            _write(path, content)
+            replace_file(path, content, flush=False)
             self._held_bytes += len(content)
         except OSError as error:
             self.usable = False
@@ -154,16 +152,3 @@ def _half(array: NDArray[np.float32]) -> NDArray[np.float16]:
     """Round to float16, values beyond its range clipped (65504)."""
     top = np.finfo(np.float16).max
     return np.ascontiguousarray(np.clip(array, -top, top).astype(np.float16))
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write to a temporary file beside `path`, then rename."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise

@@ -46,17 +46,32 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-                stream.flush()
+        replace_file(path, content)
+
+
+def replace_file(path: Path, content: bytes, *, flush: bool = True) -> None:
+    """Write to a temporary file beside `path`, then rename.
+
+    Args:
+        path: The file; its folder exists.
+        content: What it will hold.
+        flush: Whether it must survive a power cut.
+
+    Raises:
+        OSError: if it cannot be written; the file is as it was.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            if flush:
                 os.fsync(stream.fileno())
-            os.chmod(name, 0o644)  # mkstemp makes files that only their owner can read
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        os.chmod(name, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:

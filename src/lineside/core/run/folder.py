@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import mmap
 import os
 import platform
 import shutil
@@ -144,7 +145,7 @@ class Run:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of ``metrics.jsonl``; a half-written last line is left out."""
-        return read_rows(self.folder / "metrics.jsonl")
+        return list(iter_rows(self.folder / "metrics.jsonl"))
 
     def stopping(self) -> bool:
         """Return True if Ctrl-C was pressed or a file ``stop`` lies in the folder."""
@@ -181,11 +182,6 @@ class Run:
             self.status(state, **facts)
         finally:
             self._lock.close()
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a JSON-lines file, leaving out lines that a kill cut short."""
-    return list(iter_rows(path))
 
 
 def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -248,12 +244,9 @@ def _vacant(folder: Path) -> bool:
     """Return True if nothing but what a run killed at its very start leaves lies in a folder."""
     if not folder.is_dir():
         return False
-    return all(p.name in OWN or _is_draft(p, (*OWN, "config.json")) for p in folder.iterdir())
-
-
-def _is_draft(path: Path, names: tuple[str, ...]) -> bool:
-    """Return True for ``.NAME.xxxxxxxx``: a file or folder that was never renamed into place."""
-    return any(path.name.startswith(f".{name}.") for name in names)
+    # a draft, a file that was never renamed into place, is called .NAME.xxxxxxxx
+    drafts = tuple(f".{name}." for name in (*OWN, "config.json"))
+    return all(p.name in OWN or p.name.startswith(drafts) for p in folder.iterdir())
 
 
 def _tidy(folder: Path) -> None:
@@ -274,40 +267,21 @@ def repair_lines(path: Path) -> None:
     if not path.exists() or not path.stat().st_size:
         return
     with path.open("rb+") as stream:
-        end = stream.seek(0, os.SEEK_END)
-        start = _last_line(stream, end)
-        stream.seek(start)
-        tail = stream.read()
+        with mmap.mmap(stream.fileno(), 0) as content:  # reads from the end on, however long it is
+            # The break that ends the file belongs to the last line.
+            start = content.rfind(b"\n", 0, len(content) - 1) + 1
+            tail = content[start:]
         if tail.endswith(b"\n"):
             return
-        if _is_json(tail):
-            stream.write(b"\n")
-        else:
+        try:
+            json.loads(tail)
+        except ValueError:
             stream.truncate(start)
+        else:
+            stream.seek(0, os.SEEK_END)
+            stream.write(b"\n")
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _last_line(stream: IO[bytes], end: int) -> int:
-    """Return where the last line begins; only blocks from the end on are read."""
-    block, position = 65536, end
-    while position > 0:
-        start = max(0, position - block)
-        stream.seek(start)
-        # The break that ends the file belongs to the last line.
-        found = stream.read(position - start).rfind(b"\n", 0, None if position < end else -1)
-        if found >= 0:
-            return start + found + 1
-        position = start
-    return 0
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
 
 
 def _vacate(folder: Path, *, remove: bool) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lineside.core.contract import Item, Outcome, Split
+from lineside.core.contract import ROLES, Item, Outcome, Split
 from lineside.core.errors import UserError
 from lineside.core.run.files import finite, sha256_of_file, write_bytes
 
@@ -57,8 +57,7 @@ def used_items(
 
 def write_split(path: Path, split: Split, hashes: Mapping[Path, str] | None = None) -> None:
     """Write one row per item; `hashes` are those of `hash_sources`, if they are known."""
-    known = hash_sources(item for _, item in split.rows()) if hashes is None else hashes
-    rows = [row for role, item in split.rows() for row in used_items([item], role, known)]
+    rows = [row for role in ROLES for row in used_items(split.role(role), role, hashes)]
     write_text(path, used_text(rows))
 
 
@@ -137,24 +136,11 @@ def read_split(path: Path) -> list[UsedItem]:
     Raises:
         UserError: if the table has other columns.
     """
-    with path.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        if tuple(reader.fieldnames or ()) != UsedItem._fields:
-            raise UserError(
-                f"{path} is not a table of used items of this version",
-                "copy the run again, or train it again with this version",
-            )
-        return [
-            UsedItem(
-                item=row["item"],
-                sha256=row["sha256"],
-                locator=row["locator"],
-                groups=tuple(json.loads(row["groups"])),
-                label=row["label"],
-                role=row["role"],
-            )
-            for row in reader
-        ]
+    rows = _rows(
+        path, UsedItem._fields, "used items of this version",
+        "copy the run again, or train it again with this version",
+    )  # fmt: skip
+    return [UsedItem(**{**row, "groups": tuple(json.loads(row["groups"]))}) for row in rows]
 
 
 def write_outcomes(path: Path, outcomes: Mapping[str, Mapping[str, Sequence[Outcome]]]) -> None:
@@ -184,26 +170,31 @@ def read_outcomes(path: Path) -> dict[str, dict[str, list[Outcome]]]:
         UserError: if the table has other columns.
     """
     found: dict[str, dict[str, list[Outcome]]] = {}
+    for row in _rows(path, OUTCOME_COLUMNS, "outcomes", "remove it and run again"):
+        roles = found.setdefault(row["method"], {"calibration": [], "test": []})
+        roles.setdefault(row["role"], []).append(
+            Outcome(
+                item=row["item"],
+                groups=tuple(json.loads(row["groups"])),
+                unit=row["unit"],
+                slices=json.loads(row["slices"]),
+                value={
+                    key: float("nan") if value is None else float(value)
+                    for key, value in json.loads(row["value"]).items()
+                },
+                details=tuple(json.loads(row["details"])),
+            )
+        )
+    return found
+
+
+def _rows(path: Path, columns: Sequence[str], what: str, hint: str) -> list[dict[str, Any]]:
+    """Return the rows of a table with exactly these columns."""
     with path.open(newline="", encoding="utf-8") as stream:
         reader = csv.DictReader(stream)
-        if tuple(reader.fieldnames or ()) != OUTCOME_COLUMNS:
-            raise UserError(f"{path} is not a table of outcomes", "remove it and run again")
-        for row in reader:
-            roles = found.setdefault(row["method"], {"calibration": [], "test": []})
-            roles.setdefault(row["role"], []).append(
-                Outcome(
-                    item=row["item"],
-                    groups=tuple(json.loads(row["groups"])),
-                    unit=row["unit"],
-                    slices=json.loads(row["slices"]),
-                    value={
-                        key: float("nan") if value is None else float(value)
-                        for key, value in json.loads(row["value"]).items()
-                    },
-                    details=tuple(json.loads(row["details"])),
-                )
-            )
-    return found
+        if tuple(reader.fieldnames or ()) != columns:
+            raise UserError(f"{path} is not a table of {what}", hint)
+        return [{name: row[name] for name in columns} for row in reader]
 
 
 def _text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
