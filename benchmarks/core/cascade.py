@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
-from lineside.core.explain.probing import Hooks
 from lineside.core.explain.sanity_checks import (
     MapOf,
     draw_weights,
@@ -107,10 +107,10 @@ def layers_from_the_top(network: nn.Module, map_of: MapOf) -> list[tuple[str, li
         if module not in used:
             used.append(module)
 
-    with Hooks() as hooks:
+    with ExitStack() as hooks:
         for module in names:
             if next(module.parameters(recurse=False), None) is not None:
-                hooks.add(module.register_forward_pre_hook(record))
+                hooks.enter_context(module.register_forward_pre_hook(record))
         map_of(network)
     groups: list[tuple[str, list[nn.Module]]] = []
     for module in used:

@@ -23,6 +23,7 @@ from torch.nn import functional
 from benchmarks.core.attacked import SmallVGG
 from benchmarks.parts import tiles as tile
 from benchmarks.results import Say, plain
+from lineside.core.audit.label_noise import estimate_label_noise
 from lineside.core.contract import Estimate
 from lineside.core.run.files import read_json, write_json
 from lineside.core.run.folder import rng_of
@@ -95,9 +96,10 @@ def _run(fault: str, seed: int, steps: int) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
     rows: list[dict[str, Any]] = []
     ids = [f"{i:04d}" for i in range(len(chosen))]
-    noise = Recorder(network, optimizer, rows.append).labels(
+    noise = estimate_label_noise(
         ids, looks[chosen], labels.tolist(), parts[chosen].tolist(), np.random.default_rng(0)
     )
+    Recorder(network, optimizer, rows.append).labels(noise)
     x, y = (
         torch.from_numpy(_standardised(pixels[chosen])),
         torch.from_numpy(labels.astype(np.float32)),

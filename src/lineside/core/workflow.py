@@ -31,8 +31,6 @@ from lineside.core.stored_model import outcomes_of, stored_model
 from lineside.core.study import MethodStudy, Study
 from lineside.core.training import torchrun
 
-BOOTSTRAP_REPETITIONS = 1000
-
 
 def train(
     application: Application,
@@ -68,16 +66,12 @@ def train(
         with run.interruptible():
             tables.write_split(run.folder / "split.csv", split, hashes)
             methods = application.methods(config)
-            studies = [
-                _study(application, method, split, config, run, progress) for method in methods
-            ]
-            study = _compare(
-                Study(
-                    application=application, run=run, data=data, config=config, split=split,
-                    checks=checks, methods=studies, chosen=methods[0].name, refusals=refusals,
-                ),
-                progress,
+            study = Study(
+                application=application, run=run, data=data, config=config, split=split,
+                checks=checks, methods=(), chosen=methods[0].name, refusals=refusals,
             )  # fmt: skip
+            studies = [_study(study, method, progress) for method in methods]
+            study = _compare(dataclasses.replace(study, methods=studies), progress)
             _publish(study, progress)
     except (Stopped, KeyboardInterrupt):
         torchrun.announce("")
@@ -130,15 +124,9 @@ def _job(
     }
 
 
-def _study(
-    application: Application,
-    method: Method,
-    split: Split,
-    config: Any,
-    run: Run,
-    progress: Progress,
-) -> MethodStudy:
+def _study(study: Study, method: Method, progress: Progress) -> MethodStudy:
     """Fit, calibrate and try one method, or take it from the run folder if it is there."""
+    application, config, run = study.application, study.config, study.run
     run.check_stop()
     folder = run.folder / "models" / method.name
     seconds = _fitted_seconds(run, method.name)
@@ -150,18 +138,16 @@ def _study(
         if method.several_processes:
             torchrun.announce(method.name)
         start = time.perf_counter() - run.shared_seconds
-        model = method.fit(split, config, run)
+        model = method.fit(study.split, config, run)
         seconds = time.perf_counter() - run.shared_seconds - start
         model_store.save_model(folder, application.name, model)
         run.log({"event": "fitted", "method": method.name, "seconds": seconds})
-    known = _known_outcomes(run, method.name)
+    path = run.folder / "outcomes.csv"
+    stored = tables.read_outcomes(path) if path.exists() else {}
+    known = stored.get(method.name)
 
     def judged(role: str) -> list[Outcome]:
-        return (
-            known[role]
-            if known
-            else _outcomes(application, method.name, model, split, role, run, progress)
-        )
+        return known[role] if known else _outcomes(study, method.name, model, role, progress)
 
     outcomes: dict[str, list[Outcome]] = {"calibration": []}
     if application.calibrate is not None:
@@ -171,7 +157,7 @@ def _study(
     model = model_store.load_model(folder, application)
     outcomes["test"] = judged("test")
     if not known:
-        _keep_outcomes(run, method.name, outcomes)
+        tables.write_outcomes(path, {**stored, method.name: outcomes})
     return MethodStudy(
         name=method.name, kind=method.kind, model=model, fit_seconds=seconds, outcomes=outcomes,
         help=method.help,
@@ -184,23 +170,17 @@ def _fitted_seconds(run: Run, method: str) -> float | None:
 
 
 def _outcomes(
-    application: Application,
-    method: str,
-    model: Any,
-    split: Split,
-    role: str,
-    run: Run,
-    progress: Progress,
+    study: Study, method: str, model: Any, role: str, progress: Progress
 ) -> list[Outcome]:
     """Judge all items of a role at once: it is the application that groups them."""
-    items, folder = split.role(role), run.folder / "models" / method
+    run, items = study.run, study.split.role(role)
+    folder = run.folder / "models" / method
+    judged = _judged(study.application, model, folder, items, run.executor)
     outcomes = []
-    with progress.steps(f"{method}: {role}", len(items)) as advance:
-        for outcome in _judged(application, model, folder, items, run.executor):
-            run.check_stop()
-            outcomes.append(outcome)
-            advance(len(outcomes))
-            run.beat(step=f"{method}: {role}")
+    for outcome in progress.track(judged, f"{method}: {role}", len(items)):
+        run.check_stop()
+        outcomes.append(outcome)
+        run.beat(step=f"{method}: {role}")
     return outcomes
 
 
@@ -217,45 +197,24 @@ def _judged(
     return outcomes_of(stored_model(application.name, folder), items, executor)
 
 
-def _known_outcomes(run: Run, method: str) -> dict[str, list[Outcome]] | None:
-    path = run.folder / "outcomes.csv"
-    return tables.read_outcomes(path).get(method) if path.exists() else None
-
-
-def _keep_outcomes(run: Run, method: str, found: Mapping[str, Sequence[Outcome]]) -> None:
-    path = run.folder / "outcomes.csv"
-    everything: dict[str, Mapping[str, Sequence[Outcome]]] = {}
-    if path.exists():
-        everything.update(tables.read_outcomes(path))
-    tables.write_outcomes(path, {**everything, method: found})
-
-
 def _compare(study: Study, progress: Progress) -> Study:
     """Add test estimates with intervals over groups, and paired differences to the chosen one."""
     progress.say("comparing the methods on the test items")
     best = study.best.outcomes["test"]
     metrics: Sequence[Metric] = study.application.metrics
+    primary = metrics[0]
     compared = []
     for method in study.methods:
         test = method.outcomes["test"]
-        estimates = {m.name: score(test, m, study.run.rng(f"bootstrap {m.name}")) for m in metrics}
-        differences = (
-            {}
-            if method.name == study.chosen
-            else {
-                metrics[0].name: paired_difference(
-                    test, best, metrics[0], study.run.rng("paired"), BOOTSTRAP_REPETITIONS
-                )
-            }
-        )
+        estimates = {
+            m.name: estimate(test, m, study.run.rng(f"bootstrap {m.name}")) for m in metrics
+        }
+        differences = {}
+        if method.name != study.chosen:
+            rng = study.run.rng("paired")
+            differences[primary.name] = paired_difference(test, best, primary, rng)
         compared.append(dataclasses.replace(method, estimates=estimates, differences=differences))
     return dataclasses.replace(study, methods=compared)
-
-
-def score(outcomes: Sequence[Outcome], metric: Metric, rng: np.random.Generator) -> Estimate:
-    """Return a metric with its bootstrap interval over groups."""
-    found: Estimate = estimate(outcomes, metric, rng, BOOTSTRAP_REPETITIONS)
-    return found
 
 
 def _publish(study: Study, progress: Progress) -> None:
@@ -313,7 +272,7 @@ def evaluate(
     outcomes = list(progress.track(judged, "judging", len(items)))
     familiar = tables.familiar(items, model_store.model_folder(model_path))
     rng = np.random.default_rng(config.seed)
-    estimates = {metric.name: score(outcomes, metric, rng) for metric in application.metrics}
+    estimates = {metric.name: estimate(outcomes, metric, rng) for metric in application.metrics}
     return Evaluation(
         model=model,
         outcomes=outcomes,

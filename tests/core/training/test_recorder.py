@@ -391,10 +391,13 @@ def test_labels_are_named_without_the_network():
     net = nn.Linear(2, 1)
     rows: list = []
     recorder = Recorder(net, torch.optim.SGD(net.parameters(), lr=0.1), rows.append)
-    assert not recorder.labels(*crossed_labels(0.0), np.random.default_rng(0)).noisy
-    assert not recorder.labels(*crossed_labels(0.03), np.random.default_rng(0)).noisy
+    for share in (0.0, 0.03):
+        noise = estimate_label_noise(*crossed_labels(share), np.random.default_rng(0))
+        recorder.labels(noise)
+        assert not noise.noisy
     assert rows == []
-    noise = recorder.labels(*crossed_labels(0.25), np.random.default_rng(0))
+    noise = estimate_label_noise(*crossed_labels(0.25), np.random.default_rng(0))
+    recorder.labels(noise)
     assert noise.share == pytest.approx(0.25, abs=0.06)
     assert [row["warning"] for row in rows] == ["label noise"]
     assert len(rows[0]["items"]) == 12 and rows[0]["items"][0] in rows[0]["text"]

@@ -7,7 +7,7 @@ model are in `shortcuts` and `label_noise`.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
@@ -92,7 +92,7 @@ def check_copies(
 
     Copies within one group count once for statistics anyway: they are worth a note only.
     """
-    sets = [indices for indices in _indices(digests).values() if len(indices) > 1]
+    sets = [indices for indices in members_of(digests) if len(indices) > 1]
     contradictory = [s for s in sets if len({labels[i] for i in s}) > 1]
     across_roles = [s for s in sets if len({roles[i] for i in s if roles[i]}) > 1]
     across_groups = [s for s in sets if len({groups[i] for i in s}) > 1]
@@ -128,7 +128,7 @@ def check_leakage(
         )
     shared = [
         indices
-        for indices in _indices(groups).values()
+        for indices in members_of(groups)
         if len({roles[i] for i in indices if roles[i]}) > 1
     ]
     if shared:
@@ -160,7 +160,7 @@ def check_mixed_labels(
 ) -> Check:
     """Find groups that hold positive and negative items."""
     name = f"mixed {words.units}"
-    members = _indices(groups).values()
+    members = members_of(groups)
     mixed = [m for m in members if len({positive[i] for i in m}) > 1]
     several = sum(len(m) > 1 for m in members)
     if not several:
@@ -225,11 +225,12 @@ def check_rater_agreement(
     )
 
 
-def _indices(keys: Sequence[str]) -> dict[str, list[int]]:
-    indices: defaultdict[str, list[int]] = defaultdict(list)
-    for i, key in enumerate(keys):
-        indices[key].append(i)
-    return dict(indices)
+def members_of(groups: Sequence[str]) -> list[list[int]]:
+    """Return the indices of every group, groups in order of appearance."""
+    members: dict[str, list[int]] = {}
+    for i, group in enumerate(groups):
+        members.setdefault(group, []).append(i)
+    return list(members.values())
 
 
 def _ids_of(ids: Sequence[str], sets: Sequence[Sequence[int]]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lineside.core.audit.checks import MOST_ITEMS
+from lineside.core.audit.checks import MOST_ITEMS, members_of
 from lineside.core.audit.outliers import robust_scores
 from lineside.core.audit.shortcuts import (
     FEWEST_GROUPS,
@@ -31,7 +31,6 @@ from lineside.core.audit.shortcuts import (
     Bools,
     Floats,
     enough_groups,
-    members_of,
     too_few,
 )
 from lineside.core.contract import Check

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lineside.core.audit.checks import members_of
 from lineside.core.contract import Check
 from lineside.core.statistics.ranking import auroc
 
@@ -134,14 +135,6 @@ def _shifted_features(
             break
         shifted.append(f"{names[j]} (p = {values[j]:.1g})")
     return shifted
-
-
-def members_of(groups: Sequence[str]) -> list[list[int]]:
-    """Return the indices of every group, groups in order of appearance."""
-    members: dict[str, list[int]] = {}
-    for i, group in enumerate(groups):
-        members.setdefault(group, []).append(i)
-    return list(members.values())
 
 
 def _class_groups(y: Bools, groups: Sequence[str]) -> tuple[int, int]:

@@ -14,6 +14,7 @@ class, whatever the reason.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -25,7 +26,6 @@ from torch import Tensor, nn
 from lineside.core.errors import UserError
 from lineside.core.explain.adversarial_attacks import BATCH, outputs, predicted_class
 from lineside.core.explain.attribution import guided_backprop
-from lineside.core.explain.probing import Hooks
 
 Floats = NDArray[np.float64]
 Maps = NDArray[np.float32]
@@ -216,7 +216,7 @@ class _LayerSum(nn.Module):
         def record(module: nn.Module, given: object, output: Tensor) -> None:
             outputs.append(output)
 
-        with Hooks() as hooks:
-            hooks.add(self._layer[0].register_forward_hook(record))
+        with ExitStack() as hooks:
+            hooks.enter_context(self._layer[0].register_forward_hook(record))
             self.network(inputs)
         return outputs[-1].flatten(1).sum(1)

@@ -14,13 +14,14 @@ occlusion                      S(x) - S(x with a window covered)               (
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lineside.core.explain.probing import Hooks, evaluation_mode, gradient, score
+from lineside.core.explain.probing import evaluation_mode, gradient, score
 
 _RECTIFIERS = (nn.ReLU, nn.ReLU6)
 
@@ -71,10 +72,10 @@ def guided_backprop(network: nn.Module, inputs: Tensor, target: int = 0) -> Tens
     def clamp(module: nn.Module, inward: tuple[Tensor, ...], outward: object) -> tuple[Tensor]:
         return (inward[0].clamp_min(0.0),)
 
-    with evaluation_mode(network), Hooks() as hooks:
+    with evaluation_mode(network), ExitStack() as hooks:
         for module in network.modules():
             if isinstance(module, _RECTIFIERS):
-                hooks.add(module.register_full_backward_hook(clamp))
+                hooks.enter_context(module.register_full_backward_hook(clamp))
         return gradient(network, inputs, target)
 
 
@@ -103,8 +104,8 @@ def grad_cam(
     def record(module: nn.Module, given: object, output: Tensor | tuple[Tensor, ...]) -> None:
         outputs.append(output[0] if isinstance(output, tuple) else output)
 
-    with evaluation_mode(network), Hooks() as hooks:
-        hooks.add(layer.register_forward_hook(record))
+    with evaluation_mode(network), ExitStack() as hooks:
+        hooks.enter_context(layer.register_forward_hook(record))
         total = score(network, inputs.detach().clone().requires_grad_(True), target).sum()
         features = outputs[-1]
         by_feature = torch.autograd.grad(total, features)[0]

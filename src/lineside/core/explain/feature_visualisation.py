@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lineside.core.explain.probing import Hooks, evaluation_mode
+from lineside.core.explain.probing import evaluation_mode
 
 _START = 0.01
 _CONTRAST = 4.0
@@ -197,7 +198,7 @@ class Activations:
     def __init__(self, network: nn.Module, units: Sequence[Unit]) -> None:
         self._network, self._units = network, units
         self._outputs: dict[str, Tensor] = {}
-        self._hooks = Hooks()
+        self._hooks = ExitStack()
 
     def of(self, inputs: Tensor) -> Tensor:
         """Return each unit's mean over its grid times its sign, shape (input, unit)."""
@@ -216,11 +217,12 @@ class Activations:
             def record(module: nn.Module, given: object, output: Tensor, name: str = name) -> None:
                 self._outputs[name] = output
 
-            self._hooks.add(self._network.get_submodule(name).register_forward_hook(record))
+            handle = self._network.get_submodule(name).register_forward_hook(record)
+            self._hooks.enter_context(handle)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._hooks.__exit__()
+        self._hooks.close()
         self._outputs.clear()
 
 

@@ -12,6 +12,7 @@ Shwartz-Ziv and Tishby 2017, "Opening the black box of deep neural networks via 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from lineside.core.errors import UserError
-from lineside.core.explain.probing import Hooks, evaluation_mode
+from lineside.core.explain.probing import evaluation_mode
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.int64]
@@ -283,9 +284,9 @@ def activations(
 
     batches: dict[str, list[Floats]] = {name: [] for name in layers}
     device = next(network.parameters(), inputs).device
-    with evaluation_mode(network), torch.no_grad(), Hooks() as hooks:
+    with evaluation_mode(network), torch.no_grad(), ExitStack() as hooks:
         for name in layers:
-            hooks.add(network.get_submodule(name).register_forward_hook(recorder(name)))
+            hooks.enter_context(network.get_submodule(name).register_forward_hook(recorder(name)))
         for batch in torch.split(inputs, batch_size):
             network(batch.to(device))
             for name in layers:

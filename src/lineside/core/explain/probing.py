@@ -1,4 +1,4 @@
-"""Access to a network that leaves it unchanged: modes, hooks, scores and gradients."""
+"""Access to a network that leaves it unchanged: modes, scores and gradients."""
 
 from __future__ import annotations
 
@@ -7,24 +7,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-
-
-class Hooks:
-    """Hooks that are removed when the context ends, also after an error."""
-
-    def __init__(self) -> None:
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
-
-    def add(self, handle: torch.utils.hooks.RemovableHandle) -> None:
-        """Remember a hook."""
-        self._handles.append(handle)
-
-    def __enter__(self) -> Hooks:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for handle in self._handles:
-            handle.remove()
 
 
 @contextmanager

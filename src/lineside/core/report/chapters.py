@@ -240,43 +240,36 @@ def _health_plots(name: str, sampled: Mapping[int, Mapping[str, Any]]) -> list[F
                 "gradient norm": _series(sampled, "gradient_norm"),
                 "update / weight": _series(sampled, "update_to_weight"),
             },
-            x_label="step",
-            y_label="norm, ratio [-]",
-            log_y=True,
+            x_label="step", y_label="norm, ratio [-]", log_y=True,
         )
-    ]
-    reached = {s: r["layer_gradients"] for s, r in sampled.items() if r.get("layer_gradients")}
-    if reached:
+    ]  # fmt: skip
+    if reached := _by_layer(sampled, "layer_gradients", lambda value: value):
         figures.append(
             plots.lines(
                 f"{name}: gradients by layer",
                 "Gradient norm of each layer's weights; where the first layers' lie far below the "
                 "last ones', gradients vanish.",
-                _by_layer(reached, lambda value: value),
-                x_label="step",
-                y_label="gradient norm [-]",
-                log_y=True,
+                reached, x_label="step", y_label="gradient norm [-]", log_y=True,
             )
-        )
-    layered = {step: row["layers"] for step, row in sampled.items() if row.get("layers")}
-    if layered:
+        )  # fmt: skip
+    if silent := _by_layer(sampled, "layers", lambda value: value["zero_share"]):
         figures.append(
             plots.lines(
                 f"{name}: silent units",
                 "Share of zeros after a layer; above 0.95 the layer is dead.",
-                _by_layer(layered, lambda value: value["zero_share"]),
-                x_label="step",
-                y_label="share of zeros [-]",
-                y_range=(0, 1),
+                silent, x_label="step", y_label="share of zeros [-]", y_range=(0, 1),
             )
-        )
+        )  # fmt: skip
     return figures
 
 
 def _by_layer(
-    rows: Mapping[int, Mapping[str, Any]], of: Callable[[Any], float]
+    sampled: Mapping[int, Mapping[str, Any]], key: str, of: Callable[[Any], float]
 ) -> dict[str, tuple[plots.Array, plots.Array]]:
-    """Five layers from the first to the last, each with a number over steps."""
+    """Five layers from the first to the last, each with a number over steps; empty without any."""
+    rows = {step: row[key] for step, row in sampled.items() if row.get(key)}
+    if not rows:
+        return {}
     names = list(next(iter(rows.values())))
     shown = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, 5).astype(int))]
     x = np.array(list(rows), float)

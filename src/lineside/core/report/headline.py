@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lineside.core.contract import Estimate
 from lineside.core.report.chapters import best_baseline, titled
 
 if TYPE_CHECKING:
-    from lineside.core.study import Study
+    from lineside.core.study import MethodStudy, Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +33,14 @@ class Fact:
 def headline(study: Study) -> list[Fact]:
     """Return the predicting method, the best baseline, the audit and training health."""
     primary = study.application.metrics[0]
-    facts = [
-        _measured(titled(primary.name), study.chosen, study.best.estimates[primary.name], "info")
-    ]
+    facts = [_measured(titled(primary.name), study.best, primary.name)]
     if (baseline := best_baseline(study)) is not None:
-        estimate = baseline.estimates[primary.name]
-        facts.append(_measured("best baseline", baseline.name, estimate, "info"))
+        facts.append(_measured("best baseline", baseline, primary.name))
     return [*facts, _audit(study), *_health(study)]
 
 
-def _measured(label: str, name: str, estimate: Estimate, status: str) -> Fact:
+def _measured(label: str, method: MethodStudy, metric: str) -> Fact:
+    estimate = method.estimates[metric]
     interval = (
         "no interval"
         if estimate.low is None or estimate.high is None
@@ -52,9 +49,8 @@ def _measured(label: str, name: str, estimate: Estimate, status: str) -> Fact:
     return Fact(
         label=label,
         value="-" if estimate.value != estimate.value else f"{estimate.value:.3f}",
-        note=f"{name}, {interval}",
+        note=f"{method.name}, {interval}",
         anchor="leaderboard",
-        status=status,
     )
 
 

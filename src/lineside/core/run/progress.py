@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
 
 T = TypeVar("T")
 LINE_EVERY_SECONDS = 10.0
@@ -34,51 +34,24 @@ class Progress:
         if total is None:
             assert isinstance(items, Sized)
             total = len(items)
-        with self.steps(title, total) as advance:
-            for done, item in enumerate(items, start=1):
-                yield item
-                advance(done)
-
-    def steps(self, title: str, total: int) -> _Steps:
-        """Return a context whose value is a function ``advance(done)``."""
-        return _Steps(title, total, terminal=self.terminal, quiet=self.quiet)
-
-
-class _Steps:
-    """A bar on a terminal, a line every ten seconds elsewhere."""
-
-    def __init__(self, title: str, total: int, *, terminal: bool, quiet: bool) -> None:
-        self._title, self._total = title, total
-        self._terminal, self._quiet = terminal, quiet
-        self._bar: Any = None
-
-    def __enter__(self) -> Callable[[int], None]:
-        self._start = self._last = time.monotonic()
-        if self._terminal and self._total:
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
-
-            console = Console(stderr=True)
-            columns = ("{task.description}", BarColumn(), MofNCompleteColumn())
-            self._bar = Bar(*columns, TimeRemainingColumn(), console=console, transient=True)
-            self._task = self._bar.add_task(self._title, total=self._total)
-            self._bar.start()
-        return self._advance
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def _advance(self, done: int) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done)
+        if self.terminal and total:
+            yield from _with_bar(items, title, total)
             return
-        now = time.monotonic()
-        if self._quiet or now - self._last < LINE_EVERY_SECONDS:
-            return
-        self._last = now
-        left = (now - self._start) / max(done, 1) * (self._total - done)
-        print(
-            f"{self._title}: {done}/{self._total}, {left:.0f} s left", file=sys.stderr, flush=True
-        )
+        start = last = time.monotonic()
+        for done, item in enumerate(items, start=1):
+            yield item
+            now = time.monotonic()
+            if now - last >= LINE_EVERY_SECONDS:
+                last = now
+                left = (now - start) / done * (total - done)
+                self.say(f"{title}: {done}/{total}, {left:.0f} s left")
+
+
+def _with_bar(items: Iterable[T], title: str, total: int) -> Iterator[T]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield from bar.track(items, total=total, description=title)

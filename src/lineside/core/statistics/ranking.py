@@ -80,13 +80,6 @@ class Ranking:
         fpr = np.take_along_axis(self.fpr, first, axis=-1)[..., 0]
         return np.where(self.positives[..., 0] > 0, fpr, np.nan)
 
-    def recall_at_fpr(self, fpr: float) -> Floats:
-        """Largest recall over thresholds with at most this false-positive rate, shape (...)."""
-        allowed = self.false <= fpr * self.negatives + TOLERANCE
-        true: Floats = np.where(allowed, self.true, 0.0).max(axis=-1)
-        recall = _ratio(true, self.positives[..., 0])
-        return np.where(self.negatives[..., 0] > 0, recall, np.nan)
-
 
 def rank(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> Ranking:
     """Sort once and count at every distinct threshold.

@@ -69,13 +69,13 @@ def collect_training(
     tensors = {f"network.{k}": v for k, v in training.network.state_dict().items()}
     tensors |= {f"best.{k}": v for k, v in state.best.items()}
     for name, optimizer in training.optimizers.items():
-        moments = optimizer_tensors(optimizer)
-        tensors |= {f"optimizer.{name}.{k}": v for k, v in moments.items()}
+        for index, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{name}.{index}.{k}": v for k, v in moments.items()}
     tensors["torch_rng"] = torch_streams
     values = {
         **{name: value for name, value in vars(state).items() if name != "best"},
         "rng": training.rng.bit_generator.state,
-        "param_groups": {n: optimizer_groups(o) for n, o in training.optimizers.items()},
+        "param_groups": {n: o.state_dict()["param_groups"] for n, o in training.optimizers.items()},
         "schedulers": [_numbers(scheduler) for scheduler in training.schedulers],
         "recorder": recorder.state(),
     }
@@ -176,22 +176,10 @@ def load_checkpoint(folder: Path, job: Mapping[str, Any]) -> Stored | None:
     return saved["step"], safetensors.torch.load(content), saved["state"]
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the optimiser's tensors, named ``INDEX.NAME``."""
-    entries = optimizer.state_dict()["state"].items()
-    return {f"{index}.{name}": v for index, state in entries for name, v in state.items()}
-
-
-def optimizer_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """Return the optimiser's numbers (learning rate, betas ...), plain JSON."""
-    groups: list[dict[str, Any]] = optimizer.state_dict()["param_groups"]
-    return groups
-
-
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], groups: list[dict[str, Any]]
 ) -> None:
-    """Put back what `optimizer_tensors` and `optimizer_groups` returned.
+    """Put back moments, named ``INDEX.NAME``, and numbers (learning rate, betas ...).
 
     Moments take the memory layout of the weight they belong to, so that the next update is
     computed by the same kernels as if there had been no interruption.
@@ -207,7 +195,7 @@ def restore_optimizer(
     # JSON has no tuples: values keep the type that the optimiser itself gave them.
     groups = [
         {k: tuple(v) if isinstance(current.get(k), tuple) else v for k, v in group.items()}
-        for current, group in zip(optimizer_groups(optimizer), groups, strict=True)
+        for current, group in zip(optimizer.state_dict()["param_groups"], groups, strict=True)
     ]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

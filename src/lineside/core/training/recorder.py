@@ -19,14 +19,13 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from lineside.core.audit.label_noise import LabelNoise, estimate_label_noise
+from lineside.core.audit.label_noise import LabelNoise
 from lineside.core.errors import UserError
 from lineside.core.training.update_statistics import UpdateStatistics
 from lineside.core.training.warnings import MEASURED, Log, Monitor, TrainingMonitor
@@ -78,7 +77,7 @@ class Recorder:
         self._log = log
         self._budget = budget
         self._pending: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
-        self._hooks: list[Any] = []
+        self._hooks = ExitStack()
         self._activations: dict[str, list[Tensor]] = {}
         self._row: dict[str, Any] = {}
         self._sampled = False
@@ -156,7 +155,7 @@ class Recorder:
             scalars.update({f"{name} {key}": norm for key, norm in norms.items()})
         self._pending.append((row, scalars))
         if self._sampled:
-            self._detach()
+            self._hooks.close()
             self.flush()
             self._pace(row["step"])
         self._own_seconds += time.perf_counter() - begin
@@ -169,21 +168,9 @@ class Recorder:
         self._log(row)
         self.monitor.validation(step, measures)
 
-    def labels(
-        self,
-        ids: Sequence[str],
-        features: ArrayLike,
-        labels: Sequence[str] | Sequence[bool] | Sequence[int],
-        groups: Sequence[str],
-        rng: np.random.Generator,
-    ) -> LabelNoise:
-        """Warn of label noise, see `estimate_label_noise`.
-
-        Call it once, before training: it uses fixed features, never the network.
-        """
-        noise = estimate_label_noise(ids, features, labels, groups, rng)
+    def labels(self, noise: LabelNoise) -> None:
+        """Warn of label noise, estimated before the training on fixed features of its items."""
         self.monitor.labels(self._row.get("step", 0), noise)
-        return noise
 
     def flush(self) -> None:
         """Write pending rows; the only place that waits for the device."""
@@ -246,7 +233,7 @@ class Recorder:
         if f"{name} gradient_norm" in row:
             measures["gradient_norm"] = row.pop(f"{name} gradient_norm")
         measures["update_to_weight"] = update / weight if weight else math.nan
-        snr = statistics.signal_to_noise()
+        snr = statistics.signal.ratio()
         if snr is not None:
             measures["gradient_snr"] = snr
         return measures
@@ -262,12 +249,7 @@ class Recorder:
         self._activations = {}
         for name, module in self._network.named_modules():
             if isinstance(module, _OBSERVED):
-                self._hooks.append(module.register_forward_hook(self._observe(name)))
-
-    def _detach(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
+                self._hooks.enter_context(module.register_forward_hook(self._observe(name)))
 
     def _observe(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:

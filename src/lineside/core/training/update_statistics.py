@@ -26,6 +26,9 @@ class UpdateStatistics:
     Args:
         optimizer: Whose weights are followed.
         named_weights: Parameters by name; those of other optimisers are skipped.
+
+    Attributes:
+        signal: How much of the gradient is signal.
     """
 
     def __init__(
@@ -38,7 +41,7 @@ class UpdateStatistics:
         # Vectors (biases, batch norm) are left out of a layer's gradient.
         self._layers = [n.rpartition(".")[0] if w.ndim > 1 else None for n, w in named]
         self._layer_norms: tuple[list[str], Tensor] | None = None
-        self._signal = GradientSignal()
+        self.signal = GradientSignal()
         self._gradient_norm: Tensor | None = None
         self._before: list[Tensor] = []
 
@@ -57,7 +60,7 @@ class UpdateStatistics:
             return
         norms = torch.stack(torch._foreach_norm(gradients))  # one norm per weight
         self._gradient_norm = torch.linalg.vector_norm(norms)
-        self._signal.add(gradients, self._gradient_norm)
+        self.signal.add(gradients, self._gradient_norm)
         layers = [(k, self._layers[i]) for k, i in enumerate(present)]
         matrices = [(k, layer) for k, layer in layers if layer is not None]
         if matrices:
@@ -80,10 +83,6 @@ class UpdateStatistics:
         for layer, norm in zip(self._layer_norms[0], self._layer_norms[1].tolist(), strict=True):
             squares[layer] = math.hypot(squares.get(layer, 0.0), norm)  # several weights in a layer
         return squares
-
-    def signal_to_noise(self) -> float | None:
-        """Return the signal-to-noise ratio of the gradient, see `GradientSignal`."""
-        return self._signal.ratio()
 
 
 class GradientSignal:

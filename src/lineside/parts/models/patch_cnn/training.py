@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
+from lineside.core.audit.label_noise import estimate_label_noise
 from lineside.core.errors import UserError
 from lineside.core.run.folder import rng_of
 from lineside.core.training.loop import Hooks, Trained, Training, train
@@ -220,7 +221,8 @@ def _check_labels(recorder: Recorder, *, pool: CropPool) -> None:
         f"{pool.source[crop]} ({'defect' if bad else 'good'} crop)"
         for crop, bad in zip(chosen, faulty, strict=True)
     ]
-    recorder.labels(ids, np.stack(descriptors), faulty.tolist(), parts, rng)
+    looks = np.stack(descriptors)
+    recorder.labels(estimate_label_noise(ids, looks, faulty.tolist(), parts, rng))
 
 
 def _draw_function(
