@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lineside.core.errors import UserError
 
@@ -30,14 +29,3 @@ def application(name: str) -> Application:
         )
     found: Application = importlib.import_module(f"lineside.{name}.application").APPLICATION
     return found
-
-
-def load_model(path: str | Path) -> Any:
-    """Load a model of whatever application from a run folder or a model folder.
-
-    Raises:
-        UserError: if nothing is there, or if it is damaged, altered, foreign or of another format.
-    """
-    from lineside.core.run import model_store
-
-    return model_store.load_model(path, application(model_store.application_of(path)))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lineside.applications import load_model
+import lineside
 from lineside.core.contract import (
     Application,
     Check,
@@ -85,7 +85,7 @@ def test_methods_come_predicting_one_first(config):
 
 
 def test_one_outcome_per_item_and_calibration_round_trip(trained, split, config, tmp_path):
-    model = load_model(trained)
+    model = lineside.load(trained).model
     found = list(APPLICATION.outcomes(model, split.calibration))
     assert all(isinstance(outcome, Outcome) for outcome in found)
     assert [o.item for o in found] == [i.id for i in split.calibration]
@@ -96,7 +96,7 @@ def test_one_outcome_per_item_and_calibration_round_trip(trained, split, config,
     calibrated = APPLICATION.calibrate(fresh, found, config)
     assert calibrated.threshold == model.threshold, "as the training set it"
     model_store.save_model(tmp_path / "copy", "parts", calibrated)
-    again = load_model(tmp_path / "copy")
+    again = lineside.load(tmp_path / "copy").model
     assert again.identity == model.identity
     assert json.dumps(again.calibration_block()) == json.dumps(calibrated.calibration_block())
     assert again.predict(split.test) == dataclasses.replace(
@@ -105,7 +105,7 @@ def test_one_outcome_per_item_and_calibration_round_trip(trained, split, config,
 
 
 def test_results_keep_their_protocol_and_keys(trained, split):
-    model = load_model(trained)
+    model = lineside.load(trained).model
     results = model.predict(split.test[:2])
     for result in results:
         assert isinstance(result, Result)
@@ -145,7 +145,7 @@ def test_a_finished_run_holds_what_it_promises(trained, split):
     for name in kinds:
         card = (trained / "models" / name / "MODEL_CARD.md").read_text()
         assert "Operating point" in card
-        model = load_model(trained / "models" / name)
+        model = lineside.load(trained / "models" / name).model
         assert model.operating.point.model == model.identity
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lineside.applications import load_model
+import lineside
 from lineside.cli import main
 from lineside.core.run import model_store
 
@@ -114,7 +114,7 @@ def test_very_few_good_parts_still_train_or_are_refused_in_one_line(shop, tmp_pa
     assert code in (0, 2)
     assert len(errors(capsys)) == code // 2
     if code == 0:
-        load_model(tmp_path / "run")
+        lineside.load(tmp_path / "run")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -161,7 +161,7 @@ def test_a_full_disk_is_one_line_and_the_run_can_be_taken_up(shop, tmp_path, cap
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", counted)
         assert train(data, tmp_path / "whole") == 0
-    identity = load_model(tmp_path / "whole").identity
+    identity = lineside.load(tmp_path / "whole").model.identity
     capsys.readouterr()
     for after in (0, 4, counted.calls - 1):
         out = tmp_path / f"run{after}"
@@ -174,7 +174,7 @@ def test_a_full_disk_is_one_line_and_the_run_can_be_taken_up(shop, tmp_path, cap
         assert out.exists() == (after > 1), "without config.json it never was a run"
         gc.collect()  # a process that ends gives its lock back, this one goes on
         assert train(data, out) == 0
-        assert load_model(out).identity == identity
+        assert lineside.load(out).model.identity == identity
         capsys.readouterr()
 
 

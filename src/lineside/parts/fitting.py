@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 from lineside.core.contract import Method, Split
 from lineside.core.report.figures import save_figures
 from lineside.core.run.folder import Run
-from lineside.core.training.weight_snapshots import delete_snapshots
 from lineside.parts import references
 from lineside.parts.config import Config
 from lineside.parts.data.images import training_image
@@ -92,4 +92,4 @@ def _draw_training(name: str, run: Run, cnn: PatchCNN, data: CropData) -> None:
         *training_figures(cnn, data, snapshots, run.rng("figures")),
     ]
     save_figures(run.folder, name, figures)
-    delete_snapshots(snapshots)
+    shutil.rmtree(snapshots, ignore_errors=True)

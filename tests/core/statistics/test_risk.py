@@ -343,7 +343,7 @@ def test_cost_curve_by_hand():
     point = dataclasses.replace(point, threshold=0.4, reject_threshold=0.7)
     curve = cost_curve(
         groups, point, cost_ratio=100, review_cost=0.5, prevalences=[0.01, 0.2],
-        rng=np.random.default_rng(0), repetitions=200,
+        rng=np.random.default_rng(0),
     )  # fmt: skip
     for i, pi in enumerate((0.01, 0.2)):
         review = pi * 0.2 + (1 - pi) * 0.5

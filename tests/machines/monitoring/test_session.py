@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from lineside.applications import load_model
+import lineside
 from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
 from lineside.core.run.progress import Progress
@@ -45,7 +45,7 @@ def run(fleet, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(run):
-    return load_model(run)
+    return lineside.load(run).model
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_the_training_period_is_not_judged(model, fleet, later):
 
 @pytest.mark.parametrize("method", ["pca", "lstm_ae"])
 def test_stream_batch_and_replay_agree_wherever_they_are_cut(run, later, method):
-    model = load_model(run / "models" / method)
+    model = lineside.load(run / "models" / method).model
     batch = [v.as_json() for v in model.predict(later)]
     rng = np.random.default_rng(0)
     session, found = model.session("pump"), []

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from lineside.applications import load_model
+import lineside
 from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
 from lineside.core.run.codec import encode
@@ -75,7 +75,7 @@ def unlabelled(fleet, folder, name):
 
 
 def test_every_training_is_in_the_learning_record_and_drift_needs_consent(run):
-    model = load_model(run)
+    model = lineside.load(run).model
     for machine in model.machines.values():
         (row,) = machine.learning_record
         assert row.rows == 64 and row.by == "" and row.decided_at is None
@@ -87,7 +87,7 @@ def test_every_training_is_in_the_learning_record_and_drift_needs_consent(run):
 
 
 def test_the_table_and_the_lines_say_who_consented(run):
-    model = load_model(run)
+    model = lineside.load(run).model
     table = learning_record_table(model)
     assert [row[0] for row in table.rows] == ["fan", "mill", "pump"]
     assert all(len(row) == len(table.columns) for row in table.rows)
@@ -107,13 +107,13 @@ def test_the_audit_reports_drift_before_training(fleet):
 
 
 def test_a_consent_makes_a_derived_model_that_judges_alike(run, tmp_path, fleet):
-    model = load_model(run)
+    model = lineside.load(run).model
     with pytest.raises(UserError, match="robust spreads") as error:
         give_consent(run, tmp_path / "no", machine="mill", consent=Consent(by="Kim"))
     assert "--by NAME and --why REASON" in error.value.hint
     assert not (tmp_path / "no").exists()
     lines = give_consent(run, tmp_path / "child", machine="mill", consent=KIM)
-    child = load_model(tmp_path / "child")
+    child = lineside.load(tmp_path / "child").model
     assert f"derived model {child.identity} of {model.identity}" in lines[-1]
     assert not consent_notes(child)
     assert [row.by for row in child.machines["mill"].learning_record] == ["", "Kim"]
@@ -147,7 +147,7 @@ def test_a_machine_is_learned_again_and_the_others_stay_as_they_are(run, fleet, 
     consent = dataclasses.replace(KIM, over_alarm=True)
     out = tmp_path / "child"
     lines = relearn(data, run, out, machine="pump", since="2026-01-11", consent=consent)
-    parent, child = load_model(run), load_model(out)
+    parent, child = lineside.load(run).model, lineside.load(out).model
     described = json.loads((out / "model.json").read_text())
     assert described["parent"] == parent.identity and described["id"] == child.identity
     row = child.machines["pump"].learning_record[-1]
@@ -180,7 +180,7 @@ def test_a_new_machine_is_added(run, fleet, tmp_path):
     with pytest.raises(UserError, match=r"learning new from .* without a person's consent"):
         relearn(fleet, run, tmp_path / "x", machine="new", since="2026-01-01", consent=Consent())
     relearn(fleet, run, tmp_path / "child", machine="new", since="2026-01-01", consent=KIM)
-    child = load_model(tmp_path / "child")
+    child = lineside.load(tmp_path / "child").model
     assert sorted(child.machines) == ["fan", "mill", "new", "pump"]
     assert child.machines["new"].learning_record[0].shift == 0.0
     items = [s for s in find_snapshots(fleet) if s.machine == "new"][96:]

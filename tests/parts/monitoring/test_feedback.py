@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from lineside.applications import load_model
+import lineside
 from lineside.cli import main
 from lineside.core.errors import UserError
 from lineside.core.run import model_store
@@ -85,18 +85,18 @@ def recalibrate(run, data, *tokens):
 
 
 def test_a_child_is_made_chosen_and_suspended(taught_run, shop, tmp_path, capsys):
-    parent = load_model(taught_run)
+    parent = lineside.load(taught_run).model
     rejected = shop.picture(tmp_path / "new" / "x_v1.png", seed=1)
     missed = shop.picture(tmp_path / "new" / "y_v1.png", spot=60, seed=2)
     assert feedback(taught_run, "--false-reject", rejected, "--missed", missed) == 0
     told = capsys.readouterr().out
-    child = load_model(taught_run)
+    child = lineside.load(taught_run).model
     home = taught_run / "models" / "gaussian-taught1"
     assert json.loads((home / "model.json").read_text())["parent"] == parent.identity
     assert child.identity != parent.identity and child.identity in told
     assert child.detector.lesson > 0
     assert "updated by feedback" in child.suspended and child.certificate.startswith("suspended")
-    assert load_model(taught_run / "models" / "gaussian").suspended == ""
+    assert lineside.load(taught_run / "models" / "gaussian").model.suspended == ""
     assert str(missed) in (home / "MODEL_CARD.md").read_text()
     main(["parts", "predict", str(missed), "--model", str(taught_run)])
     assert "certificate is suspended" in capsys.readouterr().err
@@ -110,9 +110,9 @@ def test_recalibration_lifts_the_suspension_with_the_settings_of_the_run(
 ):
     fresh = shop.data(tmp_path / "fresh", good=6, faulty=3, seed=7)
     assert feedback(taught_run, "--missed", shop.picture(tmp_path / "y_v1.png", 60)) == 0
-    identity = load_model(taught_run).identity
+    identity = lineside.load(taught_run).model.identity
     assert recalibrate(taught_run, fresh, "--max-escape", 0.2) == 0
-    model = load_model(taught_run)
+    model = lineside.load(taught_run).model
     assert model.suspended == "" and model.identity == identity
     point = model.operating.point
     assert (point.n_negative, point.n_positive) == (6, 3), (
@@ -120,7 +120,7 @@ def test_recalibration_lifts_the_suspension_with_the_settings_of_the_run(
     )
     assert point.recall == pytest.approx(0.8)
     assert recalibrate(taught_run, fresh) == 0, "the same parts may set another point"
-    assert load_model(taught_run).operating.point.recall == pytest.approx(0.95)
+    assert lineside.load(taught_run).model.operating.point.recall == pytest.approx(0.95)
     assert main(["parts", "evaluate", str(fresh), "--model", str(taught_run)]) == 2
     assert "were used to make" in capsys.readouterr().err
 
@@ -137,7 +137,7 @@ def test_recalibration_refuses_what_the_model_or_its_parents_learned_from(
     assert recalibrate(taught_run, fresh) == 2
     assert "2 of 18 items were used" in capsys.readouterr().err, "the other view counts as well"
     assert recalibrate(taught_run, data) == 2
-    assert load_model(taught_run).suspended
+    assert lineside.load(taught_run).model.suspended
     for view in (1, 2):
         (fresh / f"defect/spot/d00_v{view}.png").unlink()
     assert recalibrate(taught_run, fresh) == 0
@@ -150,7 +150,7 @@ def test_an_unreadable_picture_is_listed_and_the_rest_calibrates(
     (fresh / "good" / "q_v1.png").write_bytes(b"")
     assert recalibrate(taught_run, fresh) == 2
     assert "q_v1.png" in capsys.readouterr().err
-    assert load_model(taught_run).operating.point.n_negative == 6
+    assert lineside.load(taught_run).model.operating.point.n_negative == 6
 
 
 @pytest.mark.parametrize("case", ["none", "gone", "both", "deaf"])
@@ -191,12 +191,12 @@ def test_the_real_detector_learns_a_missed_defect(run, shop, tmp_path, monkeypat
     model = make_model("detector", detector, Settings(), references)
     model = calibrate(model, list(outcomes(model, made[7:])), Config())
     model_store.save_model(run / "models" / "gaussian", "parts", model)
-    stored = load_model(run)
+    stored = lineside.load(run).model
     again = [stored.predict_image(example.image()).score for example in examples[-4:]]
     assert again == [model.predict_image(example.image()).score for example in examples[-4:]]
     missed = [shop.picture(tmp_path / "m" / f"m{i}.png", 25, 500 + i) for i in range(4)]
     assert feedback(run, "--missed", *missed, "--kind", "faint") == 0
-    child = load_model(run)
+    child = lineside.load(run).model
     assert child.detector.kinds == {"faint": 4, "spot": 3}
     before = [result.score for result in stored.predict([_item(path, "") for path in missed])]
     after = [result.score for result in child.predict([_item(path, "") for path in missed])]

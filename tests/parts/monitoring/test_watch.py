@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from lineside.applications import load_model
+import lineside
 from lineside.cli import main
 from lineside.core.errors import UserError
 from lineside.core.run.folder_watcher import Stamp
@@ -73,7 +73,7 @@ def test_the_trail_says_what_was_decided_and_why(trained, camera, trail):
     assert (findings, unreadable) == (1, 0)
     assert {p.name: p.read_bytes() for p in camera.iterdir()} == before, "nothing is moved"
     assert rows(trail) == json.loads(json.dumps(told))
-    model = load_model(trained)
+    model = lineside.load(trained).model
     assert [row["verdict"] for row in told] == ["accept", "accept", "reject", "accept"]
     for row in told:
         assert row["model"] == model.identity
@@ -94,7 +94,7 @@ def test_exit_codes_on_the_command_line(trained, camera, trail, capsys):
 
 
 def test_a_half_written_file_is_judged_when_it_is_complete(trained, camera, trail):
-    model = load_model(trained)
+    model = lineside.load(trained).model
     mine = watcher(camera, model, trail, patience_seconds=1000)
     content = (camera / "c2_v1.png").read_bytes()
     path = camera / "late_v1.png"
@@ -162,14 +162,14 @@ def test_views_join_also_after_a_restart_and_not_for_ever(trained, shop, camera,
     shop.picture(camera / "p_v2.png", 0, 2)
     _, (row,) = once(camera, trained, trail)
     assert (row["part"], row["views"], row["verdict"]) == ("p", 2, "reject")
-    monitors = Monitors.of(load_model(trained))
+    monitors = Monitors.of(lineside.load(trained).model)
     monitors.update("p", 1e6, [], 0.0)
     assert monitors.update("p", 0.0, [], 60.0).verdict == "reject"
     assert monitors.update("p", 0.0, [], 60.0 + 2 * watch_monitors.PART_SECONDS).verdict == "accept"
 
 
 def test_without_a_pattern_a_name_that_comes_again_is_another_part(trained, shop, tmp_path):
-    model = load_model(trained)
+    model = lineside.load(trained).model
     plain = dataclasses.replace(
         model, settings=dataclasses.replace(model.settings, part_pattern="")
     )
@@ -184,7 +184,7 @@ def test_without_a_pattern_a_name_that_comes_again_is_another_part(trained, shop
 @pytest.fixture
 def calm(trained):
     """The trained model with a reference of plainly normal scores."""
-    model = load_model(trained)
+    model = lineside.load(trained).model
     scores = tuple(np.random.default_rng(0).normal(0, 1, 200).tolist())
     operating = dataclasses.replace(
         model.operating, good_scores=scores, good_view_scores=scores
@@ -259,7 +259,7 @@ def test_a_file_that_changes_while_it_is_judged_is_looked_at_again(
     trained, shop, tmp_path, trail, monkeypatch
 ):
     path = shop.picture(tmp_path / "camera" / "x_v1.png", seed=1)
-    mine = watcher(tmp_path / "camera", load_model(trained), trail)
+    mine = watcher(tmp_path / "camera", lineside.load(trained).model, trail)
     predict = PartsModel.predict
 
     def meanwhile(self, items):
@@ -288,7 +288,7 @@ def test_a_full_disk_ends_the_watch_in_one_line(trained, camera, trail, monkeypa
 
 def test_it_goes_on_watching(trained, shop, camera, trail):
     """Without `once` new pictures are judged as they come; a folder that goes away may return."""
-    mine = watcher(camera, load_model(trained), trail)
+    mine = watcher(camera, lineside.load(trained).model, trail)
     told = []
 
     class EnoughError(Exception):

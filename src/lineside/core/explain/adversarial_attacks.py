@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lineside.core.explain.attribution import saliency
-from lineside.core.explain.probing import evaluation_mode
+from lineside.core.explain.probing import evaluation_mode, gradient
 
 PGD_STEPS = 10
 BATCH = 64
@@ -98,19 +97,8 @@ def sign_noise(inputs: Tensor, epsilon: float, *, generator: torch.Generator) ->
 def _loss_gradient_sign(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     """The sign of the gradient of each item's loss by its input, in blocks."""
     signs = []
-    blocks = zip(torch.split(inputs, BATCH), torch.split(labels, BATCH), strict=True)
-    for block, block_labels in blocks:
-        signs.append(-saliency(_Margin(network, block_labels), block).sign())
+    with evaluation_mode(network):
+        for block, own in zip(inputs.split(BATCH), labels.split(BATCH), strict=True):
+            rising = gradient(lambda x, own=own: margin(network(x), own), block, 0)
+            signs.append(-rising.sign())
     return torch.cat(signs)
-
-
-class _Margin(nn.Module):
-    """A network that gives the margin of given labels."""
-
-    def __init__(self, network: nn.Module, labels: Tensor) -> None:
-        super().__init__()
-        self.network = network
-        self.labels = labels
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return margin(self.network(inputs), self.labels)

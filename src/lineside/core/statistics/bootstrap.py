@@ -24,6 +24,7 @@ Ints = NDArray[np.int64]
 CELLS_AT_ONCE = 1_000_000
 """Bound on repetitions x outcomes held in memory at once (8 MB per array)."""
 LARGEST_UNDEFINED_SHARE = 0.1
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,6 @@ def estimate(
     metric: Metric,
     rng: np.random.Generator,
     repetitions: int = 1000,
-    confidence: float = 0.95,
 ) -> Estimate:
     """Return a metric with its percentile bootstrap interval over groups (Efron 1979).
 
@@ -105,8 +105,8 @@ def estimate(
     """
     value = float(metric.of(outcomes)) if outcomes else float("nan")
     names, draws, columns = _resamples([outcomes], rng, repetitions)
-    values = _values(outcomes, metric, names, draws, columns[0]) if len(draws) else np.array([])
-    return _summary(value, values, metric, len(names), confidence)
+    values = _values(outcomes, metric, names, draws, columns[0])
+    return _summary(value, values, metric, len(names))
 
 
 def paired_difference(
@@ -115,7 +115,6 @@ def paired_difference(
     metric: Metric,
     rng: np.random.Generator,
     repetitions: int = 1000,
-    confidence: float = 0.95,
 ) -> Estimate:
     """Return metric(a) - metric(b) on the items both have; groups are resampled together."""
     shared = {o.item for o in a} & {o.item for o in b}
@@ -125,13 +124,11 @@ def paired_difference(
                         reason="there are no common items")  # fmt: skip
     value = float(metric.of(common[0])) - float(metric.of(common[1]))
     names, draws, columns = _resamples(common, rng, repetitions)
-    if not len(draws):
-        return _summary(value, np.array([]), metric, len(names), confidence)
     first, second = (
         _values(side, metric, names, draws, where)
         for side, where in zip(common, columns, strict=True)
     )
-    difference = _summary(value, first - second, metric, len(names), confidence)
+    difference = _summary(value, first - second, metric, len(names))
     left_out = max(len(a), len(b)) - len(shared)
     note = f", paired, {left_out} items left out" if left_out else ", paired"
     method = difference.method + note if difference.method else ""
@@ -219,7 +216,7 @@ def _values(
     draws: Ints,
     columns: Ints,
 ) -> Floats:
-    if not isinstance(metric.of, Weighted):
+    if not len(draws) or not isinstance(metric.of, Weighted):
         return _values_one_by_one(outcomes, metric, names, draws)
     value = metric.of.weighted(outcomes)
     step = max(1, CELLS_AT_ONCE // max(1, columns.size))
@@ -267,9 +264,7 @@ def _copy(outcome: Outcome, numbers: Sequence[int]) -> Outcome:
     return dataclasses.replace(outcome, groups=groups, unit=unit)
 
 
-def _summary(
-    value: float, values: Floats, metric: Metric, groups: int, confidence: float
-) -> Estimate:
+def _summary(value: float, values: Floats, metric: Metric, groups: int) -> Estimate:
     bare = Estimate(value=value, unit=metric.unit, n=groups, better=metric.better)
     defined = values[~np.isnan(values)]
     undefined = len(values) - len(defined)
@@ -280,7 +275,7 @@ def _summary(
     if undefined > LARGEST_UNDEFINED_SHARE * len(values):
         reason = f"undefined in {undefined} of {len(values)} resamples: too few groups of a class"
         return dataclasses.replace(bare, reason=reason)
-    tail = 50 * (1 - confidence)
+    tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(defined, [tail, 100 - tail])
     if low == high:
         reason = "all resamples agree: the bootstrap cannot tell how sure this is"
@@ -288,5 +283,5 @@ def _summary(
     if not low <= value <= high:
         reason = "an extreme of few groups decides it: resampling misses the value itself"
         return dataclasses.replace(bare, reason=reason)
-    method = f"bootstrap over groups, {100 * confidence:.3g} %"
+    method = f"bootstrap over groups, {100 * CONFIDENCE:.3g} %"
     return dataclasses.replace(bare, low=float(low), high=float(high), method=method)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from lineside.core.statistics.operating_points import OperatingPoint
 from lineside.core.statistics.units import UnitScores
 
 Floats = NDArray[np.float64]
+REPETITIONS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,6 @@ def cost_curve(
     review_cost: float,
     prevalences: Sequence[float] | Floats | None = None,
     rng: np.random.Generator | None = None,
-    repetitions: int = 1000,
 ) -> CostCurve:
     """Return the expected cost of an operating point over prevalence.
 
@@ -106,34 +106,35 @@ def cost_curve(
         review_cost: Cost of a review in the same unit.
         prevalences: Where to evaluate; 61 values from 1e-4 to 0.5, spaced evenly in the logarithm.
         rng: Random stream of the bands; without it there are none.
-        repetitions: Number of resamples.
     """
     pi = np.asarray(np.geomspace(1e-4, 0.5, 61) if prevalences is None else prevalences)
 
-    def costs_by_label(share: Floats) -> tuple[Floats, Floats]:
+    scale = pi * cost_ratio + (1 - pi)
+
+    def costs_by_label(weights: Floats) -> tuple[Floats, Floats]:
         # (repetitions, 4) -> two columns (repetitions, 1), which broadcast over pi (k,)
+        share = shares(scores, point, weights)
         miss, false_alarm, reviewed, reviewed_negative = (share[:, i, None] for i in range(4))
         of_positive = miss * cost_ratio + reviewed * review_cost
         return of_positive, false_alarm + reviewed_negative * review_cost
 
-    share = shares(scores, point, np.ones((1, len(scores.scores))))
-    of_positive, of_negative = costs_by_label(share)
-    scale = pi * cost_ratio + (1 - pi)
-    cost = ((pi * of_positive + (1 - pi) * of_negative) / scale)[0]
-    low, high = _band(scores, point, costs_by_label, pi, scale, rng, repetitions)
+    def expected(of_positive: Floats, of_negative: Floats) -> Floats:
+        return (pi * of_positive + (1 - pi) * of_negative) / scale
+
+    n = len(scores.scores)
+    of_positive, of_negative = costs_by_label(np.ones((1, n)))
+    low = high = None
+    if rng is not None and min(len(scores.negative), len(scores.positive)) >= 2:
+        weights = rng.multinomial(n, np.full(n, 1 / n), REPETITIONS).astype(np.float64)
+        low, high = np.nanpercentile(expected(*costs_by_label(weights)), [2.5, 97.5], axis=0)
     return CostCurve(
-        prevalence=pi,
-        cost=cost,
-        low=low,
-        high=high,
-        review_all=review_cost / scale,
-        accept_all=pi * cost_ratio / scale,
+        prevalence=pi, cost=expected(of_positive, of_negative)[0], low=low, high=high,
+        review_all=review_cost / scale, accept_all=pi * cost_ratio / scale,
         reject_all=(1 - pi) / scale,
         break_even_prevalence=_crossing(
-            float(of_positive[0, 0]) - review_cost,
-            float(of_negative[0, 0]) - review_cost,
+            float(of_positive[0, 0]) - review_cost, float(of_negative[0, 0]) - review_cost
         ),
-    )
+    )  # fmt: skip
 
 
 def _crossing(positive: float, negative: float) -> float | None:
@@ -141,22 +142,3 @@ def _crossing(positive: float, negative: float) -> float | None:
     if not positive * negative < 0:
         return None
     return negative / (negative - positive)
-
-
-def _band(
-    scores: UnitScores,
-    point: OperatingPoint,
-    costs_by_label: Callable[[Floats], tuple[Floats, Floats]],
-    pi: Floats,
-    scale: Floats,
-    rng: np.random.Generator | None,
-    repetitions: int,
-) -> tuple[Floats | None, Floats | None]:
-    n = len(scores.scores)
-    if rng is None or min(len(scores.negative), len(scores.positive)) < 2:
-        return None, None
-    weights = rng.multinomial(n, np.full(n, 1 / n), repetitions).astype(np.float64)
-    of_positive, of_negative = costs_by_label(shares(scores, point, weights))
-    costs = (pi * of_positive + (1 - pi) * of_negative) / scale
-    low, high = np.nanpercentile(costs, [2.5, 97.5], axis=0)
-    return low, high

@@ -10,6 +10,9 @@ from scipy import special
 
 from lineside.core.contract import Better, Estimate
 
+CONFIDENCE, REPETITIONS = 0.95, 1000
+"""Of the bootstrap of a kappa."""
+
 
 def clopper_pearson_lower(successes: int, n: int, confidence: float = 0.95) -> float:
     """Return the one-sided exact lower bound of a share (Clopper & Pearson 1934).
@@ -67,8 +70,6 @@ def cohen_kappa(
     *,
     groups: Sequence[Hashable],
     rng: np.random.Generator,
-    confidence: float = 0.95,
-    repetitions: int = 1000,
 ) -> Estimate:
     """Return Cohen's kappa (observed - chance) / (1 - chance) with a bootstrap over groups.
 
@@ -80,8 +81,6 @@ def cohen_kappa(
         second: Labels of the second rater for the same items.
         groups: The independent unit of each item.
         rng: Random stream of the bootstrap.
-        confidence: Coverage of the interval.
-        repetitions: Number of resamples.
 
     Raises:
         ValueError: if lengths differ or are zero.
@@ -101,15 +100,15 @@ def cohen_kappa(
         return Estimate(value=value, n=n, reason=reason)
     if n < 2:
         return Estimate(value=value, n=n, reason="fewer than 2 groups")
-    weights = rng.multinomial(n, np.full(n, 1 / n), repetitions)
+    weights = rng.multinomial(n, np.full(n, 1 / n), REPETITIONS)
     tables = weights @ counts
     tables /= tables.sum(axis=1, keepdims=True)
-    tail = 50 * (1 - confidence)
+    tail = 50 * (1 - CONFIDENCE)
     kappas = _kappa(tables.reshape(-1, size, size))
     low, high = (float(end) for end in np.nanpercentile(kappas, [tail, 100 - tail]))
     if low == high:
         return Estimate(value=value, n=n, reason="all resamples agree")
-    method = f"bootstrap over groups, {100 * confidence:.3g} %"
+    method = f"bootstrap over groups, {100 * CONFIDENCE:.3g} %"
     return Estimate(value=value, low=max(-1.0, low), high=min(1.0, high), n=n, method=method)
 
 

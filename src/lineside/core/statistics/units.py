@@ -72,9 +72,7 @@ class UnitScores:
         return np.asarray(self.scores[self.labels == 0], dtype=np.float64)
 
 
-def unit_scores(
-    outcomes: Sequence[Outcome], rule: Rule = "any", *, kind_slice: str = "kind"
-) -> UnitScores:
+def unit_scores(outcomes: Sequence[Outcome], rule: Rule = "any") -> UnitScores:
     """Join the items of each unit; labels and scores are joined in the same way.
 
     ``any``: a unit is positive if any of its items is; its score is the maximum over its items.
@@ -84,7 +82,6 @@ def unit_scores(
     Args:
         outcomes: Outcomes whose value has ``score`` and ``label`` (1 positive, 0 negative).
         rule: How production sees a unit; calibrate and use with the same one.
-        kind_slice: Slice that names the kind; a unit has its most frequent one.
 
     Raises:
         UserError: if a score or label is missing.
@@ -104,8 +101,7 @@ def unit_scores(
         scores=np.array([score for score, _ in joined], dtype=np.float64),
         labels=np.array([label for _, label in joined], dtype=np.int64),
         kinds=tuple(
-            _kind(row, kind_slice) if label else ""
-            for row, (_, label) in zip(rows, joined, strict=True)
+            _kind(row) if label else "" for row, (_, label) in zip(rows, joined, strict=True)
         ),
         index=np.array([members[name][0] for name in names], dtype=np.int64),
         rule=rule,
@@ -136,8 +132,9 @@ def _join(row: Sequence[Outcome], rule: Rule) -> tuple[float, int]:
     return max(scores), max(labels)
 
 
-def _kind(row: Sequence[Outcome], kind_slice: str) -> str:
-    kinds = Counter(o.slices.get(kind_slice, "") for o in row if o.value["label"] == 1)
+def _kind(row: Sequence[Outcome]) -> str:
+    """Return the most frequent kind of the positive items."""
+    kinds = Counter(o.slices.get("kind", "") for o in row if o.value["label"] == 1)
     return min(kinds, key=lambda kind: (-kinds[kind], kind)) if kinds else ""
 
 

@@ -16,6 +16,7 @@ controller stretches the interval when its own time exceeds 1 % of the run.
 from __future__ import annotations
 
 import math
+import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -263,13 +264,9 @@ class Recorder:
 
 
 def peak_memory_mb() -> float:
-    """Return the peak memory of this process (or of its GPU) in MB; NaN where unknown."""
+    """Return the peak memory of this process (or of its GPU) in MB."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
-    try:
-        import resource
-    except ImportError:  # no such module on Windows
-        return math.nan
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 

@@ -6,7 +6,6 @@ information changed while the network learned) are computed when it is over.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,11 +63,6 @@ def load_snapshots(folder: Path) -> Iterator[tuple[int, dict[str, Tensor]]]:
             int(path.stem),
             {n: t.float() if t.dtype == torch.half else t for n, t in tensors.items()},
         )
-
-
-def delete_snapshots(folder: Path) -> None:
-    """Remove a folder of snapshots."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _compact(network: nn.Module) -> dict[str, Tensor]:
