@@ -380,7 +380,7 @@ def test_fresh_recall_and_refuted_guarantee():
 def test_kinds():
     kinds = ["crack"] * 5 + ["hole"] * 30 + ["dent"] * 13
     groups = groups_of([0.0] * 5, np.arange(48.0), kinds)
-    alone = {c.kind: c for c in certify_kinds(groups, recall=0.9)}
+    alone = certify_kinds(groups, recall=0.9)
     assert list(alone) == ["crack", "dent", "hole"]
     assert alone["hole"].threshold == 5.0
     assert alone["crack"].threshold is None

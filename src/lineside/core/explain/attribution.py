@@ -127,8 +127,8 @@ def occlusion(
     inputs: Tensor,
     target: int = 0,
     *,
-    window: int | tuple[int, ...],
-    stride: int | tuple[int, ...],
+    window: int,
+    stride: int,
     baseline: float = 0.0,
     whole_axis: int | None = 1,
 ) -> Tensor:
@@ -142,25 +142,21 @@ def occlusion(
         network: The network.
         inputs: What is explained.
         target: Index of the explained output.
-        window: Its sides along the axes of the grid, or one side for all.
-        stride: Steps between windows, likewise.
+        window: Its side along every axis of the grid.
+        stride: Step between windows.
         baseline: Value of covered elements.
         whole_axis: Axis that every window covers whole and the map lacks: 1, the channels;
             2, the features of a sequence (batch, time, feature); None, no axis.
     """
     axes = [axis for axis in range(1, inputs.ndim) if axis != whole_axis]
     grid = [inputs.shape[axis] for axis in axes]
-    sizes = (window,) * len(grid) if isinstance(window, int) else window
-    steps = (stride,) * len(grid) if isinstance(stride, int) else stride
-    counts = [math.ceil((g - w) / s) + 1 for g, w, s in zip(grid, sizes, steps, strict=True)]
+    counts = [math.ceil((side - window) / stride) + 1 for side in grid]
     with evaluation_mode(network), torch.no_grad():
         total = torch.zeros(inputs.shape[0], *grid, dtype=inputs.dtype, device=inputs.device)
         covers = torch.zeros(grid, dtype=inputs.dtype, device=inputs.device)
         full = score(network, inputs, target)
         for corner in np.ndindex(*counts):
-            cells = tuple(
-                slice(c * s, c * s + w) for c, s, w in zip(corner, steps, sizes, strict=True)
-            )
+            cells = tuple(slice(place * stride, place * stride + window) for place in corner)
             hidden = [slice(None)] * inputs.ndim
             for axis, part in zip(axes, cells, strict=True):
                 hidden[axis] = part

@@ -153,15 +153,15 @@ def by_slice(
     return {name: estimate(members[name], metric, rng) for name in sorted(members)}
 
 
-def worst_cases(outcomes: Sequence[Outcome], count: int = 12) -> list[Outcome]:
-    """Return up to `count` of the most misranked outcomes, worst first, one of each group."""
+def worst_cases(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return the misranked outcomes, worst first, one of each group."""
     if not outcomes:
         return []
     misranking = misranked(outcomes)
     groups: set[str] = set()
     worst: list[Outcome] = []
     for i in np.argsort(-misranking, kind="stable"):
-        if len(worst) == count or not misranking[i] > 0:
+        if not misranking[i] > 0:
             break
         if groups.isdisjoint(outcomes[i].groups):
             groups.update(outcomes[i].groups)

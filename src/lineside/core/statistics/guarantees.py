@@ -73,14 +73,12 @@ class KindCertificate:
     """What the positive units of one kind can prove.
 
     Attributes:
-        kind: Name of the kind.
         n: Its positive units.
         threshold: The largest threshold that proves the recall, None if unprovable.
         needed: Units needed without a miss.
         best_recall: The largest recall that n units can prove.
     """
 
-    kind: str
     n: int
     threshold: float | None
     needed: int
@@ -89,8 +87,8 @@ class KindCertificate:
 
 def certify_kinds(
     scores: UnitScores, *, recall: float, confidence: float = 0.95
-) -> list[KindCertificate]:
-    """Return one certificate per kind, in alphabetical order.
+) -> dict[str, KindCertificate]:
+    """Return the certificate of each kind, in alphabetical order.
 
     Args:
         scores: Scores by unit.
@@ -99,16 +97,13 @@ def certify_kinds(
     """
     positive = scores.labels == 1
     kinds = np.array(scores.kinds)
-    certificates = []
+    certificates = {}
     for kind in sorted(set(kinds[positive].tolist())):
         of_kind = scores.scores[positive & (kinds == kind)]
-        certificates.append(
-            KindCertificate(
-                kind=kind,
-                n=len(of_kind),
-                threshold=order_statistic_threshold(of_kind, recall, confidence),
-                needed=units_needed(recall, confidence),
-                best_recall=best_provable_recall(len(of_kind), confidence),
-            )
+        certificates[kind] = KindCertificate(
+            n=len(of_kind),
+            threshold=order_statistic_threshold(of_kind, recall, confidence),
+            needed=units_needed(recall, confidence),
+            best_recall=best_provable_recall(len(of_kind), confidence),
         )
     return certificates

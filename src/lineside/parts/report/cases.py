@@ -64,7 +64,7 @@ def _scale(model: PartsModel) -> Figure:
 
 def _worst(outcomes: Sequence[Outcome], *, faulty: bool) -> list[Outcome]:
     """Return the outcomes of one label with the largest ranking errors, one per part."""
-    ranked = worst_cases(outcomes, count=len(outcomes))
+    ranked = worst_cases(outcomes)
     return [o for o in ranked if bool(o.value["label"]) == faulty][:WORST]
 
 

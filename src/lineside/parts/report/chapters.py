@@ -199,10 +199,9 @@ def kinds(study: Study) -> Section:
     for name in names:
         scores = test.scores[np.array([k == name for k in test.kinds]) & (test.labels == 1)]
         found[name] = proportion(int((scores >= point.threshold).sum()), len(scores))
-    certificates = certify_kinds(
+    provable = certify_kinds(
         calibration, recall=1 - study.config.max_escape, confidence=point.confidence
     )
-    provable = {c.kind: c for c in certificates}
     rows = tuple(
         (
             name,

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lineside.core.errors import UserError
+from lineside.core.explain.feature_visualisation import round_robin
 from lineside.core.run.cache import FeatureCache
 from lineside.parts.models.backbone import check_weights, weight_digest
 from lineside.parts.models.detector import Image, Log, Prediction, TrainingImage, good_of
@@ -153,7 +154,8 @@ def fit_patchcore(
         raise UserError(
             f"only {len(goods)} good image(s) to learn from", "give two or more good images"
         )
-    reference = {e.id for e in _round_robin(goods, REFERENCE_IMAGES)}
+    order = round_robin(np.arange(len(goods)), [e.part for e in goods])
+    reference = {goods[i].id for i in order[:REFERENCE_IMAGES]}
     (raw, owner, cell), images = _draw_candidates(goods, candidates, reference, rng, log)
     std = block_std(raw)
     features = append_position(raw / std, cell)
@@ -229,17 +231,6 @@ def _fit_scale(
     peak = torch.stack(maxima)
     regression = fit_size_regression(torch.stack(scores)[:, None], torch.stack(sizes))
     return regression, (float(peak.mean()), max(float(peak.std(unbiased=False)), 1e-6))
-
-
-def _round_robin(goods: Sequence[TrainingImage], count: int) -> list[TrainingImage]:
-    """Return up to `count` images, the first of every part, then the second ..."""
-    seen: dict[str, int] = {}
-    keyed = []
-    for example in goods:
-        turn = seen.get(example.part, 0)
-        seen[example.part] = turn + 1
-        keyed.append((turn, example))
-    return [example for _, example in sorted(keyed, key=lambda pair: pair[0])[:count]]
 
 
 def _cached_patches(example: TrainingImage, cache: FeatureCache) -> tuple[Tensor, Tensor]:
