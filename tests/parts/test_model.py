@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lineside.applications import load_model
+import lineside
 from lineside.core.run import model_store
 from lineside.parts.config import METHOD_NAMES
 from lineside.parts.methods import METHODS
@@ -48,7 +48,7 @@ def test_a_stored_model_gives_identical_scores(method, examples, tmp_path):
     )
     identity = model_store.save_model(tmp_path / method, "parts", model)
     assert identity == model.identity
-    loaded = load_model(tmp_path / method)
+    loaded = lineside.load(tmp_path / method).model
     rng = np.random.default_rng(1)
     odd = [rng.random(shape, np.float32) for shape in ((16, 16, 1), (17, 130, 1), (48, 64, 3))]
     for image in [*(e.image() for e in examples[::3]), *odd]:
@@ -69,4 +69,4 @@ def test_too_few_good_pictures_have_no_health_limits(examples, tmp_path):
     model = make_model("brightness", detector, Settings(), references)
     assert model.health is None
     model_store.save_model(tmp_path / "m", "parts", model)
-    assert load_model(tmp_path / "m").health is None
+    assert lineside.load(tmp_path / "m").model.health is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from lineside.applications import load_model
+import lineside
 from lineside.core.contract import Outcome
 from lineside.core.statistics.bootstrap import estimate
 from lineside.parts.config import Config
@@ -91,7 +91,7 @@ def test_the_map_scale_leaves_95_percent_of_good_pictures_without_contour():
 
 
 def test_maps_are_counted_where_masks_say_which_pixels_are_faulty(trained, shop, tmp_path):
-    model = load_model(trained)
+    model = lineside.load(trained).model
     picture = shop.picture(tmp_path / "p.png", spot=120.0, seed=3)
     pixels = np.asarray(Picture.open(picture), dtype=np.float32)
     Picture.fromarray(np.uint8(255 * (pixels > 190))).save(tmp_path / "mask.png")
@@ -113,7 +113,7 @@ def test_intervals_of_parts_with_lots_resample_lots(trained, shop, tmp_path):
     item = PartImage(
         id="p", path=shop.picture(tmp_path / "p.png"), label="good", part="p", lot="monday"
     )
-    (outcome,) = judge(load_model(trained), [item])
+    (outcome,) = judge(lineside.load(trained).model, [item])
     assert (outcome.groups, outcome.unit) == (("monday",), "p")
 
     rng = np.random.default_rng(0)

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 import lineside
-from lineside.applications import load_model
 from lineside.cli import main
 from lineside.core.contract import Refusal
 from lineside.parts.model import PartResult
@@ -54,7 +53,7 @@ def test_json_is_one_object_per_line_in_order(trained, good, bad, broken, capsys
     assert [row.get("verdict") for row in rows] == ["reject", None, "accept"]
     assert rows[0]["findings"][0]["area_px"] > 50
     assert len(rows[0]["sha256"]) == 64
-    assert rows[0]["model"] == load_model(trained).identity
+    assert rows[0]["model"] == lineside.load(trained).model.identity
     assert "damaged" in rows[1]["error"]
 
 
@@ -81,7 +80,7 @@ def test_a_table_names_the_parts(trained, shop, tmp_path, capsys):
 
 
 def test_the_rule_every_takes_the_lowest_view(trained):
-    model = load_model(trained)
+    model = lineside.load(trained).model
     assert model.decide([1.0, 1e6]) == (1e6, "reject")
     assert model.decide([1.0, float("nan")])[1] == "review"
     settings = dataclasses.replace(model.settings, view_rule="every")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lineside.applications import load_model
+import lineside
 from lineside.cli import main
 from lineside.core.run import files
 from lineside.core.run.codec import encode
@@ -68,7 +68,9 @@ def test_references_are_made_once_and_are_not_fit_time(shop, tmp_path, monkeypat
     run = tmp_path / "run"
     assert main(["parts", "train", str(data), "--out", str(run), *shop.train_flags]) == 0
     assert len(made) == 1
-    first, second = (load_model(run / "models" / name) for name in ("gaussian", "brightness"))
+    first, second = (
+        lineside.load(run / "models" / name).model for name in ("gaussian", "brightness")
+    )
     assert first.library.sources == second.library.sources
     assert encode(first.health)[0] == encode(second.health)[0]
 

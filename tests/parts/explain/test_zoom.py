@@ -10,7 +10,7 @@ from benchmarks.parts.zoom import pointing_hit
 from PIL import Image
 from scipy import ndimage
 
-from lineside.applications import load_model
+import lineside
 from lineside.cli import main
 from lineside.core.explain.attribution import guided_backprop
 from lineside.core.explain.sanity_checks import randomise_weights
@@ -266,7 +266,7 @@ def test_predict_zooms_in_on_the_spot(trained, shop, tmp_path, capsys):
     assert abs(window["x"] - x) < 16 and abs(window["y"] - y) < 16
     assert window["left"] <= x < window["right"] and window["top"] <= y < window["bottom"]
     assert window["right"] - window["left"] == window["bottom"] - window["top"] == 64
-    threshold = load_model(trained).scale.threshold
+    threshold = lineside.load(trained).model.scale.threshold
     assert bool(rows[1]["zoom"]) == bool(rows[1]["findings"])
     assert window["score"] > threshold
     written = sorted(path.name for path in (tmp_path / "zoom" / "new").iterdir())
@@ -274,7 +274,7 @@ def test_predict_zooms_in_on_the_spot(trained, shop, tmp_path, capsys):
 
 
 def test_a_rejected_picture_without_findings_shows_its_strongest_places(trained, shop, tmp_path):
-    model = load_model(trained)
+    model = lineside.load(trained).model
     spot = shop.picture(tmp_path / "spot_v1.png", spot=130, seed=91)
     item = unlabelled(spot, "")
     (result,) = model.predict([item])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lineside.applications import load_model
+import lineside
 from lineside.cli import main
 from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
@@ -61,7 +61,9 @@ def test_a_run_beside_a_baseline(example, shop, tmp_path, capsys):
     assert main([*command, *flags]) == 0
     report = json.loads((run / "report.json").read_text())
     assert "median_image" in json.dumps(report) and "brightness" in json.dumps(report)
-    assert isinstance(load_model(run / "models" / "median_image").detector, example.MedianImage)
+    assert isinstance(
+        lineside.load(run / "models" / "median_image").model.detector, example.MedianImage
+    )
     new = shop.picture(tmp_path / "new_v1.png", spot=130, seed=9)
     capsys.readouterr()
     model = str(run / "models" / "median_image")
