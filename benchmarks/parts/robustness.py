@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.statistics.ranking import auroc
 from lineside.parts.methods import METHODS
+from lineside.parts.models.detector import Image
 from lineside.parts.simulation.degradations import SEVERITIES, SUITE, degrade
 
 COMPARED = ("detector", "memory", "texture")
@@ -83,12 +85,12 @@ def _graded(method: str) -> dict[str, float]:
         ]
     labels = [float(pictures[i].faulty) for i in chosen]
 
-    def score(images: list[object]) -> float:
-        return auroc([detector.predict(e.image()).score for e in images], labels)  # type: ignore[attr-defined]
+    def score(images: Iterable[Image]) -> float:
+        return auroc([detector.predict(image).score for image in images], labels)  # type: ignore[attr-defined]
 
-    found = {"clean_auroc": score([pictures[i] for i in chosen])}
+    found = {"clean_auroc": score(pictures[i].image() for i in chosen)}
     for degradation in SUITE:
         for grade in SEVERITIES:
-            worse = [degrade(pictures[i], degradation, grade) for i in chosen]
-            found[f"{degradation.name}_{grade}_auroc"] = score(worse)  # type: ignore[arg-type]
+            worse = (degrade(pictures[i], degradation, grade) for i in chosen)
+            found[f"{degradation.name}_{grade}_auroc"] = score(worse)
     return found

@@ -15,7 +15,7 @@ from lineside.core.errors import UserError
 from lineside.parts.data.dataset import read
 from lineside.parts.data.grouping import split
 from lineside.parts.data.items import GOOD
-from lineside.parts.simulation import demo
+from lineside.parts.simulation import dataset, demo
 from lineside.parts.simulation.defects import KIND_SHARES, add_defect, draw_areas
 from lineside.parts.simulation.optics import blurred, display, radiance
 from lineside.parts.simulation.part import make_part
@@ -114,17 +114,18 @@ def test_default_numbers_are_small_and_cannot_promise_much():
     assert 0.2 * defaults["faulty_parts"] < 29  # a fifth calibrates; 29 promise 0.9 at 95 %
 
 
-def test_progress_is_told_and_an_interrupted_demo_leaves_nothing(tmp_path):
+def test_an_interrupted_demo_leaves_nothing(tmp_path, monkeypatch):
     seen = []
 
-    def stop(done: int) -> None:
-        seen.append(done)
-        if done == 2:
+    def stop(*args):
+        seen.append(args)
+        if len(seen) == 2:
             raise KeyboardInterrupt
+        return make_part(*args)
 
+    monkeypatch.setattr(dataset, "make_part", stop)
     with pytest.raises(KeyboardInterrupt):
-        demo(tmp_path / "demo", 0, **SMALL, advance=stop)
-    assert seen == [1, 2]
+        demo(tmp_path / "demo", 0, **SMALL)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -196,18 +197,19 @@ def test_a_defect_has_its_area_lies_on_the_part_and_can_be_seen(kind):
 def test_a_good_part_has_no_mask_and_a_faulty_one_shows_it_in_every_shot():
     rng = np.random.default_rng(1)
     lamps = make_lamps(rng)
-    good = make_part(rng, lamps, GOOD, 0.0, 2, 96)
+    good, good_pictures = make_part(rng, lamps, GOOD, 0.0, 2, 96)
     assert good.visibility == 0
-    assert not any(shot.mask.any() for shot in good.shots)
-    faulty = make_part(rng, lamps, "bubble", 0.02, 3, 96)
-    sizes = {int(shot.mask.sum()) for shot in faulty.shots}
+    assert not any(mask.any() for mask in good.masks)
+    faulty, pictures = make_part(rng, lamps, "bubble", 0.02, 3, 96)
+    sizes = {int(mask.sum()) for mask in faulty.masks}
     assert len(sizes) == 1  # never cut off
-    shares = [shot.mask.mean() for shot in faulty.shots]
+    shares = [mask.mean() for mask in faulty.masks]
     assert shares == pytest.approx([0.02] * 3, rel=0.1)
-    for shot in (*good.shots, *faulty.shots):
-        row, column = shot.highlight
-        assert 0 <= row < shot.mask.shape[0]
-        assert 0 <= column < shot.mask.shape[1]
+    for part, shots in ((good, good_pictures), (faulty, pictures)):
+        for mask, (row, column), picture in zip(part.masks, part.highlights, shots, strict=True):
+            assert mask.shape == picture.shape[:2]
+            assert 0 <= row < mask.shape[0]
+            assert 0 <= column < mask.shape[1]
 
 
 def test_background_is_dark_and_the_part_is_not():

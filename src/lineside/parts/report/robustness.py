@@ -68,8 +68,8 @@ def robustness(study: Study) -> Section:
     for degradation in SUITE:
         values = [clean]
         for grade in SEVERITIES:
-            worse = [degrade(e, degradation, grade, study.config.seed) for e in examples]
-            values.append(auroc([model.predict_image(e.image()).score for e in worse], labels))
+            worse = (degrade(e, degradation, grade, study.config.seed) for e in examples)
+            values.append(auroc([model.predict_image(image).score for image in worse], labels))
         rows.append((degradation.name, *(f"{value:.3f}" for value in values), degradation.help))
         curves[degradation.name] = (np.arange(6, dtype=float), np.array(values))
     return Section(

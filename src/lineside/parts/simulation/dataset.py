@@ -6,7 +6,6 @@ import csv
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +40,6 @@ def demo(
     faulty_parts: int = 36,
     exposures: int = 3,
     size_px: int = 256,
-    advance: Callable[[int], None] = lambda done: None,
 ) -> Path:
     """Make a data set of simulated catheter close-ups; the same seed gives the same bytes.
 
@@ -61,7 +59,6 @@ def demo(
         faulty_parts: Number of faulty parts.
         exposures: Photographs per part, from dark to bright, each slightly shifted.
         size_px: Side of a typical picture; sides vary, a fifth of the parts is elongated.
-        advance: Called with the number of parts that are done.
 
     Returns:
         The folder.
@@ -76,7 +73,7 @@ def demo(
         folder.parent.mkdir(parents=True, exist_ok=True)
         working = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
-            _write(working, plan, advance)
+            _write(working, plan)
             working.chmod(0o755)
             if folder.exists():
                 folder.rmdir()
@@ -113,65 +110,40 @@ class _Plan:
             raise UserError(f"size_px is {self.size_px}", f"{SMALLEST_PX} is the least")
 
 
-def _write(folder: Path, plan: _Plan, advance: Callable[[int], None]) -> None:
+def _write(folder: Path, plan: _Plan) -> None:
     rng = np.random.default_rng([plan.seed, VERSION])
     lamps = [make_lamps(rng) for _ in range(BATCHES)]
     truths = [GOOD] * plan.good_parts + _kinds(plan.faulty_parts)
     areas = np.concatenate([np.zeros(plan.good_parts), draw_areas(rng, plan.faulty_parts)])
     order = rng.permutation(len(truths))
     truths, areas = [truths[i] for i in order], areas[order]
-    made: list[_Made] = []
+    parts: list[Part] = []
     for index, (truth, area) in enumerate(zip(truths, areas, strict=True)):
         part_rng = np.random.default_rng([plan.seed, VERSION, index])
         light = lamps[index % BATCHES]
-        part = make_part(part_rng, light, truth, area, plan.exposures, plan.size_px)
-        made.append(_save_part(folder, index, part))
-        advance(index + 1)
-    labels_by_part = simulate_labels(rng, truths, [one.visibility for one in made])
+        part, pictures = make_part(part_rng, light, truth, area, plan.exposures, plan.size_px)
+        for number, picture in enumerate(pictures, start=1):
+            _save(folder / "images" / _name(index, number), picture)
+        parts.append(part)
+    labels_by_part = simulate_labels(rng, truths, [part.visibility for part in parts])
     with (folder / "parts.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        for index, (one, labels) in enumerate(zip(made, labels_by_part, strict=True)):
-            _fit_masks(folder, index, one, labels.label)
-            writer.writerows(_rows(index, one, labels))
+        for index, (part, labels) in enumerate(zip(parts, labels_by_part, strict=True)):
+            if labels.label != GOOD:
+                _save_masks(folder, index, part)
+            writer.writerows(_rows(index, part, labels))
     (folder / "SOURCE.txt").write_text(_source(plan), encoding="utf-8")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Made:
-    """What is kept of a part when its pictures are saved."""
-
-    truth: str
-    section: str
-    visibility: float
-    highlights: tuple[tuple[int, int], ...]
-    shapes: tuple[tuple[int, int], ...]
-
-
-def _save_part(folder: Path, index: int, part: Part) -> _Made:
-    for number, shot in enumerate(part.shots, start=1):
-        _save(folder / "images" / _name(index, number), shot.picture)
-        if part.truth != GOOD:
-            _save(folder / "masks" / _name(index, number), shot.mask)
-    return _Made(
-        truth=part.truth,
-        section=part.section,
-        visibility=part.visibility,
-        highlights=tuple(shot.highlight for shot in part.shots),
-        shapes=tuple((shot.mask.shape[0], shot.mask.shape[1]) for shot in part.shots),
-    )
-
-
-def _fit_masks(folder: Path, index: int, made: _Made, label: str) -> None:
-    """Make the masks fit the label on record: none on a good part, a false one on a false alarm."""
-    places = zip(made.highlights, made.shapes, strict=True)
-    for number, ((row, column), shape) in enumerate(places, start=1):
-        path = folder / "masks" / _name(index, number)
-        if label == GOOD:
-            path.unlink(missing_ok=True)
-        elif made.truth == GOOD:
-            y, x = np.indices(shape)
-            _save(path, np.hypot(y - row, x - column) <= FALSE_MARK_PX)
+def _save_masks(folder: Path, index: int, part: Part) -> None:
+    """Write the masks of a part labelled faulty: a good one gets a false mark on its highlight."""
+    places = zip(part.masks, part.highlights, strict=True)
+    for number, (mask, (row, column)) in enumerate(places, start=1):
+        if part.truth == GOOD:
+            y, x = np.indices(mask.shape)
+            mask = np.hypot(y - row, x - column) <= FALSE_MARK_PX
+        _save(folder / "masks" / _name(index, number), mask)
 
 
 def _kinds(count: int) -> list[str]:
@@ -184,10 +156,10 @@ def _kinds(count: int) -> list[str]:
     return [kind for kind, number in whole.items() for _ in range(number)]
 
 
-def _rows(index: int, made: _Made, labels: PartLabels) -> list[dict[str, str]]:
+def _rows(index: int, part: Part, labels: PartLabels) -> list[dict[str, str]]:
     """Return the rows of one part."""
     rows = []
-    for number in range(1, len(made.shapes) + 1):
+    for number in range(1, len(part.masks) + 1):
         name = _name(index, number)
         rows.append({
             "path": f"images/{name}",
@@ -197,9 +169,9 @@ def _rows(index: int, made: _Made, labels: PartLabels) -> list[dict[str, str]]:
             "rater_1": labels.raters[0],
             "rater_2": labels.raters[1],
             "batch": f"B{index % BATCHES + 1}",
-            "section": made.section,
+            "section": part.section,
             "exposure": str(number),
-            "truth": made.truth,
+            "truth": part.truth,
         })  # fmt: skip
     return rows
 

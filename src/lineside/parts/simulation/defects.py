@@ -56,12 +56,7 @@ def draw_areas(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
 
 
 def add_defect(
-    rng: np.random.Generator,
-    scene: Scene,
-    clean: Colour,
-    kind: str,
-    area_px: int,
-    margin_px: int,
+    rng: np.random.Generator, scene: Scene, clean: Colour, kind: str, area_px: int, margin_px: int
 ) -> Defect:
     """Damage a part and form its image; where glare hides the defect it is put elsewhere.
 
@@ -73,24 +68,20 @@ def add_defect(
         area_px: Number of pixels of the mask.
         margin_px: What may be cut off the canvas on a side, at most.
     """
-    tries = [_damage(rng, scene, clean, kind, area_px, margin_px)]
-    while tries[-1].contrast < CONTRAST_RANGE[0] * 0.99 and len(tries) < MOST_TRIES:
-        tries.append(_damage(rng, scene, clean, kind, area_px, margin_px))
-    return max(tries, key=lambda one: one.contrast)
-
-
-def _damage(
-    rng: np.random.Generator,
-    scene: Scene,
-    clean: Colour,
-    kind: str,
-    area_px: int,
-    margin_px: int,
-) -> Defect:
     allowed = np.zeros(scene.u.shape, dtype=bool)
     allowed[margin_px:-margin_px, margin_px:-margin_px] = True
     allowed &= np.abs(scene.across) < 0.93
     count = int(np.clip(area_px, LEAST_PX, 0.5 * allowed.sum()))
+    tries = [_damage(rng, scene, clean, kind, allowed, count)]
+    while tries[-1].contrast < CONTRAST_RANGE[0] * 0.99 and len(tries) < MOST_TRIES:
+        tries.append(_damage(rng, scene, clean, kind, allowed, count))
+    return max(tries, key=lambda one: one.contrast)
+
+
+def _damage(
+    rng: np.random.Generator, scene: Scene, clean: Colour, kind: str, allowed: Mask, count: int
+) -> Defect:
+    """Put a defect of `count` pixels somewhere on the allowed ones, as strong as drawn."""
     place = _place(rng, scene, allowed, count)
     field = np.where(allowed, SHAPES[kind](rng, scene, place, count), np.float32(np.inf))
     limit = np.partition(field[allowed], count - 1)[count - 1]

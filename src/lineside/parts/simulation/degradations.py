@@ -6,7 +6,6 @@ that "robust up to grade 3" can be checked against a camera, a lens or a line.
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import zlib
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import numpy as np
 from PIL import Image as Picture
 from scipy import ndimage
 
-from lineside.parts.models.detector import Image, Mask, TrainingImage
+from lineside.parts.models.detector import Image, TrainingImage
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -48,7 +47,6 @@ class Degradation:
         change: (image, amount, rng) -> image of the same shape, not yet clipped to 0..1.
         amounts: Of every grade, in the unit.
         unit: For people.
-        moves: The mask of a picture under the same change; None if pixels stay where they are.
     """
 
     name: str
@@ -56,7 +54,6 @@ class Degradation:
     change: Callable[[Image, float, np.random.Generator], np.ndarray]
     amounts: tuple[float, ...]
     unit: str
-    moves: Callable[[Mask, float, np.random.Generator], Mask] | None = None
 
     @property
     def help(self) -> str:
@@ -64,15 +61,15 @@ class Degradation:
         amounts = ", ".join(f"{amount:g}" for amount in self.amounts)
         return f"{self.effect}; grades 1-5: {amounts} {self.unit}"
 
-    def amount(self, severity: int) -> float:
-        """Return the amount of a grade, 1..5."""
+    def apply(self, image: Image, severity: int, rng: np.random.Generator) -> Image:
+        """Return an image of the same shape at a grade of 1..5, values 0..1.
+
+        Raises:
+            ValueError: If `severity` is not 1..5.
+        """
         if severity not in SEVERITIES:
             raise ValueError(f"severity must be one of {SEVERITIES}, got {severity!r}")
-        return self.amounts[severity - 1]
-
-    def apply(self, image: Image, severity: int, rng: np.random.Generator) -> Image:
-        """Return a degraded image of the same shape, values 0..1."""
-        changed = self.change(image, self.amount(severity), rng)
+        changed = self.change(image, self.amounts[severity - 1], rng)
         return np.clip(changed, 0.0, 1.0).astype(np.float32)
 
 
@@ -119,27 +116,12 @@ def compress(image: Image, quality: float, rng: np.random.Generator) -> np.ndarr
 
 def displace(image: Image, length_px: float, rng: np.random.Generator) -> np.ndarray:
     """Shift the part in a random direction; the border is mirrored."""
-    return _displaced(image, length_px, rng, "symmetric")
-
-
-def displace_mask(mask: Mask, length_px: float, rng: np.random.Generator) -> Mask:
-    """Shift a mask as `displace` shifts its picture for an equal `rng`.
-
-    A defect that leaves the picture is gone from the mask; mirrored pixels count as no defect.
-    """
-    return _displaced(mask, length_px, rng, "constant")
-
-
-def _displaced(
-    pixels: np.ndarray, length_px: float, rng: np.random.Generator, mode: str
-) -> np.ndarray:
     angle = rng.uniform(0, 2 * np.pi)
-    height, width = pixels.shape[:2]
+    height, width = image.shape[:2]
     down = int(np.clip(round(length_px * np.sin(angle)), -(height // 4), height // 4))
     right = int(np.clip(round(length_px * np.cos(angle)), -(width // 4), width // 4))
-    pads = [(max(down, 0), max(-down, 0)), (max(right, 0), max(-right, 0))]
-    pads += [(0, 0)] * (pixels.ndim - 2)
-    padded = np.pad(pixels, pads, mode=mode)  # type: ignore[call-overload]
+    pads = ((max(down, 0), max(-down, 0)), (max(right, 0), max(-right, 0)), (0, 0))
+    padded = np.pad(image, pads, mode="symmetric")
     top, left = max(-down, 0), max(-right, 0)
     return padded[top : top + height, left : left + width]
 
@@ -152,39 +134,17 @@ SUITE = (
     Degradation("motion", "moving part", smear, MOTION_LENGTH_PX, "px"),
     Degradation("noise", "sensor noise", add_noise, NOISE_GREY_LEVELS, "grey levels of 255"),
     Degradation("jpeg", "compressed again", compress, JPEG_QUALITY, "quality"),
-    Degradation(
-        "offset",
-        "part displaced, border mirrored",
-        displace,
-        CROP_OFFSET_PX,
-        "px",
-        moves=displace_mask,
-    ),
+    Degradation("offset", "part displaced, border mirrored", displace, CROP_OFFSET_PX, "px"),
 )
 
 
 def degrade(
     example: TrainingImage, degradation: Degradation, severity: int, seed: int = 0
-) -> TrainingImage:
-    """Return the example with its picture degraded, decoded on demand like the original.
+) -> Image:
+    """Return the example's image degraded.
 
     The random stream depends on `seed`, the example, the degradation and the grade, never on the
-    order of calls, so the picture and its mask agree and every run sees the same pictures.
-
-    Raises:
-        ValueError: If `severity` is not 1..5.
+    order of calls, so that every run sees the same images.
     """
-    amount = degradation.amount(severity)
     key = [seed, severity, zlib.crc32(example.id.encode()), zlib.crc32(degradation.name.encode())]
-
-    def image() -> Image:
-        return degradation.apply(example.image(), severity, np.random.default_rng(key))
-
-    def mask() -> Mask | None:
-        original = example.mask()
-        if original is None or degradation.moves is None:
-            return original
-        return degradation.moves(original, amount, np.random.default_rng(key))
-
-    digest = f"{example.digest}+{degradation.name}{severity}.{seed}"
-    return dataclasses.replace(example, image=image, mask=mask, digest=digest)
+    return degradation.apply(example.image(), severity, np.random.default_rng(key))

@@ -24,35 +24,22 @@ ELONGATED_SHARE = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shot:
-    """One photograph of a part.
-
-    Attributes:
-        picture: uint8, shape (height, width, 3).
-        mask: The defect, shape (height, width); all False on a good part.
-        highlight: (row, column) of the part's brightest highlight.
-    """
-
-    picture: NDArray[np.uint8]
-    mask: Mask
-    highlight: tuple[int, int]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Part:
-    """One simulated part.
+    """One simulated part, without its photographs.
 
     Attributes:
         truth: ``"good"`` or the kind of defect.
         section: Section of the catheter.
-        shots: Its photographs, from dark to bright.
         visibility: Contrast of the defect times the root of its area in pixels, 0 on a good part.
+        masks: The defect in each photograph, shape (height, width); all False on a good part.
+        highlights: (row, column) of the brightest highlight in each photograph.
     """
 
     truth: str
     section: str
-    shots: tuple[Shot, ...]
     visibility: float
+    masks: tuple[Mask, ...]
+    highlights: tuple[tuple[int, int], ...]
 
 
 def make_part(
@@ -62,8 +49,8 @@ def make_part(
     area: float,
     exposures: int,
     size_px: int,
-) -> Part:
-    """Make one part and photograph it.
+) -> tuple[Part, list[NDArray[np.uint8]]]:
+    """Make one part and photograph it, from dark to bright.
 
     Args:
         rng: Draws everything about the part.
@@ -72,6 +59,9 @@ def make_part(
         area: Area of the defect as a share of the picture.
         exposures: Number of photographs.
         size_px: Side of a typical picture.
+
+    Returns:
+        The part, and its photographs, uint8, shape (height, width, 3).
     """
     height, width = _shape(rng, size_px)
     canvas = (height + 2 * MARGIN_PX, width + 2 * MARGIN_PX)
@@ -86,16 +76,19 @@ def make_part(
     gains = np.geomspace(*GAINS, exposures) if exposures > 1 else np.ones(1)
     brightness = rng.uniform(0.8, 1.25)
     windows = [_window(rng, canvas) for _ in gains]
-    highlight = _brightest(light)
-    shots = tuple(
-        Shot(
-            picture=photograph(light[window], float(gain * brightness), rng),
-            mask=mask[window],
-            highlight=(highlight[0] - window[0].start, highlight[1] - window[1].start),
-        )
-        for gain, window in zip(gains, windows, strict=True)
+    row, column = _brightest(light)
+    part = Part(
+        truth=truth,
+        section=section,
+        visibility=visibility,
+        masks=tuple(mask[window] for window in windows),
+        highlights=tuple((row - w[0].start, column - w[1].start) for w in windows),
     )
-    return Part(truth=truth, section=section, shots=shots, visibility=visibility)
+    pictures = [
+        photograph(light[window], float(gain * brightness), rng)
+        for gain, window in zip(gains, windows, strict=True)
+    ]
+    return part, pictures
 
 
 def _window(rng: np.random.Generator, canvas: tuple[int, int]) -> tuple[slice, slice]:

@@ -28,7 +28,7 @@ class PartLabels:
     """Labels of one part: on record and by two raters."""
 
     label: str
-    raters: tuple[str, str]
+    raters: tuple[str, ...]
 
 
 def simulate_labels(
@@ -58,10 +58,7 @@ def simulate_labels(
     return [
         PartLabels(
             label=label,
-            raters=(
-                _rate(rng, truth, contrast / typical, FALSE_ALARM[0]),
-                _rate(rng, truth, contrast / typical, FALSE_ALARM[1]),
-            ),
+            raters=tuple(_rate(rng, truth, contrast / typical, rate) for rate in FALSE_ALARM),
         )
         for label, truth, contrast in zip(labels, truths, visibility, strict=True)
     ]

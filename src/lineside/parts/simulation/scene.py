@@ -43,7 +43,6 @@ class Scene:
     """One part in front of the camera, without a defect.
 
     Attributes:
-        section: Which section of the catheter it shows.
         angle_rad: Direction of the axis in the picture.
         u: Place along the axis, px.
         v: Place across the axis, px, 0 on the axis.
@@ -64,7 +63,6 @@ class Scene:
         defocus: Blur of what is a radius away from the focus, px.
     """
 
-    section: str
     angle_rad: float
     u: Plane
     v: Plane
@@ -126,7 +124,6 @@ def make_scene(
     turn = np.arcsin(np.clip(v / radius, -1, 1))
     inner = 0.0 if section == "shaft" else short * rng.uniform(0.085, 0.105)
     return Scene(
-        section=section,
         angle_rad=float(angle),
         u=u,
         v=v,
