@@ -21,6 +21,11 @@ class MapScale:
     threshold: float = 1.0
     high: float = 2.0
 
+    @property
+    def span(self) -> float:
+        """From `low` to `high`, never 0."""
+        return max(self.high - self.low, 1e-12)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Operating:

@@ -40,14 +40,16 @@ def network(channels=1, side=32):
 def looked_at():
     cnn = network()
     sample = features.crop_sample(crops(), np.random.default_rng(1))
-    return cnn, sample, features.features(cnn, sample, steps=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "STEPS", 4)
+        return cnn, sample, features.features(cnn, sample)
 
 
 def test_sample_takes_turns_and_knows_defects():
     sample = features.crop_sample(crops(), np.random.default_rng(1))
-    assert sample.defect.sum() == 15 and len(sample.pixels) == 60
+    assert sample.crop_labels.sum() == 15 and len(sample.pixels) == 60
     bright = sample.pixels[:, 0, 12:18, 12:18].mean((1, 2)) > 0.6
-    assert np.array_equal(bright, sample.defect)
+    assert np.array_equal(bright, sample.crop_labels)
     assert sample.pixels.dtype == np.float32
 
 
@@ -73,7 +75,8 @@ def test_channels_tell_defects_from_good(looked_at):
     cnn, sample, found = looked_at
     for low, high in zip(found[0:8:2], found[1:8:2], strict=True):
         rise = features.roc_auc_by_column(
-            sample.defect, features._answers(cnn, cnn.network, [low.unit, high.unit], sample.pixels)
+            sample.crop_labels > 0,
+            features._answers(cnn, cnn.network, [low.unit, high.unit], sample.pixels),
         )
         assert rise[0] < 0.5 < rise[1]
     values = np.array([[1.0, 4.0], [2.0, 3.0], [3.0, 2.0]])

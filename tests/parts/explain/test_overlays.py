@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from lineside.parts.calibration import MapScale
 from lineside.parts.explain.overlays import (
     CONTOUR,
     MASK_OUTLINE,
@@ -32,6 +33,10 @@ from lineside.parts.metrics import to_pixels
 
 def grey(height: int, width: int, value: float = 0.5) -> np.ndarray:
     return np.full((height, width, 1), value, dtype=np.float32)
+
+
+def scale(threshold: float, high: float, low: float = 0.0) -> MapScale:
+    return MapScale(low=low, threshold=threshold, high=high)
 
 
 def where(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
@@ -89,7 +94,7 @@ def test_values_that_are_no_numbers_are_no_finding():
     cells = np.zeros((4, 4), dtype=np.float32)
     cells[0, 0] = np.nan
     assert findings(cells, (16, 16), 1.0) == []
-    assert overlay(grey(16, 16), cells, 1.0, 2.0).shape == (16, 16, 3)
+    assert overlay(grey(16, 16), cells, scale(1.0, 2.0)).shape == (16, 16, 3)
 
 
 # ---- overlay
@@ -100,7 +105,7 @@ def test_overlay_marks_map_contour_and_mask():
     cells[3:5, 3:5] = 2.0
     mask = np.zeros((64, 64), dtype=bool)
     mask[50:56, 50:56] = True
-    shown = overlay(grey(64, 64), cells, 1.0, 2.0, mask)
+    shown = overlay(grey(64, 64), cells, scale(1.0, 2.0), mask)
     assert shown.shape == (64, 64, 3)
     assert shown.dtype == np.uint8
     assert (shown[5, 5] == 128).all()  # no evidence: the picture itself
@@ -114,14 +119,14 @@ def test_overlay_marks_map_contour_and_mask():
 
 def test_the_scale_is_the_callers_not_the_pictures():
     cells = np.full((4, 4), 1.0, dtype=np.float32)
-    weak = overlay(grey(32, 32), cells, 50.0, 100.0)
-    strong = overlay(grey(32, 32), cells, 50.0, 1.0)
+    weak = overlay(grey(32, 32), cells, scale(50.0, 100.0))
+    strong = overlay(grey(32, 32), cells, scale(50.0, 1.0))
     assert np.abs(weak.astype(int) - 128).max() <= 2
     assert np.abs(strong.astype(int) - 128).max() > 60
-    nothing = overlay(grey(32, 32), cells, 50.0, 100.0, scale_min=1.0)
+    nothing = overlay(grey(32, 32), cells, scale(50.0, 100.0, 1.0))
     assert (nothing == 128).all()
     # a good part beside a faulty one looks the same as alone
-    assert (overlay(grey(32, 32), cells * 0, 1.0, 1.0) == 128).all()
+    assert (overlay(grey(32, 32), cells * 0, scale(1.0, 1.0)) == 128).all()
 
 
 def test_huge_and_elongated_pictures_are_reduced_and_lose_no_defect():
@@ -131,7 +136,7 @@ def test_huge_and_elongated_pictures_are_reduced_and_lose_no_defect():
     cells[300, 60] = 9.0
     mask = np.zeros((4096, 1024), dtype=bool)
     mask[100, 200] = True
-    shown = overlay(picture, cells, 8.9, 10.0, mask)
+    shown = overlay(picture, cells, scale(8.9, 10.0), mask)
     assert shown.shape == (512, 128, 3)
     rows, columns = np.nonzero(where(shown, CONTOUR))
     assert rows.mean() == pytest.approx(300, abs=1.5)
@@ -140,7 +145,7 @@ def test_huge_and_elongated_pictures_are_reduced_and_lose_no_defect():
     (found,) = findings(cells, (4096, 1024), 8.9)
     assert found.centroid == pytest.approx((60 * 8 + 3.5, 300 * 8 + 3.5), abs=1)
     assert time.perf_counter() - start < 5
-    thin = overlay(np.zeros((16, 4000, 1), np.float32), np.zeros((2, 500), np.float32), 1, 2)
+    thin = overlay(np.zeros((16, 4000, 1), np.float32), np.zeros((2, 500), np.float32), scale(1, 2))
     assert thin.shape == (2, 512, 3)
 
 
@@ -157,9 +162,9 @@ def test_colours_get_evenly_lighter():
 
 
 def test_colour_bar_shows_its_numbers():
-    bar = colour_bar(0.25, 1.5, 3.0, width_px=300)
+    bar = colour_bar(scale(1.5, 3.0, 0.25), width_px=300)
     assert bar.shape[1:] == (300, 3)
-    assert (bar != colour_bar(0.25, 2.5, 3.0, width_px=300)).any()
+    assert (bar != colour_bar(scale(2.5, 3.0, 0.25), width_px=300)).any()
 
 
 # ---- signed maps

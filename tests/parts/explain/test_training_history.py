@@ -41,12 +41,12 @@ def fitted(tmp_path_factory):
 def test_past_is_in_order_and_ends_with_the_fitted_weights(fitted):
     cnn, _, folder = fitted
     past = past_of(cnn, folder, STAGES)
-    steps = [state.step for state in past]
+    steps = [step for step, _ in past]
     assert steps == sorted(steps) and steps[0] == 0 and steps[-1] == 40 and len(past) == STAGES
-    last = past[-1].network.state_dict()
+    last = past[-1][1].state_dict()
     for name, value in cnn.network.state_dict().items():
         assert torch.allclose(last[name], value, atol=5e-3)
-    first = past[0].network.head.weight
+    first = past[0][1].head.weight
     assert not torch.allclose(first, cnn.network.head.weight, atol=1e-3)
 
 

@@ -16,8 +16,9 @@ from lineside.core.run.progress import Progress
 from lineside.core.stored_model import batches_of
 from lineside.parts.application import APPLICATION
 from lineside.parts.data.items import PartImage
-from lineside.parts.explain.explanation import explain, overlay_pixels
+from lineside.parts.explain.explanation import explain
 from lineside.parts.explain.overlays import encode_png
+from lineside.parts.explain.overlays import overlay as draw_overlay
 from lineside.parts.explain.zoom import ZoomPath, evidence_of_map
 from lineside.parts.explain.zoom import zoom as zoom_in
 from lineside.parts.explain.zoom_figures import (
@@ -57,7 +58,8 @@ def predict_and_draw(
             or None.
     """
     model: PartsModel = predictor.model
-    cnn = _network_for(model, predictor.folder) if zoom is not None else None
+    own = model.detector if isinstance(model.detector, PatchCNN) else None
+    cnn = own or _cnn_beside(predictor.folder) if zoom is not None else None
     results: dict[int, PartResult | Refusal] = {}
     for indices in progress.track(list(batches_of(items)), "predicting"):
         views = [model.predict_view(items[index], keep_image=True) for index in indices]
@@ -68,7 +70,7 @@ def predict_and_draw(
             assert view.image is not None
             name = f"{index:04d}_{result.verdict}_{items[index].path.stem}.png"
             if overlay is not None:
-                pixels = overlay_pixels(model, view.image, view.prediction.map)
+                pixels = draw_overlay(view.image, view.prediction.map, model.scale)
                 write_bytes(overlay / name, encode_png(pixels))
             if zoom is not None:
                 results[index] = write_zoom(model, cnn, view, result, zoom / name)
@@ -139,14 +141,6 @@ def _describe_paths(paths: Sequence[ZoomPath], nothing_stands_out: bool) -> str:
     return "1 place stands out." if len(paths) == 1 else f"The {len(paths)} strongest places."
 
 
-def _network_for(model: PartsModel, path: Path) -> PatchCNN | None:
-    """Return the patch CNN that explains crops: the model's own, or that of the same run."""
-    if isinstance(model.detector, PatchCNN):
-        return model.detector
-    beside = _cnn_beside(path)
-    return beside.detector if beside and isinstance(beside.detector, PatchCNN) else None
-
-
 def explain_to_page(file: Path, model: Path, out: Path) -> str:
     """Write the page that explains one verdict, and return its sentence.
 
@@ -165,10 +159,10 @@ def explain_to_page(file: Path, model: Path, out: Path) -> str:
     )
 
 
-def _cnn_beside(model: Path) -> PartsModel | None:
+def _cnn_beside(model: Path) -> PatchCNN | None:
     """Return the patch CNN of the same run, which has guided backprop and Grad-CAM."""
     folder = model_folder(model).parent / "patch_cnn"
     if not (folder / "model.json").is_file():
         return None
-    found: PartsModel = load_model(folder, APPLICATION)
-    return found
+    beside: PartsModel = load_model(folder, APPLICATION)
+    return beside.detector if isinstance(beside.detector, PatchCNN) else None

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lineside.core.contract import Explanation, Figure
 from lineside.parts.data.images import decode
@@ -15,14 +14,16 @@ from lineside.parts.explain.exemplars import Neighbour, crop_at
 from lineside.parts.explain.overlays import (
     DISPLAY_PX,
     Finding,
-    contact_sheet,
+    Rgb,
     encode_jpeg,
-    encode_png,
     overlay,
+    sheet_figure,
     side_by_side,
     signed_map,
     thumbnail,
 )
+from lineside.parts.explain.zoom import Window
+from lineside.parts.explain.zoom_figures import agreement_with_random, window_response
 from lineside.parts.models.detector import Image, Prediction
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from lineside.parts.model import PartsModel
 
 
-def explain(model: PartsModel, item: PartImage, cnn: PartsModel | None = None) -> Explanation:
+def explain(model: PartsModel, item: PartImage, cnn: PatchCNN | None = None) -> Explanation:
     """Explain one image: sentence, map, findings, similar known patches.
 
     Args:
@@ -47,11 +48,11 @@ def explain(model: PartsModel, item: PartImage, cnn: PartsModel | None = None) -
     regions = model.find_regions(image, prediction)
     unusual = model.health.check(image) if model.health else ()
     score, verdict = model.decide([prediction.score], usual=not unusual)
-    shown = thumbnail(image, DISPLAY_PX)
+    drawn = [thumbnail(image, DISPLAY_PX), overlay(image, prediction.map, model.scale)]
     figures = [
         Figure(
             title="Where",
-            image=encode_jpeg(side_by_side([shown, overlay_pixels(model, image, prediction.map)])),
+            image=encode_jpeg(side_by_side(drawn)),
             mime="image/jpeg",
             caption="Left the picture, right the anomaly map on the scale of all pictures; "
             "contours are drawn where good pictures stay below.",
@@ -59,8 +60,8 @@ def explain(model: PartsModel, item: PartImage, cnn: PartsModel | None = None) -
         ),
         *neighbours(model, image, prediction),
     ]
-    if cnn is not None and isinstance(cnn.detector, PatchCNN):
-        figures.append(responses(cnn.detector, image))
+    if cnn is not None:
+        figures.append(responses(cnn, image))
     return Explanation(
         item=path.name,
         text=sentence(path.name, verdict, score, model.threshold, regions),
@@ -93,17 +94,6 @@ def sentence(
     )
 
 
-def overlay_pixels(
-    model: PartsModel,
-    image: Image,
-    local: NDArray[np.float32],
-    mask: NDArray[np.bool_] | None = None,
-) -> NDArray[np.uint8]:
-    """Return the picture under its anomaly map, on the model's fixed scale."""
-    scale = model.scale
-    return overlay(image, local, scale.threshold, scale.high, mask, scale_min=scale.low)
-
-
 def neighbours(model: PartsModel, image: Image, prediction: Prediction) -> list[Figure]:
     """Return the strongest patch beside the known good and bad patches that are most similar."""
     rows, columns = prediction.map.shape
@@ -119,29 +109,29 @@ def neighbours(model: PartsModel, image: Image, prediction: Prediction) -> list[
 
 
 def _sheet(patch: Image, nearest: list[Neighbour], word: str) -> Figure:
-    tiles: list[Image | NDArray[np.uint8]] = [patch, *(n.patch for n in nearest)]
+    tiles: list[Image | Rgb] = [patch, *(n.patch for n in nearest)]
     names = [f"{Path(n.source).name} ({n.label}, {n.similarity:.2f})" for n in nearest]
-    return Figure(
-        title=f"Most similar known {word} patches",
-        image=encode_png(contact_sheet(tiles, columns=len(tiles), cell_px=96)),
-        caption=f"First this picture's strongest patch, then {', '.join(names)}; "
-        "the number is the cosine of their features.",
+    caption = (
+        f"First this picture's strongest patch, then {', '.join(names)}; "
+        "the number is the cosine of their features."
     )
+    title = f"Most similar known {word} patches"
+    return sheet_figure(title, caption, tiles, columns=len(tiles), cell_px=96, jpeg=False)
 
 
 def responses(cnn: PatchCNN, image: Image) -> Figure:
     """Return guided backprop and Grad-CAM of the patch CNN's strongest crop."""
-    crop = cnn.explain_crop(image)
-    tiles: list[Image | NDArray[np.uint8]] = [
-        crop.crop,
-        signed_map(crop.guided),
-        signed_map(crop.cam),
-    ]
-    return Figure(
-        title="Patch CNN: guided backprop and Grad-CAM",
-        image=encode_png(contact_sheet(tiles, columns=3, cell_px=128)),
-        caption=f"The strongest crop, network output {crop.probability:.3f}; guided backprop; "
-        f"Grad-CAM. Their rank correlation with maps of random weights is "
-        f"{crop.guided_agreement:.2f} and {crop.cam_agreement:.2f}: the nearer to 1, the less a "
-        "map says about what was learned.",
+    (top, left), (height, width) = cnn.strongest_tile(image), image.shape[:2]
+    bottom, right = min(top + cnn.crop_px, height), min(left + cnn.crop_px, width)
+    window = Window(left=max(left, 0), top=max(top, 0), right=right, bottom=bottom, score=0.0)
+    response = window_response(cnn, image, window)
+    assert response is not None, "a crop is never too large"
+    guided, cam = agreement_with_random(cnn, image, window)
+    tiles = [window.of(image), signed_map(response.guided), signed_map(response.cam)]
+    caption = (
+        f"The strongest crop, network output {response.probability:.3f}; guided backprop; "
+        f"Grad-CAM. Their rank correlation with maps of random weights is {guided:.2f} and "
+        f"{cam:.2f}: the nearer to 1, the less a map says about what was learned."
     )
+    title = "Patch CNN: guided backprop and Grad-CAM"
+    return sheet_figure(title, caption, tiles, columns=3, cell_px=128, jpeg=False)

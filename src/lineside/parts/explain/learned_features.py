@@ -31,12 +31,11 @@ from lineside.parts.explain.overlays import (
     Rgb,
     as_rgb,
     contact_sheet,
-    encode_jpeg,
-    encode_png,
     enlarge,
+    sheet_figure,
     signed_map,
 )
-from lineside.parts.models.crops import CropPool
+from lineside.parts.models.crops import CropBatch, CropPool, join_bags
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
 
 DEFECT_CROPS, GOOD_CROPS = 240, 360
@@ -73,21 +72,6 @@ class Feature:
     nearest: NDArray[np.int64]
 
 
-@dataclass(frozen=True, kw_only=True)
-class CropSample:
-    """Training crops that units are compared on.
-
-    Attributes:
-        pixels: Shape (crop, channel, height, width), values 0..1.
-        defect: Which of them show a defect (or come from a defective picture without a mask).
-        part: The part of each.
-    """
-
-    pixels: NDArray[np.float32]
-    defect: NDArray[np.bool_]
-    part: NDArray[np.str_]
-
-
 def feature_figures(cnn: PatchCNN, pool: CropPool, rng: np.random.Generator) -> list[Figure]:
     """Return the figures of a network's features: filters, made crops, nearest training crops.
 
@@ -101,34 +85,27 @@ def feature_figures(cnn: PatchCNN, pool: CropPool, rng: np.random.Generator) -> 
     return [filter_figure(cnn), made_figure(found), nearest_figure(found, sample)]
 
 
-def crop_sample(pool: CropPool, rng: np.random.Generator) -> CropSample:
-    """Return up to 240 crops with a defect, of as many pictures as possible, and 360 good ones."""
+def crop_sample(pool: CropPool, rng: np.random.Generator) -> CropBatch:
+    """Return up to 240 crops with a defect, of as many pictures as possible, and 360 good ones.
+
+    Crops of a defective picture without a mask count as crops with a defect.
+    """
     defective = [crops for crops in (*pool.defect, *pool.bags) if len(crops)]
     turns = [rng.permutation(crops) for crops in defective]
     longest = max((len(crops) for crops in turns), default=0)
-    by_turn = [crops[turn] for turn in range(longest) for crops in turns if turn < len(crops)]
-    shown = np.array(by_turn[:DEFECT_CROPS], dtype=np.int64)
-    good = rng.permutation(pool.good)[:GOOD_CROPS]
-    chosen = np.concatenate([shown, good])
-    return CropSample(
-        pixels=pool.pixels[chosen].astype(np.float32),
-        defect=np.arange(len(chosen)) < len(shown),
-        part=pool.part[chosen],
-    )
+    by_turn = [crops[[turn]] for turn in range(longest) for crops in turns if turn < len(crops)]
+    return join_bags(pool, by_turn[:DEFECT_CROPS], rng.permutation(pool.good)[:GOOD_CROPS])
 
 
-def features(
-    cnn: PatchCNN, sample: CropSample, *, seed: int = 0, steps: int | None = None
-) -> list[Feature]:
+def features(cnn: PatchCNN, sample: CropBatch, *, seed: int = 0) -> list[Feature]:
     """Return two units of each of four layers, and the logit in both directions.
 
     Of a layer, shown are the channels whose answer rises and falls most from good crops to crops
     with a defect (area under the ROC curve).
     """
-    steps = STEPS if steps is None else steps
     units, names, answers = chosen_units(cnn, sample)
-    made = _made(cnn, cnn.network, units, sample, seed, steps)
-    untrained = _made(cnn, randomise_weights(cnn.network, seed), units, sample, seed, steps // 2)
+    made = _made(cnn, cnn.network, units, sample, seed, STEPS)
+    untrained = _made(cnn, randomise_weights(cnn.network, seed), units, sample, seed, STEPS // 2)
     crossed = _answers(cnn, cnn.network, units, _pixels(cnn, untrained)).diagonal()
     pictures, others = (
         _pixels(cnn, each).transpose(0, 2, 3, 1).astype(np.float32) for each in (made, untrained)
@@ -149,7 +126,7 @@ def features(
 
 
 def chosen_units(
-    cnn: PatchCNN, sample: CropSample
+    cnn: PatchCNN, sample: CropBatch
 ) -> tuple[list[Unit], list[str], NDArray[np.float64]]:
     """Return the units that are shown, their names and their answers (crop, unit).
 
@@ -168,7 +145,7 @@ def chosen_units(
     ]
     everyone.extend([Unit(layer="", sign=1), Unit(layer="", sign=-1)])
     answers = _answers(cnn, cnn.network, everyone, sample.pixels)
-    rise = roc_auc_by_column(sample.defect, answers)
+    rise = roc_auc_by_column(sample.crop_labels > 0, answers)
     chosen, names = [], []
     for place in places:
         layer, _ = order[place]
@@ -199,15 +176,12 @@ def filter_figure(cnn: PatchCNN) -> Figure:
     shown = kernels[:: max(1, len(kernels) // 16)][:16]
     tiles = [signed_map(enlarge(kernel, 72), scale=scale) for kernel in shown]
     side = " x ".join(map(str, kernels.shape[1:]))
-    return Figure(
-        title="First-layer filters",
-        image=encode_png(contact_sheet(tiles, columns=8, cell_px=72)),
-        caption=(
-            f"{len(shown)} of {len(kernels)} filters of the first layer, {side} pixels each: "
-            f"orange weights add, blue ones subtract (full colour: {scale:.2g} per unit of "
-            "standardised grey). Opposite colours side by side find edges."
-        ),
+    caption = (
+        f"{len(shown)} of {len(kernels)} filters of the first layer, {side} pixels each: "
+        f"orange weights add, blue ones subtract (full colour: {scale:.2g} per unit of "
+        "standardised grey). Opposite colours side by side find edges."
     )
+    return sheet_figure("First-layer filters", caption, tiles, columns=8, cell_px=72, jpeg=False)
 
 
 def made_figure(found: Sequence[Feature]) -> Figure:
@@ -223,48 +197,40 @@ def made_figure(found: Sequence[Feature]) -> Figure:
     above = sum(feature.reached > feature.percentile_99 for feature in found)
     without = sum(feature.untrained_reached > feature.percentile_99 for feature in found)
     side = found[0].picture.shape[0]
-    return Figure(
-        title="Strongest inputs of units",
-        image=encode_jpeg(contact_sheet(tiles, names, columns=COLUMNS, cell_px=CELL_PX)),
-        mime="image/jpeg",
-        caption=(
-            f"Synthetic crops of {side} x {side} pixels, optimised for the activation of one unit "
-            "(not photographs). Of four convolution layers the "
-            "channels (ch.) that rise most on good crops and on defects, then the output both "
-            "ways; what raises 'good' is the absence of defects, so it looks like plain surface. "
-            "Below each the crop made for an untrained network. "
-            f"{above} of the {len(found)} made crops are answered more strongly than 99 % of the "
-            f"training crops, and {without} of those made for the untrained network."
-        ),
-        wide=True,
+    caption = (
+        f"Synthetic crops of {side} x {side} pixels, optimised for the activation of one unit "
+        "(not photographs). Of four convolution layers the "
+        "channels (ch.) that rise most on good crops and on defects, then the output both "
+        "ways; what raises 'good' is the absence of defects, so it looks like plain surface. "
+        "Below each the crop made for an untrained network. "
+        f"{above} of the {len(found)} made crops are answered more strongly than 99 % of the "
+        f"training crops, and {without} of those made for the untrained network."
     )
+    title = "Strongest inputs of units"
+    return sheet_figure(title, caption, tiles, names, columns=COLUMNS, cell_px=CELL_PX, wide=True)
 
 
-def nearest_figure(found: Sequence[Feature], sample: CropSample) -> Figure:
+def nearest_figure(found: Sequence[Feature], sample: CropBatch) -> Figure:
     """Return for each unit the training crops that it answers most, defects with a frame."""
     mosaics = [_mosaic(sample, feature.nearest) for feature in found]
-    shares = [float(sample.defect[feature.nearest].mean()) for feature in found]
+    shares = [float(sample.crop_labels[feature.nearest].mean()) for feature in found]
     names = [f.name for f in found]
     parts = len(set(sample.part.tolist()))
-    return Figure(
-        title="Training crops that units answer most",
-        image=encode_jpeg(contact_sheet(mosaics, names, columns=COLUMNS, cell_px=CELL_PX)),
-        mime="image/jpeg",
-        caption=(
-            f"For each unit the {len(found[0].nearest)} strongest of {len(sample.pixels)} "
-            f"training crops, one per part where {parts} parts allow; an orange frame marks a "
-            f"crop with a defect: {shares[-2]:.0%} of those that the output calls most defective, "
-            f"{shares[-1]:.0%} of those that it calls best."
-        ),
-        wide=True,
+    caption = (
+        f"For each unit the {len(found[0].nearest)} strongest of {len(sample.pixels)} "
+        f"training crops, one per part where {parts} parts allow; an orange frame marks a "
+        f"crop with a defect: {shares[-2]:.0%} of those that the output calls most defective, "
+        f"{shares[-1]:.0%} of those that it calls best."
     )
+    title = "Training crops that units answer most"
+    return sheet_figure(title, caption, mosaics, names, columns=COLUMNS, cell_px=CELL_PX, wide=True)
 
 
 def _made(
     cnn: PatchCNN,
     network: nn.Module,
     units: Sequence[Unit],
-    sample: CropSample,
+    sample: CropBatch,
     seed: int,
     steps: int,
 ) -> MaximisedInputs:
@@ -294,12 +260,12 @@ def _pixels(cnn: PatchCNN, made: MaximisedInputs) -> NDArray[np.float32]:
     return np.clip(made.inputs * np.float32(cnn.spread) + np.float32(cnn.mean), 0, 1)
 
 
-def _mosaic(sample: CropSample, chosen: NDArray[np.int64]) -> Rgb:
+def _mosaic(sample: CropBatch, chosen: NDArray[np.int64]) -> Rgb:
     """Crops in a square, each with a frame."""
     tiles = []
     for index in chosen:
         tile = as_rgb(enlarge(sample.pixels[index].transpose(1, 2, 0), CELL_PX // 3 - 2)).copy()
-        if sample.defect[index]:
+        if sample.crop_labels[index]:
             tile[:3], tile[-3:], tile[:, :3], tile[:, -3:] = (DEFECT_EDGE,) * 4
         tiles.append(tile)
     return contact_sheet(tiles, columns=3, cell_px=tiles[0].shape[0], gap_px=1)

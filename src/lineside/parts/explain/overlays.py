@@ -21,6 +21,8 @@ from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 from scipy import ndimage
 
+from lineside.core.contract import Figure
+from lineside.parts.calibration import MapScale
 from lineside.parts.metrics import EIGHT_NEIGHBOURS, Map, to_pixels
 from lineside.parts.models.detector import Image, Mask
 
@@ -97,11 +99,9 @@ def findings(
 def overlay(
     image: Image | Rgb,
     cells: Map,
-    threshold: float,
-    scale_max: float,
+    scale: MapScale,
     mask: Mask | None = None,
     *,
-    scale_min: float = 0.0,
     longest_px: int = DISPLAY_PX,
 ) -> Rgb:
     """Return a picture with its anomaly map, contours at the threshold and the labelled mask.
@@ -109,21 +109,19 @@ def overlay(
     Args:
         image: The picture, shape (height, width[, 1 or 3]), float 0..1 or uint8.
         cells: The map, shape (rows, columns).
-        threshold: Findings from this evidence on get a white contour.
-        scale_max: Evidence shown in the strongest colour, the same for all pictures of a model.
+        scale: What is transparent, what gets a white contour, and what the strongest colour; the
+            same for all pictures of a model.
         mask: The labelled defect, shape (height, width), outlined in blue.
-        scale_min: Evidence that is transparent.
         longest_px: Larger pictures are reduced to this.
     """
     shown = thumbnail(image, longest_px)
-    evidence = _fine(cells, (shown.shape[0], shown.shape[1]), threshold)
-    span = max(scale_max - scale_min, 1e-12)
-    strength = np.clip(np.nan_to_num((evidence - scale_min) / span), 0, 1)
+    evidence = _fine(cells, (shown.shape[0], shown.shape[1]), scale.threshold)
+    strength = np.clip(np.nan_to_num((evidence - scale.low) / scale.span), 0, 1)
     shown = _blend(shown, heat_colours()[_colour_index(strength)], LARGEST_ALPHA * strength)
     if mask is not None:
         region = _reduce_by_maximum(np.asarray(mask, dtype=bool), shown.shape[:2])
         shown[_outline(region, 1)] = MASK_OUTLINE
-    region = evidence >= threshold
+    region = evidence >= scale.threshold
     shown[_outline(region, 2)] = HALO
     shown[_outline(region, 1)] = CONTOUR
     return shown
@@ -161,7 +159,7 @@ def signed_map(
     return _blend(ground, colours, np.abs(net))
 
 
-def colour_bar(scale_min: float, threshold: float, scale_max: float, *, width_px: int = 320) -> Rgb:
+def colour_bar(scale: MapScale, *, width_px: int = 320) -> Rgb:
     """Return the legend of `overlay`: colours of the scale with a mark at the threshold."""
     height, edge = 44, 24
     sheet = Pillow.new("RGB", (width_px, height), PAPER)
@@ -175,9 +173,8 @@ def colour_bar(scale_min: float, threshold: float, scale_max: float, *, width_px
     )
     sheet.paste(Pillow.fromarray(bar), (edge, 4))
     draw = ImageDraw.Draw(sheet)
-    span = max(scale_max - scale_min, 1e-12)
-    for value, name in ((scale_min, ""), (threshold, "contour "), (scale_max, "")):
-        place = edge + np.clip((value - scale_min) / span, 0, 1) * (inner - 1)
+    for value, name in ((scale.low, ""), (scale.threshold, "contour "), (scale.high, "")):
+        place = edge + np.clip((value - scale.low) / scale.span, 0, 1) * (inner - 1)
         draw.line([(place, 2), (place, 23)], fill=INK, width=1)
         draw.text((place, 27), f"{name}{value:.3g}", fill=INK, font=font(11), anchor="ma")
     return np.asarray(sheet)
@@ -244,6 +241,23 @@ def contact_sheet(
             text = _shorten(draw, captions[index], cell_px)
             draw.text(place, text, fill=INK, font=font(11), anchor="ma")
     return np.array(sheet)
+
+
+def sheet_figure(
+    title: str,
+    caption: str,
+    pictures: Sequence[Image | Rgb],
+    captions: Sequence[str] = (),
+    *,
+    columns: int,
+    cell_px: int,
+    jpeg: bool = True,
+    wide: bool = False,
+) -> Figure:
+    """Return a `contact_sheet` as a figure, as JPEG (photographs) or PNG (maps, few colours)."""
+    sheet = contact_sheet(pictures, captions, columns=columns, cell_px=cell_px)
+    image, mime = (encode_jpeg(sheet), "image/jpeg") if jpeg else (encode_png(sheet), "image/png")
+    return Figure(title=title, image=image, mime=mime, caption=caption, wide=wide)
 
 
 def encode_png(picture: Image | Rgb | Mask) -> bytes:

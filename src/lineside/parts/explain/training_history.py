@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from lineside.core.explain.information_plane import (
 from lineside.core.explain.information_plots import plane_figures
 from lineside.core.explain.sanity_checks import agreement_with_random
 from lineside.core.training.weight_snapshots import load_snapshots
-from lineside.parts.explain.overlays import Rgb, contact_sheet, encode_jpeg, enlarge, signed_map
+from lineside.parts.explain.overlays import enlarge, sheet_figure, signed_map
 from lineside.parts.models.crops import CropBatch, CropPool
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, cam_map, guided_map
 from lineside.parts.models.patch_cnn.training import CropData
@@ -46,12 +45,8 @@ _PASSES = 1e13
 """Bound of weights x pixels x crops x steps for it: about 10 s on one core."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Past:
-    """A network as it was after some updates."""
-
-    step: int
-    network: nn.Module
+Past = tuple[int, nn.Module]
+"""Number of updates, and the network as it was after them."""
 
 
 def training_figures(
@@ -77,7 +72,7 @@ def past_of(cnn: PatchCNN, folder: Path, most: int) -> list[Past]:
         step, weights = states[index]
         network = copy.deepcopy(cnn.network)
         network.load_state_dict(weights)
-        history.append(Past(step=step, network=network.eval()))
+        history.append((step, network.eval()))
     return history
 
 
@@ -95,24 +90,25 @@ def gallery(cnn: PatchCNN, past: Sequence[Past], crops: CropBatch) -> list[Figur
     pixels = crops.pixels[chosen]
     x = cnn.standardise(pixels)
     maps = {"Guided backprop": partial(guided_map, x=x), "Grad-CAM": partial(cam_map, x=x)}
-    probability = np.stack([expit(_logits(state.network, x)) for state in past])
+    with torch.inference_mode():
+        probability = np.stack([expit(network(x).double().numpy()) for _, network in past])
     truth = crops.crop_labels[chosen]
-    final = past[-1].network
-    return [
-        Figure(
-            title=f"{name} while it learned",
-            image=encode_jpeg(_sheet(pixels, truth, past, map_of, probability)),
-            mime="image/jpeg",
-            caption=(
-                f"Each row is a crop, each column a step of the training; below each map the "
-                "network's output. All maps of a column share one scale. Rank correlation with "
-                f"random weights {agreement_with_random(final, map_of):.2f}: the "
-                "nearer to 1, the less a map says about what was learned."
-            ),
-            wide=True,
+    figures = []
+    for name, map_of in maps.items():
+        caption = (
+            f"Each row is a crop, each column a step of the training; below each map the "
+            "network's output. All maps of a column share one scale. Rank correlation with "
+            f"random weights {agreement_with_random(past[-1][1], map_of):.2f}: the "
+            "nearer to 1, the less a map says about what was learned."
         )
-        for name, map_of in maps.items()
-    ]
+        tiles, captions = _tiles(pixels, truth, past, map_of, probability)
+        title, columns = f"{name} while it learned", 1 + len(past)
+        figures.append(
+            sheet_figure(
+                title, caption, tiles, captions, columns=columns, cell_px=CELL_PX, wide=True
+            )
+        )
+    return figures
 
 
 def embedding(cnn: PatchCNN, past: Sequence[Past], crops: CropBatch, seed: int) -> Figure:
@@ -127,10 +123,10 @@ def embedding(cnn: PatchCNN, past: Sequence[Past], crops: CropBatch, seed: int) 
     x = cnn.standardise(crops.pixels)
     labels = ["defect" if label else "good" for label in crops.crop_labels]
     shown = [past[index] for index in sorted({0, len(past) // 2, len(past) - 1})]
-    vectors = {state.step: _embed(state.network, x) for state in shown}
+    vectors = {step: _embed(network, x) for step, network in shown}
     maps = {f"step {step}, PCA": principal(values) for step, values in vectors.items()}
-    last = vectors[shown[-1].step]
-    maps[f"step {shown[-1].step}, t-SNE"] = tsne(last, seed)
+    last = shown[-1][0]
+    maps[f"step {last}, t-SNE"] = tsne(vectors[last], seed)
     agreement = ", ".join(
         f"{neighbour_agreement(values, labels, crops.part.tolist()):.2f} at step {step}"
         for step, values in vectors.items()
@@ -165,37 +161,31 @@ def information(
     x = cnn.standardise(pool.pixels[chosen].astype(np.float32))
     layers = default_layers(cnn.network)
     moments = (
-        (state.step, activations(state.network, x, layers)) for state in past_of(cnn, folder, steps)
+        (step, activations(network, x, layers)) for step, network in past_of(cnn, folder, steps)
     )
     return plane_figures(estimate_plane(moments, labels[chosen], seed=int(rng.integers(2**31))))
 
 
-def _sheet(
+def _tiles(
     pixels: NDArray[np.float32],
     truth: NDArray[np.float32],
     past: Sequence[Past],
     map_of: Any,
     probability: NDArray[np.float64],
-) -> Rgb:
-    maps = [map_of(state.network).numpy() for state in past]
+) -> tuple[list[NDArray[Any]], list[str]]:
+    """Return pictures and captions of a gallery, row by row: a crop, then its map at each step."""
+    maps = [map_of(network).numpy() for _, network in past]
     scales = [float(np.quantile(np.abs(values), 0.995)) for values in maps]
-    tiles: list[Any] = []
-    captions: list[str] = []
+    tiles, captions = [], []
     for row, crop in enumerate(pixels):
         picture = enlarge(crop.transpose(1, 2, 0), CELL_PX)
         tiles.append(picture)
         captions.append("defect" if truth[row] else "good")
-        for column, state in enumerate(past):
+        for column, (step, _) in enumerate(past):
             values = enlarge(maps[column][row], CELL_PX)
             tiles.append(signed_map(values, picture, scale=scales[column]))
-            captions.append(f"step {state.step}: {probability[column, row]:.2f}")
-    return contact_sheet(tiles, captions, columns=1 + len(past), cell_px=CELL_PX)
-
-
-def _logits(network: nn.Module, x: Tensor) -> NDArray[np.float64]:
-    with torch.inference_mode():
-        logits: NDArray[np.float64] = network(x).double().numpy()
-    return logits
+            captions.append(f"step {step}: {probability[column, row]:.2f}")
+    return tiles, captions
 
 
 def _embed(network: nn.Module, x: Tensor) -> NDArray[np.float64]:

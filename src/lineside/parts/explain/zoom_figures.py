@@ -212,9 +212,7 @@ def zoom_sheet(
         heading: A line above.
         cnn: A patch network that explains every window, or None.
     """
-    shown = overlay(
-        image, cells, scale.threshold, scale.high, scale_min=scale.low, longest_px=max(image.shape)
-    )
+    shown = overlay(image, cells, scale, longest_px=max(image.shape))
     blocks = [
         _text(heading, 15),
         side_by_side([_draw_windows(image, paths), _draw_windows(shown, paths)], gap_px=GAP_PX),

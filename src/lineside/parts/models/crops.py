@@ -234,7 +234,7 @@ def draw_batch(
         bag = pool.bags[rng.integers(len(pool.bags))]
         groups.append(rng.choice(bag, size=bag_crops, replace=len(bag) < bag_crops))
     negatives = max(crops - sum(len(g) for g in groups), crops // 2)
-    return _batch(pool, groups, rng.choice(pool.good, size=negatives))
+    return join_bags(pool, groups, rng.choice(pool.good, size=negatives))
 
 
 def fixed_batch(
@@ -262,7 +262,7 @@ def fixed_batch(
     groups.extend(bag[:bag_crops] for bag in pool.bags)
     groups = [groups[index] for index in rng.permutation(len(groups))[:most_defects]]
     negatives = min(len(pool.good), max(len(groups), 1) * good_per_defect)
-    return _batch(pool, groups, rng.permutation(pool.good)[:negatives])
+    return join_bags(pool, groups, rng.permutation(pool.good)[:negatives])
 
 
 def augment(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -310,7 +310,7 @@ def _clamp(corner: NDArray[np.int64], shape: tuple[int, ...], crop_px: int) -> C
     return int(top), int(left)
 
 
-def _batch(
+def join_bags(
     pool: CropPool, defects: Sequence[NDArray[np.int64]], good: NDArray[np.int64]
 ) -> CropBatch:
     """Return the crops of defect bags, then good crops, each a bag of its own."""

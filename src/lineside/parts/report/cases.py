@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,8 @@ from lineside.core.statistics.bootstrap import worst_cases
 from lineside.core.study import Study
 from lineside.parts.data.images import decode, mask_of
 from lineside.parts.data.items import PartImage
-from lineside.parts.explain.explanation import explain, overlay_pixels
-from lineside.parts.explain.overlays import colour_bar, contact_sheet, encode_jpeg, encode_png
+from lineside.parts.explain.explanation import explain
+from lineside.parts.explain.overlays import colour_bar, encode_png, overlay, sheet_figure
 from lineside.parts.model import PartsModel
 
 WORST = 6
@@ -34,10 +34,8 @@ def cases(study: Study) -> Section:
     ):
         chosen = _worst(outcomes, faulty=faulty)
         if chosen:
-            blocks.append(
-                _sheet(model, [items[o.item] for o in chosen], title, description, chosen)
-            )
-    cnn = next((m.model for m in study.methods if m.name == "patch_cnn"), None)
+            blocks.append(_sheet(model, items, title, description, chosen))
+    cnn = next((m.model.detector for m in study.methods if m.name == "patch_cnn"), None)
     explained = [o for faulty in (True, False) for o in _worst(outcomes, faulty=faulty)[:EXPLAINED]]
     blocks += [explain(model, items[o.item], cnn) for o in explained]
     return Section(
@@ -55,7 +53,7 @@ def _scale(model: PartsModel) -> Figure:
     scale = model.scale
     return Figure(
         title="Scale of all anomaly maps",
-        image=encode_png(colour_bar(scale.low, scale.threshold, scale.high)),
+        image=encode_png(colour_bar(scale)),
         caption=f"From {scale.low:.2f} (half of a good picture) to {scale.high:.2f}; contours are "
         f"drawn at {scale.threshold:.2f}, which 95 % of the good calibration pictures stay below. "
         "A blue line is the labelled mask.",
@@ -70,28 +68,24 @@ def _worst(outcomes: Sequence[Outcome], *, faulty: bool) -> list[Outcome]:
 
 def _sheet(
     model: PartsModel,
-    items: Sequence[PartImage],
+    items: Mapping[str, PartImage],
     title: str,
     description: str,
     outcomes: Sequence[Outcome],
 ) -> Figure:
     tiles = []
-    for item in items:
+    for item in (items[outcome.item] for outcome in outcomes):
         image = decode(item.path)
         mask = mask_of(item, (image.shape[0], image.shape[1])) if item.faulty else None
-        tiles.append(overlay_pixels(model, image, model.predict_image(image).map, mask))
+        tiles.append(overlay(image, model.predict_image(image).map, model.scale, mask))
     names = "; ".join(
         f"{Path(o.item).name} ({o.slices.get('kind', '')}, {o.value['score']:.2f})"
         for o in outcomes
     )
-    return Figure(
-        title=title,
-        image=encode_jpeg(contact_sheet(tiles, columns=3, cell_px=300)),
-        mime="image/jpeg",
-        caption=f"Anomaly maps of {description} (label, score), on the scale of all pictures: "
-        f"{names}.",
-        wide=True,
+    caption = (
+        f"Anomaly maps of {description} (label, score), on the scale of all pictures: {names}."
     )
+    return sheet_figure(title, caption, tiles, columns=3, cell_px=300, wide=True)
 
 
 def audit_cases(study: Study) -> Section:
@@ -101,20 +95,11 @@ def audit_cases(study: Study) -> Section:
     for check in study.checks:
         named = [items[name] for name in check.items if name in items][:NAMED_SHOWN]
         if named and check.status in ("warn", "fail", "info"):
-            sheet = contact_sheet(
-                [decode(item.path) for item in named],
-                [item.label for item in named],
-                columns=6,
-                cell_px=120,
-            )
+            pictures, labels = [decode(i.path) for i in named], [i.label for i in named]
+            names = "; ".join(Path(item.id).name for item in named)
+            caption = f"{check.evidence.rstrip('.')}. Shown with their labels: {names}"
             blocks.append(
-                Figure(
-                    title=check.name,
-                    image=encode_jpeg(sheet),
-                    mime="image/jpeg",
-                    caption=f"{check.evidence.rstrip('.')}. Shown with their labels: "
-                    + "; ".join(Path(item.id).name for item in named),
-                )
+                sheet_figure(check.name, caption, pictures, labels, columns=6, cell_px=120)
             )
     return Section(
         title="Pictures that the audit lists",
@@ -137,14 +122,8 @@ def guide(study: Study) -> Section:
         border = _one_per_part(sorted(labelled, key=lambda o: abs(o.value["score"] - threshold)))
         for word, chosen in (("typical", typical), ("borderline", border)):
             pictures = [decode(items[o.item].path) for o in chosen]
-            blocks.append(
-                Figure(
-                    title=f"{label}: {word}",
-                    image=encode_jpeg(contact_sheet(pictures, columns=4, cell_px=150)),
-                    mime="image/jpeg",
-                    caption="; ".join(Path(o.item).name for o in chosen),
-                )
-            )
+            names = "; ".join(Path(o.item).name for o in chosen)
+            blocks.append(sheet_figure(f"{label}: {word}", names, pictures, columns=4, cell_px=150))
     return Section(
         title="Labelling guide",
         lead=(

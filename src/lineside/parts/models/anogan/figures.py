@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lineside.core.contract import Figure
-from lineside.parts.explain.overlays import Rgb, contact_sheet, encode_png, enlarge, signed_map
+from lineside.parts.explain.overlays import Rgb, enlarge, sheet_figure, signed_map
 from lineside.parts.models.anogan.anogan import AnoGAN
 from lineside.parts.models.detector import Image, TrainingImage, good_of
 from lineside.parts.models.reconstruction.patch_scoring import example_patches
@@ -45,30 +45,34 @@ def _reconstructions(detector: AnoGAN, patches: Tensor) -> Figure:
     reconstructions = detector.reconstruct(patches)
     error = float((patches - reconstructions).square().mean().sqrt())
     spread = float((patches - patches.mean(0)).square().mean().sqrt())
-    sheet = contact_sheet(
-        [_grey(patch) for patch in (*patches, *reconstructions)],
-        columns=len(patches), cell_px=_SHOWN_PX,
-    )  # fmt: skip
+    tiles = [_grey(patch) for patch in (*patches, *reconstructions)]
     caption = (
         f"Good patches (above) and what the network makes of them, G(E(x)) (below): they differ "
         f"by {error:.2f} on a scale from -1 to 1 (root mean square), where the patches differ "
         f"from their mean by {spread:.2f}. {_verdict(error, spread)} {detector.shortfall}"
     )
-    return Figure(
-        title="Good patches and their reconstructions", image=encode_png(sheet),
-        caption=caption.strip(), wide=True,
-    )  # fmt: skip
+    title = "Good patches and their reconstructions"
+    return sheet_figure(
+        title,
+        caption.strip(),
+        tiles,
+        columns=len(patches),
+        cell_px=_SHOWN_PX,
+        jpeg=False,
+        wide=True,
+    )
 
 
 def _samples(detector: AnoGAN, rng: np.random.Generator) -> Figure:
     samples = detector.sample(2 * _COLUMNS, rng)
-    sheet = contact_sheet([_grey(p) for p in samples], columns=_COLUMNS, cell_px=_SHOWN_PX)
     caption = (
         f"Patches made of random codes, G(z), after {detector.steps:,} updates of the generator: "
         "they should look like good parts and differ from each other."
     )
-    return Figure(
-        title="What the generator makes up", image=encode_png(sheet), caption=caption, wide=True
+    tiles = [_grey(patch) for patch in samples]
+    title = "What the generator makes up"
+    return sheet_figure(
+        title, caption, tiles, columns=_COLUMNS, cell_px=_SHOWN_PX, jpeg=False, wide=True
     )
 
 
@@ -98,21 +102,17 @@ def _residuals(
     limit = float(np.quantile(np.abs(residuals), 0.995))
     rows[2].extend(signed_map(enlarge(residual, _SHOWN_PX), scale=limit) for residual in residuals)
     texts = [f"{label} {score:.2g}" for label, score in zip(labels, scores, strict=True)]
-    blank = [""] * len(patches)
-    sheet = contact_sheet(
-        [picture for row in rows for picture in row],
-        [*texts, *blank, *blank],
-        columns=len(patches),
-        cell_px=_SHOWN_PX,
-    )
+    texts += [""] * (2 * len(patches))  # below reconstructions and residuals
+    tiles = [picture for row in rows for picture in row]
     caption = (
         "Patch with its label and anomaly score A(x), its reconstruction, and the residual "
         f"(orange: brighter than reconstructed, blue: darker; full colour at {limit:.2f} of the "
         "contrast). A useful method leaves the residual of a defect stronger than that of "
         "good texture."
     )
-    return Figure(
-        title="What could not be reconstructed", image=encode_png(sheet), caption=caption, wide=True
+    title, columns = "What could not be reconstructed", len(patches)
+    return sheet_figure(
+        title, caption, tiles, texts, columns=columns, cell_px=_SHOWN_PX, jpeg=False, wide=True
     )
 
 

@@ -13,7 +13,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,32 +42,6 @@ Width = Literal["full", "half", "quarter", "eighth"]
 _TILES = 32
 _SLOPE_IMAGES = 120
 _SLOPE_TILES = 6_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class CropExplanation:
-    """Saliency of the tile with the highest logit.
-
-    Attributes:
-        top: Upper edge of the tile in pixels of the image (negative: mirrored border).
-        left: Left edge.
-        crop: The tile, shape (crop, crop, channel), values 0..1.
-        probability: Sigmoid of the logit; not calibrated, since training was class-weighted.
-        guided: Guided backpropagation, shape (crop, crop), signed, summed over channels.
-        cam: Grad-CAM brought to the tile's size, shape (crop, crop), not negative.
-        guided_agreement: Rank correlation of `guided` with that of random weights: near 1 means
-            edges of the image rather than learned features (Adebayo et al. 2018).
-        cam_agreement: The same for `cam`.
-    """
-
-    top: int
-    left: int
-    crop: Image
-    probability: float
-    guided: NDArray[np.float32]
-    cam: NDArray[np.float32]
-    guided_agreement: float
-    cam_agreement: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,27 +95,10 @@ class PatchCNN:
             tile_logits=logits,
         )
 
-    def explain_crop(self, image: Image) -> CropExplanation:
-        """Explain the tile with the highest logit by guided backprop and Grad-CAM."""
-        whole, corners, logits = self._tiles(image)
-        top, left = corners[int(logits.argmax())]
-        # in pixels of the padded image, whose first tile starts at its corner
-        above, before = (
-            corner - first for corner, first in zip((top, left), corners[0], strict=True)
-        )
-        crop = whole[above : above + self.crop_px, before : before + self.crop_px]
-        x = self.standardise(crop.transpose(2, 0, 1)[None])
-        guided, cam = partial(guided_map, x=x), partial(cam_map, x=x)
-        return CropExplanation(
-            top=top,
-            left=left,
-            crop=crop,
-            probability=float(1.0 / (1.0 + np.exp(-logits.max()))),
-            guided=guided(self.network)[0].numpy(),
-            cam=cam(self.network)[0].numpy(),
-            guided_agreement=agreement_with_random(self.network, guided),
-            cam_agreement=agreement_with_random(self.network, cam),
-        )
+    def strongest_tile(self, image: Image) -> Corner:
+        """Return top and left of the tile with the highest logit (negative: mirrored border)."""
+        _, corners, logits = self._tiles(image)
+        return corners[int(logits.argmax())]
 
     def standardise(self, pixels: NDArray[np.float32]) -> Tensor:
         """Return the network's input for crops (crop, channel, height, width), values 0..1."""
