@@ -28,9 +28,13 @@ from lineside.core.training.loop import NO_HOOKS, Training, train
 from lineside.core.training.step_function import supervised_step
 from lineside.parts.models.crops import augment, crop_pool, draw_batch
 from lineside.parts.models.detector import TrainingImage
-from lineside.parts.models.patch_cnn.losses import balanced_bce
 from lineside.parts.models.patch_cnn.patch_cnn import channels_last
-from lineside.parts.models.patch_cnn.training import CropTraining, crop_data, train_on_crops
+from lineside.parts.models.patch_cnn.training import (
+    CropTraining,
+    balanced_bce,
+    crop_data,
+    train_on_crops,
+)
 from lineside.parts.models.patch_cnn.vgg import initialise
 from lineside.parts.report.robustness import OnPixels
 from lineside.parts.simulation import degradations as robustness

@@ -32,7 +32,7 @@ from lineside.core.training.loop import Hooks, Training, train
 from lineside.core.training.recorder import Recorder
 from lineside.core.training.step_function import supervised_step
 from lineside.parts.models.crops import crop_pool
-from lineside.parts.models.patch_cnn.crop_descriptors import describe_crop
+from lineside.parts.models.patch_cnn.training import describe_crop
 from lineside.parts.models.patch_cnn.vgg import initialise, vgg19
 
 STORE = Path.home() / "lineside-checkpoints" / "core" / "recording"

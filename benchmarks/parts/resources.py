@@ -58,9 +58,8 @@ def measure(folder: Path) -> dict[str, float]:
     from lineside.parts.data.images import training_image
     from lineside.parts.data.sources import unlabelled
     from lineside.parts.methods import METHODS
-    from lineside.parts.model import Settings, make_model
+    from lineside.parts.model import Settings, fit_references, make_model
     from lineside.parts.outcomes import calibrate, outcomes
-    from lineside.parts.references import fit_references
     from lineside.parts.simulation import demo
 
     config = Config()

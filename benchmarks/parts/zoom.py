@@ -33,10 +33,9 @@ from lineside.parts.explain.zoom_figures import (
 )
 from lineside.parts.methods import METHODS
 from lineside.parts.metrics import to_pixels
-from lineside.parts.models.crops import Corner, convert_channels, pad
+from lineside.parts.models.crops import Corner, convert_channels, pad, tile_batches, tile_corners
 from lineside.parts.models.detector import Detector, Image, Mask, TrainingImage
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, fit_patch_cnn
-from lineside.parts.models.tiles import tile_batches, tile_corners
 
 STORE = Path.home() / "lineside-checkpoints" / "core" / "zoom"
 FOLDS, STEPS, GOOD_PICTURES = 2, 300, 250

@@ -8,9 +8,8 @@ import lineside
 from lineside.core.run import model_store
 from lineside.parts.config import METHOD_NAMES
 from lineside.parts.methods import METHODS
-from lineside.parts.model import Settings, make_model
+from lineside.parts.model import Settings, fit_references, make_model
 from lineside.parts.models.detector import TrainingImage
-from lineside.parts.references import fit_references
 
 OPTIONS = {
     "detector": {"hidden": 8, "least_steps": 10, "most_steps": 10},

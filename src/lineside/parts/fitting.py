@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 from lineside.core.contract import Method, Split
 from lineside.core.report.figures import save_figures
 from lineside.core.run.folder import Run
-from lineside.parts import references
 from lineside.parts.config import Config
 from lineside.parts.data.images import training_image
 from lineside.parts.methods import METHODS
-from lineside.parts.model import PartsModel, Settings, make_model
+from lineside.parts.model import PartsModel, Settings, fit_references, make_model
 from lineside.parts.models.detector import Detector, TrainingImage
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def fit(name: str, split: Split, config: Config, run: Run) -> PartsModel:
     train = [training_image(item) for item in split.train]
     validation = [training_image(item) for item in split.validation]
     detector = fit_detector_of(name, train, validation, config, run)
-    shared = run.shared("references", lambda: references.fit_references(train, run.rng("library")))
+    shared = run.shared("references", lambda: fit_references(train, run.rng("library")))
     return make_model(name, detector, Settings.of(config), shared)
 
 

@@ -23,16 +23,41 @@ from lineside.parts.calibration import MapScale, Operating
 from lineside.parts.data.images import decode, digest
 from lineside.parts.data.items import PartImage
 from lineside.parts.data.sources import check_pattern
-from lineside.parts.explain.exemplars import Library
+from lineside.parts.explain.exemplars import Library, build_library
 from lineside.parts.explain.overlays import Finding, findings
 from lineside.parts.explain.zoom import ZoomPath
 from lineside.parts.methods import METHODS
-from lineside.parts.models.detector import Detector, Image, Prediction
-from lineside.parts.monitoring.image_quality import HealthReference
-from lineside.parts.references import References
+from lineside.parts.models.detector import Detector, Image, Prediction, TrainingImage
+from lineside.parts.monitoring.image_quality import HealthReference, fit_health
 
 if TYPE_CHECKING:
     from lineside.parts.config import Config
+
+HEALTH_IMAGES = 200
+FEWEST_HEALTHY = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class References:
+    """Patches to compare with, and limits of image quality.
+
+    Attributes:
+        library: Known good and bad patches.
+        health: Limits of image quality; None if the good images are too few.
+    """
+
+    library: Library
+    health: HealthReference | None
+
+
+def fit_references(train: Sequence[TrainingImage], rng: np.random.Generator) -> References:
+    """Choose the patches, and learn the limits of image quality from up to 200 good images."""
+    good = [example for example in train if not example.faulty]
+    some = sorted(rng.choice(len(good), min(len(good), HEALTH_IMAGES), replace=False))
+    return References(
+        library=build_library(train, rng),
+        health=fit_health(good[i].image() for i in some) if len(some) >= FEWEST_HEALTHY else None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

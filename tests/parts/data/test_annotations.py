@@ -9,8 +9,7 @@ import pytest
 from PIL import Image as Pillow
 
 from lineside.core.errors import UserError
-from lineside.parts.data.annotations import find_boxes
-from lineside.parts.data.boxes import kind_of
+from lineside.parts.data.annotations import find_boxes, kind_of
 from lineside.parts.data.dataset import read
 from lineside.parts.data.items import Box
 

@@ -18,7 +18,7 @@ from lineside.parts.models.feature_head.feature_head import (
     parts_by_kind,
     pool_logits,
 )
-from lineside.parts.models.feature_head.replay_buffer import STEP
+from lineside.parts.models.feature_head.incremental import STEP
 
 SIZE = (64, 80)
 FAST = {"hidden": 16, "least_steps": 120, "most_steps": 120}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lineside.parts.models.patch_cnn.losses import balanced_bce, positive_weight
+from lineside.parts.models.patch_cnn.training import balanced_bce, positive_weight
 
 
 def test_by_hand():

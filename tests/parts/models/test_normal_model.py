@@ -10,12 +10,13 @@ from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.parts.models.feature_head import image_features as module
 from lineside.parts.models.feature_head import normal_model
-from lineside.parts.models.feature_head.deviations import cross_fit, view_scores
-from lineside.parts.models.feature_head.gaussians import (
+from lineside.parts.models.feature_head.deviations import (
     RIDGE,
+    cross_fit,
     fit_grid_gaussian,
     fit_vector_gaussian,
     moments,
+    view_scores,
 )
 from lineside.parts.models.feature_head.image_features import (
     Features,

@@ -19,15 +19,20 @@ from lineside.core.run.codec import decode, encode
 from lineside.core.run.folder import Stopped
 from lineside.parts.explain.explanation import responses
 from lineside.parts.models import crops as cr
+from lineside.parts.models.crops import tile_corners, tile_map
 from lineside.parts.models.detector import TrainingImage
-from lineside.parts.models.patch_cnn.losses import balanced_bce, class_weights, weighted_bce
 from lineside.parts.models.patch_cnn.patch_cnn import (
     PatchCNN,
     fit_patch_cnn,
     with_tile_slope,
 )
-from lineside.parts.models.patch_cnn.training import pool_bags, shard_bags
-from lineside.parts.models.tiles import tile_corners, tile_map
+from lineside.parts.models.patch_cnn.training import (
+    balanced_bce,
+    class_weights,
+    pool_bags,
+    shard_bags,
+    weighted_bce,
+)
 
 
 def example(number, faulty, *, masked=True, shape=(70, 90), channels=1):

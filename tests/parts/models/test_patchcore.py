@@ -12,7 +12,7 @@ from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.parts.models import backbone
 from lineside.parts.models.detector import TrainingImage
-from lineside.parts.models.patchcore import coreset
+from lineside.parts.models.patchcore import patchcore as pc
 from lineside.parts.models.patchcore.patchcore import PatchCore, fit_patchcore
 
 
@@ -53,7 +53,7 @@ def memory() -> PatchCore:
 def test_nearest_agrees_with_pairwise_distances() -> None:
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(50, 9, generator=generator), torch.randn(30, 9, generator=generator)
-    distance = coreset.nearest_distance(a, b)
+    distance = pc.nearest_distance(a, b)
     expected = torch.cdist(a, b).min(1)
     torch.testing.assert_close(distance, expected.values, atol=1e-4, rtol=1e-4)
 
@@ -66,23 +66,23 @@ def test_farthest_first_agrees_with_the_slow_way() -> None:
     while len(chosen) < 10:
         gap = torch.cdist(x, x[chosen]).amin(1)
         chosen.append(int(gap.argmax()))
-    assert coreset.farthest_first(x, known, 9).tolist() == chosen[1:]
+    assert pc.farthest_first(x, known, 9).tolist() == chosen[1:]
 
 
 def test_farthest_first_stops_when_all_is_known() -> None:
     x = torch.tensor([[0.0], [1.0], [1.0], [0.0]])
-    assert coreset.farthest_first(x, torch.tensor([0.0, 1.0, 1.0, 0.0]), 4).tolist() == [1]
+    assert pc.farthest_first(x, torch.tensor([0.0, 1.0, 1.0, 0.0]), 4).tolist() == [1]
 
 
 def test_k_centre_covers_better_than_chance() -> None:
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.standard_normal((600, 20)).astype(np.float32)) ** 3
-    chosen = coreset.k_centre(x, 60, rng)
+    chosen = pc.k_centre(x, 60, rng)
     assert len(set(chosen.tolist())) == 60
     radius = torch.cdist(x, x[chosen]).amin(1).amax()
     by_chance = torch.cdist(x, x[torch.from_numpy(rng.permutation(600)[:60])]).amin(1).amax()
     assert radius < 0.8 * by_chance
-    assert coreset.k_centre(x[:5], 60, rng).tolist() == [0, 1, 2, 3, 4]
+    assert pc.k_centre(x[:5], 60, rng).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_the_memory_is_bounded_and_holds_only_good_images(memory: PatchCore) -> None:
@@ -150,5 +150,5 @@ def test_one_part_and_too_few_images() -> None:
 
 def test_patches_have_one_size_whatever_the_picture() -> None:
     for shape in ((10, 300, 3), (64, 64, 1)):
-        assert coreset.patch_features(np.zeros(shape, np.float32)).shape == (1024, 152)
+        assert pc.patch_features(np.zeros(shape, np.float32)).shape == (1024, 152)
     assert backbone.WIDTH[4] + backbone.WIDTH[10] == 152

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lineside.parts.models.patch_cnn.losses import balanced_bce
+from lineside.parts.models.patch_cnn.training import balanced_bce
 from lineside.parts.models.patch_cnn.vgg import (
     LAST_MAPS,
     initialise,

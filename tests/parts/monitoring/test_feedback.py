@@ -17,11 +17,10 @@ from lineside.parts.config import Config
 from lineside.parts.data.images import training_image
 from lineside.parts.data.items import PartImage
 from lineside.parts.methods import DetectorMethod
-from lineside.parts.model import Settings, make_model
+from lineside.parts.model import Settings, fit_references, make_model
 from lineside.parts.models.detector import Prediction
 from lineside.parts.models.feature_head.feature_head import fit_detector
 from lineside.parts.outcomes import calibrate, outcomes
-from lineside.parts.references import fit_references
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

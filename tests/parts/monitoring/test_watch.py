@@ -16,8 +16,8 @@ from lineside.core.errors import UserError
 from lineside.core.run.folder_watcher import Stamp
 from lineside.parts.model import PartsModel
 from lineside.parts.monitoring import monitors as watch_monitors
-from lineside.parts.monitoring.monitors import Monitors
 from lineside.parts.monitoring.watch import (
+    Monitors,
     Watcher,
     _only_writer,
     run_watch,

@@ -2,23 +2,135 @@
 
 Conventions. COCO (Lin et al. 2014): ``bbox`` is left, top, width, height, 0-based; a polygon
 without ``bbox`` counts by its bounding box. VOC (Everingham et al. 2010): corners are 1-based and
-inclusive. YOLO: see `yolo`. Boxes refer to the size that the annotation declares: a picture
-rescaled since then gets rescaled boxes, one of another shape is an error.
+inclusive. YOLO (Redmon et al. 2016, in the form that Ultralytics documents): one text file per
+picture, of the same stem, beside it or in ``labels/`` where the picture lies in ``images/``; a line
+is class, centre x, centre y, width, height as shares of the picture, or a class and a polygon. A
+picture without a text file has no defect. The class names stand in ``classes.txt``, ``obj.names``
+or ``data.yaml``. Boxes refer to the size that the annotation declares: a picture rescaled since
+then gets rescaled boxes, one of another shape is an error.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from lineside.core.errors import UserError
-from lineside.parts.data.boxes import Marks, box_of, broken, fitted, text_of
-from lineside.parts.data.items import DEFECT, Box, listed
-from lineside.parts.data.yolo import yolo_marks
+from lineside.parts.data.images import size_of
+from lineside.parts.data.items import DEFECT, GOOD, Box, label_of, listed
+
+ASPECT_TOLERANCE = 0.02
+EDGE_TOLERANCE_PX = 2.0
+LARGEST_BYTES = 512 * 1024**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marks:
+    """The boxes of one picture as its annotation gives them.
+
+    Attributes:
+        source: The annotation file, named in errors.
+        boxes: In pixels of the declared size, or in shares of the picture if that is (1, 1).
+        width: Declared width, pixels; 0 if the annotation does not say.
+        height: Declared height, pixels.
+    """
+
+    source: Path
+    boxes: tuple[Box, ...]
+    width: float = 0
+    height: float = 0
+
+
+def kind_of(boxes: Sequence[Box]) -> str:
+    """Return the kind with most boxes (then the largest area, then the first name), or good."""
+    if not boxes:
+        return GOOD
+    counts = Counter(box.kind for box in boxes)
+    area: Counter[str] = Counter()
+    for box in boxes:
+        area[box.kind] += (box.right - box.left) * (box.bottom - box.top)  # type: ignore[assignment]
+    return min(counts, key=lambda kind: (-counts[kind], -area[kind], kind))
+
+
+def fitted(path: Path, marks: Marks) -> tuple[Box, ...]:
+    """Scale boxes from the declared size to the picture's, and check that they lie inside.
+
+    Raises:
+        UserError: if the two sizes differ in shape, or a box lies outside.
+    """
+    try:
+        height, width = size_of(path)
+    except UserError:
+        return marks.boxes  # the audit names the unreadable picture, the label is kept
+    across, down = 1.0, 1.0
+    if marks.width and marks.height:
+        across, down = width / marks.width, height / marks.height
+        relative = marks.width == marks.height == 1
+        if not relative and abs(across / down - 1) > ASPECT_TOLERANCE:
+            raise UserError(
+                f"{marks.source} was made for {path.name} at {marks.width:g}x{marks.height:g}, "
+                f"the picture is {width}x{height}: another shape",
+                "annotate the picture as it is, or restore it (cropped? rotated by EXIF?)",
+            )
+    scaled = [
+        replace(
+            box, left=box.left * across, right=box.right * across,
+            top=box.top * down, bottom=box.bottom * down,
+        )
+        for box in marks.boxes
+    ]  # fmt: skip
+    return tuple(_inside(box, width, height, path, marks) for box in scaled)
+
+
+def _inside(box: Box, width: int, height: int, path: Path, marks: Marks) -> Box:
+    beyond = max(-box.left, -box.top, box.right - width, box.bottom - height)
+    if beyond > EDGE_TOLERANCE_PX or box.right <= box.left or box.bottom <= box.top:
+        corners = f"({box.left:g}, {box.top:g}, {box.right:g}, {box.bottom:g})"
+        raise UserError(
+            f"{marks.source}: box {corners} is empty or outside {path.name} ({width}x{height})",
+            "correct the annotation",
+        )
+    return replace(
+        box, left=max(box.left, 0.0), top=max(box.top, 0.0),
+        right=min(box.right, float(width)), bottom=min(box.bottom, float(height)),
+    )  # fmt: skip
+
+
+def box_of(left: float, top: float, right: float, bottom: float, kind: str) -> Iterator[Box]:
+    """Yield the box, or nothing if its category says that this place is good.
+
+    Raises:
+        UserError: for a category that may mean good or defective.
+    """
+    label = label_of(kind) or DEFECT
+    if label != GOOD:
+        yield Box(left=left, top=top, right=right, bottom=bottom, kind=label)
+
+
+def text_of(path: Path) -> str:
+    """Return the content of an annotation file.
+
+    Raises:
+        UserError: if it cannot be read as text.
+    """
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            raise UserError(f"{path} is too large for an annotation", "split it")
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text: {error}", "save it as UTF-8") from error
+
+
+def broken(path: Path, error: object) -> UserError:
+    """Return the error for an annotation file that does not keep to its format."""
+    return UserError(f"{path} is not a valid annotation: {error}", "export it again")
+
 
 _Named = Mapping[str, Sequence[Path]]
 """Pictures by the stem of their name."""
@@ -154,3 +266,87 @@ def _voc_marks(source: Path, root: ElementTree.Element) -> Marks:
     if any(not box.left < box.right or not box.top < box.bottom for box in boxes):
         raise broken(source, "a box without area or with a missing corner")
     return Marks(source=source, boxes=tuple(boxes), width=width, height=height)
+
+
+CLASS_FILES = ("classes.txt", "obj.names", "data.yaml", "dataset.yaml")
+
+
+def yolo_marks(pictures: Sequence[Path], others: Sequence[Path]) -> dict[Path, Marks]:
+    """Return the boxes of every picture, nothing if there are no classes or no text files.
+
+    Raises:
+        UserError: for a text file that does not keep to the format.
+    """
+    texts = {path for path in others if path.suffix.lower() == ".txt"}
+    classes = _yolo_classes(others)
+    places = {picture: _yolo_text(picture, texts) for picture in pictures}
+    if classes is None or not any(places.values()):
+        return {}
+    return {
+        picture: Marks(
+            source=source or picture,
+            boxes=tuple(_yolo_boxes(source, classes)) if source else (),
+            width=1,
+            height=1,
+        )
+        for picture, source in places.items()
+    }
+
+
+def _yolo_classes(others: Iterable[Path]) -> list[str] | None:
+    """Return the class names in order, or None if no file lists them."""
+    for source in sorted(others, key=lambda path: (len(path.parts), path)):
+        if source.name.lower() in CLASS_FILES or source.suffix.lower() == ".names":
+            yaml = source.suffix.lower() == ".yaml"
+            names = _yaml_names(text_of(source)) if yaml else text_of(source).split("\n")
+            found = [name.strip().strip("'\"") for name in names]
+            return [name for name in found if name]
+    return None
+
+
+def _yaml_names(text: str) -> list[str]:
+    """Return the ``names`` of a data.yaml: ``[a, b]``, a list of ``- a`` or a map of ``0: a``."""
+    inline = re.search(r"^names\s*:\s*\[(.*?)\]", text, re.MULTILINE | re.DOTALL)
+    if inline:
+        return inline.group(1).split(",")
+    block = re.search(r"^names\s*:\s*\n((?:[ \t]*(?:-|\d+\s*:)[^\n]*\n?)+)", text, re.MULTILINE)
+    lines = block.group(1).splitlines() if block else []
+    return [re.sub(r"^\s*(?:-|\d+\s*:)\s*", "", line) for line in lines]
+
+
+def _yolo_text(picture: Path, texts: set[Path]) -> Path | None:
+    """Return the text file beside a picture, or in ``labels/`` where it lies in ``images/``."""
+    beside = picture.with_suffix(".txt")
+    parts = list(picture.parts)
+    for at in range(len(parts) - 2, -1, -1):
+        if parts[at].lower() == "images":
+            parts[at] = "labels"
+            break
+    swapped = Path(*parts).with_suffix(".txt")
+    return next((path for path in (beside, swapped) if path in texts), None)
+
+
+def _yolo_boxes(source: Path, classes: Sequence[str]) -> Iterator[Box]:
+    for number, line in enumerate(text_of(source).splitlines(), start=1):
+        if line.strip():
+            yield from _yolo_box(source, number, line.split(), classes)
+
+
+def _yolo_box(
+    source: Path, number: int, words: Sequence[str], classes: Sequence[str]
+) -> Iterator[Box]:
+    try:
+        kind = classes[int(words[0])]
+        values = [float(word) for word in words[1:]]
+        if len(values) == 4:
+            x, y, width, height = values
+            xs, ys = [x - width / 2, x + width / 2], [y - height / 2, y + height / 2]
+        elif len(values) >= 6 and len(values) % 2 == 0:
+            xs, ys = values[::2], values[1::2]
+        else:
+            raise ValueError("expected a class and 4 numbers, or a class and a polygon")
+        if max(*xs, *ys) > 1.01 or min(*xs, *ys) < -0.01:
+            raise ValueError("coordinates must be shares between 0 and 1")
+    except (ValueError, IndexError) as error:
+        raise broken(source, f"line {number}: {error}") from error
+    return box_of(min(xs), min(ys), max(xs), max(ys), kind)

@@ -18,8 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lineside.core.errors import UserError
-from lineside.parts.data.annotations import find_boxes
-from lineside.parts.data.boxes import kind_of
+from lineside.parts.data.annotations import find_boxes, kind_of
 from lineside.parts.data.images import SUFFIXES
 from lineside.parts.data.items import (
     DEFECT,

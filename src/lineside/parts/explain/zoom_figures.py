@@ -40,10 +40,9 @@ from lineside.parts.explain.zoom import (
     evidence_of_map,
 )
 from lineside.parts.metrics import Map
-from lineside.parts.models.crops import convert_channels, pad
+from lineside.parts.models.crops import convert_channels, pad, tile_corners
 from lineside.parts.models.detector import Detector, Image, Prediction
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, cam_map, guided_map
-from lineside.parts.models.tiles import tile_corners
 
 LARGEST_PX = 1_000_000
 """A patch network is not run on windows of more pixels."""

@@ -49,9 +49,12 @@ from lineside.parts.models.feature_head.cell_sampling import (
 from lineside.parts.models.feature_head.fusion import Fusion, Values, fit_fusion
 from lineside.parts.models.feature_head.head import FOLDS, TOP_CELLS, WHOLE, Head, fit_head
 from lineside.parts.models.feature_head.image_features import image_features
-from lineside.parts.models.feature_head.incremental import update_detector
+from lineside.parts.models.feature_head.incremental import (
+    ReplayBuffer,
+    build_replay_buffer,
+    update_detector,
+)
 from lineside.parts.models.feature_head.normal_model import NormalModel, fit_normal_model
-from lineside.parts.models.feature_head.replay_buffer import ReplayBuffer, build_replay_buffer
 
 REFERENCE_IMAGES = 400
 """Maximum of good images that set the constants of the fusion."""

@@ -25,7 +25,14 @@ from lineside.core.explain.attribution import grad_cam, guided_backprop, upsampl
 from lineside.core.explain.sanity_checks import agreement_with_random
 from lineside.core.run.codec import built_by
 from lineside.core.training.loop import Hooks, Progress
-from lineside.parts.models.crops import Corner, convert_channels, pad
+from lineside.parts.models.crops import (
+    Corner,
+    convert_channels,
+    pad,
+    tile_batches,
+    tile_corners,
+    tile_map,
+)
 from lineside.parts.models.detector import Image, Prediction, TrainingImage, good_of
 from lineside.parts.models.patch_cnn import vgg as networks
 from lineside.parts.models.patch_cnn.training import (
@@ -35,7 +42,6 @@ from lineside.parts.models.patch_cnn.training import (
     crop_logits,
     train_on_crops,
 )
-from lineside.parts.models.tiles import tile_batches, tile_corners, tile_map
 
 Width = Literal["full", "half", "quarter", "eighth"]
 

@@ -1,4 +1,8 @@
-"""Training a patch network on crops: shared by the VGG from scratch and the ImageNet backbone."""
+"""Training a patch network on crops: shared by the VGG from scratch and the ImageNet backbone.
+
+The loss is a class-weighted binary cross-entropy, in which the few defects count as much as the
+many good crops: sum w_i bce_i / sum w_i with w = N_neg / N_pos for a defect and 1 for a good item.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,10 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lineside.core.audit.label_noise import estimate_label_noise
 from lineside.core.errors import UserError
@@ -18,6 +24,7 @@ from lineside.core.run.folder import rng_of
 from lineside.core.training.loop import Hooks, Trained, Training, train
 from lineside.core.training.recorder import Recorder
 from lineside.core.training.step_function import Batch, supervised_step
+from lineside.parts.audit.survey import describe
 from lineside.parts.models.crops import (
     CropBatch,
     CropPool,
@@ -27,13 +34,80 @@ from lineside.parts.models.crops import (
     fixed_batch,
 )
 from lineside.parts.models.detector import TrainingImage
-from lineside.parts.models.patch_cnn.crop_descriptors import describe_crop
-from lineside.parts.models.patch_cnn.losses import (
-    balanced_bce,
-    class_weights,
-    positive_weight,
-    weighted_bce,
-)
+
+GRADIENT_QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
+GREY_QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.75, 0.95, 0.99, 1.0)
+SCALES_PX = (1, 2, 4)
+BLOB_QUANTILES = (0.001, 0.01, 0.99, 0.999)
+
+
+def describe_crop(grey: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return radial spectrum, quantiles of grey and of the gradient, and blobs at three scales.
+
+    Args:
+        grey: Shape (height, width), values 0..1.
+
+    Returns:
+        Shape (57,); all but the spectrum's last two do not depend on brightness and contrast.
+    """
+    x = grey.astype(np.float64)
+    spread = x.std() + 1e-6
+    gradient = np.hypot(*np.gradient(x)) / spread
+    deviation = x - np.median(x)
+    z = deviation / (1.4826 * np.median(np.abs(deviation)) + 1e-3)
+    features = [
+        describe(grey),
+        np.quantile(gradient, GRADIENT_QUANTILES),
+        np.quantile(z, GREY_QUANTILES),
+    ]
+    for scale in SCALES_PX:
+        band = gaussian_filter(x, scale) - gaussian_filter(x, 2 * scale)
+        sharp = band / (band.std() + 1e-6)
+        features.append(np.quantile(band, BLOB_QUANTILES) / spread)
+        features.append(np.array([sharp.min(), sharp.max(), (sharp**4).mean() ** 0.25]))
+    return np.concatenate(features)
+
+
+def positive_weight(labels: Tensor) -> float:
+    """Return N_neg / N_pos, the weight at which both classes count alike.
+
+    Args:
+        labels: 0 (good) and 1 (defect), any shape.
+
+    Raises:
+        ValueError: if one class is absent.
+    """
+    positives = int((labels > 0.5).sum())
+    negatives = labels.numel() - positives
+    if not positives or not negatives:
+        raise ValueError(f"need both classes, got {negatives} good and {positives} defect labels")
+    return negatives / positives
+
+
+def balanced_bce(logits: Tensor, labels: Tensor, pos_weight: float) -> Tensor:
+    """Return the binary cross-entropy whose defect terms weigh `pos_weight`, averaged.
+
+    The sum is divided by the sum of weights, so that the value is comparable between class
+    ratios (0.693 at logit 0).
+
+    Args:
+        logits: Shape (item,).
+        labels: Shape (item,), 0 or 1.
+        pos_weight: Weight of a defect term relative to a good term.
+    """
+    return weighted_bce(logits, labels, class_weights(labels, pos_weight))
+
+
+def class_weights(labels: Tensor, pos_weight: float) -> Tensor:
+    """Return `pos_weight` for each defect and 1 for each good item, shape (item,)."""
+    return torch.where(labels > 0.5, pos_weight, 1.0)
+
+
+def weighted_bce(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean of the binary cross-entropy; all arguments have shape (item,)."""
+    losses = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    return (weights * losses).sum() / weights.sum()
+
 
 Standardise = Callable[[NDArray[np.float32]], Tensor]
 """Takes crops (crop, channel, height, width) with values 0..1 to a network's input."""

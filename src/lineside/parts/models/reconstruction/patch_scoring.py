@@ -24,9 +24,8 @@ from lineside.parts.models.classical.position_statistics import (
     score_scale_of,
     top_mean,
 )
-from lineside.parts.models.crops import Corner, pad, random_corners
+from lineside.parts.models.crops import Corner, pad, random_corners, tile_batches, tile_corners
 from lineside.parts.models.detector import Image, Prediction, TrainingImage
-from lineside.parts.models.tiles import tile_batches, tile_corners
 
 PatchScorer = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Takes patches x, shape (patch, 1, side, side), values -1..1, to a score each, shape (patch,), and
