@@ -15,7 +15,7 @@ from lineside.cli import main
 from lineside.core.run import files
 from lineside.core.run.codec import encode
 from lineside.core.run.folder import iter_rows
-from lineside.parts import references
+from lineside.parts import fitting
 from lineside.parts.audit import survey
 from lineside.parts.data import images
 from lineside.parts.models.classical.gaussian import Gaussian
@@ -57,13 +57,13 @@ def test_a_training_opens_each_picture_at_most_twice(shop, tmp_path, forgetful, 
 
 def test_references_are_made_once_and_are_not_fit_time(shop, tmp_path, monkeypatch):
     made = []
-    real = references.fit_references
+    real = fitting.fit_references
 
     def slow(train, rng):
         made.append(len(train))
         return real(train, rng)
 
-    monkeypatch.setattr(references, "fit_references", slow)
+    monkeypatch.setattr(fitting, "fit_references", slow)
     data = shop.data(tmp_path / "data", good=12, faulty=5)
     run = tmp_path / "run"
     assert main(["parts", "train", str(data), "--out", str(run), *shop.train_flags]) == 0
@@ -76,13 +76,13 @@ def test_references_are_made_once_and_are_not_fit_time(shop, tmp_path, monkeypat
 
 
 def test_a_run_does_not_count_shared_work_as_fit_time(shop, tmp_path, monkeypatch):
-    real = references.fit_references
+    real = fitting.fit_references
 
     def slow(train, rng):
         time.sleep(3)
         return real(train, rng)
 
-    monkeypatch.setattr(references, "fit_references", slow)
+    monkeypatch.setattr(fitting, "fit_references", slow)
     data, run = shop.data(tmp_path / "data", good=12, faulty=5), tmp_path / "run"
     tokens = [t for t in shop.train_flags if t != "gaussian"][1:]
     assert main(["parts", "train", str(data), "--out", str(run), *tokens]) == 0

@@ -9,7 +9,7 @@ from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.core.run.folder import Stopped
 from lineside.parts.models.detector import TrainingImage
-from lineside.parts.models.reconstruction import patch_scoring
+from lineside.parts.models.reconstruction import patch_pca, patch_scoring
 from lineside.parts.models.reconstruction.autoencoder import (
     Autoencoder,
     ConvAutoencoder,
@@ -103,7 +103,7 @@ def test_pca_agrees_with_scikit_learn():
     flat = pool.flatten(1).numpy()
     theirs = PCA(5, svd_solver="full").fit(flat)
     again = theirs.inverse_transform(theirs.transform(flat[:9]))
-    scores, residual = detector.score_patches(pool[:9])
+    scores, residual = patch_pca.score_patches(detector.mean, detector.components, pool[:9])
     np.testing.assert_allclose(residual.flatten(1).numpy(), flat[:9] - again, atol=1e-4)
     np.testing.assert_allclose(scores.numpy(), ((flat[:9] - again) ** 2).mean(1), rtol=1e-3)
 
@@ -111,7 +111,7 @@ def test_pca_agrees_with_scikit_learn():
 def test_no_component_is_the_residual_against_the_mean_patch():
     detector = fit_patch_pca(GOOD, [], rng=np.random.default_rng(0), components=0)
     patches = torch.rand(3, 1, 32, 32)
-    scores, _ = detector.score_patches(patches)
+    scores, _ = patch_pca.score_patches(detector.mean, detector.components, patches)
     expected = (patches.flatten(1) - detector.mean).square().mean(1)
     torch.testing.assert_close(scores, expected)
     again = decode(PatchPca, *encode(detector))

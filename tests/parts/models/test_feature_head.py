@@ -13,7 +13,6 @@ from lineside.parts.models.feature_head.cell_features import CellFeatures, head_
 from lineside.parts.models.feature_head.cell_sampling import FeatureSpool, inner_folds
 from lineside.parts.models.feature_head.feature_head import (
     FeatureHead,
-    defective_parts,
     fit_detector,
     parts_by_kind,
     pool_logits,
@@ -195,7 +194,6 @@ def test_inner_folds_keep_parts_together_and_deal_out_kinds():
 def test_parts_are_counted_not_images():
     examples = [example(100, "spot"), example(101, "spot"), example(102, "spot"), example(1)]
     assert parts_by_kind(examples) == {"spot": 2}
-    assert defective_parts(examples) == 2
 
 
 def test_pooled_is_the_mean_of_the_five_highest():

@@ -84,12 +84,9 @@ def test_the_map_points_at_the_defect(
         assert abs((found[1] + 0.5) / 32 * 90 - column) < reach
 
 
-def test_held_out_scores_are_standardised_and_give_tails(model: NormalModel) -> None:
+def test_held_out_scores_are_standardised(model: NormalModel) -> None:
     assert float(model.held_out_scores.mean()) == pytest.approx(0, abs=1e-4)
     assert float(model.held_out_scores.std(unbiased=False)) == pytest.approx(1, abs=1e-3)
-    assert model.p_value(1e9) == pytest.approx(1 / 13)
-    assert model.p_value(-1e9) == 1.0
-    assert model.p_value(float(model.held_out_scores[-1])) == pytest.approx(2 / 13)
 
 
 def test_the_score_is_the_standardised_mean_of_the_views(

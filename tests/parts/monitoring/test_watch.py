@@ -15,7 +15,7 @@ from lineside.cli import main
 from lineside.core.errors import UserError
 from lineside.core.run.folder_watcher import Stamp
 from lineside.parts.model import PartsModel
-from lineside.parts.monitoring import monitors as watch_monitors
+from lineside.parts.monitoring import watch as watch_monitors
 from lineside.parts.monitoring.watch import (
     Monitors,
     Watcher,

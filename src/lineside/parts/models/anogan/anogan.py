@@ -59,9 +59,7 @@ class AnoGAN:
 
     networks: Networks = field(
         metadata=built_by(
-            lambda own: freeze(
-                make_networks(own.scorer.patches.patch_px, own.width, own.latent, linear=own.linear)
-            )
+            lambda own: freeze(make_networks(own.width, own.latent, linear=own.linear))
         )
     )
     width: int
@@ -80,11 +78,8 @@ class AnoGAN:
 
     def predict(self, image: Image) -> Prediction:
         """Score one image in robust deviations; the map is the pixel residual."""
-        return self.scorer.predict(image, self.score_patches)
-
-    def score_patches(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Return score A(x), shape (patch,), and x - G(E(x)), shape (patch, side, side)."""
-        return score_patches(self.networks, patches, feature_weight=self.feature_weight)
+        score = partial(score_patches, self.networks, feature_weight=self.feature_weight)
+        return self.scorer.predict(image, score)
 
     def reconstruct(self, patches: Tensor) -> Tensor:
         """Return G(E(x)), shape (patch, 1, side, side)."""
@@ -159,7 +154,7 @@ def fit_anogan(
     """
     hooks = Hooks(log=log, progress=progress, stop=stop, checkpoint=checkpoint)
     patches = Patches()
-    networks = make_networks(patches.patch_px, width, latent, linear=linear)
+    networks = make_networks(width, latent, linear=linear)
     schedule = Schedule(**options)
     pool_rng, weights_rng, gan_rng, encoder_rng, scale_rng = rng.spawn(5)
     for network in networks.children():

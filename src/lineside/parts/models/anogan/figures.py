@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lineside.core.contract import Figure
 from lineside.parts.explain.overlays import Rgb, enlarge, sheet_figure, signed_map
-from lineside.parts.models.anogan.anogan import AnoGAN
+from lineside.parts.models.anogan.anogan import AnoGAN, score_patches
 from lineside.parts.models.detector import Image, TrainingImage, good_of
 from lineside.parts.models.reconstruction.patch_scoring import example_patches
 
@@ -94,7 +94,9 @@ def _residuals(
     scores = []
     residuals = []
     for patch in patches:
-        score, residual = detector.score_patches(patch[None])
+        score, residual = score_patches(
+            detector.networks, patch[None], feature_weight=detector.feature_weight
+        )
         scores.append(float(score[0]))
         residuals.append(residual[0].detach().numpy())
         rows[0].append(_grey(patch))

@@ -1,8 +1,8 @@
 """Generator, critic and encoder with residual blocks (Gulrajani et al. 2017, appendix F).
 
-Shapes are (batch, 1, side, side) for patches of 64 px (as published, width 64) or 32 px (which a
-CPU can train, width 8), and (batch, latent) for codes. The critic has layer norm, not batch norm:
-the gradient penalty is defined for single patches.
+Shapes are (batch, 1, 32, 32) for patches and (batch, latent) for codes. Published: patches of 64 px
+with one block more and width 64; 32 px and width 8 can be trained on a CPU. The critic has layer
+norm, not batch norm: the gradient penalty is defined for single patches.
 """
 
 from __future__ import annotations
@@ -13,26 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lineside.core.errors import UserError
 from lineside.parts.models.patch_cnn.patch_cnn import channels_last
 
 _START_PX = 4
 _START_CONTRAST = 0.25
-_UP = {64: (8, 4, 2, 1), 32: (4, 2, 1)}
-_DOWN = {64: (2, 4, 8, 8), 32: (2, 4, 8)}
+_UP, _DOWN = (4, 2, 1), (2, 4, 8)
+"""Channels after each block, in multiples of the width."""
 
 
 class Generator(nn.Module):
     """Makes patches of codes: dense 4x4x(8 width), residual up-blocks, convolution, tanh."""
 
-    def __init__(self, *, patch_px: int, width: int, latent: int) -> None:
+    def __init__(self, *, width: int, latent: int) -> None:
         super().__init__()
         self.latent, self.width = latent, width
         self._width = 8 * width
         self.dense = nn.Linear(latent, self._width * _START_PX**2)
         blocks: list[nn.Module] = []
         channels = self._width
-        for multiple in _multiples(_UP, patch_px):
+        for multiple in _UP:
             blocks.append(UpBlock(channels, multiple * width))
             channels = multiple * width
         self.blocks = nn.Sequential(*blocks)
@@ -51,9 +50,9 @@ class Generator(nn.Module):
 class Critic(nn.Module):
     """Scores how real patches look: convolution, residual down-blocks, one linear unit."""
 
-    def __init__(self, *, patch_px: int, width: int) -> None:
+    def __init__(self, *, width: int) -> None:
         super().__init__()
-        self.backbone = backbone(patch_px, width)
+        self.backbone = backbone(width)
         self.head = nn.Linear(feature_count(width), 1)
 
     def features(self, patches: Tensor) -> Tensor:
@@ -74,9 +73,9 @@ class Encoder(nn.Module):
     within -1..1; `linear` leaves the tanh out.
     """
 
-    def __init__(self, *, patch_px: int, width: int, latent: int, linear: bool) -> None:
+    def __init__(self, *, width: int, latent: int, linear: bool) -> None:
         super().__init__()
-        self.backbone = backbone(patch_px, width)
+        self.backbone = backbone(width)
         self.head = nn.Linear(feature_count(width), latent)
         self.linear = linear
 
@@ -89,11 +88,11 @@ class Encoder(nn.Module):
 class Networks(nn.Module):
     """Generator, critic and encoder of one f-AnoGAN."""
 
-    def __init__(self, *, patch_px: int, width: int, latent: int, linear: bool) -> None:
+    def __init__(self, *, width: int, latent: int, linear: bool) -> None:
         super().__init__()
-        self.generator = Generator(patch_px=patch_px, width=width, latent=latent)
-        self.critic = Critic(patch_px=patch_px, width=width)
-        self.encoder = Encoder(patch_px=patch_px, width=width, latent=latent, linear=linear)
+        self.generator = Generator(width=width, latent=latent)
+        self.critic = Critic(width=width)
+        self.encoder = Encoder(width=width, latent=latent, linear=linear)
 
 
 class UpBlock(nn.Module):
@@ -161,19 +160,19 @@ class LayerNorm(nn.Module):
         return centred * (self.gain * (variance + 1e-5).rsqrt()) + self.bias
 
 
-def make_networks(patch_px: int, width: int, latent: int, *, linear: bool) -> Networks:
+def make_networks(width: int, latent: int, *, linear: bool) -> Networks:
     """Return networks with arbitrary weights, in the memory layout that is fastest on a CPU."""
     with torch.random.fork_rng(devices=[]):
-        networks = Networks(patch_px=patch_px, width=width, latent=latent, linear=linear)
+        networks = Networks(width=width, latent=latent, linear=linear)
     channels_last(networks)
     return networks
 
 
-def backbone(patch_px: int, width: int) -> nn.Sequential:
+def backbone(width: int) -> nn.Sequential:
     """Return convolution and residual down-blocks, from one channel to 8 width maps of 4x4."""
     blocks: list[nn.Module] = [nn.Conv2d(1, width, 3, padding=1)]
     channels = width
-    for multiple in _multiples(_DOWN, patch_px):
+    for multiple in _DOWN:
         blocks.append(DownBlock(channels, multiple * width))
         channels = multiple * width
     return nn.Sequential(*blocks)
@@ -205,9 +204,3 @@ def freeze(network: nn.Module) -> nn.Module:
     for weight in network.parameters():
         weight.requires_grad_(False)
     return network.eval()
-
-
-def _multiples(table: dict[int, tuple[int, ...]], patch_px: int) -> tuple[int, ...]:
-    if patch_px not in table:
-        raise UserError(f"patch_px is {patch_px}", f"it is one of {sorted(table)}")
-    return table[patch_px]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,12 +36,12 @@ class GanMonitor:
     """
 
     def __init__(self, log: Log) -> None:
-        self.warnings: list[dict[str, Any]] = []
         self._log = log
-        self._norms: list[float] = []
-        self._spreads: list[float] = []
-        self._windows = {"gradient penalty": 0, "mode collapse": 0}  # in a row
-        self._distances: list[float] = []
+        self.warnings: list[dict[str, Any]] = []
+        self.norms: list[float] = []
+        self.spreads: list[float] = []
+        self.windows = {"gradient penalty": 0, "mode collapse": 0}  # in a row
+        self.distances: list[float] = []
 
     def check(self, row: Mapping[str, Any]) -> None:
         """Check one generator update.
@@ -50,13 +51,13 @@ class GanMonitor:
                 ``spread``, that of generated patches over that of real ones, see `spread_of`; and
                 ``distance``, the critic's mean score of real patches minus that of generated ones.
         """
-        self._distances.append(row["distance"])
-        self._norms.append(row["critic_gradient_norm"])
-        self._spreads.append(row["spread"])
-        if len(self._norms) < WINDOW_STEPS:
+        self.distances.append(row["distance"])
+        self.norms.append(row["critic_gradient_norm"])
+        self.spreads.append(row["spread"])
+        if len(self.norms) < WINDOW_STEPS:
             return
-        norm, spread = float(np.mean(self._norms)), float(np.mean(self._spreads))
-        self._norms, self._spreads = [], []
+        norm, spread = float(np.mean(self.norms)), float(np.mean(self.spreads))
+        self.norms, self.spreads = [], []
         step = row["step"]
         if step < WARM_UP_STEPS:
             return
@@ -77,9 +78,9 @@ class GanMonitor:
 
     def close(self, step: int) -> None:
         """Check the end of the training."""
-        if len(self._distances) < 4 * WINDOW_STEPS:
+        if len(self.distances) < 4 * WINDOW_STEPS:
             return
-        tail = np.array(self._distances)[-2 * (len(self._distances) // 5) :]
+        tail = np.array(self.distances)[-2 * (len(self.distances) // 5) :]
         before, last = (float(half.mean()) for half in np.array_split(tail, 2))
         change = abs(last - before) / max(abs(last), 1e-12)
         if change > SETTLED:
@@ -92,25 +93,15 @@ class GanMonitor:
 
     def state(self) -> dict[str, Any]:
         """Return the plain values that a resumed run needs."""
-        return {
-            "warnings": self.warnings,
-            "norms": self._norms,
-            "spreads": self._spreads,
-            "windows": self._windows,
-            "distances": self._distances,
-        }
+        return {name: value for name, value in vars(self).items() if name != "_log"}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state` returned."""
-        self.warnings = list(state["warnings"])
-        self._norms = list(state["norms"])
-        self._spreads = list(state["spreads"])
-        self._windows = dict(state["windows"])
-        self._distances = list(state["distances"])
+        vars(self).update(copy.deepcopy(dict(state)))
 
     def _twice(self, kind: str, exceeded: bool) -> bool:
-        self._windows[kind] = self._windows[kind] + 1 if exceeded else 0
-        return self._windows[kind] >= 2
+        self.windows[kind] = self.windows[kind] + 1 if exceeded else 0
+        return self.windows[kind] >= 2
 
     def _warn(self, step: int, kind: str, value: float, text: str) -> None:
         if any(row["warning"] == kind for row in self.warnings):

@@ -160,7 +160,9 @@ def prepare_image(
     cells = None
     if not example.faulty:
         suspicion = np.zeros(features.grid, np.float32)
-        cells = _sample(features, None, suspicion, example.label, fold, rng)
+        index, target = choose_cells(None, suspicion, False, rng)
+        inputs = head_inputs(features)
+        cells = _cells_at(index, inputs, target, suspicion, example.label, fold)
     return PreparedImage(
         features=whole_image,
         grid=features.grid,
@@ -181,26 +183,8 @@ def sample_cells(
     assert image.offset is not None, "the cells of defective images are kept"
     suspicion = resample_map(normal.predict(image.features).map, *image.grid)
     features = spool.read(image.offset)
-    return _sample(features, image.coverage, suspicion, image.label, image.fold, rng)
-
-
-def _sample(
-    features: CellFeatures,
-    coverage: NDArray[np.float32] | None,
-    suspicion: NDArray[np.float32],
-    label: str,
-    fold: int,
-    rng: np.random.Generator,
-) -> ImageCells:
-    index, target = choose_cells(coverage, suspicion, label != GOOD, rng)
-    inputs = head_inputs(features)[torch.from_numpy(index)]
-    return ImageCells(
-        inputs=inputs.numpy().astype(np.float16),
-        target=target,
-        suspicion=suspicion.ravel()[index],
-        kind=label,
-        fold=fold,
-    )
+    index, target = choose_cells(image.coverage, suspicion, image.label != GOOD, rng)
+    return _cells_at(index, head_inputs(features), target, suspicion, image.label, image.fold)
 
 
 def hard_cells(image: PreparedImage, scores: NDArray[np.float32], inputs: Tensor) -> ImageCells:
@@ -212,12 +196,25 @@ def hard_cells(image: PreparedImage, scores: NDArray[np.float32], inputs: Tensor
         inputs: Features of all cells, shape (cell, feature).
     """
     index = np.argsort(-scores, kind="stable")[:HARD_CELLS]
+    target = np.zeros(len(index), np.float32)
+    return _cells_at(index, inputs, target, scores, image.label, image.fold)
+
+
+def _cells_at(
+    index: NDArray[np.intp],
+    inputs: Tensor,
+    target: NDArray[np.float32],
+    suspicion: NDArray[np.float32],
+    kind: str,
+    fold: int,
+) -> ImageCells:
+    """Return the chosen ones of all cells of an image."""
     return ImageCells(
         inputs=inputs[torch.from_numpy(index)].numpy().astype(np.float16),
-        target=np.zeros(len(index), np.float32),
-        suspicion=scores[index],
-        kind=image.label,
-        fold=image.fold,
+        target=target,
+        suspicion=suspicion.ravel()[index],
+        kind=kind,
+        fold=fold,
     )
 
 

@@ -14,14 +14,14 @@ so a fold of parts is left out by subtraction, without a second pass over the im
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lineside.parts.models.feature_head.image_features import Features
+from lineside.parts.models.feature_head.image_features import Features, fieldwise
 
 OWN, NEAR, ALL = 0.4, 0.3, 0.3
 """Shares of a cell's own covariance, of its 3x3 neighbourhood's and of all cells'."""
@@ -40,11 +40,7 @@ class Moments:
 
     def plus(self, other: Moments, sign: int = 1) -> Moments:
         """Return the moments of both samples together; with sign -1, without a part of them."""
-        return Moments(
-            count=self.count + sign * other.count,
-            total=self.total + sign * other.total,
-            product=self.product + sign * other.product,
-        )
+        return fieldwise(lambda own, added: own + sign * added, self, other)
 
 
 def moments(x: Tensor, shift: Tensor) -> Moments:
@@ -277,17 +273,11 @@ def _shrink(vectors: Tensor, accepted: Tensor) -> Tensor:
 
 def view_scores(gaussians: ViewGaussians, images: Features) -> ViewScores:
     """Return the raw scores of many images, a few hundred at a time."""
-    return _concatenate(
-        [
-            pool(gaussians.deviations(images.rows(index)))
-            for index in torch.arange(len(images.near)).split(_CHUNK)
-        ]
-    )
-
-
-def _concatenate(chunks: Sequence[ViewScores]) -> ViewScores:
-    names = [f.name for f in fields(ViewScores)]
-    return ViewScores(**{n: torch.cat([getattr(c, n) for c in chunks]) for n in names})
+    chunks = [
+        pool(gaussians.deviations(images.rows(index)))
+        for index in torch.arange(len(images.near)).split(_CHUNK)
+    ]
+    return fieldwise(lambda *values: torch.cat(values), *chunks)
 
 
 def cross_fit(images: Features, fold: Tensor) -> tuple[ViewGaussians, ViewScores]:
@@ -313,10 +303,8 @@ def cross_fit(images: Features, fold: Tensor) -> tuple[ViewGaussians, ViewScores
         held_out.append(view_scores(gaussians, images.rows(fold == number)))
     # the scores are ordered fold by fold: bring them back to the order of the images
     order = torch.cat([torch.nonzero(fold == number)[:, 0] for number in folds]).argsort()
-    scores = _concatenate(held_out)
-    return _fit(total, shift, images), ViewScores(
-        **{f.name: getattr(scores, f.name)[order] for f in fields(ViewScores)}
-    )
+    scores = fieldwise(lambda *values: torch.cat(values)[order], *held_out)
+    return _fit(total, shift, images), scores
 
 
 def _moments(images: Features, shift: Mapping[str, Tensor]) -> dict[str, Moments]:

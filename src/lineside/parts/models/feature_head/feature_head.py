@@ -179,10 +179,11 @@ def fit_detector(
             )  # fmt: skip
             log({"stage": "head", "defective_images": len(examples) - len(goods)})
         logits, hard = _score_reference([images[i] for i in reference], cross_fitted, normal, spool)
+    defective_parts = len({example.part for example in examples if example.faulty})
     return FeatureHead(
         normal=normal,
         head=head,
-        fusion=fit_fusion(logits, defective_parts(examples)) if head else Fusion(),
+        fusion=fit_fusion(logits, defective_parts) if head else Fusion(),
         replay=build_replay_buffer(cells, hard, head, rng),
         kinds=parts_by_kind(examples),
         backbone=weight_digest(),
@@ -242,8 +243,3 @@ def parts_by_kind(examples: Sequence[TrainingImage]) -> dict[str, int]:
     """Return the number of parts of each kind of defect."""
     pairs = {(e.label, e.part) for e in examples if e.faulty}
     return dict(sorted(Counter(label for label, _ in pairs).items()))
-
-
-def defective_parts(examples: Sequence[TrainingImage]) -> int:
-    """Return the number of parts with a defective image."""
-    return len({e.part for e in examples if e.faulty})

@@ -17,8 +17,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -41,6 +42,8 @@ SIGMA_PX = 1.5
 BAR_PX = 15
 WHOLE_PIXELS = 270_000
 """Larger images are filtered region by region: bounded memory that stays in the CPU's cache."""
+
+Record = TypeVar("Record", bound=Any)
 
 _VERSION = "description 1"
 _REACH_PX = BAR_PX // 2
@@ -67,14 +70,19 @@ class Features:
 
     def rows(self, index: Tensor) -> Features:
         """Return the images of a boolean or index tensor."""
-        return Features(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        return fieldwise(lambda values: values[index], self)
+
+
+def fieldwise(function: Callable[..., Any], *records: Record) -> Record:
+    """Return a dataclass each of whose fields is a function of that field of the given ones."""
+    names = [field.name for field in fields(records[0])]
+    values = {name: function(*(getattr(record, name) for record in records)) for name in names}
+    return type(records[0])(**values)
 
 
 def stack(images: Sequence[Features]) -> Features:
     """Return the features of several images with a leading image axis."""
-    return Features(
-        **{f.name: torch.stack([getattr(one, f.name) for one in images]) for f in fields(Features)}
-    )
+    return fieldwise(lambda *values: torch.stack(values), *images)
 
 
 @functools.cache

@@ -16,7 +16,7 @@ standard deviation 1. The score of an image is the standardised mean of the four
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ from lineside.parts.models.feature_head.deviations import (
     pool,
     shrink_to_accepted,
 )
-from lineside.parts.models.feature_head.image_features import Features, extractor, stack
+from lineside.parts.models.feature_head.image_features import Features, extractor, fieldwise, stack
 from lineside.parts.models.size_regression import SizeRegression, fit_size_regression
 
 VIEWS = ("near", "far", "whole", "lines")
@@ -104,15 +104,6 @@ class NormalModel:
             contributions=dict(zip(VIEWS, views[0].tolist(), strict=True)),
         )
 
-    def p_value(self, score: float) -> float:
-        """Conformal p-value (1 + rank) / (1 + n) against held-out good images.
-
-        The probability that an unseen good image scores at least this high (Vovk et al. 2005,
-        section 2.2); never zero.
-        """
-        rank = len(self.held_out_scores) - int(torch.searchsorted(self.held_out_scores, score))
-        return (1 + rank) / (1 + len(self.held_out_scores))
-
     def accept(self, images: Sequence[Features]) -> NormalModel:
         """Return a derived model that accepts what these good images show where they show it.
 
@@ -121,12 +112,10 @@ class NormalModel:
         """
         if not images:
             return self
-        new = self.gaussians.deviations(stack(images))
-        parts = {f.name: [getattr(new, f.name).half()] for f in fields(Deviations)}
-        if self.accepted is not None:
-            parts = {name: [getattr(self.accepted, name), *rows] for name, rows in parts.items()}
-        newest = {name: torch.cat(rows)[-MAX_ACCEPTED:] for name, rows in parts.items()}
-        return replace(self, accepted=Deviations(**newest))
+        new = fieldwise(Tensor.half, self.gaussians.deviations(stack(images)))
+        known = (new,) if self.accepted is None else (self.accepted, new)
+        newest = fieldwise(lambda *values: torch.cat(values)[-MAX_ACCEPTED:], *known)
+        return replace(self, accepted=newest)
 
 
 @torch.inference_mode()

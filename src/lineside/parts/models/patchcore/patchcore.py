@@ -179,6 +179,7 @@ class PatchCore:
         heat = (distance.reshape(GRID, GRID).log() - mean) / std
         return Prediction(score=float(score), map=heat.numpy())
 
+    @torch.inference_mode()
     def update(self, examples: Sequence[TrainingImage], *, rng: np.random.Generator) -> PatchCore:
         """Return a derived bank with the good ones of wrongly judged images; defects are ignored.
 
@@ -187,14 +188,10 @@ class PatchCore:
         """
         derived = self
         for example in good_of(examples):
-            derived = derived._accept(example.image())
+            features = scale_patches(patch_features(example.image()), self.std)
+            farthest = farthest_first(features, derived._distances(features), ACCEPTED_VECTORS)
+            derived = replace(derived, bank=torch.cat([derived.bank, features[farthest].half()]))
         return derived
-
-    @torch.inference_mode()
-    def _accept(self, image: Image) -> PatchCore:
-        features = scale_patches(patch_features(image), self.std)
-        farthest = farthest_first(features, self._distances(features), ACCEPTED_VECTORS)
-        return replace(self, bank=torch.cat([self.bank, features[farthest].half()]))
 
     def _distances(self, features: Tensor) -> Tensor:
         """Return the distance of each patch (patch, 154) to the nearest vector, shape (patch,)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +90,11 @@ class Autoencoder:
 
     def predict(self, image: Image) -> Prediction:
         """Score one image in robust deviations; the map is the pixel residual."""
-        return self.scorer.predict(image, self.score_patches)
-
-    def score_patches(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean squared residual (patch,) and residual (patch, side, side)."""
-        return score_patches(self.network, patches)
+        return self.scorer.predict(image, partial(score_patches, self.network))
 
 
 def score_patches(network: nn.Module, patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean squared residual and residual of patches under any reconstruction."""
+    """Return mean squared residual (patch,) and residual (patch, side, side) of patches."""
     residual = patches - network(patches)
     return residual.square().mean((1, 2, 3)), residual[:, 0]
 
@@ -155,9 +152,8 @@ def fit_autoencoder(
         validate=_validation(network, validation, patches, pool_rng),
     )  # fmt: skip
     train_network(training, Hooks(log=log, progress=progress, stop=stop, checkpoint=checkpoint))
-    scorer = fit_image_scorer(
-        train, validation, patches, lambda tiles: score_patches(network, tiles), scale_rng
-    )
+    score = partial(score_patches, network)
+    scorer = fit_image_scorer(train, validation, patches, score, scale_rng)
     return Autoencoder(network=network, width=width, latent=latent, scorer=scorer)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,15 +41,14 @@ class PatchPca:
 
     def predict(self, image: Image) -> Prediction:
         """Score one image in robust deviations; the map is the pixel residual."""
-        return self.scorer.predict(image, self.score_patches)
-
-    def score_patches(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean squared residual (patch,) and residual (patch, side, side)."""
-        return score_patches(self.mean, self.components, patches)
+        return self.scorer.predict(image, partial(score_patches, self.mean, self.components))
 
 
 def score_patches(mean: Tensor, components: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean squared residual and residual of patches outside mean and components."""
+    """Return mean squared residual outside mean and components, and that residual.
+
+    Shapes (patch,) and (patch, side, side), of patches (patch, 1, side, side).
+    """
     centred = patches.flatten(1) - mean  # (patch, 1, side, side) -> (patch, side * side)
     residual = centred - (centred @ components.T) @ components
     return residual.square().mean(1), residual.view(len(patches), *patches.shape[2:])
@@ -90,7 +90,6 @@ def fit_patch_pca(
     largest = vectors.T[::-1][:components]  # eigh sorts eigenvalues in ascending order
     basis = torch.from_numpy(np.ascontiguousarray(largest, dtype=np.float32))
     log({"event": "components", "count": components, "patches": len(pool)})
-    scorer = fit_image_scorer(
-        train, validation, patches, lambda tiles: score_patches(mean, basis, tiles), scale_rng
-    )
+    score = partial(score_patches, mean, basis)
+    scorer = fit_image_scorer(train, validation, patches, score, scale_rng)
     return PatchPca(mean=mean, components=basis, scorer=scorer)
