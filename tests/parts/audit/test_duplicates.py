@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,8 +12,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, rotate
 
 from lineside.parts.audit import duplicates
-from lineside.parts.audit.duplicates import Duplicates, find_same_part
-from lineside.parts.audit.fingerprints import peak_table, prominence_table, rotated
+from lineside.parts.audit.duplicates import (
+    Duplicates,
+    find_same_part,
+    peak_table,
+    prominence_table,
+    rotated,
+)
 
 Picture = NDArray[np.float32]
 
@@ -42,8 +48,9 @@ def _photograph(surface: Picture, rng: np.random.Generator) -> Picture:
     return (np.round(255 * np.clip(picture, 0, 1)) / 255).astype(np.float32)[:, :, None]
 
 
-def _find(images: Sequence[Picture] | Sequence[Callable[[], Picture]]) -> Duplicates:
-    return find_same_part(images, rng=np.random.default_rng(7))
+def _find(images: Sequence[Picture | Callable[[], Picture]]) -> Duplicates:
+    loaders = [image if callable(image) else partial(np.asarray, image) for image in images]
+    return find_same_part(loaders, rng=np.random.default_rng(7))
 
 
 def _grouped_share(found: Duplicates) -> float:

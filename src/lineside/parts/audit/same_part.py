@@ -6,6 +6,7 @@ The search itself is `duplicates.find_same_part`.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -132,13 +133,9 @@ def _recovered_share(items: Sequence[PartImage], duplicates: Duplicates) -> floa
     by_name: dict[str, list[int]] = {}
     for item, group in zip(items, duplicates.groups, strict=True):
         by_name.setdefault(item.groups[0], []).append(group)
-    pairs = sum(_pairs(len(groups)) for groups in by_name.values())
-    together = sum(_pairs(int(n)) for groups in by_name.values() for n in np.bincount(groups))
+    pairs = sum(math.comb(len(groups), 2) for groups in by_name.values())
+    together = sum(math.comb(n, 2) for groups in by_name.values() for n in np.bincount(groups))
     return together / pairs if pairs else float("nan")
-
-
-def _pairs(count: int) -> int:
-    return count * (count - 1) // 2
 
 
 def _members(groups: Sequence[int]) -> list[list[int]]:
