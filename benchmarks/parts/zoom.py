@@ -301,7 +301,6 @@ def _responses(cnn: PatchCNN, image: Image, way: ZoomPath) -> dict[str, NDArray[
     found = {}
     for window, suffix in ((way.final, ""), (way.windows[0], "_whole")):
         response = window_response(cnn, image, window)
-        assert response is not None
         found[f"gradcam{suffix}"] = _placed(response.cam, image, window)
         found[f"guided_backprop{suffix}"] = _placed(np.abs(response.guided), image, window)
     return found

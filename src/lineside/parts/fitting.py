@@ -14,7 +14,6 @@ from lineside.parts.config import Config
 from lineside.parts.data.images import training_image
 from lineside.parts.methods import METHODS
 from lineside.parts.model import PartsModel, Settings, fit_references, make_model
-from lineside.parts.models.detector import Detector, TrainingImage
 
 if TYPE_CHECKING:
     from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
@@ -36,22 +35,12 @@ def methods(config: Config) -> Sequence[Method]:
 
 
 def fit(name: str, split: Split, config: Config, run: Run) -> PartsModel:
-    """Fit one method on the training and validation parts of a split."""
+    """Fit one method on the training and validation parts of a split.
+
+    Only the patch CNN takes settings from the user.
+    """
     train = [training_image(item) for item in split.train]
     validation = [training_image(item) for item in split.validation]
-    detector = fit_detector_of(name, train, validation, config, run)
-    shared = run.shared("references", lambda: fit_references(train, run.rng("library")))
-    return make_model(name, detector, Settings.of(config), shared)
-
-
-def fit_detector_of(
-    name: str,
-    train: Sequence[TrainingImage],
-    validation: Sequence[TrainingImage],
-    config: Config,
-    run: Run,
-) -> Detector:
-    """Fit one method's detector; only the patch CNN takes settings from the user."""
     method = METHODS[name]
     options: dict[str, Any] = {}
     if method.resumable:
@@ -75,7 +64,8 @@ def fit_detector_of(
 
         figures = sample_figures(cast(Any, detector), validation or train, run.rng("figures"))
         save_figures(run.folder, name, figures)
-    return detector
+    shared = run.shared("references", lambda: fit_references(train, run.rng("library")))
+    return make_model(name, detector, Settings.of(config), shared)
 
 
 def _draw_training(name: str, run: Run, cnn: PatchCNN, data: CropData) -> None:

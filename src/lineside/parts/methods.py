@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lineside.core.contract import MethodKind
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from lineside.parts.models.detector import Detector, Log, TrainingImage
+    from lineside.parts.models.detector import Detector, TrainingImage
 
 _MODELS = "lineside.parts.models"
 
@@ -43,25 +41,18 @@ class DetectorMethod:
     resumable: bool = False
 
     def fit(
-        self,
-        train: Sequence[TrainingImage],
-        validation: Sequence[TrainingImage],
-        *,
-        rng: np.random.Generator,
-        log: Log,
-        **options: Any,
+        self, train: Sequence[TrainingImage], validation: Sequence[TrainingImage], **options: Any
     ) -> Detector:
         """Fit a detector.
 
         Args:
             train: Labelled images.
             validation: Images of other parts; may be empty.
-            rng: All randomness.
-            log: Receives one record per stage.
-            options: Keywords of the method's own.
+            options: ``rng`` (all randomness), ``log`` (receives one record per stage), and keywords
+                of the method's own.
         """
         fit = getattr(importlib.import_module(self.module), self.fit_function)
-        detector: Detector = fit(train, validation, rng=rng, log=log, **options)
+        detector: Detector = fit(train, validation, **options)
         return detector
 
     def detector_class(self) -> type[Detector]:

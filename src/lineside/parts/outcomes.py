@@ -16,11 +16,11 @@ from lineside.core.statistics.operating_points import operating_point
 from lineside.core.statistics.units import unit_scores
 from lineside.parts.calibration import MapScale, Operating
 from lineside.parts.config import Config
-from lineside.parts.data.images import read_picture, training_image
+from lineside.parts.data.images import mask_of, read_picture
 from lineside.parts.data.items import GOOD, PartImage
 from lineside.parts.metrics import WORDS, map_details
 from lineside.parts.model import PartsModel
-from lineside.parts.models.detector import Image, Prediction
+from lineside.parts.models.detector import Image, Mask, Prediction
 
 LOTS = "the data name lots: parts of a lot are alike, so a guarantee counted by part is not proven"
 CONTOUR_QUANTILE = 0.95
@@ -74,12 +74,12 @@ def _map_details(
     """Count map pixels by score where it is known which ones are faulty, once bins are fixed."""
     if model.operating is None:
         return ()
-    mask = training_image(item).mask() if item.mask is not None else None
+    shape = (image.shape[0], image.shape[1])
+    mask: Mask | None = np.zeros(shape, dtype=bool)
     if item.faulty:
-        if mask is None:
-            return ()
-    else:
-        mask = np.zeros(image.shape[:2], dtype=bool)
+        mask = mask_of(item, shape) if item.mask is not None else None
+    if mask is None:
+        return ()
     scale = model.scale
     return map_details(prediction.map, mask, usual=scale.low, threshold=scale.threshold)
 

@@ -17,11 +17,11 @@ from lineside.core.explain.sanity_checks import randomise_weights
 from lineside.parts.calibration import MapScale
 from lineside.parts.data.sources import unlabelled
 from lineside.parts.explain import zoom as zooming
+from lineside.parts.explain import zoom_figures
 from lineside.parts.explain.drawings import write_zoom
 from lineside.parts.explain.zoom import Evidence, Window, ZoomPath, evidence_of_map
 from lineside.parts.explain.zoom_figures import (
     COLOURS,
-    LARGEST_PX,
     agreement_with_random,
     centre_on_response,
     evidence_of_tiles,
@@ -163,13 +163,11 @@ def test_a_look_is_the_network_on_the_window_at_native_size():
     assert wide.guided.shape == wide.cam.shape == (90, 120)
 
 
-def test_a_look_mirrors_small_windows_takes_any_channels_and_refuses_huge_ones():
+def test_a_look_mirrors_small_windows_and_takes_any_channels():
     cnn = network(channels=3)
     image = np.random.default_rng(0).random((20, 120, 1)).astype(np.float32)
     response = window_response(cnn, image, Window(left=0, top=0, right=32, bottom=20, score=0.0))
     assert response.guided.shape == response.cam.shape == (20, 32)
-    huge = Window(left=0, top=0, right=LARGEST_PX, bottom=2, score=0.0)
-    assert window_response(cnn, image, huge) is None
 
 
 @pytest.mark.parametrize("shape", [(90, 120), (20, 70), (32, 32)])
@@ -232,10 +230,10 @@ def test_a_crop_that_is_read_again_moves_the_peak_only():
     again = refine_peak(Brightest(), image, path)
     assert again.windows == path.windows
     assert again.peak == (345.5, 230.5)
-    assert again.as_json() == {**dataclasses.asdict(path.final), "x": 345.5, "y": 230.5}
+    assert again.as_json() == {**path.final._asdict(), "x": 345.5, "y": 230.5}
 
 
-def test_the_sheet_shows_every_way_in_its_own_colour():
+def test_the_sheet_shows_every_way_in_its_own_colour(monkeypatch):
     image = np.full((*SHAPE, 1), 0.5, np.float32)
     cells = planted((100, 100), (560, 330))
     scale = MapScale(low=0.0, threshold=1.0, high=5.0)
@@ -248,6 +246,9 @@ def test_the_sheet_shows_every_way_in_its_own_colour():
     bare = zoom_sheet(image, cells, small, scale=scale, heading="one")
     explained = zoom_sheet(image, cells, small, scale=scale, heading="one", cnn=network())
     assert explained.shape[0] > bare.shape[0] + 2 * 144, "two more rows"
+    monkeypatch.setattr(zoom_figures, "LARGEST_PX", 64 * 64)  # the first window is larger
+    partly = zoom_sheet(image, cells, small, scale=scale, heading="one", cnn=network())
+    assert partly.shape == explained.shape and (partly != explained).any()
     none = zoom_sheet(image, cells, [], scale=scale, heading="none")
     assert none.shape[0] < plain.shape[0]
 

@@ -6,7 +6,6 @@ Every picture is decoded once (`survey`); the checks work on the numbers kept of
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,11 +16,12 @@ from lineside.core.audit.outliers import check_one_value, check_outliers
 from lineside.core.audit.shortcuts import check_drift, check_shortcuts
 from lineside.core.contract import Check, Refusal, Status
 from lineside.core.errors import UserError
+from lineside.core.run.folder import rng_of
 from lineside.core.statistics.units import Words
 from lineside.parts.audit.same_part import check_same_part
 from lineside.parts.audit.survey import ImageStatistics, MaskStatistics, survey
 from lineside.parts.config import Config
-from lineside.parts.data.grouping import SHARES, kind_of_group, split
+from lineside.parts.data.grouping import SHARES, groups_of, kind_of_group, split
 from lineside.parts.data.items import GOOD, PartImage
 from lineside.parts.metrics import WORDS
 
@@ -69,17 +69,13 @@ def _check_readable(
         checks.check_leakage(ids, groups, roles, words=_group_words(items)),
         checks.check_mixed_labels(ids, [item.part for item in items], faulty, words=WORDS),
         *check_masks(items, images),
-        check_labels(ids, described, faulty, groups, _rng(seed, "label doubts"), words=WORDS),
-        check_shortcuts(cheap, names, faulty, groups, _rng(seed, "shortcuts")),
+        check_labels(ids, described, faulty, groups, rng_of(seed, "label doubts"), words=WORDS),
+        check_shortcuts(cheap, names, faulty, groups, rng_of(seed, "shortcuts")),
         _raters(items, seed),
         *_storage(images),
         _health(images),
         *_drift(items, images, seed),
     ]
-
-
-def _rng(seed: int, name: str) -> np.random.Generator:
-    return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
 def _group_words(items: Sequence[PartImage]) -> Words:
@@ -119,10 +115,8 @@ def _faulty_shares(items: Sequence[PartImage], config: Config) -> dict[str, floa
         return {role: SHARES[role] for role in MEASURING_ROLES}
     counts = {}
     for role in MEASURING_ROLES:
-        groups: dict[str, list[PartImage]] = {}
-        for item in roles.role(role):
-            groups.setdefault(item.groups[0], []).append(item)
-        counts[role] = sum(kind_of_group(group) != GOOD for group in groups.values())
+        groups = groups_of(roles.role(role)).values()
+        counts[role] = sum(kind_of_group(group) != GOOD for group in groups)
     total = len({item.groups[0] for item in items if item.faulty})
     return {role: count / max(1, total) for role, count in counts.items()}
 
@@ -151,7 +145,7 @@ def _raters(items: Sequence[PartImage], seed: int) -> Check:
         [item.id for item in items],
         ratings,
         [item.groups[0] for item in items],
-        _rng(seed, "raters"),
+        rng_of(seed, "raters"),
     )
 
 
@@ -226,7 +220,7 @@ def _drift(items: Sequence[PartImage], images: Sequence[ImageStatistics], seed: 
     names = ("brightness", "contrast", "sharpness", "width", "height")
     old, new = ([[getattr(image, name) for name in names] for _, image in side] for side in sides)
     old_groups, new_groups = ([item.groups[0] for item, _ in side] for side in sides)
-    rng, name = _rng(seed, "drift"), "drift from train to test"
+    rng, name = rng_of(seed, "drift"), "drift from train to test"
     return [check_drift(old, new, names, old_groups, new_groups, rng, name=name)]
 
 

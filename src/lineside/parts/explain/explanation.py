@@ -125,7 +125,6 @@ def responses(cnn: PatchCNN, image: Image) -> Figure:
     bottom, right = min(top + cnn.crop_px, height), min(left + cnn.crop_px, width)
     window = Window(left=max(left, 0), top=max(top, 0), right=right, bottom=bottom, score=0.0)
     response = window_response(cnn, image, window)
-    assert response is not None, "a crop is never too large"
     guided, cam = agreement_with_random(cnn, image, window)
     tiles = [window.of(image), signed_map(response.guided), signed_map(response.cam)]
     caption = (

@@ -9,11 +9,10 @@ cells of the map of other methods), so the zoom cannot contradict the verdict.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,9 @@ from lineside.parts.models.detector import Image
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom."""
+
 OVERLAP = 0.25
 """Share of a window that its neighbour covers too."""
 BEAM = 3
@@ -32,8 +34,7 @@ TOP_CELLS = 2
 """A window's score is the mean of its this many strongest cells."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Window:
+class Window(NamedTuple):
     """A rectangle of a picture in pixels, right and bottom exclusive.
 
     Attributes:
@@ -49,6 +50,11 @@ class Window:
     right: int
     bottom: int
     score: float
+
+    @property
+    def box(self) -> Box:
+        """The rectangle alone."""
+        return self[:4]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -80,7 +86,7 @@ class ZoomPath:
     def as_json(self) -> dict[str, float]:
         """Return the final window and the strongest place in it as plain JSON values."""
         x, y = self.peak
-        return {**dataclasses.asdict(self.final), "x": x, "y": y}
+        return {**self.final._asdict(), "x": x, "y": y}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,20 +137,15 @@ def zoom(
         Nothing if nothing in the picture reaches the background, else one or more.
     """
     grid = _Grid(evidence)
-    pending: list[tuple[Box, tuple[Window, ...]]] = [
-        ((0, 0, evidence.shape[1], evidence.shape[0]), ())
-    ]
+    height, width = evidence.shape
+    pending: list[tuple[Box, tuple[Window, ...]]] = [((0, 0, width, height), ())]
     paths: list[ZoomPath] = []
     while pending:
         paths = _choose_windows(grid, pending, least_px, background, beam)
         pending = [
-            (box, path.windows) for path in paths for box in _children(box_of(path.final), least_px)
+            (box, path.windows) for path in paths for box in _children(path.final.box, least_px)
         ]
     return sorted(paths, key=lambda path: -path.final.score)
-
-
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom."""
 
 
 class _Grid:
@@ -226,8 +227,7 @@ def _choose_windows(
         _, peak = grid.peak(box)
         if before and not _children(box, least_px):
             box = centre_box(box, peak, grid.shape)
-        left, top, right, bottom = box
-        window = Window(left=left, top=top, right=right, bottom=bottom, score=grid.score(box))
+        window = Window(*box, score=grid.score(box))
         chosen.append(ZoomPath(windows=(*before, window), peak=peak))
         grid.claim(box, background)
     return chosen
@@ -257,8 +257,3 @@ def centre_box(box: Box, peak: tuple[float, float], shape: tuple[int, int]) -> B
     x = min(max(round(peak[0] - width / 2), 0), shape[1] - width)
     y = min(max(round(peak[1] - height / 2), 0), shape[0] - height)
     return x, y, x + width, y + height
-
-
-def box_of(window: Window) -> Box:
-    """Return left, top, right and bottom of a window."""
-    return window.left, window.top, window.right, window.bottom

@@ -35,7 +35,6 @@ from lineside.parts.explain.zoom import (
     Evidence,
     Window,
     ZoomPath,
-    box_of,
     centre_box,
     evidence_of_map,
 )
@@ -113,14 +112,11 @@ def centre_on_response(cnn: PatchCNN, image: Image, path: ZoomPath) -> ZoomPath:
     it is if the network's output would be lower after the move, and keeps its tiles' score.
     """
     response = window_response(cnn, image, path.final)
-    if response is None:
-        return path
     peak = _strongest(response, path.final, cnn.crop_px)
     shape = (image.shape[0], image.shape[1])
-    left, top, right, bottom = centre_box(box_of(path.final), peak, shape)
-    moved = dataclasses.replace(path.final, left=left, top=top, right=right, bottom=bottom)
+    moved = Window(*centre_box(path.final.box, peak, shape), score=path.final.score)
     again = window_response(cnn, image, moved)
-    if again is None or again.probability < response.probability:
+    if again.probability < response.probability:
         return dataclasses.replace(path, peak=peak)
     peak = _strongest(again, moved, cnn.crop_px)
     return ZoomPath(windows=(*path.windows[:-1], moved), peak=peak)
@@ -134,11 +130,10 @@ def agreement_with_random(cnn: PatchCNN, image: Image, window: Window) -> tuple[
     Args:
         cnn: The network.
         image: The whole picture.
-        window: A final window, at most `LARGEST_PX` large.
+        window: A final window.
     """
     twin = dataclasses.replace(cnn, network=randomise_weights(cnn.network))
     own, other = (window_response(network, image, window) for network in (cnn, twin))
-    assert own is not None and other is not None
     guided, cam = (
         rank_agreement(torch.from_numpy(np.abs(a))[None], torch.from_numpy(np.abs(b))[None])
         for a, b in ((own.guided, other.guided), (own.cam, other.cam))
@@ -165,20 +160,15 @@ def refine_peak(detector: Detector, image: Image, path: ZoomPath) -> ZoomPath:
     return dataclasses.replace(path, peak=peak)
 
 
-def window_response(cnn: PatchCNN, image: Image, window: Window) -> WindowResponse | None:
+def window_response(cnn: PatchCNN, image: Image, window: Window) -> WindowResponse:
     """Run a patch network on a window at native size, with guided backprop and Grad-CAM.
 
     Args:
         cnn: The network.
         image: The whole picture.
-        window: Where to response; mirrored outwards if it is smaller than the trained crop.
-
-    Returns:
-        None if the window has more than `LARGEST_PX` pixels.
+        window: Where; mirrored outwards if it is smaller than the trained crop.
     """
     height, width = window.size
-    if height * width > LARGEST_PX:
-        return None
     crop, (above, before) = pad(convert_channels(window.of(image), cnn.channels), cnn.crop_px)
     x = cnn.standardise(crop.transpose(2, 0, 1)[None])
     with torch.inference_mode():
@@ -217,7 +207,11 @@ def zoom_sheet(
         side_by_side([_draw_windows(image, paths), _draw_windows(shown, paths)], gap_px=GAP_PX),
     ]
     responses = [
-        [window_response(cnn, image, w) if cnn else None for w in t.windows] for t in paths
+        [
+            window_response(cnn, image, w) if cnn and math.prod(w.size) <= LARGEST_PX else None
+            for w in path.windows
+        ]
+        for path in paths
     ]
     limits = _limits([response for row in responses for response in row if response is not None])
     for number, (path, row) in enumerate(zip(paths, responses, strict=True)):

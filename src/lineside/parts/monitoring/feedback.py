@@ -31,7 +31,7 @@ from lineside.parts.config import Config
 from lineside.parts.data.dataset import read_items
 from lineside.parts.data.images import digest, training_image
 from lineside.parts.data.items import GOOD, PartImage
-from lineside.parts.data.sources import find_files, part_of
+from lineside.parts.data.sources import find_files, unlabelled
 from lineside.parts.model import PartsModel, as_stored
 from lineside.parts.outcomes import calibrate, outcomes
 
@@ -128,11 +128,8 @@ def _config(folder: Path, model: PartsModel, changes: Mapping[str, Any]) -> Conf
 
 
 def _items(paths: Sequence[Path], label: str, model: PartsModel) -> list[PartImage]:
-    pattern = model.settings.part_pattern
-    return [
-        PartImage(id=str(path), path=path, label=label, part=part_of(path, pattern))
-        for path in map(Path, find_files(paths))
-    ]
+    found = (unlabelled(path, model.settings.part_pattern) for path in find_files(paths))
+    return [dataclasses.replace(item, label=label) for item in found]
 
 
 def _check_apart(items: Sequence[PartImage]) -> None:

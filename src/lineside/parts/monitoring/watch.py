@@ -129,15 +129,9 @@ class Monitors:
             joined, verdict = self.model.decide([score], usual=usual)
             return Part(views=1, score=joined, verdict=verdict, last_seconds=seconds, usual=usual)
         usual = usual and before.usual
-        joined, verdict = self.model.decide([before.score, score], usual=usual)
-        return Part(
-            views=before.views + 1,
-            score=joined,
-            verdict=verdict,
-            last_seconds=seconds,
-            usual=usual,
-            counted=before.counted,
-        )
+        before.score, before.verdict = self.model.decide([before.score, score], usual=usual)
+        before.views, before.last_seconds, before.usual = before.views + 1, seconds, usual
+        return before
 
     def _count(self, part: Part) -> None:
         """Count a complete part once: its verdict, and its score if it was accepted.
