@@ -31,7 +31,7 @@ from lineside.core.statistics.bootstrap import estimate, paired_difference
 from lineside.parts.metrics import METRICS
 from lineside.parts.models.anogan.anogan import AnoGAN, fit_anogan
 from lineside.parts.models.anogan.figures import sample_figures
-from lineside.parts.models.anogan.warnings import against_chance
+from lineside.parts.models.anogan.training import against_chance
 from lineside.parts.models.detector import Detector, TrainingImage
 from lineside.parts.models.reconstruction.autoencoder import fit_autoencoder
 from lineside.parts.models.reconstruction.patch_pca import fit_patch_pca

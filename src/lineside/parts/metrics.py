@@ -123,14 +123,8 @@ class MapOverlap:
 
         def value(weights: Floats) -> Floats:
             # (repetitions, outcomes) @ (outcomes, bins): counts of each resample by bin
-            return np.array(
-                [
-                    area_under_overlap(*counts, self.limit)
-                    for counts in zip(
-                        weights @ good, weights @ overlap, weights @ faults, strict=True
-                    )
-                ]
-            )
+            resamples = zip(weights @ good, weights @ overlap, weights @ faults, strict=True)
+            return np.array([area_under_overlap(*counts, self.limit) for counts in resamples])
 
         return value
 

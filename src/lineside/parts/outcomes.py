@@ -39,33 +39,26 @@ def outcomes(model: PartsModel, items: Sequence[PartImage]) -> Iterator[Outcome]
         UserError: if an image cannot be read.
     """
     for item in items:
-        yield _outcome(model, item)
-
-
-def _outcome(model: PartsModel, item: PartImage) -> Outcome:
-    picture = read_picture(item.path)
-    image = picture.image
-    start = time.perf_counter()
-    prediction = model.predict_image(image)
-    milliseconds = 1000 * (picture.seconds + time.perf_counter() - start)
-    return Outcome(
-        item=item.id,
-        groups=item.groups,
-        unit=item.part,
-        slices={
-            **item.slices,
-            **({"lot": item.lot} if item.lot else {}),
-            "kind": item.label if item.faulty else GOOD,
-        },
-        value={
-            "score": prediction.score,
-            "label": float(item.faulty),
-            "peak": float(prediction.map.max()),
-            "middle": float(np.median(prediction.map)),
-            "ms": milliseconds,
-        },
-        details=_map_details(model, item, picture.image, prediction),
-    )
+        picture = read_picture(item.path)
+        image = picture.image
+        start = time.perf_counter()
+        prediction = model.predict_image(image)
+        milliseconds = 1000 * (picture.seconds + time.perf_counter() - start)
+        lot = {"lot": item.lot} if item.lot else {}
+        yield Outcome(
+            item=item.id,
+            groups=item.groups,
+            unit=item.part,
+            slices={**item.slices, **lot, "kind": item.label if item.faulty else GOOD},
+            value={
+                "score": prediction.score,
+                "label": float(item.faulty),
+                "peak": float(prediction.map.max()),
+                "middle": float(np.median(prediction.map)),
+                "ms": milliseconds,
+            },
+            details=_map_details(model, item, image, prediction),
+        )
 
 
 def _map_details(

@@ -12,7 +12,7 @@ from lineside.core.contract import Estimate
 from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.core.run.folder import Stopped
-from lineside.parts.models.anogan import warnings as guards
+from lineside.parts.models.anogan import training as guards
 from lineside.parts.models.anogan.anogan import AnoGAN, fit_anogan, score_patches
 from lineside.parts.models.anogan.figures import sample_figures
 from lineside.parts.models.anogan.networks import (

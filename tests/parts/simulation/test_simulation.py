@@ -16,11 +16,16 @@ from lineside.parts.data.dataset import read
 from lineside.parts.data.grouping import split
 from lineside.parts.data.items import GOOD
 from lineside.parts.simulation import dataset, demo
-from lineside.parts.simulation.dataset import simulate_labels
+from lineside.parts.simulation.dataset import make_part, simulate_labels
 from lineside.parts.simulation.defects import KIND_SHARES, add_defect, draw_areas
-from lineside.parts.simulation.optics import blurred, display, radiance
-from lineside.parts.simulation.part import make_part
-from lineside.parts.simulation.scene import SECTIONS, make_lamps, make_scene
+from lineside.parts.simulation.scene import (
+    SECTIONS,
+    blurred,
+    display,
+    make_lamps,
+    make_scene,
+    radiance,
+)
 
 SMALL = {"good_parts": 6, "faulty_parts": 5, "exposures": 2, "size_px": 96}
 

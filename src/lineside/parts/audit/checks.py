@@ -237,14 +237,9 @@ def check_masks(items: Sequence[PartImage], images: Sequence[ImageStatistics]) -
         return []
     without = [item.id for item in faulty if not item.mask and not item.boxes]
     if len(without) == len(faulty):
-        return [
-            Check(
-                name="masks",
-                status="unknown",
-                evidence=f"none of {len(faulty)} pictures of defects has a mask or boxes",
-                hint="without them the place of a defect cannot be checked",
-            )
-        ]
+        evidence = f"none of {len(faulty)} pictures of defects has a mask or boxes"
+        hint = "without them the place of a defect cannot be checked"
+        return [Check(name="masks", status="unknown", evidence=evidence, hint=hint)]
     findings = [
         *_mask_contents(masks),
         *_check_if_any(
@@ -257,15 +252,8 @@ def check_masks(items: Sequence[PartImage], images: Sequence[ImageStatistics]) -
             "they count for the label only",
         ),
     ]  # fmt: skip
-    if findings:
-        return findings
-    return [
-        Check(
-            name="masks",
-            status="ok",
-            evidence=f"{len(faulty) - len(without)} defects have a usable mask",
-        )
-    ]
+    evidence = f"{len(faulty) - len(without)} defects have a usable mask"
+    return findings or [Check(name="masks", status="ok", evidence=evidence)]
 
 
 def _check_if_any(

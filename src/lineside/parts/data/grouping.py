@@ -110,15 +110,11 @@ def split(
         missing = ["train", *missing]
     chosen = {role: shares[role] for role in (missing or ["train"])}
     roles = {**fixed, **_share_out({name: groups[name] for name in free}, chosen, config.seed)}
-    items_of = {
-        role: tuple(item for name in groups if roles[name] == role for item in groups[name])
-        for role in ROLES
-    }
     return Split(
-        train=items_of["train"],
-        validation=items_of["validation"],
-        calibration=items_of["calibration"],
-        test=items_of["test"],
+        **{
+            role: tuple(item for name in groups if roles[name] == role for item in groups[name])
+            for role in ROLES
+        }
     )
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lineside.parts.explain.overlays import as_rgb
@@ -21,23 +20,6 @@ PATCH_PX = 64
 GOOD_PATCHES = 200
 BAD_PATCHES = 200
 NEAREST = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Neighbour:
-    """A stored patch similar to a query.
-
-    Attributes:
-        source: Id of the training image it was cut from.
-        label: Its label.
-        similarity: Cosine similarity of features, -1..1.
-        patch: uint8, shape (64, 64, 3).
-    """
-
-    source: str
-    label: str
-    similarity: float
-    patch: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,22 +38,20 @@ class Library:
     patches: Tensor
     embeddings: Tensor
 
-    def nearest(self, patch: Image, *, faulty: bool) -> list[Neighbour]:
-        """Return the most similar good (or bad) patches, most similar first, one per image."""
+    def nearest(self, patch: Image, *, faulty: bool) -> list[tuple[int, float]]:
+        """Return the most similar good (or bad) patches, most similar first, one per image.
+
+        Returns:
+            Index of each patch, and the cosine similarity of the features, -1..1.
+        """
         candidates = [i for i, label in enumerate(self.labels) if (label != "good") == faulty]
         if not candidates:
             return []
         similarity = self.embeddings[candidates].float() @ embed(patch)
-        nearest: dict[str, Neighbour] = {}
+        nearest: dict[str, tuple[int, float]] = {}
         for position in torch.argsort(similarity, descending=True).tolist():
             index = candidates[position]
-            if self.sources[index] not in nearest:
-                nearest[self.sources[index]] = Neighbour(
-                    source=self.sources[index],
-                    label=self.labels[index],
-                    similarity=float(similarity[position]),
-                    patch=self.patches[index].numpy(),
-                )
+            nearest.setdefault(self.sources[index], (index, float(similarity[position])))
             if len(nearest) == NEAREST:
                 break
         return list(nearest.values())

@@ -10,7 +10,7 @@ import numpy as np
 from lineside.core.contract import Explanation, Figure
 from lineside.parts.data.images import decode
 from lineside.parts.data.items import PartImage
-from lineside.parts.explain.exemplars import Neighbour, crop_at
+from lineside.parts.explain.exemplars import Library, crop_at
 from lineside.parts.explain.overlays import (
     DISPLAY_PX,
     Finding,
@@ -104,13 +104,16 @@ def neighbours(model: PartsModel, image: Image, prediction: Prediction) -> list[
     for faulty, word in ((False, "good"), (True, "faulty")):
         nearest = model.library.nearest(patch, faulty=faulty)
         if nearest:
-            figures.append(_sheet(patch, nearest, word))
+            figures.append(_sheet(model.library, patch, nearest, word))
     return figures
 
 
-def _sheet(patch: Image, nearest: list[Neighbour], word: str) -> Figure:
-    tiles: list[Image | Rgb] = [patch, *(n.patch for n in nearest)]
-    names = [f"{Path(n.source).name} ({n.label}, {n.similarity:.2f})" for n in nearest]
+def _sheet(library: Library, patch: Image, nearest: list[tuple[int, float]], word: str) -> Figure:
+    tiles: list[Image | Rgb] = [patch, *(library.patches[i].numpy() for i, _ in nearest)]
+    names = [
+        f"{Path(library.sources[i]).name} ({library.labels[i]}, {similarity:.2f})"
+        for i, similarity in nearest
+    ]
     caption = (
         f"First this picture's strongest patch, then {', '.join(names)}; "
         "the number is the cosine of their features."

@@ -104,8 +104,22 @@ def features(cnn: PatchCNN, sample: CropBatch, *, seed: int = 0) -> list[Feature
     with a defect (area under the ROC curve).
     """
     units, names, answers = chosen_units(cnn, sample)
-    made = _made(cnn, cnn.network, units, sample, seed, STEPS)
-    untrained = _made(cnn, randomise_weights(cnn.network, seed), units, sample, seed, STEPS // 2)
+    untrained_network = randomise_weights(cnn.network, seed)
+    colours = sample.pixels.mean((0, 2, 3))
+    made, untrained = (
+        maximise_activation(
+            network,
+            units,
+            (cnn.channels, cnn.crop_px, cnn.crop_px),
+            low=(0.0 - cnn.mean) / cnn.spread,
+            high=(1.0 - cnn.mean) / cnn.spread,
+            seed=seed,
+            steps=steps,
+            centre=((colours - cnn.mean) / cnn.spread).tolist(),
+            basis=colour_basis(sample.pixels),
+        )
+        for network, steps in ((cnn.network, STEPS), (untrained_network, STEPS // 2))
+    )
     crossed = _answers(cnn, cnn.network, units, _pixels(cnn, untrained)).diagonal()
     pictures, others = (
         _pixels(cnn, each).transpose(0, 2, 3, 1).astype(np.float32) for each in (made, untrained)
@@ -224,28 +238,6 @@ def nearest_figure(found: Sequence[Feature], sample: CropBatch) -> Figure:
     )
     title = "Training crops that units answer most"
     return sheet_figure(title, caption, mosaics, names, columns=COLUMNS, cell_px=CELL_PX, wide=True)
-
-
-def _made(
-    cnn: PatchCNN,
-    network: nn.Module,
-    units: Sequence[Unit],
-    sample: CropBatch,
-    seed: int,
-    steps: int,
-) -> MaximisedInputs:
-    colours = sample.pixels.mean((0, 2, 3))
-    return maximise_activation(
-        network,
-        units,
-        (cnn.channels, cnn.crop_px, cnn.crop_px),
-        low=(0.0 - cnn.mean) / cnn.spread,
-        high=(1.0 - cnn.mean) / cnn.spread,
-        seed=seed,
-        steps=steps,
-        centre=((colours - cnn.mean) / cnn.spread).tolist(),
-        basis=colour_basis(sample.pixels),
-    )
 
 
 def _answers(

@@ -89,10 +89,6 @@ class Lite0(nn.Module):
                 blocks.append(Bottleneck(kernel, 1, expansion, outputs, outputs))
         self.blocks = nn.ModuleList(blocks)
 
-    def bottlenecks(self) -> list[Bottleneck]:
-        """Return the blocks in order."""
-        return [block for block in self.blocks if isinstance(block, Bottleneck)]
-
     def forward(self, x: Tensor, numbers: Sequence[int]) -> dict[int, Tensor]:
         """Return block number -> feature map for x of shape (1, 3, height, width) in -1..1."""
         maps = {}
@@ -171,7 +167,8 @@ def _from_state(state: dict[str, Tensor]) -> Lite0:
     """Build the backbone from a published state dict, every batch normalisation folded."""
     backbone = Lite0()
     _fold(backbone.stem, state, "_conv_stem", "_bn0")
-    for number, block in enumerate(backbone.bottlenecks()):
+    for number, block in enumerate(backbone.blocks):
+        assert isinstance(block, Bottleneck)
         at = f"_blocks.{number}."
         if block.expand is not None:
             _fold(block.expand, state, at + "_expand_conv", at + "_bn0")

@@ -19,7 +19,7 @@ from lineside.core.statistics.proportions import proportion
 from lineside.core.statistics.ranking import pr_curve
 from lineside.core.statistics.units import UnitScores, unit_scores
 from lineside.core.study import Study
-from lineside.parts.models.anogan.warnings import against_chance
+from lineside.parts.models.anogan.training import against_chance
 from lineside.parts.report import cases
 from lineside.parts.report.robustness import robustness
 

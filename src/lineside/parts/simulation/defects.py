@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lineside.parts.models.detector import Mask
-from lineside.parts.simulation.optics import Relief, blurred, display, radiance
-from lineside.parts.simulation.scene import Colour, Plane, Scene
+from lineside.parts.simulation.scene import Colour, Plane, Relief, Scene, blurred, display, radiance
 
 KIND_SHARES = {"bubble": 0.25, "contamination": 0.25, "scratch": 0.2, "fold": 0.16, "crack": 0.14}
 """Kinds of defects and their shares."""

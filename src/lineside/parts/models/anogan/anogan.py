@@ -3,7 +3,7 @@
 Schlegl et al. 2019: trained on good patches only; the score of a patch x is its squared error
 against G(E(x)) in pixels, plus the same in the critic's features (eq. 5). Published: patches of
 64 px, width 64, hours on a GPU. The defaults here are a preset for a CPU, 32 px and width 8, far
-below the published schedule; see `warnings.under_trained`.
+below the published schedule; see `training.under_trained`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from torch import Tensor
 from lineside.core.run.codec import built_by
 from lineside.core.training.loop import Hooks, Progress, Trained
 from lineside.parts.models.anogan.networks import Networks, freeze, initialise, make_networks
-from lineside.parts.models.anogan.training import Schedule, train_encoder, train_gan
-from lineside.parts.models.anogan.warnings import under_trained
+from lineside.parts.models.anogan.training import Schedule, train_encoder, train_gan, under_trained
 from lineside.parts.models.detector import Image, Prediction, TrainingImage
 from lineside.parts.models.reconstruction.patch_scoring import (
     ImageScorer,

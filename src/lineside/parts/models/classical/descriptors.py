@@ -56,7 +56,8 @@ def cell_index(height: int, width: int, grid: tuple[int, int]) -> NDArray[np.int
 
 def cell_mean(values: Array, grid: tuple[int, int]) -> Array:
     """Average a pixel map over each cell, shape (rows, columns); the nearest pixel if finer."""
-    mean = _reduce_cells(values, grid, np.add) / np.maximum(_counts(values.shape, grid), 1)
+    counts = _reduce_cells(np.ones(values.shape, dtype=np.float32), grid, np.add)
+    mean = _reduce_cells(values, grid, np.add) / np.maximum(counts, 1)
     return mean.astype(np.float32, copy=False)
 
 
@@ -73,10 +74,6 @@ def _edges(length: int, cells: int) -> NDArray[np.int64]:
 def _reduce_cells(values: Array, grid: tuple[int, int], ufunc: np.ufunc) -> Array:
     rows = ufunc.reduceat(values, _edges(values.shape[0], grid[0]), axis=0)
     return ufunc.reduceat(rows, _edges(values.shape[1], grid[1]), axis=1).astype(np.float32)
-
-
-def _counts(shape: tuple[int, ...], grid: tuple[int, int]) -> Array:
-    return _reduce_cells(np.ones(shape, dtype=np.float32), grid, np.add)
 
 
 def lbp_codes(grey: Array) -> NDArray[np.uint8]:

@@ -25,7 +25,7 @@ from lineside.parts.models.classical.position_statistics import (
     TOP_CELLS,
     ScoreScale,
     require_good,
-    score_scale_of,
+    score_scales_of,
     top_mean,
 )
 from lineside.parts.models.classical.registration import Shift, align, phase_shift, resize
@@ -125,10 +125,10 @@ def fit_golden_template(
     std = np.maximum(std, 0.5 * np.median(std) + 1e-3).astype(np.float32)
     log({"event": "template", "aligned": aligned, "matching_share": share, "shape": list(shape)})
 
-    def raw(image: Image) -> float:
-        return top_mean(_compare(image, mean, std, aligned)[0], TOP_CELLS)
+    def raw(image: Image) -> list[float]:
+        return [top_mean(_compare(image, mean, std, aligned)[0], TOP_CELLS)]
 
-    scale = score_scale_of(raw, train, validation, rng)
+    (scale,) = score_scales_of(raw, train, validation, rng)
     return GoldenTemplate(mean=mean, std=std, aligned=aligned, scale=scale)
 
 

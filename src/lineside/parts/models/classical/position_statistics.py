@@ -89,16 +89,6 @@ class StatisticsAccumulator:
         return PositionStatistics(mean=mean.astype(np.float32), std=std.astype(np.float32))
 
 
-def fit_position_statistics(
-    good: Sequence[TrainingImage], features: Callable[[Image], Array]
-) -> PositionStatistics:
-    """Return the statistics of the features of good images, read one at a time."""
-    accumulator = StatisticsAccumulator()
-    for example in good:
-        accumulator.add(features(example.image()))
-    return accumulator.result()
-
-
 def require_good(examples: Sequence[TrainingImage]) -> list[TrainingImage]:
     """Return the good examples.
 
@@ -121,12 +111,16 @@ def fit_largest_z(
 
     A cell counts by its largest z over all features.
     """
-    statistics = fit_position_statistics(good_of(train), features)
+    accumulator = StatisticsAccumulator()
+    for example in good_of(train):
+        accumulator.add(features(example.image()))
+    statistics = accumulator.result()
 
-    def raw(image: Image) -> float:
-        return top_mean(statistics.z(features(image)).max(axis=-1), TOP_CELLS)
+    def raw(image: Image) -> list[float]:
+        return [top_mean(statistics.z(features(image)).max(axis=-1), TOP_CELLS)]
 
-    return statistics, score_scale_of(raw, train, validation, rng)
+    (scale,) = score_scales_of(raw, train, validation, rng)
+    return statistics, scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,16 +185,6 @@ def fit_score_scale(raw: Sequence[float], sizes: Sequence[tuple[int, int]]) -> S
         size_max=(float(logs[:, 0].max()), float(logs[:, 1].max())),
         std=float(max(mad, 0.1 * residuals.std(), 1e-6)),
     )
-
-
-def score_scale_of(
-    raw_score: Callable[[Image], float],
-    train: Sequence[TrainingImage],
-    validation: Sequence[TrainingImage],
-    rng: np.random.Generator,
-) -> ScoreScale:
-    """Score good images and fit their scale; see `score_scales_of`."""
-    return score_scales_of(lambda image: [raw_score(image)], train, validation, rng)[0]
 
 
 def score_scales_of(

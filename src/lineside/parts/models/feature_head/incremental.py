@@ -339,17 +339,14 @@ def _resolve_bag(cells: TrainingCells, network: CellNetwork) -> TrainingCells:
 
 def _extend(replay: ReplayBuffer, new: Sequence[TrainingCells]) -> ReplayBuffer:
     """Return the buffer with new cells at its end: of no fold, so that every member sees them."""
-
-    def minus_one(cells: TrainingCells) -> Tensor:
-        return torch.full((len(cells.target),), -1)
-
+    none = [torch.full((len(cells.target),), -1) for cells in new]
     return dataclasses.replace(
         replay,
         inputs=torch.cat([replay.inputs, *(quantise(c.inputs) for c in new)]),
         target=torch.cat([replay.target, *(c.target.to(torch.int8) for c in new)]),
         weight=torch.cat([replay.weight, *(c.weight[:, 0] for c in new)]),
-        fold=torch.cat([replay.fold, *(minus_one(c).to(torch.int8) for c in new)]),
-        image=torch.cat([replay.image, *(minus_one(c).to(torch.int32) for c in new)]),
+        fold=torch.cat([replay.fold, *none]).to(torch.int8),
+        image=torch.cat([replay.image, *none]).to(torch.int32),
     )
 
 

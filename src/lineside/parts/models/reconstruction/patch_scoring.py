@@ -21,7 +21,7 @@ from lineside.parts.models.classical.descriptors import Array, cell_mean, grey_o
 from lineside.parts.models.classical.position_statistics import (
     ScoreScale,
     require_good,
-    score_scale_of,
+    score_scales_of,
     top_mean,
 )
 from lineside.parts.models.crops import Corner, pad, random_corners, tile_batches, tile_corners
@@ -153,11 +153,12 @@ def fit_image_scorer(
 ) -> ImageScorer:
     """Fit the scale to good images (of `validation`, if there are 20)."""
 
-    def raw(image: Image) -> float:
+    def raw(image: Image) -> list[float]:
         scores, _ = score_tiles(patches.normalise(image), score_patches, patches.patch_px)
-        return _raw_score(scores, patches.top_tiles)
+        return [_raw_score(scores, patches.top_tiles)]
 
-    return ImageScorer(patches=patches, scale=score_scale_of(raw, train, validation, rng))
+    (scale,) = score_scales_of(raw, train, validation, rng)
+    return ImageScorer(patches=patches, scale=scale)
 
 
 def example_patches(
