@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lineside.core.explain.attribution import grad_cam, guided_backprop, upsample
-from lineside.core.explain.sanity_checks import agreement_with_random
 from lineside.core.run.codec import built_by
 from lineside.core.training.loop import Hooks, Progress
 from lineside.parts.models.crops import (
