@@ -1,4 +1,8 @@
-"""Published numbers: ``docs/results/APP.json``, one flat object, always merged."""
+"""Published numbers: ``docs/results/APP.json``, one flat object, always merged.
+
+A number is published with the commit whose code made it. Changes that are not committed have none:
+their numbers are printed only.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +25,10 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
 
 
-def publish(app: str, name: str, value: Estimate, *, seeds: Sequence[int], command: str) -> None:
-    """Merge one number into ``docs/results/APP.json``, refresh the tables, and print it."""
+def publish(
+    app: str, name: str, value: Estimate, *, seeds: Sequence[int], command: str, commit: str
+) -> None:
+    """Merge one number into ``docs/results/APP.json`` and refresh the tables."""
     from benchmarks import tables
 
     path = RESULTS / f"{app}.json"
@@ -31,10 +37,14 @@ def publish(app: str, name: str, value: Estimate, *, seeds: Sequence[int], comma
         **finite(value.as_json()),
         "seeds": list(seeds),
         "command": command,
-        "commit": commit(),
+        "commit": commit,
     }
     write_json(path, dict(sorted(known.items())))
     tables.refresh()
+
+
+def print_number(name: str, value: Estimate) -> None:
+    """Print one number with its interval."""
     low = "-" if value.low is None else f"{value.low:.3f}"
     high = "-" if value.high is None else f"{value.high:.3f}"
     print(f"{name:<44} {value.value:.4f} [{low}, {high}] {value.unit} n={value.n}", flush=True)
@@ -43,9 +53,14 @@ def publish(app: str, name: str, value: Estimate, *, seeds: Sequence[int], comma
 def sayer(app: str, result: str, seeds: Sequence[int]) -> Say:
     """Return a function that publishes numbers of one result of one application."""
     command = f"python -m benchmarks.{app} --only {result}"
+    code = commit()  # of the code that runs: the checkout may move on meanwhile
+    if not code:
+        print("not published: src or benchmarks have changes; commit them first", file=sys.stderr)
 
     def say(name: str, value: Estimate) -> None:
-        publish(app, name, value, seeds=seeds, command=command)
+        print_number(name, value)
+        if code:
+            publish(app, name, value, seeds=seeds, command=command, commit=code)
 
     return say
 
@@ -117,16 +132,17 @@ def plain(
     return Estimate(value=value, unit=unit, n=n, better=better, reason=reason)
 
 
-def commit() -> str:
-    """Return the short id of the checked-out commit, with ``+`` if the tree has changes."""
+def commit(root: Path = ROOT) -> str:
+    """Return the short id of the checked-out commit; empty if the code differs from it."""
+    run = ["git", "-C", str(root)]
+    code = ["--", "src", "benchmarks", "constraints.txt"]
     try:
-        run = ["git", "-C", str(ROOT)]
         head = subprocess.run(
             [*run, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
         )
         changed = subprocess.run(
-            [*run, "status", "--porcelain", "--", "src"], capture_output=True, text=True
-        ).stdout.strip()
+            [*run, "status", "--porcelain", *code], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return head.stdout.strip() + ("+" if changed else "")
+    return "" if changed.stdout.strip() else head.stdout.strip()

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor, nn
 
+from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.core.one_pixel_attack import Search, change_points
 from benchmarks.parts import tiles as tile
 from lineside.core.explain import adversarial_attacks as attacks
@@ -39,7 +40,7 @@ from lineside.parts.models.patch_cnn.vgg import initialise
 from lineside.parts.report.robustness import OnPixels
 from lineside.parts.simulation import degradations as robustness
 
-STORE = Path.home() / "lineside-checkpoints" / "core" / "adversarial"
+STORE = checkpoint_folder("core/adversarial", __file__)
 KINDS = ("good", "blowhole", "crack")
 CROP_PX = 64
 FOLDS = 5

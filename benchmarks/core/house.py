@@ -43,7 +43,7 @@ def import_circles(package: str, source: Path = SOURCE) -> list[list[str]]:
     count, nor does the ``__init__`` of a package that Python runs on the way to a module of it.
     """
     files = {_module(path, source): path for path in (source / "lineside" / package).rglob("*.py")}
-    graph = {name: _imports(path, files.keys()) - {name} for name, path in files.items()}
+    graph = {name: imports(path, files.keys()) - {name} for name, path in files.items()}
     return _connected(graph)
 
 
@@ -67,7 +67,7 @@ def _module(path: Path, source: Path) -> str:
     return ".".join(path.relative_to(source).with_suffix("").parts).removesuffix(".__init__")
 
 
-def _imports(path: Path, modules: Collection[str]) -> set[str]:
+def imports(path: Path, modules: Collection[str]) -> set[str]:
     """Return the modules among `modules` that a file imports."""
     text = path.read_text(encoding="utf-8")
     lines = text.splitlines()

@@ -10,19 +10,19 @@ import importlib.util
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import torch
 
+from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.results import ROOT, Say
 from lineside.core.contract import Better, Estimate
 from lineside.core.run.files import write_json
 
 SEEDS = tuple(range(5))
 EPOCHS = 600
-STORE = Path.home() / "lineside-checkpoints" / "core" / "information"
+STORE = checkpoint_folder("core/information", __file__)
 NETS = {"tanh": "tanh", "relu": "ReLU"}
 ESTIMATORS = ("fixed", "quantile")
 

@@ -11,7 +11,6 @@ import functools
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.core.attacked import SmallVGG
 from benchmarks.parts import tiles as tile
 from benchmarks.results import Say, plain
@@ -35,7 +35,7 @@ from lineside.parts.models.crops import crop_pool
 from lineside.parts.models.patch_cnn.training import describe_crop
 from lineside.parts.models.patch_cnn.vgg import initialise, vgg19
 
-STORE = Path.home() / "lineside-checkpoints" / "core" / "recording"
+STORE = checkpoint_folder("core/recording", __file__)
 KINDS = ("good", "blowhole", "crack")
 FAULTS = ("healthy", "dead", "diverged", "labels")
 WARNINGS = {"dead": "dead layer", "diverged": "diverged", "labels": "label noise"}

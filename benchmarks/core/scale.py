@@ -19,11 +19,12 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.results import Say, plain
 from lineside.core import parallel
 from lineside.core.contract import Estimate
 
-STORE = Path.home() / "lineside-checkpoints" / "core" / "scale"
+STORE = checkpoint_folder("core/scale", __file__)
 IMAGES = 200
 ROUNDS = 3
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

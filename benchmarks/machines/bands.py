@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.machines.grids import FEMTO_RUNS, FEMTO_SECONDS, FEMTO_START
-from benchmarks.machines.histories import DATA, FITTED, HELD_OUT, STORE, Floats, watch
+from benchmarks.machines.histories import DATA, FITTED, HELD_OUT, Floats, watch
 from benchmarks.machines.traces import (
     CLASSICAL,
     DEEP,
@@ -44,6 +45,8 @@ from lineside.machines.models.presets import preset
 from lineside.machines.monitoring.operating_states import IDLE_LEVEL
 from lineside.machines.monitoring.sensors import sensors_ok
 from lineside.machines.signals import Engine, learn_norms, make_layout
+
+STORE = checkpoint_folder("machines/bands", __file__)
 
 TWICE = float(np.log(2.0))
 

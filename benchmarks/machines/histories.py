@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.results import ROOT
 from lineside.core.errors import UserError
 from lineside.machines.alarms import Alarm, Calibration, Rules, calibrate
@@ -24,7 +24,7 @@ from lineside.machines.models.detector import Detector, Rows
 from lineside.machines.signals.quality import find_sensor_faults, learn_norms
 
 DATA = ROOT.parent / "shared" / "data" / "machines"
-STORE = Path.home() / "lineside-checkpoints" / "machines"
+STORE = checkpoint_folder("machines/histories", __file__)
 SEEDS = (0, 1, 2, 3, 4)
 ONSET = 532
 FITTED, HELD_OUT = 134, 200

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machines.histories import DATA, SEEDS, STORE, Floats, watch
+from benchmarks.checkpoints import checkpoint_folder
+from benchmarks.machines.histories import DATA, SEEDS, Floats, watch
 from benchmarks.results import Say, plain
 from lineside.core.contract import Better, Estimate, Refusal
 from lineside.core.errors import UserError
@@ -32,6 +33,8 @@ from lineside.machines.methods import DETECTORS
 from lineside.machines.model import MachinesModel
 from lineside.machines.outcomes import calibrate, outcomes
 from lineside.machines.training.fitting import fit_machine
+
+STORE = checkpoint_folder("machines/nab", __file__)
 
 SERIES = ("machine_temperature", "ambient_temperature")
 METHODS = ("pca", "trend", "mahalanobis", "knn", "lstm_ae")

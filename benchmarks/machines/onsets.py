@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.machines.grids import (
     B3_ONSET,
     B4_ONSET,
@@ -30,7 +31,6 @@ from benchmarks.machines.histories import (
     HELD_OUT,
     ONSET,
     SEEDS,
-    STORE,
     Floats,
     Span,
     dead_rows,
@@ -54,6 +54,8 @@ from lineside.machines.models.mahalanobis import fit_mahalanobis
 from lineside.machines.models.ocsvm import fit_ocsvm
 from lineside.machines.models.pca import fit_pca
 from lineside.machines.models.trend import fit_trend
+
+STORE = checkpoint_folder("machines/onsets", __file__)
 
 Fit = Callable[..., Detector]
 

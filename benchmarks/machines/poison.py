@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
+from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.results import Say, plain
 from lineside.core.contract import Estimate
 from lineside.core.errors import UserError
@@ -46,7 +47,7 @@ from lineside.machines.simulation.scenarios import Scenario, simulate_history
 from lineside.machines.training.fitting import fit_machine
 from lineside.machines.training.relearning import Consent, relearn
 
-STORE = Path.home() / "lineside-checkpoints" / "machines"
+STORE = checkpoint_folder("machines/poison", __file__)
 SEEDS = tuple(range(10))
 METHOD = "pca"
 LEARNED, FITTED = 200, 133

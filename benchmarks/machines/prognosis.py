@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.machines.simulated import FAULTS, learned, machine_rig, measurements
-from benchmarks.results import Say, commit
+from benchmarks.results import Say
 from lineside.core.contract import Better, Estimate, Refusal
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
@@ -30,7 +30,7 @@ from lineside.machines.monitoring.session import Session
 from lineside.machines.simulation.rig import Fault
 from lineside.machines.simulation.scenarios import Scenario, simulate_history
 
-STORE = Path.home() / "lineside-checkpoints" / "machines" / "prognosis"
+STORE = checkpoint_folder("machines/prognosis", __file__)
 SEEDS = tuple(range(60))
 METHOD = "pca"
 PLACES = (0.25, 0.5, 0.75)
@@ -46,7 +46,7 @@ Told = dict[str, Any]
 def forecasts(say: Say) -> None:
     """Forecast of danger and of failure on 60 simulated faults: error, coverage, lead (3 min).
 
-    A tenth took 15 s. What was judged is kept in ``~/lineside-checkpoints/machines/prognosis``.
+    A tenth took 15 s.
     """
     histories = [history(seed) for seed in SEEDS]
     alerted = [each for each in histories if each["alert"] is not None]
@@ -69,8 +69,8 @@ def forecasts(say: Say) -> None:
 
 def history(seed: int) -> Told:
     """Learn and judge one machine until it fails; taken from the store if it is there."""
-    path = STORE / commit() / f"{seed}.json"
-    if path.exists() and not commit().endswith("+"):
+    path = STORE / f"{seed}.json"
+    if path.exists():
         found: Told = json.loads(path.read_text(encoding="utf-8"))
         return found
     rng = rng_of(seed, "prognosis")

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
+from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.results import Say
 from lineside.core.contract import Better, Estimate, Refusal
 from lineside.core.run.files import write_json
@@ -47,7 +48,7 @@ from lineside.machines.simulation.scenarios import (
 )
 from lineside.machines.training.fitting import fit_machine
 
-STORE = Path.home() / "lineside-checkpoints" / "machines" / "simulated"
+STORE = checkpoint_folder("machines/simulated", __file__)
 YEARS_SEEDS = tuple(range(80))
 FAULTS = ("outer race", "inner race", "ball", "gear", "imbalance")
 METHODS = ("pca", "trend")

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.machines.histories import (
     FITTED,
     HELD_OUT,
     SEEDS,
-    STORE,
     Floats,
     features,
     ims,
@@ -30,6 +30,8 @@ from lineside.machines.alarms import Calibration, Rules, calibrate
 from lineside.machines.methods import DETECTORS
 from lineside.machines.models.detector import Rows
 from lineside.machines.models.presets import preset
+
+STORE = checkpoint_folder("machines/traces", __file__)
 
 Protocol = Literal["in_sample", "held_out"]
 Columns = Literal["tame", "raw"]

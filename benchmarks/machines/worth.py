@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.results import Say, commit
+from benchmarks.checkpoints import checkpoint_folder
+from benchmarks.results import Say
 from lineside.core.contract import Split
 from lineside.core.run.files import finite, write_json
 from lineside.core.run.folder import rng_of
@@ -41,7 +42,7 @@ from lineside.machines.simulation.demo import FLEET, save_history
 from lineside.machines.simulation.scenarios import Scenario, simulate_history
 from lineside.machines.training.fitting import fit_machine
 
-STORE = Path.home() / "lineside-checkpoints" / "machines" / "worth"
+STORE = checkpoint_folder("machines/worth", __file__)
 SEEDS = (0, 1, 2, 3, 4)
 DEEP_SCENARIO = "reactor"
 SIMPLE_SCENARIOS = ("pump", "gearbox")
@@ -99,20 +100,18 @@ def _fitted(method: str, split: Split, config: Config) -> MachinesModel:
 
 
 def _history(name: str, seed: int) -> HistoryRecords:
-    """One history with all methods, kept for the commit that made it."""
+    """One history with all methods, taken from the store if it is there."""
     path = STORE / f"{name}-{seed}.json"
     if path.exists():
         known = json.loads(path.read_text(encoding="utf-8"))
-        if known["commit"] == commit() and not commit().endswith("+"):
-            return HistoryRecords(
-                records=tuple(_record(r) for r in known["records"]),
-                baselines=tuple(_record(r) for r in known["baselines"]),
-            )
+        return HistoryRecords(
+            records=tuple(_record(r) for r in known["records"]),
+            baselines=tuple(_record(r) for r in known["baselines"]),
+        )
     scenario = next(s for s in FLEET if s.name == name)
     with tempfile.TemporaryDirectory() as folder:
         results = judge_history(scenario, seed, Path(folder), METHOD_NAMES)
     content = {
-        "commit": commit(),
         "records": [finite(asdict(r)) for r in results.records],
         "baselines": [finite(asdict(r)) for r in results.baselines],
     }

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 
+from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.parts import tiles as tile
 from benchmarks.results import Say, plain
 from lineside.core.contract import Estimate, Outcome
@@ -36,7 +37,7 @@ from lineside.parts.models.detector import Detector, TrainingImage
 from lineside.parts.models.reconstruction.autoencoder import fit_autoencoder
 from lineside.parts.models.reconstruction.patch_pca import fit_patch_pca
 
-STORE = Path.home() / "lineside-checkpoints" / "core" / "anogan"
+STORE = checkpoint_folder("core/anogan", __file__)
 STEPS, ENCODER_STEPS, BATCH = 600, 2000, 32
 AUROC = METRICS[0]
 NAMES = {

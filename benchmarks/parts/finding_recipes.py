@@ -17,13 +17,13 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
+from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.parts import sets
 from benchmarks.parts import tiles as tile
 from benchmarks.parts.efficientnet_crops import LiteCrops, fit_lite_crops
@@ -37,7 +37,7 @@ from lineside.parts.models.crops import CropBatch, crop_pool, fixed_batch
 from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, Width, fit_patch_cnn
 
-STORE = Path.home() / "lineside-checkpoints" / "parts" / "findings"
+STORE = checkpoint_folder("parts/findings", __file__)
 KINDS = ("good", "blowhole", "crack")
 STEPS = 300
 """Updates of every network: at most ten minutes on one core, and validation AP is level by then."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.parts import tiles as tile
 from benchmarks.results import Say, plain
 from lineside.core.run.files import write_json
@@ -17,6 +18,7 @@ from lineside.parts.methods import METHODS
 from lineside.parts.models.detector import Image
 from lineside.parts.simulation.degradations import SEVERITIES, SUITE, degrade
 
+STORE = checkpoint_folder("parts/robustness", __file__)
 COMPARED = ("detector", "memory", "texture")
 EARLY = ("1", "2", "3")
 IMAGES = 60
@@ -35,7 +37,7 @@ def robustness(say: Say) -> None:
 
 
 def _stored(name: str, make: object) -> dict[str, float]:
-    path = tile.STORE / "robust" / f"{name}.json"
+    path = STORE / f"{name}.json"
     if not path.exists():
         write_json(path, make())  # type: ignore[operator]
         print(f"  {name}", file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.parts import tiles as tile
 from benchmarks.results import Say, plain
 from lineside.core.contract import Estimate, Metric, Outcome
@@ -25,6 +26,7 @@ from lineside.parts.data.items import PartImage
 from lineside.parts.methods import METHODS
 from lineside.parts.metrics import METRICS
 
+STORE = checkpoint_folder("parts/sets", __file__)
 SHORT = {
     "image_auroc": "auroc",
     "image_average_precision": "ap",
@@ -41,7 +43,7 @@ def outcomes_of(data: str, method: str, seed: int) -> dict[str, object]:
     Returns:
         ``outcomes``, ``fit_seconds``, ``read_ms``, ``peak_rss_mb``; from the store if there.
     """
-    path = tile.STORE / data / f"{method}-{seed}.json"
+    path = STORE / data / f"{method}-{seed}.json"
     if not path.exists():
         run = [sys.executable, "-m", "benchmarks.parts.sets", data, method, str(seed)]
         environment = {**os.environ, "LINESIDE_CACHE": "off"}
@@ -138,7 +140,7 @@ def demo_items() -> Sequence[PartImage]:
     from lineside.parts.data.dataset import read
     from lineside.parts.simulation import demo
 
-    folder = tile.STORE / "demo-data"
+    folder = STORE / "demo-data"
     return read(folder if folder.exists() else demo(folder, 0), Config())
 
 
@@ -152,7 +154,7 @@ def solar_items() -> Sequence[PartImage]:
     from benchmarks.parts.elpv import subset, write_table
     from lineside.parts.data.dataset import read
 
-    return read(write_table(tile.STORE / "elpv-data", subset(600, seed=0)), Config())
+    return read(write_table(STORE / "elpv-data", subset(600, seed=0)), Config())
 
 
 def solar_cells(say: Say) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
+from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.parts.pixel_counts import aupro
 from benchmarks.parts.remembered_features import CACHED_METHODS, remember_backbone
 from lineside.core.contract import Estimate
@@ -32,7 +33,7 @@ from lineside.parts.methods import METHODS
 from lineside.parts.models.detector import TrainingImage
 
 TILES = Path(__file__).resolve().parents[3] / "shared" / "data" / "parts" / "magnetic_tile"
-STORE = Path.home() / "lineside-checkpoints" / "parts"
+STORE = checkpoint_folder("parts/tiles", __file__)
 SEEDS = (0, 1, 2)
 FOLDS = 5
 KINDS = ("blowhole", "break", "crack", "fray", "uneven")

@@ -12,13 +12,13 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.parts import tiles as tile
 from benchmarks.results import Say, plain
 from lineside.core.contract import Estimate, Metric, Outcome
@@ -37,7 +37,7 @@ from lineside.parts.models.crops import Corner, convert_channels, pad, tile_batc
 from lineside.parts.models.detector import Detector, Image, Mask, TrainingImage
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN, fit_patch_cnn
 
-STORE = Path.home() / "lineside-checkpoints" / "core" / "zoom"
+STORE = checkpoint_folder("core/zoom", __file__)
 FOLDS, STEPS, GOOD_PICTURES = 2, 300, 250
 CROP_PX = 64
 TOLERANCE_PX = 2
