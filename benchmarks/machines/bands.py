@@ -27,6 +27,7 @@ from benchmarks.machines.traces import (
     PROTOCOLS,
     RULES,
     SIMPLE,
+    STUDY_NAMES,
     Protocol,
     Trace,
     seeds_of,
@@ -44,7 +45,9 @@ from lineside.machines.models.detector import Rows
 from lineside.machines.models.presets import preset
 from lineside.machines.monitoring.operating_states import IDLE_LEVEL
 from lineside.machines.monitoring.sensors import sensors_ok
-from lineside.machines.signals import Engine, learn_norms, make_layout
+from lineside.machines.signals.engine import Engine
+from lineside.machines.signals.layout import make_layout
+from lineside.machines.signals.quality import learn_norms
 
 STORE = checkpoint_folder("machines/bands", __file__)
 
@@ -137,11 +140,11 @@ def trace_of(run: str, name: str, seed: int, protocol: Protocol) -> Trace:
     path = STORE / "bands" / f"{run}-{protocol}-{name}-{seed}.json"
     if not path.exists():
         if name in SIMPLE:
-            fit, options = "trend", {"columns": [SIMPLE.index(name)], "relative": True}
-            rows = own.level[own.well]
+            fit, options = "trend", {"relative": True}
+            rows = own.level[own.well][:, [SIMPLE.index(name)]]
         else:
-            options = dict(preset("beyond-imagenet")[name])
-            fit, rows = str(options.pop("fit")), own.bands[own.well]
+            fit, rows = STUDY_NAMES.get(name, name), own.bands[own.well]
+            options = dict(preset("beyond-imagenet")[fit])
             options.pop("features")
         detector = DETECTORS[fit].fit(rows[:fitted], rng=rng_of(seed, "bands"), **options)
         scores = np.full(len(rows), np.nan)

@@ -21,28 +21,19 @@ from benchmarks.results import ROOT, Say, plain
 from lineside.core.errors import UserError
 from lineside.machines.data.formats import read_recording
 from lineside.machines.data.measurement import Channel, Measurement
-from lineside.machines.signals import (
-    Bearing,
-    Diagnosis,
-    Engine,
-    Layout,
-    Spectrum,
-    bearing_from_geometry,
-    diagnose,
-    estimate_speed,
-    find_sensor_faults,
-    learn_norms,
-    make_layout,
-    speed_contradiction,
-)
+from lineside.machines.signals.bearings import Bearing, bearing_from_geometry
+from lineside.machines.signals.diagnosis import Diagnosis, diagnose
+from lineside.machines.signals.engine import Engine
 from lineside.machines.signals.harmonics import (
     HarmonicSeries,
     LineHeights,
     fit_harmonics,
     line_heights_of,
 )
-from lineside.machines.signals.layout import Group, fast_length, mel_edges_hz
-from lineside.machines.signals.spectra import spectrum_of
+from lineside.machines.signals.layout import Group, Layout, fast_length, make_layout, mel_edges_hz
+from lineside.machines.signals.quality import find_sensor_faults, learn_norms
+from lineside.machines.signals.spectra import Spectrum, spectrum_of
+from lineside.machines.signals.speed import estimate_speed, speed_contradiction
 from lineside.machines.simulation.rig import Condition, Rig, simulate_vibration
 
 DATA = ROOT.parent / "shared" / "data" / "machines"

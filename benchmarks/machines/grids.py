@@ -30,7 +30,8 @@ from benchmarks.machines.histories import (
 )
 from benchmarks.results import Say
 from lineside.core.contract import Estimate
-from lineside.machines.alarms import Alarm, Calibration, Rules
+from lineside.machines.alarms.calibration import Calibration
+from lineside.machines.alarms.logic import Alarm, Rules
 from lineside.machines.models.pca import fit_pca
 from lineside.machines.models.trend import fit_trend
 

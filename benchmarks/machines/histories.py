@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.results import ROOT
 from lineside.core.errors import UserError
-from lineside.machines.alarms import Alarm, Calibration, Rules, calibrate
+from lineside.machines.alarms.calibration import Calibration, calibrate
+from lineside.machines.alarms.logic import Alarm, Rules
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.models.detector import Detector, Rows
 from lineside.machines.signals.quality import find_sensor_faults, learn_norms

@@ -23,7 +23,7 @@ from lineside.core.contract import Better, Estimate, Refusal
 from lineside.core.errors import UserError
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.machines.alarms import Rules
+from lineside.machines.alarms.logic import Rules
 from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots
 from lineside.machines.data.items import Snapshot

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,8 @@ from benchmarks.results import Say, plain
 from lineside.core.contract import Estimate
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.machines.alarms import Rules, calibrate
+from lineside.machines.alarms.calibration import calibrate
+from lineside.machines.alarms.logic import Rules
 from lineside.machines.models.autoencoders import fit_denoising_ae, fit_fc_ae, fit_lstm_ae, fit_vae
 from lineside.machines.models.detector import Detector, Rows
 from lineside.machines.models.gmm import fit_gmm
@@ -53,13 +55,39 @@ from lineside.machines.models.knn import fit_knn
 from lineside.machines.models.mahalanobis import fit_mahalanobis
 from lineside.machines.models.ocsvm import fit_ocsvm
 from lineside.machines.models.pca import fit_pca
-from lineside.machines.models.trend import fit_trend
+from lineside.machines.models.trend import Trend, fit_trend
 
 STORE = checkpoint_folder("machines/onsets", __file__)
 
 Fit = Callable[..., Detector]
 
 IMS2_RULES = Rules(limit=6.0, k=5, n=6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnTrend:
+    """The trend of one column."""
+
+    column: int
+    trend: Trend
+    history: int = 0
+
+    def score(self, rows: Rows) -> Floats:
+        """Return the novelty of every row, shape (snapshot,)."""
+        return self.trend.score(rows[:, [self.column]])
+
+
+def fit_column_trend(
+    rows: Rows,
+    *,
+    column: int,
+    rng: np.random.Generator | None = None,
+    relative: bool = False,
+) -> ColumnTrend:
+    """Fit the trend of one column; see `fit_trend`."""
+    return ColumnTrend(column=column, trend=fit_trend(rows[:, [column]], relative=relative))
+
+
 DEEP: dict[str, Fit] = {
     "fc_ae": fit_fc_ae,
     "denoising_ae": fit_denoising_ae,
@@ -67,8 +95,8 @@ DEEP: dict[str, Fit] = {
     "lstm_ae": fit_lstm_ae,
 }
 CLASSICAL: dict[str, tuple[Fit, dict[str, Any]]] = {
-    "rms": (fit_trend, {"columns": [0], "relative": True}),
-    "kurtosis": (fit_trend, {"columns": [2]}),
+    "rms": (fit_column_trend, {"column": 0, "relative": True}),
+    "kurtosis": (fit_column_trend, {"column": 2}),
     "pca": (fit_pca, {"components": 10}),
     "pca_t2": (fit_pca, {"components": 10, "statistic": "t2"}),
     "pca_spe": (fit_pca, {"components": 10, "statistic": "spe"}),

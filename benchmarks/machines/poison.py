@@ -28,7 +28,8 @@ from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.run.model_store import save_model
 from lineside.core.statistics.proportions import proportion
-from lineside.machines.alarms import Alarm, Calibration, calibrate
+from lineside.machines.alarms.calibration import Calibration, calibrate
+from lineside.machines.alarms.logic import Alarm
 from lineside.machines.alarms.verdict import Verdict
 from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots, load_measurement
@@ -40,7 +41,7 @@ from lineside.machines.models.detector import Detector
 from lineside.machines.models.machine import Machine
 from lineside.machines.outcomes import calibrate as calibrate_model
 from lineside.machines.outcomes import outcomes
-from lineside.machines.signals import Engine
+from lineside.machines.signals.engine import Engine
 from lineside.machines.simulation.demo import save_history
 from lineside.machines.simulation.rig import Rig
 from lineside.machines.simulation.scenarios import Scenario, simulate_history

@@ -27,8 +27,8 @@ from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.statistics.proportions import proportion
 from lineside.machines import outcomes as judging
-from lineside.machines.alarms import Alarm, Rules
 from lineside.machines.alarms.calibration import MONTH_SECONDS
+from lineside.machines.alarms.logic import Alarm, Rules
 from lineside.machines.alarms.verdict import Verdict
 from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots

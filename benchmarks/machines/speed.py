@@ -26,14 +26,14 @@ from benchmarks.machines.simulated import (
 from benchmarks.results import Say
 from lineside.core.run.folder import rng_of
 from lineside.core.statistics.proportions import proportion
-from lineside.machines.alarms import calibrate
+from lineside.machines.alarms.calibration import calibrate
 from lineside.machines.alarms.verdict import Verdict
 from lineside.machines.methods import choose_columns
 from lineside.machines.models.detector import Detector, Rows
 from lineside.machines.models.machine import Machine
 from lineside.machines.models.pca import fit_pca
 from lineside.machines.models.trend import fit_trend
-from lineside.machines.signals import Engine
+from lineside.machines.signals.engine import Engine
 from lineside.machines.simulation.scenarios import History, Scenario, simulate_history
 
 SPEED_SEEDS = tuple(range(12))

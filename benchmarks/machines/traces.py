@@ -26,7 +26,8 @@ from benchmarks.machines.histories import (
 )
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.machines.alarms import Calibration, Rules, calibrate
+from lineside.machines.alarms.calibration import Calibration, calibrate
+from lineside.machines.alarms.logic import Rules
 from lineside.machines.methods import DETECTORS
 from lineside.machines.models.detector import Rows
 from lineside.machines.models.presets import preset
@@ -38,6 +39,8 @@ Columns = Literal["tame", "raw"]
 PROTOCOLS: tuple[Protocol, ...] = ("in_sample", "held_out")
 SIMPLE = ("rms", "kurtosis")
 CLASSICAL = ("ocsvm", "gmm", "pca_maha", "pca_auto")
+STUDY_NAMES = {"pca_maha": "mahalanobis", "pca_auto": "pca"}
+"""Methods that the study calls by another name."""
 DEEP = ("fc_ae", "lstm_ae", "denoising_ae", "vae")
 SEEDED = ("gmm", *DEEP)
 LATER_ONSET = 700
@@ -149,8 +152,8 @@ def columns_of(kind: Columns) -> Rows:
 
 def constants_of(name: str, columns: int) -> tuple[str, dict[str, Any]]:
     """Return fit and keywords of a detector of the study for a number of time features."""
-    options = dict(preset("beyond-imagenet")[name])
-    fit = str(options.pop("fit"))
+    fit = STUDY_NAMES.get(name, name)
+    options = dict(preset("beyond-imagenet")[fit])
     options.pop("features")
     if name.startswith("pca_"):  # 50 of the study's 100 columns
         options["components"] = columns // 2
@@ -173,7 +176,7 @@ def trace_of(name: str, seed: int, protocol: Protocol, kind: Columns = "tame") -
     rows = columns_of(kind)
     if name in SIMPLE:
         place = {"tame": (0, 2), "raw": (4, 6)}[kind][SIMPLE.index(name)]
-        fit, options = "trend", {"columns": [place], "relative": True}
+        fit, options, rows = "trend", {"relative": True}, rows[:, [place]]
     else:
         fit, options = constants_of(name, rows.shape[1])
     detector = DETECTORS[fit].fit(rows[:fitted], rng=rng_of(seed, "figure"), **options)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lineside.core.contract import Outcome, Refusal
 from lineside.core.errors import UserError
-from lineside.machines.alarms import calibrate as calibrate_scores
+from lineside.machines.alarms.calibration import calibrate as calibrate_scores
 from lineside.machines.alarms.verdict import Verdict
 from lineside.machines.config import Config
 from lineside.machines.data import load_measurements, read_sidecar
@@ -20,8 +20,8 @@ from lineside.machines.data.items import FAULTY, HEALTHY, Snapshot
 from lineside.machines.metrics import timeline
 from lineside.machines.model import FleetSession, MachinesModel
 from lineside.machines.models.machine import Branch, Machine
-from lineside.machines.monitoring.sensors import sensors_ok
-from lineside.machines.signals import Engine
+from lineside.machines.signals.engine import Engine
+from lineside.machines.training.fitting import compensated_rows
 
 LABELS = {HEALTHY: 0.0, FAULTY: 1.0}
 
@@ -85,23 +85,16 @@ def _calibrated(
 def _raw_outcomes(machine: Machine, ordered: Sequence[Snapshot]) -> list[Outcome]:
     """Scores of healthy snapshots: those at rest or with a faulty sensor have none."""
     measurements, _ = load_measurements(ordered)
-    well = [m for m in measurements if sensors_ok(m, machine.norms)]
-    rows = Engine(machine.layout).features_of(well) if well else np.zeros((0, 1), np.float32)
-    names = machine.layout.names
-    learned = [
-        place for place, m in enumerate(well)
-        if machine.operating_model.state_of(m, rows[place], names) == "learned"
-    ]  # fmt: skip
-    values: dict[float, dict[str, float]] = {}
-    if learned:
-        explained = np.stack(
-            [machine.operating_model.compensate(well[p], rows[p]) for p in learned]
-        ).astype(np.float32)
-        found = {"raw": _scores(machine.main, explained)}
-        if machine.fallback is not None:
-            found["raw_fallback"] = _scores(machine.fallback, explained)
-        for row, place in enumerate(learned):
-            values[well[place].time] = {key: float(score[row]) for key, score in found.items()}
+    rows, times = compensated_rows(
+        measurements, Engine(machine.layout), machine.norms, machine.operating_model
+    )
+    found = {"raw": _scores(machine.main, rows)}
+    if machine.fallback is not None:
+        found["raw_fallback"] = _scores(machine.fallback, rows)
+    values = {
+        time: {key: float(score[row]) for key, score in found.items()}
+        for row, time in enumerate(times)
+    }
     return [
         _outcome(item, {"score": np.nan, "time": item.time, **values.get(item.time, {})})
         for item in ordered
@@ -127,9 +120,12 @@ def _judged_outcomes(
         start = clock.perf_counter()
         verdicts.append(session.push(item))
         took.append(1000 * (clock.perf_counter() - start))
+    # a refusal has neither novelty nor state
+    novelty = np.array([getattr(v, "novelty", None) for v in verdicts], dtype=np.float64)
+    states = [getattr(v, "state", "refused") for v in verdicts]
     rows = timeline(
         np.array([item.time for item in ordered]),
-        np.array([_novelty(v) for v in verdicts]),
+        novelty,
         np.full(len(ordered), machine.main.calibration.limit if machine.main.calibration else 0.0),
         np.array([LABELS.get(item.label, np.nan) for item in ordered]),
         np.array([_raises(v, first=True) for v in verdicts]),
@@ -137,15 +133,9 @@ def _judged_outcomes(
         np.array([_raises(v) for v in verdicts]),
     )
     return [
-        _outcome(item, {**row, "time": item.time, "ms": ms}, {"state": _state(verdict)})
-        for item, verdict, row, ms in zip(ordered, verdicts, rows, took, strict=True)
+        _outcome(item, {**row, "time": item.time, "ms": ms}, {"state": state})
+        for item, state, row, ms in zip(ordered, states, rows, took, strict=True)
     ]  # fmt: skip
-
-
-def _novelty(verdict: Verdict | Refusal) -> float:
-    if isinstance(verdict, Refusal) or verdict.novelty is None:
-        return np.nan
-    return verdict.novelty
 
 
 def _raises(verdict: Verdict | Refusal, *, first: bool = False) -> bool:
@@ -154,7 +144,3 @@ def _raises(verdict: Verdict | Refusal, *, first: bool = False) -> bool:
         event.kind in ("alert", "danger") and (event.evidence.get("first") or not first)
         for event in verdict.events
     )
-
-
-def _state(verdict: Verdict | Refusal) -> str:
-    return "refused" if isinstance(verdict, Refusal) else verdict.state

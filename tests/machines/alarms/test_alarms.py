@@ -11,13 +11,8 @@ import pytest
 
 from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
-from lineside.machines.alarms import (
-    Alarm,
-    Calibration,
-    Rules,
-    calibrate,
-    limit_for_budget,
-)
+from lineside.machines.alarms.calibration import Calibration, calibrate, limit_for_budget
+from lineside.machines.alarms.logic import Alarm, Rules
 from lineside.machines.models.ocsvm import fit_ocsvm
 from lineside.machines.models.trend import fit_trend
 

@@ -11,7 +11,7 @@ from lineside.machines.data.measurement import Measurement
 from lineside.machines.explain.evidence import alarm_evidence
 from lineside.machines.explain.explanation import explain_snapshot
 from lineside.machines.models.detector import Rows
-from lineside.machines.signals import Engine
+from lineside.machines.signals.engine import Engine
 from lineside.machines.simulation.demo import save_history
 from lineside.machines.simulation.rig import Rig
 from lineside.machines.simulation.scenarios import Scenario, simulate_history
@@ -50,7 +50,7 @@ def test_an_alarm_names_channel_band_order_and_the_worn_part(pump):
     assert len(found["closest"]) == 5 and set(found["closest"]) <= set(machine.reference_times)
     told = found["diagnosis"]
     assert (told["status"], told["fault"]) == ("fault", "outer race")
-    order = SCENARIO.rig.order("outer race")
+    order = SCENARIO.rig.bearing.impulses_per_turn("outer race")
     matched = [line for line in told["lines"] if "BPFO" in line["meaning"]]
     assert any(abs(line["order"] / order - round(line["order"] / order)) < 0.03 for line in matched)
     assert json.dumps(found, allow_nan=False)

@@ -9,11 +9,10 @@ from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.core.run.folder import Stopped
-from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots
 from lineside.machines.models.presets import preset
 from lineside.machines.models.scaling import Scaling, fit_scaling
-from lineside.machines.training.fitting import fit_machine, preset_options
+from lineside.machines.training.fitting import fit_machine
 
 SNAPSHOTS, SAMPLES = 60, 512
 
@@ -32,7 +31,7 @@ def snapshots(tmp_path_factory):
 
 
 def learn(snapshots, method, stop=lambda: False):
-    options = preset_options(method, Config(preset="beyond-imagenet"))
+    options = preset("beyond-imagenet").get(method, {})
     return fit_machine(
         snapshots, method, rng=np.random.default_rng(0), log=lambda row: None, stop=stop,
         options=options,
@@ -42,12 +41,12 @@ def learn(snapshots, method, stop=lambda: False):
 def test_the_study_of_2019_is_one_preset():
     study = preset("beyond-imagenet")
     assert list(study) == [
-        "ocsvm", "gmm", "pca_maha", "pca_auto", "fc_ae", "lstm_ae", "denoising_ae", "vae",
+        "ocsvm", "gmm", "mahalanobis", "pca", "fc_ae", "lstm_ae", "denoising_ae", "vae",
     ]  # fmt: skip
     assert study["ocsvm"]["nu"] == 0.1
     assert study["gmm"]["components"] == 16
-    assert study["pca_maha"]["components"] == 50
-    assert study["pca_auto"]["statistic"] == "spe"
+    assert study["mahalanobis"]["components"] == 50
+    assert study["pca"]["statistic"] == "spe"
     assert len(study["fc_ae"]["hidden"]) == 5
     assert (study["lstm_ae"]["outer"], study["lstm_ae"]["inner"]) == (10, 4)
     assert study["denoising_ae"]["hidden"] == 10

@@ -6,8 +6,11 @@ from benchmarks.machines.engine import strongest_series
 
 from lineside.core.errors import UserError
 from lineside.machines.data.measurement import Channel, Measurement
-from lineside.machines.signals import Bearing, Engine, bearing_from_geometry, diagnose, make_layout
+from lineside.machines.signals.bearings import Bearing, bearing_from_geometry
+from lineside.machines.signals.diagnosis import diagnose
+from lineside.machines.signals.engine import Engine
 from lineside.machines.signals.harmonics import fit_harmonics, line_heights_of
+from lineside.machines.signals.layout import make_layout
 from lineside.machines.simulation.rig import Condition, Rig, simulate_vibration
 
 RIG = Rig(seconds=2.0)
@@ -58,7 +61,7 @@ def test_the_line_keeps_its_order_at_every_speed(speed_hz):
     series = strongest_series(
         line_heights_of(spectra("outer race", 8.0, speed_hz=speed_hz)), 0.5 * speed_hz, 500.0
     )
-    assert series.hz / speed_hz == pytest.approx(RIG.order("outer race"), rel=0.01)
+    assert series.hz / speed_hz == pytest.approx(BEARING.outer_race, rel=0.01)
 
 
 @pytest.mark.parametrize("seed", range(3))

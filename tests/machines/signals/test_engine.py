@@ -9,9 +9,10 @@ from scipy import signal, stats
 from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.machines.data.measurement import Channel, Measurement
-from lineside.machines.signals import Engine, Layout, bearing_from_geometry, make_layout
+from lineside.machines.signals.bearings import bearing_from_geometry
+from lineside.machines.signals.engine import Engine
 from lineside.machines.signals.kurtogram import choose_band, kurtogram
-from lineside.machines.signals.layout import Group, fast_length, mel_edges_hz
+from lineside.machines.signals.layout import Group, Layout, fast_length, make_layout, mel_edges_hz
 from lineside.machines.signals.spectra import envelope_in_band, envelope_spectrum, power_density
 
 RATE, COUNT = 20000.0, 20000
@@ -250,8 +251,6 @@ def test_names_tell_their_band_and_scale():
     assert layout.to_physical("c0.rms", float(np.log(2))) == pytest.approx(2)
     assert layout.to_physical("c0.kurtosis", float(np.arcsinh(5))) == pytest.approx(5)
     assert layout.to_physical("value.flow", 12.5) == 12.5
-    with pytest.raises(UserError):
-        layout.index("c9.rms")
 
 
 def test_kurtogram_finds_the_band_of_the_impulses():

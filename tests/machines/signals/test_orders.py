@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lineside.machines.data.measurement import Channel, Measurement
-from lineside.machines.signals import estimate_speed, speed_contradiction
 from lineside.machines.signals.orders import order_spectrum, resample_at_angles, turns_from_line
+from lineside.machines.signals.speed import estimate_speed, speed_contradiction
 
 RATE = 12800.0
 TIME = np.arange(25600) / RATE

@@ -7,7 +7,7 @@ import pytest
 
 from lineside.core.run.codec import decode, encode
 from lineside.machines.data.measurement import Channel, Measurement
-from lineside.machines.signals import Norms, find_sensor_faults, learn_norms
+from lineside.machines.signals.quality import Norms, find_sensor_faults, learn_norms
 from lineside.machines.simulation.rig import Condition, Rig, Sensor, measure, simulate_vibration
 
 RIG = Rig()
@@ -99,11 +99,6 @@ def test_a_machine_at_rest_is_not_dead():
 def test_a_sensor_of_few_steps_is_not_clipped():
     coarse = np.round(wave_of(4) / 0.05) * 0.05
     assert kinds(snapshot(coarse)) == []
-
-
-def test_without_norms_only_what_shows_by_itself():
-    assert kinds(snapshot(np.zeros(1000)), None) == ["stuck"]
-    assert kinds(snapshot(wave_of(5), rate=1.0), None) == []
 
 
 ROW = {"RMS": 0.08, "Std": 0.078, "Max": 0.4, "Mean": -0.01, "Kurtosis": 0.5}

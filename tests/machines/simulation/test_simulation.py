@@ -40,15 +40,15 @@ def test_bearing_faults_stand_at_their_order_in_the_envelope(fault):
     hz = np.fft.rfftfreq(len(wave), 1 / RIG.rate_hz)
     spectrum[(hz < 2200) | (hz > 4600)] = 0
     envelope = np.abs(hilbert(np.fft.irfft(spectrum, len(wave))))
-    assert line(envelope, 25.0 * RIG.order(fault), RIG.rate_hz) > 10
+    assert line(envelope, 25.0 * RIG.bearing.impulses_per_turn(fault), RIG.rate_hz) > 10
     healthy = simulate_vibration(RIG, Condition(speed_hz=25.0), rng())[0]
-    assert line(healthy, 25.0 * RIG.order(fault), RIG.rate_hz) < 10
+    assert line(healthy, 25.0 * RIG.bearing.impulses_per_turn(fault), RIG.rate_hz) < 10
 
 
 def test_orders_are_those_of_the_published_geometry():
     # 13 balls of 3.5 mm on 25.6 mm at 1800 rpm: 168.3, 221.7 and 215.4 (twice the spin) Hz.
     rig = Rig(balls=13, ball_mm=3.5, pitch_mm=25.6)
-    hertz = [30 * rig.order(f) for f in ("outer race", "inner race", "ball")]
+    hertz = [30 * rig.bearing.impulses_per_turn(f) for f in ("outer race", "inner race", "ball")]
     np.testing.assert_allclose(hertz, [168.3, 221.7, 215.4], atol=0.1)
 
 

@@ -23,8 +23,7 @@ from lineside.machines.model import MachinesModel
 from lineside.machines.monitoring.session import Session
 from lineside.machines.store import (
     Journal,
-    acknowledge,
-    mute,
+    add_action,
     open_store,
     queries,
     replay,
@@ -293,16 +292,16 @@ def test_operators_act_at_a_time_that_a_replay_repeats(either, model, later, bat
     alert = next(i for i, v in enumerate(batch) for e in v["events"] if e["kind"] == "alert")
     journal = Journal(either, model)
     with pytest.raises(UserError, match="has no machine 'pmup'"):
-        acknowledge(either, "pmup", "Ada")
+        add_action(either, "pmup", "acknowledge", by="Ada")
     for measurement in later[: alert - 1]:
         journal.ingest(measurement)
     with pytest.raises(UserError, match="nobody"):
-        mute(either, "pump", 0, by="")
-    acknowledge(either, "pump", "Ada", "looked at it")
+        add_action(either, "pump", "mute", by="", until=0.0)
+    add_action(either, "pump", "acknowledge", by="Ada", why="looked at it")
     result = journal.ingest(later[alert - 1])
     assert [e.kind for e in result.events] == ["nothing to acknowledge"]
     until = later[alert + 3].time
-    mute(either, "pump", until, "Bo", "tests on site")
+    add_action(either, "pump", "mute", by="Bo", why="tests on site", until=until)
     verdicts = [journal.ingest(m).verdict for m in later[alert : alert + 2]]
     assert verdicts[0].state == "alert" and not verdicts[0].events  # held back
     assert queries.fleet(either)[0].muted_until == until
@@ -310,7 +309,7 @@ def test_operators_act_at_a_time_that_a_replay_repeats(either, model, later, bat
     assert format_time(until) in texts[0], "people read dates"
     verdicts += [journal.ingest(m).verdict for m in later[alert + 2 : alert + 6]]
     assert "alert" in [e.kind for v in verdicts for e in v.events]
-    acknowledge(either, "pump", "Ada")
+    add_action(either, "pump", "acknowledge", by="Ada")
     result = journal.ingest(later[alert + 6])
     assert [(e.kind, e.episode) for e in result.events] == [("acknowledged", 1)]
     assert "acknowledged by Ada" in result.as_line()

@@ -3,26 +3,18 @@
 import json
 
 import pytest
-from tests.machines.streaming import learn_fleet
 
 from lineside.core.errors import UserError
 from lineside.core.run.model_store import save_model
+from lineside.machines.commands import watch
 from lineside.machines.data import load_measurement
 from lineside.machines.store import Journal, open_store
 from lineside.machines.store.queries import actions
 from lineside.machines.streams.commands import (
-    Options,
-    RetentionPolicy,
     run_action,
     run_fleet,
     run_replay,
-    run_watch,
 )
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return learn_fleet(tmp_path_factory.mktemp("fleet"))
 
 
 def lines_of(store, *, as_json=False):
@@ -60,10 +52,9 @@ def test_watch_takes_up_a_stored_model(trained, tmp_path, capsys):
     model, items = trained
     save_model(tmp_path / "model", "machines", model)
     folder = items[0].path.parent.parent
-    code = run_watch(
-        [folder], tmp_path / "model", str(tmp_path / "machines.db"), mqtt="", http="",
-        options=Options(once=True), retention=RetentionPolicy(days=400), durable=False,
-        as_json=True, everything=True,
+    code = watch(
+        folder, model=tmp_path / "model", store=str(tmp_path / "machines.db"), once=True,
+        keep_days=400, json=True, everything=True,
     )  # fmt: skip
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert code == 1 and {row["status"] for row in rows} == {"judged"}

@@ -11,6 +11,7 @@ from benchmarks.machines.senders import encode_message
 
 from lineside.core.errors import UserError
 from lineside.machines.data.measurement import Channel, Measurement
+from lineside.machines.streams import message
 from lineside.machines.streams.message import decode
 
 
@@ -134,21 +135,23 @@ def test_bad_json_is_refused_in_one_line(name):
 
 
 @pytest.mark.parametrize("name", BAD_NPZ)
-def test_bad_npz_is_refused_in_one_line(name):
+def test_bad_npz_is_refused_in_one_line(name, monkeypatch):
+    monkeypatch.setattr(message, "MAX_MESSAGE_BYTES", 2_000_000)
     check_refused(*BAD_NPZ[name])
 
 
 def check_refused(body, words):
     with pytest.raises(UserError) as caught:
-        decode(body, max_bytes=2_000_000)
+        decode(body)
     line = str(caught.value)
     assert any(word in line for word in words.split("|")), line
     assert "\n" not in line and len(line) < 300 and caught.value.hint
 
 
-def test_a_message_beyond_the_limit_is_not_unpacked():
+def test_a_message_beyond_the_limit_is_not_unpacked(monkeypatch):
+    monkeypatch.setattr(message, "MAX_MESSAGE_BYTES", 1000)
     with pytest.raises(UserError, match="larger than"):
-        decode(encode_message(snapshot()), max_bytes=1000)
+        decode(encode_message(snapshot()))
 
 
 def test_any_damage_is_refused_or_harmless():

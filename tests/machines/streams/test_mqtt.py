@@ -15,14 +15,12 @@ from tests.machines.streaming import (
     Captured,
     batch_of,
     count_judged,
-    learn_fleet,
     stored_verdicts,
     wait_until,
     watch_in_thread,
 )  # fmt: skip
 
 from lineside.core.errors import UserError
-from lineside.machines.data import load_measurement
 from lineside.machines.store import open_store
 from lineside.machines.store.queries import fleet, refusals
 from lineside.machines.streams.ingestor import Ingestor
@@ -33,19 +31,8 @@ needs_broker = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not in
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return learn_fleet(tmp_path_factory.mktemp("fleet"))
-
-
-@pytest.fixture(scope="module")
-def snapshots(trained):
-    return [load_measurement(item) for item in trained[1]][:80]
-
-
-@pytest.fixture
-def store(tmp_path):
-    with open_store(tmp_path / "machines.db") as opened:
-        yield opened
+def snapshots(snapshots):
+    return snapshots[:80]
 
 
 @pytest.fixture

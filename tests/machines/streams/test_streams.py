@@ -14,10 +14,8 @@ from benchmarks.machines.senders import encode_message
 from tests.machines.streaming import (
     SCENARIO,
     Captured,
-    batch_of,
     count_judged,
     get,
-    learn_fleet,
     post,
     rename_machine,
     stored_verdicts,
@@ -29,40 +27,13 @@ from tests.machines.streaming import (
 from lineside.core.errors import UserError
 from lineside.core.run import folder_watcher
 from lineside.core.run.folder_watcher import Stamp
-from lineside.machines.data import load_measurement
 from lineside.machines.data.measurement import Measurement
-from lineside.machines.store import Journal, open_store
+from lineside.machines.store import Journal
 from lineside.machines.store.queries import fleet, refusals
 from lineside.machines.streams import watch as watch_module
 from lineside.machines.streams.ingestor import Ingestor
 from lineside.machines.streams.message import MAX_MESSAGE_BYTES
 from lineside.machines.streams.watch import Options, watch
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return learn_fleet(tmp_path_factory.mktemp("fleet"))
-
-
-@pytest.fixture(scope="module")
-def model(trained):
-    return trained[0]
-
-
-@pytest.fixture(scope="module")
-def snapshots(trained):
-    return [load_measurement(item) for item in trained[1]]
-
-
-@pytest.fixture(scope="module")
-def batch(trained):
-    return batch_of(trained)
-
-
-@pytest.fixture
-def store(tmp_path):
-    with open_store(tmp_path / "machines.db") as opened:
-        yield opened
 
 
 def test_a_folder_ingested_once_gives_what_the_batch_gives(trained, model, batch, store):
@@ -218,7 +189,8 @@ def test_http_answers_after_the_commit_and_says_what_is_wrong(model, snapshots, 
 def test_a_large_body_is_refused_and_a_stopping_watch_says_so(model, snapshots, store, monkeypatch):
     http = pytest.importorskip("lineside.machines.streams.http")
     ingestor = Ingestor(journal=Journal(store, model))
-    source = http.HttpSource(ingestor=ingestor, fleet=list, max_bytes=3000)
+    source = http.HttpSource(ingestor=ingestor, fleet=list)
+    monkeypatch.setattr(http, "MAX_MESSAGE_BYTES", 3000)
     source.start()
     try:
         code, answer = post(source.port, encode_message(snapshots[0]))

@@ -16,7 +16,6 @@ from tests.machines.streaming import (
     FAST,
     Captured,
     count_judged,
-    learn_fleet,
     post,
     wait_until,
     watch_in_thread,
@@ -24,7 +23,6 @@ from tests.machines.streaming import (
 )  # fmt: skip
 
 from lineside.core.errors import UserError
-from lineside.machines.data import load_measurement
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.store import Journal, open_store
 from lineside.machines.store.queries import fleet, refusals
@@ -32,27 +30,6 @@ from lineside.machines.streams import console
 from lineside.machines.streams import ingestor as ingestor_module
 from lineside.machines.streams.ingestor import Clock, Ingestor, NotStoredError
 from lineside.machines.streams.watch import Options, parse_address, watch
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return learn_fleet(tmp_path_factory.mktemp("fleet"))
-
-
-@pytest.fixture(scope="module")
-def model(trained):
-    return trained[0]
-
-
-@pytest.fixture(scope="module")
-def pump(trained):
-    return [load_measurement(item) for item in trained[1] if item.machine == "pump"]
-
-
-@pytest.fixture
-def store(tmp_path):
-    with open_store(tmp_path / "machines.db") as opened:
-        yield opened
 
 
 def at(measurement, seconds):

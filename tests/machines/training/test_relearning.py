@@ -23,7 +23,7 @@ from lineside.machines.simulation.scenarios import Scenario, simulate_history
 from lineside.machines.training.learning_record import (
     consent_notes,
     learning_record_lines,
-    learning_record_table,
+    learning_record_section,
 )
 from lineside.machines.training.relearning import Consent, give_consent, parse_time, relearn
 
@@ -88,7 +88,7 @@ def test_every_training_is_in_the_learning_record_and_drift_needs_consent(run):
 
 def test_the_table_and_the_lines_say_who_consented(run):
     model = lineside.load(run).model
-    table = learning_record_table(model)
+    table = learning_record_section(model).blocks[-1]
     assert [row[0] for row in table.rows] == ["fan", "mill", "pump"]
     assert all(len(row) == len(table.columns) for row in table.rows)
     lines = learning_record_lines(model)

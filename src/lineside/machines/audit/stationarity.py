@@ -13,7 +13,7 @@ from lineside.machines.data import load_measurement
 from lineside.machines.data.items import Snapshot
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.monitoring.operating_states import fit_operating_model
-from lineside.machines.signals import feature_label
+from lineside.machines.signals.layout import feature_label
 from lineside.machines.training.baseline import drift, drift_limit, run_in_length
 
 SAMPLED = 60
@@ -40,8 +40,9 @@ def describe_drift(snapshots: Sequence[Snapshot]) -> str | None:
     measurements = [m for i in indices if (m := _load(snapshots[i])) is not None]
     if len(measurements) < FEWEST:
         return None
-    names = _common_features(measurements)
-    rows = np.array([_features(m, names) for m in measurements], dtype=np.float32)
+    features = [_features(m) for m in measurements]
+    names = [name for name in features[0] if all(name in row for row in features)]
+    rows = np.array([[row[name] for name in names] for row in features], dtype=np.float32)
     finite: NDArray[np.bool_] = np.isfinite(rows).all(axis=-1).reshape(-1)
     if not names or finite.sum() < FEWEST:
         return None
@@ -77,25 +78,13 @@ def _load(snapshot: Snapshot) -> Measurement | None:
         return None
 
 
-def _common_features(measurements: Sequence[Measurement]) -> list[str]:
-    """Names of the features that every snapshot has."""
-    channels = set.intersection(*[set(m.channels) for m in measurements])
-    values = set.intersection(*[set(m.values) for m in measurements])
-    waves = [f"{name}.{kind}" for name in sorted(channels) for kind in ("rms", "kurtosis")]
-    return waves + [f"value.{name}" for name in sorted(values)]
-
-
-def _features(measurement: Measurement, names: Sequence[str]) -> list[float]:
-    row = []
-    for name in names:
-        channel, _, kind = name.rpartition(".")
-        if name.startswith("value."):
-            row.append(float(measurement.values[name.removeprefix("value.")]))
-            continue
-        samples = np.asarray(measurement.channels[channel].samples, dtype=np.float64)
+def _features(measurement: Measurement) -> dict[str, float]:
+    """Return logarithm of rms and kurtosis of every channel, and the slow values, by name."""
+    features = {}
+    for name, channel in sorted(measurement.channels.items()):
+        samples = np.asarray(channel.samples, dtype=np.float64)
         rms = float(samples.std())
-        if kind == "rms":
-            row.append(float(np.log(max(rms, 1e-12))))
-        else:
-            row.append(float(np.arcsinh(kurtosis(samples))) if rms > 0 else np.nan)
-    return row
+        features[f"{name}.rms"] = float(np.log(max(rms, 1e-12)))
+        features[f"{name}.kurtosis"] = float(np.arcsinh(kurtosis(samples))) if rms > 0 else np.nan
+    values = sorted(measurement.values.items())
+    return features | {f"value.{name}": float(value) for name, value in values}

@@ -49,9 +49,7 @@ def load_measurement(snapshot: Snapshot) -> Measurement:
     )
 
 
-def load_measurements(
-    snapshots: Sequence[Snapshot],
-) -> tuple[list[Measurement], list[Refusal]]:
+def load_measurements(snapshots: Sequence[Snapshot]) -> tuple[list[Measurement], list[Refusal]]:
     """Read snapshots: measurements in their order, and refusals for those that cannot be read."""
     measurements, refused = [], []
     for snapshot in snapshots:

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.models.detector import Rows
 from lineside.machines.models.machine import Branch, Machine
-from lineside.machines.signals import Engine, diagnose, feature_label
+from lineside.machines.signals.diagnosis import diagnose
+from lineside.machines.signals.engine import Engine
+from lineside.machines.signals.layout import feature_label
 
 TOP_FEATURES = 6
 MAX_LINES = 5
@@ -88,7 +90,7 @@ def _compare_levels(
     machine: Machine, name: str, row: Rows, nearest: NDArray[np.intp]
 ) -> dict[str, Any]:
     """Return a feature now, in the nearest and in all healthy snapshots, in physical units."""
-    layout, index = machine.layout, machine.layout.index(name)
+    layout, index = machine.layout, machine.layout.names.index(name)
     healthy = machine.reference[:, index]
     band = layout.frequencies_hz(name)
     levels = {

@@ -19,19 +19,13 @@ from lineside.machines.explain.evidence import (
 )
 from lineside.machines.models.detector import Rows
 from lineside.machines.models.machine import Machine
-from lineside.machines.signals import (
-    Bearing,
-    Diagnosis,
-    Engine,
-    SensorFault,
-    Spectrum,
-    diagnose,
-    find_sensor_faults,
-    speed_contradiction,
-)
-from lineside.machines.signals.bearings import BALL, SHORT
-from lineside.machines.signals.engine import usable_samples
+from lineside.machines.signals.bearings import BALL, SHORT, Bearing
+from lineside.machines.signals.diagnosis import Diagnosis, diagnose
+from lineside.machines.signals.engine import Engine, usable_samples
 from lineside.machines.signals.orders import order_spectrum
+from lineside.machines.signals.quality import SensorFault, find_sensor_faults
+from lineside.machines.signals.spectra import Spectrum
+from lineside.machines.signals.speed import speed_contradiction
 
 MAX_ORDER, MAX_ENVELOPE_ORDER = 40.0, 20.0
 """Highest shaft orders of the figures: three harmonics of BPFI are below 20 for most bearings."""
@@ -84,7 +78,7 @@ def _summarise(
     if not shares:
         return f"{machine.name}: this snapshot has no usable features."
     first = next(iter(shares))
-    index = machine.layout.index(first)
+    index = machine.layout.names.index(first)
     median = float(np.median(machine.reference[:, index]))
     now, usual = (machine.layout.to_physical(first, x) for x in (float(row[index]), median))
     reason = diagnosis.reason[:1].upper() + diagnosis.reason[1:]
@@ -147,10 +141,9 @@ def _draw_envelope(spectrum: Spectrum, bearing: Bearing | None, speed_hz: float 
     inside = spectrum.envelope_hz <= MAX_ENVELOPE_ORDER * (spectrum.speed_hz or 25.0)
     marks = {}
     if bearing is not None and speed_hz:
-        for fault, order in bearing.orders.items():
-            # a ball defect hits both races: its line is at twice the spin frequency
-            label, factor = (f"2 {SHORT[fault]}", 2) if fault == BALL else (SHORT[fault], 1)
-            marks[label] = factor * order * speed_hz
+        for fault in bearing.orders:
+            label = f"2 {SHORT[fault]}" if fault == BALL else SHORT[fault]
+            marks[label] = bearing.impulses_per_turn(fault) * speed_hz
 
     def paint(axes: Axes) -> None:
         axes.plot(spectrum.envelope_hz[inside], spectrum.envelope[inside], color=plots.SERIES[0])
@@ -178,7 +171,7 @@ def _draw_envelope(spectrum: Spectrum, bearing: Bearing | None, speed_hz: float 
 def _compare_features(machine: Machine, row: Rows, shares: Mapping[str, float]) -> Figure:
     """Return the top features beside those of the nearest healthy snapshots."""
     nearest = machine.reference[nearest_healthy(machine, row)]
-    columns = [machine.layout.index(name) for name in shares]
+    columns = [machine.layout.names.index(name) for name in shares]
     centre, spread = robust_scale(machine.reference[:, columns])
     series = {
         "this snapshot": (row[columns] - centre) / spread,

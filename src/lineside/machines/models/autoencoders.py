@@ -7,89 +7,60 @@ others are our choice and stand as keyword defaults.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
-import numpy as np
 from torch import Tensor, nn
 
 from lineside.core.errors import UserError
-from lineside.machines.models.detector import Log, Rows, no_log
+from lineside.machines.models.detector import Rows
 from lineside.machines.models.networks import LstmAutoencoder, VariationalAutoencoder
-from lineside.machines.models.reconstruction import (
-    Fitting,
-    Reconstruction,
-    fit_reconstruction,
-)
+from lineside.machines.models.reconstruction import Reconstruction, fit_reconstruction
 
 
 def fit_fc_ae(
-    rows: Rows,
-    *,
-    rng: np.random.Generator,
-    log: Log = no_log,
-    hidden: Sequence[int] = (64, 32, 8, 32, 64),
-    fitting: Fitting | None = None,
+    rows: Rows, *, hidden: Sequence[int] = (64, 32, 8, 32, 64), **training: Any
 ) -> Reconstruction:
     """Fit a fully connected sigmoid autoencoder with five hidden layers.
 
     Args:
         rows: Healthy rows in order of time, shape (snapshot, feature).
-        rng: Random stream.
-        log: Receives the recorder's rows.
         hidden: Sizes of the hidden layers.
-        fitting: See `Fitting`.
+        training: ``rng``, ``log`` and ``fitting``, see `fit_reconstruction`.
 
     Raises:
         UserError: too few rows, or NaN.
         Stopped: `fitting.stop` returned True.
     """
     sizes = {"features": rows.shape[1], "hidden": list(hidden)}
-    return fit_reconstruction("dense", sizes, rows, rng, log, fitting or Fitting())
+    return fit_reconstruction("dense", sizes, rows, **training)
 
 
 def fit_denoising_ae(
-    rows: Rows,
-    *,
-    rng: np.random.Generator,
-    log: Log = no_log,
-    hidden: int = 10,
-    noise: float = 0.3,
-    fitting: Fitting | None = None,
+    rows: Rows, *, hidden: int = 10, noise: float = 0.3, **training: Any
 ) -> Reconstruction:
     """Fit an autoencoder with one hidden layer to rows with Gaussian noise; see `fit_fc_ae`.
 
     Args:
         rows: Healthy rows, shape (snapshot, feature).
-        rng: Random stream.
-        log: Receives the recorder's rows.
         hidden: Units of the hidden layer.
         noise: Standard deviation of the noise, in scaled units.
-        fitting: See `Fitting`.
+        training: ``rng``, ``log`` and ``fitting``, see `fit_reconstruction`.
     """
     sizes = {"features": rows.shape[1], "hidden": [hidden], "noise": noise}
-    return fit_reconstruction("dense", sizes, rows, rng, log, fitting or Fitting())
+    return fit_reconstruction("dense", sizes, rows, **training)
 
 
 def fit_vae(
-    rows: Rows,
-    *,
-    rng: np.random.Generator,
-    log: Log = no_log,
-    hidden: int = 32,
-    latent: int = 4,
-    divergence: float = 1.0,
-    fitting: Fitting | None = None,
+    rows: Rows, *, hidden: int = 32, latent: int = 4, divergence: float = 1.0, **training: Any
 ) -> Reconstruction:
     """Fit a variational autoencoder; see `fit_fc_ae`.
 
     Args:
         rows: Healthy rows, shape (snapshot, feature).
-        rng: Random stream.
-        log: Receives the recorder's rows.
         hidden: Units of the hidden layers.
         latent: Length of the code.
         divergence: Weight of the divergence from the prior.
-        fitting: See `Fitting`.
+        training: ``rng``, ``log`` and ``fitting``, see `fit_reconstruction`.
     """
     sizes = {"features": rows.shape[1], "hidden": hidden, "latent": latent}
 
@@ -98,29 +69,20 @@ def fit_vae(
         inner = cast(VariationalAutoencoder, getattr(network, "module", network))
         return inner.loss(window, divergence)
 
-    return fit_reconstruction("vae", sizes, rows, rng, log, fitting or Fitting(), loss=loss)
+    return fit_reconstruction("vae", sizes, rows, loss=loss, **training)
 
 
 def fit_lstm_ae(
-    rows: Rows,
-    *,
-    rng: np.random.Generator,
-    log: Log = no_log,
-    outer: int = 10,
-    inner: int = 4,
-    window: int = 5,
-    fitting: Fitting | None = None,
+    rows: Rows, *, outer: int = 10, inner: int = 4, window: int = 5, **training: Any
 ) -> Reconstruction:
     """Fit an LSTM autoencoder to windows of rows that follow each other; see `fit_fc_ae`.
 
     Args:
         rows: Healthy rows in order of time, shape (snapshot, feature).
-        rng: Random stream.
-        log: Receives the recorder's rows.
         outer: Units of the first and last layer.
         inner: Units of the middle layer.
         window: Rows of a window; the last one is scored.
-        fitting: See `Fitting`.
+        training: ``rng``, ``log`` and ``fitting``, see `fit_reconstruction`.
     """
     sizes = {"features": rows.shape[1], "outer": outer, "inner": inner}
 
@@ -128,31 +90,25 @@ def fit_lstm_ae(
         module = cast(LstmAutoencoder, getattr(network, "module", network))
         return (module.window(drawn) - drawn).square().mean()
 
-    return fit_reconstruction(
-        "lstm", sizes, rows, rng, log, fitting or Fitting(), loss=loss, window=window
-    )
+    return fit_reconstruction("lstm", sizes, rows, loss=loss, window=window, **training)
 
 
 def fit_conv_ae(
     rows: Rows,
     *,
-    rng: np.random.Generator,
-    log: Log = no_log,
     columns: Sequence[Sequence[int]],
     width: int = 8,
     latent: int = 8,
-    fitting: Fitting | None = None,
+    **training: Any,
 ) -> Reconstruction:
     """Fit a convolutional autoencoder to the log-mel columns; see `fit_fc_ae`.
 
     Args:
         rows: Healthy rows, shape (snapshot, feature).
-        rng: Random stream.
-        log: Receives the recorder's rows.
         columns: Indices of the log-mel features, one sequence of equal length per channel.
         width: Feature maps of the first convolution.
         latent: Length of the code.
-        fitting: See `Fitting`.
+        training: ``rng``, ``log`` and ``fitting``, see `fit_reconstruction`.
 
     Raises:
         UserError: there are no such columns, or channels differ in length.
@@ -165,4 +121,4 @@ def fit_conv_ae(
         )
     sizes = {"channels": len(columns), "mels": min(lengths), "width": width, "latent": latent}
     flat = tuple(int(column) for channel in columns for column in channel)
-    return fit_reconstruction("mel", sizes, rows, rng, log, fitting or Fitting(), columns=flat)
+    return fit_reconstruction("mel", sizes, rows, columns=flat, **training)

@@ -13,12 +13,7 @@ import numpy as np
 from sklearn.mixture import GaussianMixture
 
 from lineside.machines.models.detector import TINY, Floats, Log, Rows, no_log
-from lineside.machines.models.scaling import (
-    RowDetector,
-    ScalingKind,
-    as_shares,
-    fit_scaling,
-)
+from lineside.machines.models.scaling import RowDetector, ScalingKind, as_shares, fit_scaling
 
 
 @dataclass(frozen=True, kw_only=True)

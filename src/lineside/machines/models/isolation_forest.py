@@ -14,12 +14,7 @@ from numpy.typing import NDArray
 from sklearn import ensemble
 
 from lineside.machines.models.detector import TINY, Floats, Log, Rows, no_log
-from lineside.machines.models.scaling import (
-    RowDetector,
-    ScalingKind,
-    fit_scaling,
-    occlusion_shares,
-)
+from lineside.machines.models.scaling import RowDetector, ScalingKind, fit_scaling, occlusion_shares
 
 Indices = NDArray[np.int64]
 

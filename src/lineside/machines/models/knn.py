@@ -10,12 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lineside.machines.models.detector import TINY, Floats, Log, Rows, no_log
-from lineside.machines.models.scaling import (
-    RowDetector,
-    ScalingKind,
-    as_shares,
-    fit_scaling,
-)
+from lineside.machines.models.scaling import RowDetector, ScalingKind, as_shares, fit_scaling
 
 
 @dataclass(frozen=True, kw_only=True)

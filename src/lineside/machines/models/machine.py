@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from lineside.core.run.codec import TRANSIENT, chosen_by, decode, encode
-from lineside.machines.alarms import Calibration, Rules
+from lineside.machines.alarms.calibration import Calibration
+from lineside.machines.alarms.logic import Rules
 from lineside.machines.alarms.verdict import FIRST_DATED
 from lineside.machines.methods import DETECTORS
 from lineside.machines.models.detector import Detector, Rows
 from lineside.machines.monitoring.operating_states import OperatingModel
-from lineside.machines.signals import Layout, Norms
+from lineside.machines.signals.layout import Layout
+from lineside.machines.signals.quality import Norms
 from lineside.machines.training.baseline import LearningEntry
 
 FALLBACK = "trend"

@@ -15,8 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lineside.core.errors import UserError
-
 
 class DenseAutoencoder(nn.Module):
     """Fully connected sigmoid autoencoder with a linear output.
@@ -140,8 +138,6 @@ def build_network(kind: str, sizes: Mapping[str, Any], seed: int) -> nn.Module:
         "lstm": LstmAutoencoder,
         "mel": MelAutoencoder,
     }
-    if kind not in builders:
-        raise UserError(f"unknown network {kind!r}", f"networks are {', '.join(builders)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return builders[kind](**sizes)

@@ -16,12 +16,7 @@ from typing import Literal
 import numpy as np
 
 from lineside.machines.models.detector import TINY, Floats, Log, Rows, no_log
-from lineside.machines.models.scaling import (
-    RowDetector,
-    ScalingKind,
-    as_shares,
-    fit_scaling,
-)
+from lineside.machines.models.scaling import RowDetector, ScalingKind, as_shares, fit_scaling
 
 Statistic = Literal["max", "t2", "spe"]
 FOLDS = 5

@@ -9,7 +9,7 @@ from lineside.machines.models.reconstruction import Fitting
 
 
 def preset(name: str) -> dict[str, dict[str, Any]]:
-    """Return the detectors of a preset by their name in the study, none for ``default``.
+    """Return the constants of a preset by method, none for ``default``.
 
     ``beyond-imagenet`` is Stadelmann et al., "Beyond ImageNet: deep learning in industrial
     practice", Applied Data Science, Springer 2019, section 5: energies of 100 equal sub-bands,
@@ -20,7 +20,7 @@ def preset(name: str) -> dict[str, dict[str, Any]]:
     learning rate, the covariances of the mixture and the kernel width of the SVM: they are ours.
 
     Returns:
-        Keyword arguments; ``fit`` is the method and ``features`` the set of its columns.
+        Keyword arguments of each fit, and ``features``, the set of its columns.
 
     Raises:
         UserError: there is no such preset.
@@ -32,12 +32,12 @@ def preset(name: str) -> dict[str, dict[str, Any]]:
     scaled = {"features": "bands", "scaling": "energies"}
     deep = {"features": "bands", "fitting": Fitting(epochs=50, batch=20, scaling="energies")}
     return {
-        "ocsvm": {"fit": "ocsvm", "nu": 0.1, **scaled},
-        "gmm": {"fit": "gmm", "components": 16, "rows_per_component": 1, **scaled},
-        "pca_maha": {"fit": "mahalanobis", "components": 50, **scaled},
-        "pca_auto": {"fit": "pca", "components": 50, "statistic": "spe", **scaled},
-        "fc_ae": {"fit": "fc_ae", "hidden": (64, 32, 8, 32, 64), **deep},
-        "lstm_ae": {"fit": "lstm_ae", "outer": 10, "inner": 4, **deep},
-        "denoising_ae": {"fit": "denoising_ae", "hidden": 10, **deep},
-        "vae": {"fit": "vae", "hidden": 32, "latent": 4, **deep},
+        "ocsvm": {"nu": 0.1, **scaled},
+        "gmm": {"components": 16, "rows_per_component": 1, **scaled},
+        "mahalanobis": {"components": 50, **scaled},
+        "pca": {"components": 50, "statistic": "spe", **scaled},
+        "fc_ae": {"hidden": (64, 32, 8, 32, 64), **deep},
+        "lstm_ae": {"outer": 10, "inner": 4, **deep},
+        "denoising_ae": {"hidden": 10, **deep},
+        "vae": {"hidden": 32, "latent": 4, **deep},
     }

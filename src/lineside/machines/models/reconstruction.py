@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from lineside.core.run.codec import built_by
 from lineside.core.training.loop import Hooks, Training, train
 from lineside.core.training.step_function import supervised_step
-from lineside.machines.models.detector import TINY, Floats, Log, Rows
+from lineside.machines.models.detector import TINY, Floats, Log, Rows, no_log
 from lineside.machines.models.networks import build_network
 from lineside.machines.models.scaling import Scaling, ScalingKind, as_shares, fit_scaling
 
@@ -34,7 +33,6 @@ class Fitting:
         learning_rate: Of Adam.
         scaling: Of the rows.
         stop: Ends the training resumably when it returns True.
-        checkpoint: Folder for exact resuming, or None.
     """
 
     epochs: int = 50
@@ -42,7 +40,6 @@ class Fitting:
     learning_rate: float = 1e-3
     scaling: ScalingKind = "standard"
     stop: Callable[[], bool] = field(default=lambda: False)
-    checkpoint: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +109,10 @@ def fit_reconstruction(
     kind: str,
     sizes: dict[str, Any],
     rows: Rows,
-    rng: np.random.Generator,
-    log: Log,
-    fitting: Fitting,
     *,
+    rng: np.random.Generator,
+    log: Log = no_log,
+    fitting: Fitting | None = None,
     loss: Callable[[nn.Module, Tensor], Tensor] = squared_error,
     window: int = 1,
     columns: tuple[int, ...] | None = None,
@@ -133,6 +130,7 @@ def fit_reconstruction(
         window: Rows of a window.
         columns: Indices of the network's features, None for all.
     """
+    fitting = fitting or Fitting()
     chosen = rows if columns is None else rows[:, list(columns)]
     scaling = fit_scaling(chosen, fitting.scaling)
     scaled = torch.from_numpy(scaling(chosen).astype(np.float32))
@@ -152,7 +150,7 @@ def fit_reconstruction(
         steps=fitting.epochs * per_epoch,
         rng=batches_rng,
     )
-    train(training, Hooks(log=log, stop=fitting.stop, checkpoint=fitting.checkpoint))
+    train(training, Hooks(log=log, stop=fitting.stop))
     return Reconstruction(
         kind=kind, sizes=sizes, scaling=scaling, network=network.eval(), columns=columns,
         total=rows.shape[1], history=window - 1,

@@ -14,12 +14,7 @@ from typing import Literal
 import numpy as np
 
 from lineside.machines.models.detector import Floats, Log, Rows, no_log
-from lineside.machines.models.scaling import (
-    Scaling,
-    as_shares,
-    fit_scaling,
-    score_each,
-)
+from lineside.machines.models.scaling import Scaling, as_shares, fit_scaling, score_each
 
 Fusion = Literal["max", "mean"]
 MAX_LOG = 300.0

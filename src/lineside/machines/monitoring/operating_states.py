@@ -246,10 +246,7 @@ def _all_or_none(values: Sequence[float | None]) -> NDArray[np.float64] | None:
 
 
 def _running_rows(
-    speeds: NDArray[np.float64] | None,
-    rows: Rows,
-    names: Sequence[str],
-    level_names: Sequence[str],
+    speeds: NDArray[np.float64] | None, rows: Rows, names: Sequence[str], level_names: Sequence[str]
 ) -> NDArray[np.bool_]:
     """Which snapshots are running: by speed where it is known, else by the level of the channels.
 

@@ -33,6 +33,8 @@ EVERY = 6
 """During an alarm the forecast is updated after this many snapshots."""
 MATERIAL = 0.25
 """A forecast is reported again if its time moved by this share of the time that was left."""
+CONFIDENCE = 0.9
+"""Of the interval of a forecast, two-sided."""
 HOUR = 3600.0
 SOON = 0.5
 """Hours below which maintenance is due now."""
@@ -61,16 +63,13 @@ class Prognosis:
     text: str
 
 
-def forecast(
-    times: ArrayLike, novelty: ArrayLike, danger: float, *, confidence: float = 0.9
-) -> Prognosis:
+def forecast(times: ArrayLike, novelty: ArrayLike, danger: float) -> Prognosis:
     """Return when novelty reaches the danger level if the trend continues.
 
     Args:
         times: Seconds, ascending, shape (snapshot,).
         novelty: Since the fault began to show, in robust spreads, shape (snapshot,).
         danger: Novelty of the danger level.
-        confidence: Of the interval.
     """
     t, y = np.asarray(times, dtype=np.float64), np.asarray(novelty, dtype=np.float64)
     finite = np.isfinite(y)
@@ -83,7 +82,7 @@ def forecast(
     if len(t) < FEWEST:
         return _no_forecast(f"{len(t)} snapshots are too few for a trend, {FEWEST} are needed.")
     lengths = [len(t) // share for share in (1, 2, 3) if len(t) // share >= FEWEST]
-    lines = [_hours_to_danger(t[-n:], y[-n:], danger, confidence) for n in lengths]
+    lines = [_hours_to_danger(t[-n:], y[-n:], danger) for n in lengths]
     hours = float(np.median([likely for likely, _, _ in lines]))
     if not np.isfinite(lines[0][2]) or not np.isfinite(hours):
         return _no_forecast("No clear rising trend: the time to danger cannot be said.")
@@ -93,7 +92,7 @@ def forecast(
     interval = (
         f"at the earliest in {_duration(earliest)}, no upper limit"
         if open_end
-        else f"{confidence:.0%} interval {_duration(earliest)} to {_duration(latest)}"
+        else f"{CONFIDENCE:.0%} interval {_duration(earliest)} to {_duration(latest)}"
     )
     text = (
         f"At this trend danger (novelty {danger:.3g}) is reached in about {_duration(hours)} "
@@ -164,9 +163,7 @@ def _extended(
     return points if len(points) <= MOST else points[:half:2] + points[half:]
 
 
-def _hours_to_danger(
-    t: Floats, y: Floats, danger: float, confidence: float
-) -> tuple[float, float, float]:
+def _hours_to_danger(t: Floats, y: Floats, danger: float) -> tuple[float, float, float]:
     """Return most likely, earliest and latest hours along one line; infinite if it never rises.
 
     The line is ``y = level + slope (t - middle)``; with its slope at the ends of Sen's interval,
@@ -177,8 +174,8 @@ def _hours_to_danger(
     middle = float(np.median(t))
     level = float(np.median(y - slope * (t - middle)))
     residuals = y - level - slope * (t - middle)
-    low, high = _slope_interval(slopes, residuals, confidence)
-    z = ndtri(0.5 + confidence / 2)
+    low, high = _slope_interval(slopes, residuals)
+    z = ndtri(0.5 + CONFIDENCE / 2)
     scatter = float(z * 1.4826 * np.median(np.abs(residuals)))
 
     def hours(rate: float, shift: float) -> float:
@@ -196,7 +193,7 @@ def _pair_slopes(t: Floats, y: Floats) -> Floats:
     return np.sort((y[second] - y[first]) / (t[second] - t[first]))
 
 
-def _slope_interval(slopes: Floats, residuals: Floats, confidence: float) -> tuple[float, float]:
+def _slope_interval(slopes: Floats, residuals: Floats) -> tuple[float, float]:
     """Return Sen's interval of the slope, widened for autocorrelated residuals.
 
     Kendall's statistic of n independent values has variance ``n (n - 1) (2 n + 5) / 18``; the
@@ -208,7 +205,7 @@ def _slope_interval(slopes: Floats, residuals: Floats, confidence: float) -> tup
     rho = float(np.corrcoef(residuals[:-1], residuals[1:])[0, 1]) if product > 0 else 0.0
     rho = float(np.clip(rho, 0.0, 0.95))
     sigma = np.sqrt(n * (n - 1) * (2 * n + 5) / 18) * np.sqrt((1 + rho) / (1 - rho))
-    half = float(ndtri(0.5 + confidence / 2)) * sigma / 2
+    half = float(ndtri(0.5 + CONFIDENCE / 2)) * sigma / 2
     middle = len(slopes) / 2
     low = slopes[int(np.clip(np.floor(middle - half), 0, len(slopes) - 1))]
     high = slopes[int(np.clip(np.ceil(middle + half), 0, len(slopes) - 1))]

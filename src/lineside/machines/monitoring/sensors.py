@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from lineside.machines.data.measurement import Channel, Measurement
-from lineside.machines.signals import Norms, SensorFault, find_sensor_faults
+from lineside.machines.signals.quality import Norms, SensorFault, find_sensor_faults
 
 ABOVE = 1.5
 """A channel this far above its healthy level clips because the machine is loud."""

@@ -17,8 +17,8 @@ import numpy as np
 
 from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
-from lineside.machines.alarms import Alarm
 from lineside.machines.alarms.actions import Action, apply
+from lineside.machines.alarms.logic import Alarm
 from lineside.machines.alarms.verdict import Event, State, Verdict
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.explain.evidence import alarm_evidence, describe_feature
@@ -26,7 +26,8 @@ from lineside.machines.models.detector import Rows
 from lineside.machines.models.machine import Branch, Machine
 from lineside.machines.monitoring import prognosis, stated_speed, stuck_sensors
 from lineside.machines.monitoring.sensors import invalidates
-from lineside.machines.signals import Engine, SensorFault, find_sensor_faults
+from lineside.machines.signals.engine import Engine
+from lineside.machines.signals.quality import SensorFault, find_sensor_faults
 
 INITIAL: dict[str, Any] = {
     "last": None,  # time of the last snapshot

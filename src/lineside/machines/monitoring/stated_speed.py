@@ -12,8 +12,7 @@ from typing import Any
 
 from lineside.machines.alarms.verdict import Event
 from lineside.machines.data.measurement import Measurement
-from lineside.machines.signals import estimate_speed, speed_contradiction
-from lineside.machines.signals.speed import LINE, SAME
+from lineside.machines.signals.speed import LINE, SAME, estimate_speed, speed_contradiction
 
 INTERVAL = 64
 """Snapshots between two checks of a plausible speed; the first checks follow at 1, 2, 4 ..."""

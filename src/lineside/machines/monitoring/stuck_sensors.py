@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineside.machines.data.measurement import Measurement
-from lineside.machines.signals import SensorFault
+from lineside.machines.signals.quality import SensorFault
 
 HASHED_SAMPLES = 512
 """Samples of a channel, evenly spaced, that are hashed."""

@@ -26,7 +26,7 @@ from lineside.machines.report.method_choice import (
 from lineside.machines.report.novelty import novelty_section
 from lineside.machines.report.robustness import numbers as robustness_numbers
 from lineside.machines.report.robustness import robustness_section
-from lineside.machines.signals import feature_label
+from lineside.machines.signals.layout import feature_label
 from lineside.machines.training.learning_record import consent_notes, learning_record_section
 
 MAX_EVENTS = 60

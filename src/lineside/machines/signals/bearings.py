@@ -58,6 +58,10 @@ class Bearing:
             OUTER: self.outer_race, INNER: self.inner_race, BALL: self.ball, CAGE: self.cage
         }  # fmt: skip
 
+    def impulses_per_turn(self, fault: str) -> float:
+        """Return the order of the impulses of a fault: a ball defect hits both races."""
+        return 2 * self.ball if fault == BALL else self.orders[fault]
+
 
 def bearing_from_geometry(
     *, balls: int, ball_mm: float, pitch_mm: float, contact_degrees: float = 0.0, name: str = ""

@@ -74,7 +74,6 @@ class Diagnosis:
         fault: Name of the fault, empty unless the status is ``fault``.
         reason: One sentence.
         speed_hz: Refined shaft speed, None if unknown.
-        scores: Mean log height of the harmonics, by fault.
         lines: The highest lines, highest first.
         explained: Share of the power of all lines that the fault and the shaft explain.
     """
@@ -83,7 +82,6 @@ class Diagnosis:
     fault: str
     reason: str
     speed_hz: float | None = None
-    scores: dict[str, float] | None = None
     lines: tuple[MatchedLine, ...] = ()
     explained: float = 0.0
 
@@ -128,7 +126,7 @@ def _diagnose_lines(
 ) -> Diagnosis:
     series = {
         fault: fit_harmonics(
-            heights, _impulses_per_turn(fault, bearing) * shaft_hz, slip, shaft_hz=shaft_hz
+            heights, bearing.impulses_per_turn(fault) * shaft_hz, slip, shaft_hz=shaft_hz
         )
         for fault in bearing.orders
     }
@@ -158,7 +156,7 @@ def _diagnose_lines(
         reason = f"only {explained:.0%} of the lines fit: the geometry or the speed is wrong"
     return Diagnosis(
         status=status, fault=fault, reason=reason, speed_hz=shaft_hz, lines=lines[:12],
-        scores={name: one.score for name, one in series.items()}, explained=explained,
+        explained=explained,
     )  # fmt: skip
 
 
@@ -257,11 +255,6 @@ def sideband_heights(
 def is_multiple(hz: float, shaft_hz: float, resolution_hz: float) -> bool:
     """Return whether a line is a shaft harmonic."""
     return abs(hz - shaft_hz * round(hz / shaft_hz)) <= 0.75 * resolution_hz
-
-
-def _impulses_per_turn(fault: str, bearing: Bearing) -> float:
-    """Return the order of the impulses: a ball defect hits both races."""
-    return 2 * bearing.ball if fault == BALL else bearing.orders[fault]
 
 
 def _interpret(

@@ -70,10 +70,8 @@ class Engine:
 
     def features_of(self, measurements: Sequence[Measurement]) -> Features:
         """Return the features of snapshots one by one, shape (snapshot, feature)."""
-        out = np.empty((len(measurements), len(self.layout.names)), dtype=np.float32)
-        for row, measurement in zip(out, measurements, strict=True):
-            row[:] = self.features(measurement)
-        return out
+        rows = [self.features(measurement) for measurement in measurements]
+        return np.array(rows, dtype=np.float32).reshape(-1, len(self.layout.names))
 
     def spectra(self, measurement: Measurement) -> dict[str, Spectrum]:
         """Return power density and envelope spectrum of every usable channel, for diagnosis."""

@@ -130,16 +130,6 @@ class Layout:
         lines = self.bearing.orders if self.bearing else {}
         return names + [f"envelope_{fault.replace(' ', '_')}" for fault in lines]
 
-    def index(self, name: str) -> int:
-        """Return the index of a feature.
-
-        Raises:
-            UserError: if there is no such feature.
-        """
-        if name not in self.names:
-            raise UserError(f"there is no feature {name!r}", "names are CHANNEL.rms and the like")
-        return self.names.index(name)
-
     def to_physical(self, name: str, value: float) -> float:
         """Undo the logarithm or asinh: ``rms`` in the channel's unit, bands in its square."""
         kind = name.rpartition(".")[2]

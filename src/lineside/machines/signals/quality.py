@@ -100,26 +100,25 @@ def learn_norms(healthy: Sequence[Measurement]) -> Norms:
     )
 
 
-def find_sensor_faults(measurement: Measurement, norms: Norms | None = None) -> list[SensorFault]:
+def find_sensor_faults(measurement: Measurement, norms: Norms) -> list[SensorFault]:
     """Return the faults of all sensors in one snapshot.
 
     A machine at standstill (stated speed 0) has no dead sensors.
 
     Args:
         measurement: The snapshot.
-        norms: Without them only gaps, stuck and clipped sensors are found.
+        norms: Of the machine's healthy sensors.
     """
     faults: list[SensorFault] = []
     idle = measurement.speed_hz == 0
-    unknown = [name for name in measurement.channels if norms and name not in norms.channels]
+    unknown = [name for name in measurement.channels if name not in norms.channels]
     for name, channel in measurement.channels.items():
-        norm = norms.channels.get(name) if norms else None
         if name in unknown:
             faults.append(_fault(name, "unknown", "was never learned and is not used"))
         else:
-            faults += _channel_faults(name, channel, norm, idle)
+            faults += _channel_faults(name, channel, norms.channels[name], idle)
     others = f", which has {', '.join(unknown)}" if unknown else ""
-    for name in norms.channels if norms else ():
+    for name in norms.channels:
         if name not in measurement.channels:
             faults.append(_fault(name, "missing", f"is not in this snapshot{others}"))
     return faults + _value_faults(measurement, norms, idle)
@@ -161,13 +160,11 @@ def _fault(sensor: str, kind: Kind, finding: str) -> SensorFault:
     )
 
 
-def _channel_faults(
-    name: str, channel: Channel, norm: Norm | None, idle: bool
-) -> list[SensorFault]:
+def _channel_faults(name: str, channel: Channel, norm: Norm, idle: bool) -> list[SensorFault]:
     samples = np.asarray(channel.samples, dtype=np.float32)
     if not len(samples):
         return [_fault(name, "length", "has no samples")]
-    faults = _format_faults(name, channel, norm) if norm else []
+    faults = _format_faults(name, channel, norm)
     total = float(samples.dot(_ones(len(samples))))  # a dot product is the fastest sum
     if not math.isfinite(total):
         finite = samples[np.isfinite(samples)]
@@ -185,8 +182,8 @@ def _channel_faults(
     if low == high:
         return [*faults, _fault(name, "stuck", f"reads {mean:.4g} {channel.unit} throughout")]
     run = _longest_run(samples)
-    dead = norm is not None and rms < min(DEAD_SHARE * norm.level, norm.lowest / 2)
-    if dead and norm and not idle:
+    dead = rms < min(DEAD_SHARE * norm.level, norm.lowest / 2)
+    if dead and not idle:
         share = f"{rms:.2g} {channel.unit} rms, {rms / norm.level:.1%} of its healthy level"
         return [*faults, _fault(name, "dead", f"is dead: {share}")]
     if run > STUCK_SHARE * len(samples) and rms > 0 and not dead:
@@ -195,7 +192,7 @@ def _channel_faults(
         faults.append(
             _fault(name, "clipped", f"is clipped at {low:.4g} or {high:.4g} {channel.unit}")
         )
-    return faults + (_level_faults(name, channel.unit, mean, rms, norm) if norm else [])
+    return faults + _level_faults(name, channel.unit, mean, rms, norm)
 
 
 def _format_faults(name: str, channel: Channel, norm: Norm) -> list[SensorFault]:
@@ -266,15 +263,13 @@ def _is_clipped(samples: NDArray[np.float32], low: float, high: float) -> bool:
     return False
 
 
-def _value_faults(measurement: Measurement, norms: Norms | None, idle: bool) -> list[SensorFault]:
+def _value_faults(measurement: Measurement, norms: Norms, idle: bool) -> list[SensorFault]:
     """Return missing slow values, and the loss of most levels at once."""
     faults = [
         _fault(f"value.{name}", "gaps", "has no value")
         for name, value in measurement.values.items()
         if not np.isfinite(value)
     ]
-    if norms is None:
-        return faults
     faults += [
         _fault(f"value.{name}", "missing", "is not in this snapshot")
         for name in norms.values

@@ -7,14 +7,14 @@ Each is a pure function of (measurement, amount, rng) and each grade is a docume
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.signal import resample
 
 from lineside.core.run.folder import rng_of
-from lineside.machines.data.measurement import Channel, Measurement
+from lineside.machines.data.measurement import Measurement
 
 GRADES = (1, 2, 3, 4)
 FASTER = (0.02, 0.05, 0.1, 0.2)
@@ -68,24 +68,25 @@ def speed_up_unstated(
     measurement: Measurement, share: float, rng: np.random.Generator
 ) -> Measurement:
     """Play every waveform faster while the stated speed stays the same."""
-    return _change_waves(measurement, lambda samples: _play_faster(samples, 1 + share))
+    return _change(measurement, lambda samples: _play_faster(samples, 1 + share))
 
 
 def increase_load(measurement: Measurement, factor: float, rng: np.random.Generator) -> Measurement:
     """Scale every amplitude (slow values, where there are only those); no load is stated."""
-    if measurement.channels:
-        return _change_waves(measurement, lambda samples: samples * np.float32(factor))
-    values = {name: value * factor for name, value in measurement.values.items()}
-    return dataclasses.replace(measurement, values=values)
+    return _change(
+        measurement, lambda samples: samples * np.float32(factor), lambda value: value * factor
+    )
 
 
 def drift_gain(measurement: Measurement, lost: float, rng: np.random.Generator) -> Measurement:
     """Let the first sensor lose a share of its gain."""
-    factor, name = np.float32(1 - lost), _first(measurement)
-    if measurement.channels:
-        return _change_waves(measurement, lambda samples: samples * factor, only=name)
-    values = {**measurement.values, name: measurement.values[name] * float(factor)}
-    return dataclasses.replace(measurement, values=values)
+    gain = np.float32(1 - lost)
+    return _change(
+        measurement,
+        lambda samples: samples * gain,
+        lambda value: value * float(gain),
+        only=_first(measurement),
+    )
 
 
 def add_noise(measurement: Measurement, share: float, rng: np.random.Generator) -> Measurement:
@@ -95,10 +96,9 @@ def add_noise(measurement: Measurement, share: float, rng: np.random.Generator) 
         spread = share * float(np.nanstd(samples))
         return samples + rng.normal(0.0, spread, len(samples)).astype(np.float32)
 
-    if measurement.channels:
-        return _change_waves(measurement, with_noise)
-    values = {k: v * (1 + share * rng.standard_normal()) for k, v in measurement.values.items()}
-    return dataclasses.replace(measurement, values=values)
+    return _change(
+        measurement, with_noise, lambda value: value * (1 + share * rng.standard_normal())
+    )
 
 
 def drop_sensor(measurement: Measurement, share: float, rng: np.random.Generator) -> Measurement:
@@ -123,10 +123,7 @@ def drop_samples(measurement: Measurement, share: float, rng: np.random.Generato
             gapped[start : start + length] = np.nan
         return gapped
 
-    if measurement.channels:
-        return _change_waves(measurement, with_gaps)
-    values = {k: np.nan if rng.random() < share else v for k, v in measurement.values.items()}
-    return dataclasses.replace(measurement, values=values)
+    return _change(measurement, with_gaps, lambda value: np.nan if rng.random() < share else value)
 
 
 def drop_snapshot(
@@ -199,11 +196,21 @@ def _first(measurement: Measurement) -> str:
     return next(iter(measurement.channels or measurement.values))
 
 
-def _change_waves(
-    measurement: Measurement, change: Callable[[np.ndarray], np.ndarray], only: str | None = None
+def _change(
+    measurement: Measurement,
+    wave: Callable[[np.ndarray], np.ndarray],
+    value: Callable[[float], float] = float,
+    only: str | None = None,
 ) -> Measurement:
-    channels: Mapping[str, Channel] = {
-        name: dataclasses.replace(channel, samples=change(channel.samples).astype(np.float32))
+    """Change the waveforms, or the slow values where there are only those; `only` names one."""
+    if not measurement.channels:
+        values = {
+            name: value(number) if only in (None, name) else number
+            for name, number in measurement.values.items()
+        }
+        return dataclasses.replace(measurement, values=values)
+    channels = {
+        name: dataclasses.replace(channel, samples=wave(channel.samples).astype(np.float32))
         if only in (None, name)
         else channel
         for name, channel in measurement.channels.items()

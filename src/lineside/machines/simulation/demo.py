@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +44,11 @@ FLEET = (
 )  # fmt: skip
 
 
-def make_demo(
-    folder: Path, seed: int, progress: Callable[[int, int], None] = lambda done, of: None
-) -> Path:
+def make_demo(folder: Path, seed: int) -> Path:
     """Write the fleet's histories into a folder, one folder per machine, and return it."""
-    for done, scenario in enumerate(FLEET, start=1):
+    for scenario in FLEET:
         history = simulate_history(scenario, rng_of(seed, scenario.name))
         save_history(history, folder / scenario.name)
-        progress(done, len(FLEET))
     return folder
 
 

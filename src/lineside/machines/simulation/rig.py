@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 
+from lineside.machines.signals.bearings import Bearing, bearing_from_geometry
+
 Fault = Literal["outer race", "inner race", "ball", "gear", "imbalance", "sequence"]
 """``sequence``: the steps of a batch come in a wrong order, each one healthy by itself."""
 
@@ -76,15 +78,10 @@ class Rig:
         """Samples of a snapshot."""
         return round(self.rate_hz * self.seconds)
 
-    def order(self, fault: Fault) -> float:
-        """Return the impulses per turn of a bearing fault (BPFO, BPFI, 2 BSF), fixed outer ring."""
-        ratio = self.ball_mm / self.pitch_mm
-        orders = {
-            "outer race": self.balls / 2 * (1 - ratio),
-            "inner race": self.balls / 2 * (1 + ratio),
-            "ball": self.pitch_mm / self.ball_mm * (1 - ratio**2),  # both races are hit
-        }
-        return orders[fault]
+    @property
+    def bearing(self) -> Bearing:
+        """The bearing of its shaft."""
+        return bearing_from_geometry(balls=self.balls, ball_mm=self.ball_mm, pitch_mm=self.pitch_mm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +200,7 @@ def _impulses(
     """Impulses of a bearing fault through the resonance; other faults make none."""
     if condition.fault not in ("outer race", "inner race", "ball"):
         return np.zeros_like(turns)
-    spacing = 1.0 / rig.order(condition.fault)
+    spacing = 1.0 / rig.bearing.impulses_per_turn(condition.fault)
     number = int((turns[-1] - turns[0]) / spacing) + 3
     gaps = spacing * (1.0 + rig.slip * rng.standard_normal(number))
     angles = turns[0] - spacing * rng.uniform() + np.cumsum(gaps)  # in turns, with slip
@@ -212,8 +209,7 @@ def _impulses(
     if condition.fault == "inner race":  # passes the load zone once per turn
         sizes *= np.clip(0.3 + 0.7 * np.cos(2 * np.pi * angles), 0.05, None)
     elif condition.fault == "ball":  # passes it with the cage
-        cage = 0.5 * (1 - rig.ball_mm / rig.pitch_mm)
-        sizes *= np.clip(0.3 + 0.7 * np.cos(2 * np.pi * cage * angles), 0.05, None)
+        sizes *= np.clip(0.3 + 0.7 * np.cos(2 * np.pi * rig.bearing.cage * angles), 0.05, None)
     # each impulse is shared between the two samples around its time
     train = np.zeros(len(turns))
     position = np.interp(angles, turns, np.arange(len(turns)))

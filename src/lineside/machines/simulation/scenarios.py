@@ -6,7 +6,7 @@ the order of the steps is lost, more and more often as the fault grows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -134,11 +134,7 @@ class History:
         return START + scenario.end_day * DAY
 
 
-def simulate_history(
-    scenario: Scenario,
-    rng: np.random.Generator,
-    progress: Callable[[int, int], None] = lambda a, b: None,
-) -> History:
+def simulate_history(scenario: Scenario, rng: np.random.Generator) -> History:
     """Simulate the history of a scenario; all randomness comes from `rng`."""
     days = _calendar(scenario)
     speeds, loads = _operation(scenario, len(days), rng)
@@ -152,7 +148,6 @@ def simulate_history(
             for channel, samples in enumerate(wave)
         ]
         counts.append(np.round(np.stack(measured) / STEP_G).astype(np.int16))
-        progress(i + 1, len(days))
     swing = np.cos(2 * np.pi * (days - 0.6))
     return History(
         scenario=scenario,

@@ -31,7 +31,6 @@ LATEST_SECONDS = 9e12
 """Beyond it microseconds no longer fit into 64 bits."""
 SPECTRUM_WORDS = ("band_", "mel_")
 """Features with these words in their names come by the dozen: they are the spectrum."""
-_VERDICT_COLUMNS = ("machine", "time", "state", "novelty", "limit", "note", "events")
 
 
 def time_key(seconds: float) -> int | None:
@@ -101,11 +100,7 @@ def fingerprint(content: bytes) -> str:
 
 def verdict_to_row(verdict: Verdict) -> dict[str, Any]:
     """Return the columns of a verdict; its events have a table of their own."""
-    more = {
-        field.name: getattr(verdict, field.name)
-        for field in dataclasses.fields(verdict)
-        if field.name not in _VERDICT_COLUMNS and getattr(verdict, field.name) is not None
-    }
+    more = {} if verdict.forecast is None else {"forecast": verdict.forecast}
     return {
         "state": verdict.state, "novelty": verdict.novelty, "novelty_limit": verdict.limit,
         "note": verdict.note, "more": json.dumps(more) if more else "",

@@ -15,6 +15,7 @@ from sqlalchemy import insert, update
 
 from lineside.core.database import Engine, open_engine, write_transaction
 from lineside.core.errors import UserError
+from lineside.machines.alarms.actions import ActionKind
 from lineside.machines.store.queries import find_machine
 from lineside.machines.store.retention import RetentionPolicy, delete_orphans
 from lineside.machines.store.schema import ACTIONS, MACHINES, METADATA, VERSION
@@ -73,27 +74,28 @@ def open_store(
     return store
 
 
-def acknowledge(store: Store, machine: str, by: str, why: str = "") -> None:
-    """Note that a person has seen the running alarm; takes effect with the next snapshot.
-
-    Raises:
-        UserError: if the store has no such machine, or nobody is named.
-    """
-    _add_action(store, machine, "acknowledge", by, why, None)
-
-
-def mute(store: Store, machine: str, until_seconds: float, by: str, why: str = "") -> None:
-    """Suppress a machine's alarms until a time; takes effect with the next snapshot.
-
-    Raises:
-        UserError: if the store has no such machine, or nobody is named.
-    """
-    _add_action(store, machine, "mute", by, why, float(until_seconds))
-
-
-def _add_action(
-    store: Store, machine: str, kind: str, by: str, why: str, until: float | None
+def add_action(
+    store: Store,
+    machine: str,
+    kind: ActionKind,
+    *,
+    by: str,
+    why: str = "",
+    until: float | None = None,
 ) -> None:
+    """Note what an operator asks for; it takes effect with the next snapshot of the machine.
+
+    Args:
+        store: Where to.
+        machine: Whose alarm to acknowledge or mute.
+        kind: See `Action`.
+        by: Who asks.
+        why: Reason.
+        until: End of a mute, in seconds.
+
+    Raises:
+        UserError: if the store has no such machine, or nobody is named.
+    """
     if not by:
         raise UserError("nobody is named", "say who asks for it")
     with write_transaction(store.engine) as connection:

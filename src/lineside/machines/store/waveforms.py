@@ -34,44 +34,33 @@ def read_waveform(
     Raises:
         UserError: if its file is missing or damaged.
     """
+    pending = select(PENDING.c.content).where(
+        PENDING.c.machine == machine, PENDING.c.time_us == time_us
+    )
+    in_segment = (
+        select(SEGMENTS.c.path, WAVES.c.place)
+        .join(SEGMENTS, SEGMENTS.c.id == WAVES.c.segment)
+        .where(WAVES.c.machine == machine, WAVES.c.time_us == time_us)
+    )
     previous = None
     while True:
         with read_transaction(store.engine) as connection:
-            content = _pending_content(connection, machine, time_us)
-            location = _location(connection, machine, time_us) if content is None else None
+            content = connection.execute(pending).scalar()
+            location = None if content is not None else connection.execute(in_segment).first()
         if content is not None:
-            return unpack(content, name, seconds)
+            return unpack(bytes(content), name, seconds)
         if location is None:
             return None
         require_pyarrow()
-        path, row_group = store.folder / location[0], location[1]
+        path = store.folder / location.path
         try:
-            return read_snapshot(path, row_group, name, seconds)
+            return read_snapshot(path, location.place, name, seconds)
         except FileNotFoundError as error:
             # Retention may have rewritten the segment after the transaction: then the index names
             # another file now. If it still names this one, the file is lost.
             if location == previous:
                 raise UserError(f"{path} is missing", "restore a copy of it") from error
             previous = location
-
-
-def _pending_content(connection: Connection, machine: int, time_us: int) -> bytes | None:
-    query = select(PENDING.c.content).where(
-        PENDING.c.machine == machine, PENDING.c.time_us == time_us
-    )
-    content = connection.execute(query).scalar()
-    return None if content is None else bytes(content)
-
-
-def _location(connection: Connection, machine: int, time_us: int) -> tuple[str, int] | None:
-    """Return path and row group of a waveform that lies in a segment."""
-    query = (
-        select(SEGMENTS.c.path, WAVES.c.place)
-        .join(SEGMENTS, SEGMENTS.c.id == WAVES.c.segment)
-        .where(WAVES.c.machine == machine, WAVES.c.time_us == time_us)
-    )
-    row = connection.execute(query).first()
-    return None if row is None else (str(row[0]), int(row[1]))
 
 
 def pending_by_machine(connection: Connection) -> Sequence[Row]:

@@ -12,16 +12,10 @@ from lineside.core.commands import print_results
 from lineside.core.errors import UserError
 from lineside.core.run.files import canonical
 from lineside.core.run.model_store import load_model
+from lineside.machines.alarms.actions import ActionKind
 from lineside.machines.alarms.verdict import FIRST_DATED, format_time
 from lineside.machines.application import APPLICATION
-from lineside.machines.store import (
-    RetentionPolicy,
-    Store,
-    acknowledge,
-    mute,
-    open_store,
-    replay,
-)
+from lineside.machines.store import RetentionPolicy, Store, add_action, open_store, replay
 from lineside.machines.store.queries import MachineStatus, fleet
 from lineside.machines.streams.console import ConsoleReporter
 from lineside.machines.streams.watch import FINDING, Options, watch
@@ -83,7 +77,7 @@ def run_fleet(store: str, *, as_json: bool, print_line: Callable[[str], None] = 
 
 
 def run_action(
-    kind: str, machine: str, store: str, *, by: str, why: str, hours: float = 0.0
+    kind: ActionKind, machine: str, store: str, *, by: str, why: str, hours: float = 0.0
 ) -> int:
     """Acknowledge an alarm or mute a machine for some hours; effective with its next snapshot.
 
@@ -91,18 +85,15 @@ def run_action(
         UserError: if there is no such store or machine, or the hours are not positive.
     """
     by = by or getpass.getuser()
+    until, done = None, f"acknowledged by {by}"
     with open_existing(store) as opened:
-        if kind == "acknowledge":
-            acknowledge(opened, machine, by, why)
-            print(f"{machine}: acknowledged by {by}, effective with its next snapshot")
-            return 0
-        if hours <= 0:
-            raise UserError("a mute needs hours", "e.g. --hours 8")
-        until = _now(opened, machine) + 3600 * hours
-        mute(opened, machine, until, by, why)
-        print(
-            f"{machine}: muted by {by} until {format_time(until)}, effective with its next snapshot"
-        )
+        if kind == "mute":
+            if hours <= 0:
+                raise UserError("a mute needs hours", "e.g. --hours 8")
+            until = _now(opened, machine) + 3600 * hours
+            done = f"muted by {by} until {format_time(until)}"
+        add_action(opened, machine, kind, by=by, why=why, until=until)
+    print(f"{machine}: {done}, effective with its next snapshot")
     return 0
 
 

@@ -47,14 +47,12 @@ class HttpSource:
         port: 0 for any free one; then the one that was chosen.
         ingestor: Ingests the snapshots.
         fleet: The state of all machines.
-        max_bytes: Of one snapshot.
     """
 
     ingestor: Ingestor
     fleet: Fleet
     host: str = "127.0.0.1"
     port: int = 0
-    max_bytes: int = MAX_MESSAGE_BYTES
 
     def __post_init__(self) -> None:
         self._server: uvicorn.Server | None = None
@@ -74,7 +72,7 @@ class HttpSource:
         listener = _listen(self.host, self.port)
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(
-            make_app(self.ingestor, self.fleet, self.max_bytes),
+            make_app(self.ingestor, self.fleet),
             log_config=None, access_log=False, lifespan="off", timeout_keep_alive=75,
             timeout_graceful_shutdown=int(STOP_SECONDS), ws="none",
         )  # fmt: skip
@@ -96,7 +94,7 @@ class HttpSource:
             self._thread.join(2 * STOP_SECONDS)
 
 
-def make_app(ingestor: Ingestor, fleet: Fleet, max_bytes: int = MAX_MESSAGE_BYTES) -> FastAPI:
+def make_app(ingestor: Ingestor, fleet: Fleet) -> FastAPI:
     """Return the application that a server runs."""
     app = FastAPI(title="lineside machines", docs_url=None, redoc_url=None, openapi_url=None)
     on_writer = ingestor.run_on_writer
@@ -106,18 +104,18 @@ def make_app(ingestor: Ingestor, fleet: Fleet, max_bytes: int = MAX_MESSAGE_BYTE
     async def snapshots(request: Request) -> Response:
         nonlocal held  # changed by coroutines of one thread only
         stated = request.headers.get("content-length", "")
-        size = int(stated) if stated.isdigit() else max_bytes
-        if size > max_bytes:
-            return _problem(413, too_large(max_bytes))
+        size = int(stated) if stated.isdigit() else MAX_MESSAGE_BYTES
+        if size > MAX_MESSAGE_BYTES:
+            return _problem(413, too_large())
         if held + size > MAX_HELD_BYTES:
             return _again_later("too many snapshots are waiting")
         held += size
         try:
-            body = await _body(request, max_bytes)
+            body = await _body(request)
             if body is None:
-                return _problem(413, too_large(max_bytes))
+                return _problem(413, too_large())
             sender = f"from {request.client.host if request.client else 'somebody'}"
-            ingest = partial(ingestor.ingest_message, body, "http", sender, max_bytes)
+            ingest = partial(ingestor.ingest_message, body, "http", sender)
             return await run_in_threadpool(_run, lambda: _answer(ingest()))
         finally:
             held -= size
@@ -197,13 +195,13 @@ def _problem(code: int, error: UserError) -> Response:
     return JSONResponse({"status": "refused", "error": error.message, "hint": error.hint}, code)
 
 
-async def _body(request: Request, max_bytes: int) -> bytes | None:
+async def _body(request: Request) -> bytes | None:
     """Return the body, None as soon as it is too large."""
     pieces, size = [], 0
     try:
         async for piece in request.stream():
             size += len(piece)
-            if size > max_bytes:
+            if size > MAX_MESSAGE_BYTES:
                 return None
             pieces.append(piece)
     except ClientDisconnect:

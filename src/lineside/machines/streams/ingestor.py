@@ -206,14 +206,14 @@ class Ingestor:
                 if self.stopping and job.cancel():
                     raise NotStoredError("the watch ends") from None
 
-    def ingest_message(self, body: bytes, source: str, sender: str, max_bytes: int) -> IngestResult:
+    def ingest_message(self, body: bytes, source: str, sender: str) -> IngestResult:
         """Ingest a message in the judging thread, from any other thread; wait for the result.
 
         Raises:
             NotStoredError: it was not stored; try again.
         """
         try:
-            measurement = decode(body, max_bytes=max_bytes)
+            measurement = decode(body)
         except UserError as error:
             return self.run_on_writer(partial(self.refuse, sender, error, source))
         return self.run_on_writer(partial(self.ingest, measurement, source, live=True))

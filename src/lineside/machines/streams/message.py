@@ -21,12 +21,7 @@ import numpy as np
 
 from lineside.core.errors import UserError, did_you_mean
 from lineside.machines.data.measurement import Channel, Measurement, Waveform
-from lineside.machines.data.recording import (
-    DEFAULT_UNIT,
-    LEAST_SAMPLES,
-    plausible_speed,
-    unit_of,
-)
+from lineside.machines.data.recording import DEFAULT_UNIT, LEAST_SAMPLES, plausible_speed, unit_of
 
 MAX_MESSAGE_BYTES = 32 * 2**20
 """Of one message, and of what it unpacks to."""
@@ -38,7 +33,7 @@ PREFIXES = ("channel", "rate_hz", "unit", "value")
 """What precedes the dot in names of arrays."""
 
 
-def decode(body: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Measurement:
+def decode(body: bytes) -> Measurement:
     """Return the snapshot of a message; NPZ and JSON are distinguished by the first bytes.
 
     Raises:
@@ -46,10 +41,10 @@ def decode(body: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Measurement:
     """
     if not body:
         raise UserError("the message is empty", "send a snapshot as NPZ or JSON")
-    if len(body) > max_bytes:
-        raise too_large(max_bytes)
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise too_large()
     if body[:4] == b"PK\x03\x04":  # a ZIP archive, which is what NPZ is
-        fields = _from_npz(body, max_bytes)
+        fields = _from_npz(body)
     elif body.lstrip()[:1] == b"{":
         fields = _from_json(body)
     else:
@@ -57,11 +52,10 @@ def decode(body: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Measurement:
     return _measurement(fields)
 
 
-def too_large(max_bytes: int) -> UserError:
+def too_large() -> UserError:
     """Return the error of a message beyond the limit."""
-    return UserError(
-        f"the message is larger than {max_bytes / 2**20:g} MB", "send fewer samples at a time"
-    )
+    megabytes = MAX_MESSAGE_BYTES / 2**20
+    return UserError(f"the message is larger than {megabytes:g} MB", "send fewer samples at a time")
 
 
 def _from_json(body: bytes) -> dict[str, Any]:
@@ -77,13 +71,15 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number, null stands for a missing one")
 
 
-def _from_npz(body: bytes, max_bytes: int) -> dict[str, Any]:
+def _from_npz(body: bytes) -> dict[str, Any]:
     """Return the fields of the JSON form from arrays; nothing in them is ever executed."""
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > max_bytes:  # before anything is unpacked: a small archive may hold much
-            raise too_large(max_bytes)
+        if (
+            unpacked > MAX_MESSAGE_BYTES
+        ):  # before anything is unpacked: a small archive may hold much
+            raise too_large()
         with np.load(io.BytesIO(body), allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
     except UserError:

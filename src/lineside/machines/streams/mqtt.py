@@ -211,7 +211,7 @@ class MqttSource:
         while not self.ingestor.stopping:
             try:
                 result = self.ingestor.ingest_message(
-                    bytes(message.payload), "mqtt", f"topic {message.topic}", MAX_MESSAGE_BYTES
+                    bytes(message.payload), "mqtt", f"topic {message.topic}"
                 )
             except NotStoredError:
                 time.sleep(wait)

@@ -11,13 +11,7 @@ from typing import Any
 from lineside.core.errors import UserError
 from lineside.core.run.files import read_json
 from lineside.core.run.model_store import load_model, model_folder, save_model
-from lineside.core.run.tables import (
-    USED_ROLES,
-    UsedItem,
-    read_split,
-    read_used,
-    used_text,
-)
+from lineside.core.run.tables import USED_ROLES, UsedItem, read_split, read_used, used_text
 from lineside.machines.application import APPLICATION
 from lineside.machines.config import Config
 from lineside.machines.model import MachinesModel

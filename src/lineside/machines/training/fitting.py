@@ -23,7 +23,7 @@ from lineside.machines.data.items import Snapshot
 from lineside.machines.data.measurement import Measurement
 from lineside.machines.methods import DETECTORS, Columns, channel_columns, choose_columns
 from lineside.machines.model import MachinesModel
-from lineside.machines.models.detector import Rows
+from lineside.machines.models.detector import Log, Rows, no_log
 from lineside.machines.models.machine import FALLBACK, Branch, Machine
 from lineside.machines.models.presets import preset
 from lineside.machines.models.reconstruction import Fitting
@@ -32,26 +32,12 @@ from lineside.machines.monitoring.operating_states import (
     fit_operating_model,
     unitless_columns,
 )
-from lineside.machines.monitoring.sensors import (
-    drop_dead_channels,
-    most_common_fault,
-    sensors_ok,
-)
-from lineside.machines.signals import (
-    Bearing,
-    Engine,
-    Layout,
-    Norms,
-    bearing_from_geometry,
-    learn_norms,
-    make_layout,
-)
-from lineside.machines.training.baseline import (
-    LearningEntry,
-    drift,
-    drift_limit,
-    run_in_length,
-)
+from lineside.machines.monitoring.sensors import drop_dead_channels, most_common_fault, sensors_ok
+from lineside.machines.signals.bearings import Bearing, bearing_from_geometry
+from lineside.machines.signals.engine import Engine
+from lineside.machines.signals.layout import Layout, make_layout
+from lineside.machines.signals.quality import Norms, learn_norms
+from lineside.machines.training.baseline import LearningEntry, drift, drift_limit, run_in_length
 
 LAYOUT_SNAPSHOTS = 60
 """Snapshots, spread over the training time, from which the band of the envelope is chosen."""
@@ -62,8 +48,6 @@ MOST_RUN_IN = 0.4
 """Largest share of the snapshots to fit that may be left out as a run-in."""
 WARM_UP = 3
 """Snapshots after a restart that are neither learned nor judged."""
-
-Log = Callable[[dict[str, Any]], None]
 
 
 def methods(config: Config) -> Sequence[Method]:
@@ -88,35 +72,10 @@ def _fit(name: str, split: Split, config: Config, run: Run) -> MachinesModel:
             "there is no snapshot to learn from", "run `lineside machines audit DATA` for the cause"
         )
     held_out = by_machine(split.calibration)
-    options = preset_options(name, config)
-    if run.executor is not None and run.executor.client is not None:
-        return MachinesModel(
-            method=name, machines=_fit_on_workers(name, snapshots, held_out, options, run)
-        )
-    fitted = {}
-    for machine, training in snapshots.items():
-        run.check_stop()
-
-        def log(row: Mapping[str, Any], phase: str = machine) -> None:
-            run.log({"method": name, "phase": phase, **row})
-
-        fitted[machine] = fit_machine(
-            training, name, rng=run.rng(f"{name} {machine}"), log=log, stop=run.stopping,
-            options=options, held_out=held_out.get(machine, ()),
-        )  # fmt: skip
-    return MachinesModel(method=name, machines=fitted)
-
-
-def _fit_on_workers(
-    name: str,
-    snapshots: Mapping[str, Sequence[Snapshot]],
-    held_out: Mapping[str, Sequence[Snapshot]],
-    options: Mapping[str, Any],
-    run: Run,
-) -> dict[str, Machine]:
-    """Fit each machine on one worker, with the same random stream as in this process."""
     histories = [(machine, own, held_out.get(machine, ())) for machine, own in snapshots.items()]
-    fit = partial(_fit_history, name, options, run.seed)
+    on_workers = run.executor is not None and run.executor.client is not None
+    options = preset(config.preset).get(name, {})
+    fit = partial(_fit_history, name, options, run.seed, None if on_workers else run)
     fitted = {}
     for result in map_items(fit, histories, run.executor, name_of=itemgetter(0)):
         run.check_stop()
@@ -125,32 +84,35 @@ def _fit_on_workers(
         machine, rows = result
         fitted[machine.name] = machine
         for row in rows:
-            run.log({"method": name, "phase": machine.name, **row})
-    return fitted
+            run.log(row)
+    return MachinesModel(method=name, machines=fitted)
 
 
 def _fit_history(
     name: str,
     options: Mapping[str, Any],
     seed: int,
+    run: Run | None,
     history: tuple[str, Sequence[Snapshot], Sequence[Snapshot]],
 ) -> tuple[Machine, list[dict[str, Any]]]:
-    """Return a fitted machine and the recorder's rows; called on a worker."""
+    """Return a fitted machine and the recorder's rows that are still to be logged.
+
+    Args:
+        name: The method.
+        options: Constants of its preset.
+        seed: Of the run: the random stream is the same in this process and on a worker.
+        run: Logs rows at once and may stop the fit; None on a worker.
+        history: Name of the machine, snapshots to fit, held-out snapshots.
+    """
     machine, training, held_out = history
     rows: list[dict[str, Any]] = []
+    log = run.log if run else rows.append
     fitted = fit_machine(
-        training, name, rng=rng_of(seed, f"{name} {machine}"), log=rows.append,
-        stop=lambda: False, options=options, held_out=held_out,
+        training, name, rng=rng_of(seed, f"{name} {machine}"),
+        log=lambda row: log({"method": name, "phase": machine, **row}),
+        stop=run.stopping if run else lambda: False, options=options, held_out=held_out,
     )  # fmt: skip
     return fitted, rows
-
-
-def preset_options(name: str, config: Config) -> dict[str, Any]:
-    """Return the constants of a published preset for a method, none for our own preset."""
-    for options in preset(config.preset).values():
-        if options["fit"] == name:
-            return {key: value for key, value in options.items() if key != "fit"}
-    return {}
 
 
 def fit_machine(
@@ -158,8 +120,8 @@ def fit_machine(
     method: str,
     *,
     rng: np.random.Generator,
-    log: Log,
-    stop: Callable[[], bool],
+    log: Log = no_log,
+    stop: Callable[[], bool] = lambda: False,
     options: Mapping[str, Any] | None = None,
     held_out: Sequence[Snapshot] = (),
 ) -> Machine:

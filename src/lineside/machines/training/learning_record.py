@@ -17,16 +17,7 @@ COLUMNS = (
 
 def learning_record_section(model: MachinesModel) -> Section:
     """Return the chapter of the report on the learned baselines, with missing consents first."""
-    return Section(
-        title="What was learned as normal",
-        lead="A fault that was present during the training of a machine would never be found.",
-        blocks=(*consent_notes(model), learning_record_table(model)),
-    )
-
-
-def learning_record_table(model: MachinesModel) -> Table:
-    """Return the learning record of every machine as a table for the report."""
-    return Table(
+    table = Table(
         title="What was learned as normal",
         columns=COLUMNS,
         rows=tuple(
@@ -36,6 +27,11 @@ def learning_record_table(model: MachinesModel) -> Table:
         ),
         caption="A baseline never adapts by itself. Drift and move are the largest of all "
         "features, in robust spreads; a drift up to the limit in brackets counts as stationary.",
+    )
+    return Section(
+        title="What was learned as normal",
+        lead="A fault that was present during the training of a machine would never be found.",
+        blocks=(*consent_notes(model), table),
     )
 
 

@@ -24,15 +24,12 @@ from lineside.machines.data.items import FAULTY, Snapshot
 from lineside.machines.explain.evidence import describe_feature
 from lineside.machines.model import MachinesModel
 from lineside.machines.models.machine import Machine
+from lineside.machines.models.presets import preset
 from lineside.machines.outcomes import calibrate, outcomes
-from lineside.machines.signals import Engine
+from lineside.machines.signals.engine import Engine
 from lineside.machines.training.baseline import detrended_spread, robust_spread
-from lineside.machines.training.derived_models import (
-    load_parent,
-    load_settings,
-    save_derived_model,
-)
-from lineside.machines.training.fitting import compensated_rows, fit_machine, preset_options
+from lineside.machines.training.derived_models import load_parent, load_settings, save_derived_model
+from lineside.machines.training.fitting import compensated_rows, fit_machine
 from lineside.machines.training.learning_record import consent_note, drift_sentence
 
 FEWEST = 60
@@ -117,8 +114,7 @@ def relearn(
     train, held_out = snapshots[:fitted], snapshots[fitted:]
     new = fit_machine(
         train, parent.method, rng=rng_of(config.seed, f"{parent.method} {machine}"),
-        log=lambda row: None, stop=lambda: False, options=preset_options(parent.method, config),
-        held_out=held_out,
+        options=preset(config.preset).get(parent.method, {}), held_out=held_out,
     )  # fmt: skip
     entry = dataclasses.replace(
         new.learning_record[-1], shift=comparison.shift, shift_feature=comparison.feature,
@@ -146,8 +142,7 @@ def give_consent(model: Path, out: Path, *, machine: str, consent: Consent) -> l
     fitted = parent.machines.get(machine)
     if fitted is None:
         raise UserError(
-            f"unknown machine {machine!r}",
-            f"this model has {', '.join(sorted(parent.machines))}",
+            f"unknown machine {machine!r}", f"this model has {', '.join(sorted(parent.machines))}"
         )
     if not fitted.learning_record or not fitted.learning_record[-1].needs_consent:
         raise UserError(
