@@ -103,7 +103,7 @@ def test_range_centre_and_colour():
 def test_most_activating_spreads_over_groups():
     values = np.array([9.0, 8, 7, 6, 5, 4])
     groups = np.array(["a", "a", "a", "b", "b", "c"])
-    assert vis.most_activating(values, 3).tolist() == [0, 1, 2]
+    assert vis.most_activating(values, 3, np.arange(len(values))).tolist() == [0, 1, 2]
     assert vis.most_activating(values, 3, groups).tolist() == [0, 3, 5]
     assert vis.most_activating(values, 4, groups).tolist() == [0, 1, 3, 5]
     assert len(vis.most_activating(values, 9, groups)) == 6

@@ -10,6 +10,8 @@ is attacked in evaluation mode and left unchanged.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -96,9 +98,11 @@ def sign_noise(inputs: Tensor, epsilon: float, *, generator: torch.Generator) ->
 
 def _loss_gradient_sign(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     """The sign of the gradient of each item's loss by its input, in blocks."""
-    signs = []
+
+    def margins(block: Tensor, own: Tensor) -> Tensor:
+        return margin(network(block), own)
+
+    blocks = zip(torch.split(inputs, BATCH), torch.split(labels, BATCH), strict=True)
     with evaluation_mode(network):
-        for block, own in zip(inputs.split(BATCH), labels.split(BATCH), strict=True):
-            rising = gradient(lambda x, own=own: margin(network(x), own), block, 0)
-            signs.append(-rising.sign())
+        signs = [-gradient(partial(margins, own=own), block, 0).sign() for block, own in blocks]
     return torch.cat(signs)

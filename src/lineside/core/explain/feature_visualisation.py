@@ -146,9 +146,7 @@ def unit_activations(
 
 
 def most_activating(
-    activations: NDArray[np.floating[Any]],
-    k: int = 9,
-    groups: Sequence[str] | NDArray[Any] | None = None,
+    activations: NDArray[np.floating[Any]], k: int, groups: Sequence[str] | NDArray[Any]
 ) -> NDArray[np.int64]:
     """Return the indices of the `k` items with the highest activation, highest first.
 
@@ -159,8 +157,6 @@ def most_activating(
             others that have given none, so that one part does not fill the list.
     """
     order = np.argsort(-np.asarray(activations), kind="stable")
-    if groups is None:
-        return order[:k].astype(np.int64)
     chosen = round_robin(order, groups)[:k]
     best_first = np.argsort(-np.asarray(activations)[chosen], kind="stable")
     return chosen[best_first].astype(np.int64)

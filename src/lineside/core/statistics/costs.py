@@ -119,7 +119,8 @@ def cost_curve(
         return of_positive, false_alarm + reviewed_negative * review_cost
 
     def expected(of_positive: Floats, of_negative: Floats) -> Floats:
-        return (pi * of_positive + (1 - pi) * of_negative) / scale
+        costs: Floats = (pi * of_positive + (1 - pi) * of_negative) / scale
+        return costs
 
     n = len(scores.scores)
     of_positive, of_negative = costs_by_label(np.ones((1, n)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from lineside.core.audit.label_noise import LabelNoise
@@ -63,6 +64,27 @@ def named_losses(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in row.items() if name not in MEASURED}
 
 
+@dataclass
+class _Seen:
+    """What a monitor has seen of a training; part of the checkpoint.
+
+    Attributes:
+        usual_loss: Reference of a divergence, None before the first loss.
+        diverged: Whether the training has diverged.
+        dead: Layers that were dead on the last sample.
+        vanished: Networks whose gradients vanished on the last sample.
+        validation_loss: The last one, None before the first.
+        rises: How many times in a row it has risen.
+    """
+
+    usual_loss: float | None = None
+    diverged: bool = False
+    dead: list[str] = field(default_factory=list)
+    vanished: list[str] = field(default_factory=list)
+    validation_loss: float | None = None
+    rises: int = 0
+
+
 class TrainingMonitor:
     """The warnings of every training; each is logged once.
 
@@ -89,12 +111,7 @@ class TrainingMonitor:
         self.warnings: list[dict[str, Any]] = []
         self._log = log
         self._networks = tuple(networks)
-        self._usual_loss = usual_loss
-        self._diverged = False
-        self._dead: set[str] = set()
-        self._vanished: set[str] = set()
-        self._validation_loss = math.inf
-        self._rises = 0
+        self._seen = _Seen(usual_loss=usual_loss)
         self._data = self._total = 0.0
         self._steps = self._slow_windows = 0
         self._warm = False
@@ -123,37 +140,24 @@ class TrainingMonitor:
         loss = float(measures.get("loss", math.nan))
         if math.isnan(loss):
             return
-        self._rises = self._rises + 1 if loss > self._validation_loss else 0
-        self._validation_loss = loss
-        if self._rises >= RISING_VALIDATIONS:
+        seen, before = self._seen, self._seen.validation_loss
+        seen.rises = seen.rises + 1 if before is not None and loss > before else 0
+        seen.validation_loss = loss
+        if seen.rises >= RISING_VALIDATIONS:
             text = (
-                f"The validation loss has risen {self._rises} times in a row: the network is "
+                f"The validation loss has risen {seen.rises} times in a row: the network is "
                 "overfitting. Stop earlier, or add data or augmentation."
             )
-            self._warn(step, "overfitting", "", self._rises, text)
+            self._warn(step, "overfitting", "", seen.rises, text)
 
     def state(self) -> dict[str, Any]:
         """Return the plain values that a resumed run needs."""
-        return {
-            "warnings": self.warnings,
-            "usual_loss": self._usual_loss,
-            "diverged": self._diverged,
-            "dead": sorted(self._dead),
-            "vanished": sorted(self._vanished),
-            "validation_loss": finite(self._validation_loss),
-            "rises": self._rises,
-        }
+        return {"warnings": self.warnings, **asdict(self._seen)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state` returned."""
+        self._seen = _Seen(**{k: v for k, v in state.items() if k != "warnings"})
         self.warnings = list(state["warnings"])
-        self._usual_loss = state["usual_loss"]
-        self._diverged = bool(state["diverged"])
-        self._dead = set(state["dead"])
-        self._vanished = set(state["vanished"])
-        loss = state["validation_loss"]
-        self._validation_loss = math.inf if loss is None else float(loss)
-        self._rises = int(state["rises"])
 
     def _check_losses(self, row: Mapping[str, Any]) -> None:
         losses = named_losses(row)
@@ -164,34 +168,34 @@ class TrainingMonitor:
         if "loss" not in losses:
             return
         loss = abs(losses["loss"])
-        if self._usual_loss is None:
-            self._usual_loss = loss
-        factor = loss / max(self._usual_loss, 1e-12)
+        if self._seen.usual_loss is None:
+            self._seen.usual_loss = loss
+        factor = loss / max(self._seen.usual_loss, 1e-12)
         if factor > DIVERGED_FACTOR:
             self._diverge(row["step"], loss, f"the loss is {factor:.0f} times that at the start")
 
     def _diverge(self, step: int, loss: float, what: str) -> None:
-        self._diverged = True
+        self._seen.diverged = True
         text = f"Training has diverged: {what}. Lower the learning rate tenfold."
         self._warn(step, "diverged", "", loss, text)
 
     def _check_activations(self, step: int, layers: Mapping[str, Mapping[str, float]]) -> None:
-        if not layers or self._diverged:
+        if not layers or self._seen.diverged:
             return
         dead = {n: v["zero_share"] for n, v in layers.items() if v["zero_share"] > DEAD_SHARE}
-        for name in sorted(self._dead & set(dead)):
+        for name in sorted({*self._seen.dead} & {*dead}):
             text = (
                 f"Layer {name} is dead: {dead[name]:.0%} of its outputs are zero, so almost no "
                 "gradient passes. Lower the learning rate or check the initialisation."
             )
             self._warn(step, "dead layer", name, dead[name], text)
-        self._dead = set(dead)
+        self._seen.dead = list(dead)
 
     def _check_gradients(self, step: int, gradients: Mapping[str, float]) -> None:
-        if not gradients or self._diverged:
+        if not gradients or self._seen.diverged:
             return
-        before, self._vanished = self._vanished, set()
-        if self._dead:  # no gradient passes a dead layer, which has its own warning
+        before, self._seen.vanished = self._seen.vanished, []
+        if self._seen.dead:  # no gradient passes a dead layer, which has its own warning
             return
         for network in self._networks:
             # A gradient of exactly zero belongs to a layer that this step does not train.
@@ -203,7 +207,7 @@ class TrainingMonitor:
             first = next(iter(norms))
             if reached == first:
                 continue
-            self._vanished.add(network)
+            self._seen.vanished.append(network)
             if network not in before:
                 continue
             ratio = norms[first] / largest
