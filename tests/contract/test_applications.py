@@ -82,6 +82,16 @@ def test_what_help_needs_is_light(name, module):
     assert run.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_predicting_loads_no_library_that_only_fits_or_draws(name):
+    code = (
+        f"import sys, lineside.{name}.application;"
+        "print(sorted({'accelerate', 'sklearn', 'matplotlib', 'pandas'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
 def test_items_have_sources_and_groups(trained):
     items, refusals = read(trained.application, trained.sample.data, trained.sample.config)
     assert refusals == [] and len(items) > 20

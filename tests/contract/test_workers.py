@@ -156,7 +156,7 @@ def test_a_batch_that_cannot_be_judged_is_a_refusal_for_each_of_its_items(stored
     monkeypatch.setattr(
         "lineside.core.stored_model.map_items", lambda *a, **k: [killed] * (len(items) // 2)
     )
-    executor = Executor(client=object())
+    executor = Executor(client=object)
     results = predictor.predict_items(items, QUIET, executor)
     assert [result.item for result in results] == [item.id for item in items]
 

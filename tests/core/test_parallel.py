@@ -157,7 +157,7 @@ def test_nothing_is_lost_with_a_worker_that_is_killed(workers):
         if number == 60:
             os.kill(pid, signal.SIGKILL)
     assert results == list(range(200))
-    workers.client.wait_for_workers(2, timeout=60)  # the killed one is replaced
+    workers.client().wait_for_workers(2, timeout=60)  # the killed one is replaced
 
 
 def test_an_item_that_kills_its_worker_is_one_refusal(workers):
@@ -216,9 +216,9 @@ def test_workers_use_one_thread_each(workers):
 
 
 def test_local_workers_listen_on_this_computer_only_and_encrypted(workers):
-    address = workers.client.scheduler.address
+    address = workers.client().scheduler.address
     assert address.startswith("tls://127.0.0.1:")
-    assert all(worker.startswith("tls://127.0.0.1:") for worker in workers.client.nthreads())
+    assert all(worker.startswith("tls://127.0.0.1:") for worker in workers.client().nthreads())
 
 
 def test_a_model_that_a_worker_does_not_see_ends_the_map(workers, tmp_path):

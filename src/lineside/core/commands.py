@@ -8,13 +8,17 @@ import contextlib
 import importlib
 import sys
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 from lineside.core.contract import Application, Check, Refusal, Result
 from lineside.core.errors import UserError
+
+if TYPE_CHECKING:
+    from lineside.core.parallel import Executor
 
 FINDING, BAD_INPUT = 1, 2
 MARKS = {
@@ -194,7 +198,6 @@ def run_training(
     name: str, data: Path, out: Path, config: Any, *, workers: int = 1, cluster: str = ""
 ) -> int:
     """Train, print the summary and where model and report are, and return the exit code."""
-    from lineside.core.parallel import open_executor
     from lineside.core.run.folder import Stopped
     from lineside.core.run.progress import Progress
     from lineside.core.training.torchrun import process_index
@@ -207,7 +210,7 @@ def run_training(
     if not data.exists():  # before anything is printed
         raise UserError(f"{data} does not exist", "check the path of the data")
     try:
-        with open_executor(workers=workers, cluster=cluster) as executor:
+        with _open_executor(name, workers, cluster) as executor:
             study = train(application(name), data, out, config, Progress(), executor)
     except Stopped:
         print(f"stopped; the same command resumes {out}", file=sys.stderr)
@@ -241,11 +244,11 @@ def run_evaluation(
     name: str, data: Path, model: Path, config: Any, *, workers: int = 1, cluster: str = ""
 ) -> int:
     """Print every metric with its interval; exit code 1 if the model breaks its guarantee."""
-    from lineside.core.parallel import open_executor
     from lineside.core.run.progress import Progress
-    from lineside.core.workflow import evaluate
 
-    with open_executor(workers=workers, cluster=cluster) as executor:
+    with _open_executor(name, workers, cluster) as executor:
+        from lineside.core.workflow import evaluate  # while workers start
+
         found = evaluate(application(name), data, model, config, Progress(), executor)
     for metric, estimate in found.estimates.items():
         print(f"{metric:<36} {estimate.text()}")
@@ -286,22 +289,22 @@ def run_prediction(
         cluster: Address of a Dask scheduler instead.
         journal: File of finished items.
     """
-    from lineside.core.parallel import open_executor
-    from lineside.core.predictor import load_predictor
     from lineside.core.run.progress import Progress
-    from lineside.core.stored_model import JournalledResult
 
-    predictor = load_predictor(model, application(name), config)
-    items, progress = predictor.items(files), Progress(quiet=as_json)
-    if predict is not None:
-        if workers > 1 or cluster or journal:
-            raise UserError(
-                "overlays and zooms are drawn in one process",
-                "leave out --workers, --cluster and --journal, or --overlay and --zoom",
-            )
-        results = predict(predictor, items, progress)
-    else:
-        with open_executor(workers=workers, cluster=cluster) as executor:
+    if predict is not None and (workers > 1 or cluster or journal):
+        raise UserError(
+            "overlays and zooms are drawn in one process",
+            "leave out --workers, --cluster and --journal, or --overlay and --zoom",
+        )
+    with _open_executor(name, workers, cluster) as executor:
+        from lineside.core.predictor import load_predictor  # while workers start
+        from lineside.core.stored_model import JournalledResult
+
+        predictor = load_predictor(model, application(name), config)
+        items, progress = predictor.items(files), Progress(quiet=as_json)
+        if predict is not None:
+            results = predict(predictor, items, progress)
+        else:
             results = predictor.predict_items(items, progress, executor, journal)
     if predictor.application.columns and not as_json:
         print(predictor.application.columns)
@@ -323,6 +326,14 @@ def run_explanation(name: str, file: Path, model: Path, out: Path) -> int:
     print(write_explanation(out, explanation.item, kicker, explanation, ""))
     print(f"page    {out.resolve()}")
     return 0
+
+
+def _open_executor(name: str, workers: int, cluster: str) -> AbstractContextManager["Executor"]:
+    """Start worker processes while this one imports the application and reads the model."""
+    from lineside.core.parallel import open_executor
+
+    module = f"lineside.{name}.application"
+    return open_executor(workers=workers, cluster=cluster, preload=[module])
 
 
 def print_results(results: Sequence[Result | Refusal], *, as_json: bool) -> int:

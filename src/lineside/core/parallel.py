@@ -16,14 +16,17 @@ pixels. Each worker process loads a model itself, once (`StoredModel`).
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from multiprocessing import forkserver
 from typing import TYPE_CHECKING, Any
 
 from lineside.core.contract import Refusal
@@ -39,11 +42,12 @@ GROWTH = 0.05  # longest batch as a share of the time since the start: all worke
 LARGEST_BATCH = 1000
 BATCHES_PER_THREAD = 4  # in flight: enough that no worker waits for its next one
 CONNECT_SECONDS = 20
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 DASK_SETTINGS = {
-    "distributed.worker.multiprocessing-method": "spawn",  # torch does not survive a fork
-    "distributed.nanny.pre-spawn-environ": {
-        "OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1,
-    },
+    # Workers are forks of a process that has only imported: torch does not survive a fork later.
+    "distributed.worker.multiprocessing-method": "forkserver",
+    "distributed.nanny.pre-spawn-environ": ONE_THREAD,
+    "distributed.worker.profile.enabled": False,  # it interrupts the worker 100 times a second
     "distributed.comm.timeouts.connect": "10s",  # of a result whose worker has just died
     "distributed.deploy.lost-worker-timeout": "60s",  # a restart may take long under load
     "distributed.scheduler.allowed-failures": 1,  # workers that a task may lose before it fails
@@ -57,10 +61,11 @@ class Executor:
     """Where `map_items` runs; made by `open_executor`.
 
     Attributes:
-        client: Connection to the workers; None runs everything in this process.
+        client: Waits for the workers and returns the connection to them; None runs everything in
+            this process.
     """
 
-    client: Client | None = None
+    client: Callable[[], Client] | None = None
 
 
 class WorkerError(Exception):
@@ -68,12 +73,17 @@ class WorkerError(Exception):
 
 
 @contextmanager
-def open_executor(*, workers: int = 1, cluster: str = "") -> Iterator[Executor]:
+def open_executor(
+    *, workers: int = 1, cluster: str = "", preload: Sequence[str] = ()
+) -> Iterator[Executor]:
     """Start local worker processes or connect to a cluster; both end with the context.
+
+    Local workers start while the caller goes on; `Executor.client` waits for them.
 
     Args:
         workers: Number of local worker processes, one thread each; 1 runs in this process.
         cluster: Address of a Dask scheduler, ``tcp://HOST:PORT``, instead of local processes.
+        preload: Modules that local workers will need, imported once for all of them.
 
     Raises:
         UserError: if Dask is missing, or the cluster is out of reach or has no usable worker.
@@ -83,9 +93,11 @@ def open_executor(*, workers: int = 1, cluster: str = "") -> Iterator[Executor]:
     if workers == 1 and not cluster:
         yield Executor()
         return
+    if not cluster:
+        _start_fork_server(preload)
     try:
         import dask
-        from distributed import Client, LocalCluster, Security
+        from distributed import Client
     except ImportError as error:
         flag = f"--cluster {cluster}" if cluster else f"--workers {workers}"
         hint = "pip install 'lineside[cluster]'"
@@ -95,17 +107,39 @@ def open_executor(*, workers: int = 1, cluster: str = "") -> Iterator[Executor]:
             stack.enter_context(_quiet(name))
         stack.enter_context(dask.config.set(DASK_SETTINGS))
         if cluster:
-            yield Executor(client=stack.enter_context(_connected(Client, cluster)))
+            client = stack.enter_context(_connected(Client, cluster))
+            yield Executor(client=lambda: client)
             return
-        local = LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1",
-            dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
-            security=Security.temporary(),  # other users of this computer cannot send code
-            preload=__name__,
-        )  # fmt: skip
-        # Replaces also workers that died while they started, which Dask's nannies do not restart.
-        stack.enter_context(local).adapt(minimum=workers, maximum=workers)
-        yield Executor(client=stack.enter_context(Client(local)))
+        starter = stack.enter_context(ThreadPoolExecutor(1))
+        started = starter.submit(_start_workers, stack, workers)
+        try:
+            yield Executor(client=started.result)
+        finally:
+            started.exception()  # waits: what has started is closed with the stack
+
+
+def _start_fork_server(preload: Sequence[str]) -> None:
+    """Start the process that local workers are forked from; it imports while this one goes on."""
+    os.environ.update(ONE_THREAD)  # read by numerical libraries when they are imported
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed", *preload])
+    forkserver.ensure_running()
+
+
+def _start_workers(stack: ExitStack, workers: int) -> Client:
+    """Start local workers, which end with the stack; return the connection to them."""
+    from distributed import Client, LocalCluster, Security
+
+    local = LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1",
+        dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
+        security=Security.temporary(),  # other users of this computer cannot send code
+        preload=__name__,
+    )  # fmt: skip
+    # Replaces also workers that died while they started, which Dask's nannies do not restart.
+    stack.enter_context(local).adapt(minimum=workers, maximum=workers)
+    client = Client(local)
+    stack.callback(client.close)  # not as a context: that would belong to this thread
+    return client
 
 
 def dask_setup(worker: Any) -> None:
@@ -254,7 +288,7 @@ def map_items(
             if executor is None or executor.client is None:
                 yield from (finish(entry, task.run(entry)) for entry in entries())
             else:
-                yield from _Flight(executor.client, task, finish).results_of(entries())
+                yield from _Flight(executor.client(), task, finish).results_of(entries())
         except WorkerError as error:
             raise UserError(str(error), "every worker must see the same files") from error
 

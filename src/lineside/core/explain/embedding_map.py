@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from sklearn.neighbors import NearestNeighbors
 
 from lineside.core.contract import Figure
 from lineside.core.report import plots
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Floats = NDArray[np.floating[Any]]
 
@@ -63,6 +62,8 @@ def embedding_map(
 
 def principal(embeddings: Floats) -> Floats:
     """Return the first two principal components, shape (items, 2), of (items, dimensions)."""
+    from sklearn.decomposition import PCA
+
     return np.asarray(PCA(2, svd_solver="full").fit_transform(_finite(embeddings)))
 
 
@@ -71,6 +72,8 @@ def tsne(embeddings: Floats, seed: int) -> Floats:
 
     Van der Maaten and Hinton 2008; started from principal components, perplexity 30 or less.
     """
+    from sklearn.manifold import TSNE
+
     x = _finite(embeddings)
     perplexity = min(30.0, (len(x) - 1) / 3)
     spread = x.std() or 1.0
@@ -85,6 +88,8 @@ def neighbour_agreement(embeddings: Floats, labels: Sequence[str], groups: Seque
     It is the mean over classes of each class's share, so that 1 / number of classes is chance.
     NaN if no item has a neighbour from another group.
     """
+    from sklearn.neighbors import NearestNeighbors
+
     x, known = np.asarray(embeddings, dtype=np.float64), np.array(labels)
     group = np.unique(np.array(groups), return_inverse=True)[1]
     near = NearestNeighbors(n_neighbors=len(x)).fit(x).kneighbors(x, return_distance=False)

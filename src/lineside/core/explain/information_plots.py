@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import cm, colors
-from matplotlib.axes import Axes
 
 from lineside.core.contract import Figure
 from lineside.core.explain.information_plane import Floats, Plane
 from lineside.core.report import plots
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 MARKS = ("o", "^", "s", "D", "v", "P", "X", "*")
-COLOURS = colors.LinearSegmentedColormap.from_list("time", ("#3f7fe0", "#b65fc9", "#e8862e"))
+COLOURS = ("#3f7fe0", "#b65fc9", "#e8862e")
 NEAR_BITS = 0.05
 
 
@@ -115,6 +117,10 @@ def _shown(steps: Sequence[int]) -> list[float]:
 
 
 def _plane_painter(plane: Plane, number: int, unit: str) -> Callable[[Axes], None]:
+    from matplotlib import cm, colors
+
+    colour_map = colors.LinearSegmentedColormap.from_list("time", COLOURS)
+
     def paint(axes: Axes) -> None:
         times = _shown(plane.steps)
         scale = colors.LogNorm(min(times), max(*times, min(times) * 2))
@@ -122,7 +128,7 @@ def _plane_painter(plane: Plane, number: int, unit: str) -> Callable[[Axes], Non
             x, y = plane.input_bits[:, index, number], plane.label_bits[:, index, number]
             axes.plot(x, y, color="#888888", linewidth=0.7, alpha=0.6)
             mark = MARKS[index % len(MARKS)]
-            axes.scatter(x, y, c=times, cmap=COLOURS, norm=scale, marker=mark, s=20, zorder=3)
+            axes.scatter(x, y, c=times, cmap=colour_map, norm=scale, marker=mark, s=20, zorder=3)
             axes.plot([], [], mark, color=plots.MARKER, label=layer, markersize=5)
         axes.axvline(plane.ceiling_bits, color=plots.MARKER, linestyle=":", linewidth=1)
         axes.set_title(plane.estimators[number], fontsize=9)
@@ -136,7 +142,7 @@ def _plane_painter(plane: Plane, number: int, unit: str) -> Callable[[Axes], Non
         if number == 0:
             axes.legend(fontsize=7, loc="best", title="layer", title_fontsize=7)
         if number == len(plane.estimators) - 1:
-            bar = axes.figure.colorbar(cm.ScalarMappable(scale, COLOURS), ax=axes)
+            bar = axes.figure.colorbar(cm.ScalarMappable(scale, colour_map), ax=axes)
             bar.set_label(f"{unit} (logarithmic)")
 
     return paint

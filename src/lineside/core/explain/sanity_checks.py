@@ -13,7 +13,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -41,6 +40,8 @@ def rank_agreement(first: Tensor, second: Tensor) -> float:
 
     A constant map agrees with nothing: 0. Maps of one axis count as one item.
     """
+    from scipy.stats import spearmanr
+
     ones, others = (_items(maps) for maps in (first, second))
     correlations = []
     for one, other in zip(ones, others, strict=True):

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from lineside.core.contract import Estimate, Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MARKER = "#010203"
 SERIES = ("#2f7fd8", "#e0752d", "#2a9d6f", "#b65fc9", "#c9a227", "#d64550", "#5b8c9e", "#8a8a8a")
@@ -83,6 +80,9 @@ def panels(
         size_inches: Width and height of the whole; 2.6 inches a panel if not given.
         wide: Takes the full width of the page.
     """
+    import matplotlib
+    from matplotlib.figure import Figure as Canvas
+
     with matplotlib.rc_context({**RC, "svg.hashsalt": title + caption}):
         canvas = Canvas(figsize=size_inches or (2.6 * len(painters), 2.7), layout="constrained")
         for number, paint in enumerate(painters, start=1):
@@ -200,6 +200,8 @@ def bars(
     y_label: str,
 ) -> Figure:
     """Return vertical bars with intervals, e.g. recall by kind."""
+    from matplotlib.ticker import MaxNLocator
+
     names = list(rows)
 
     def paint(axes: Axes) -> None:

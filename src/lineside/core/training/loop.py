@@ -38,8 +38,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast, broadcast_object_list
 from torch import Tensor, nn
 
 from lineside.core.run.folder import Stopped
@@ -180,6 +178,8 @@ class Processes:
     """The processes that train together, one unless torchrun or accelerate started more."""
 
     def __init__(self) -> None:
+        from accelerate import Accelerator, InitProcessGroupKwargs
+
         self._accelerator = Accelerator(
             cpu=not torch.cuda.is_available(), mixed_precision="no",
             # The others wait while process 0 works alone; torchrun ends them if it dies.
@@ -212,12 +212,16 @@ class Processes:
 
     def decide(self, number: int) -> int:
         """Return the number of process 0: a decision that all must take alike."""
+        from accelerate.utils import broadcast
+
         if self.count == 1:
             return number
         return int(broadcast(torch.tensor(number, device=self.device)))
 
     def from_main(self, value: Any) -> Any:
         """Return the value of process 0."""
+        from accelerate.utils import broadcast_object_list
+
         return broadcast_object_list([value])[0] if self.count > 1 else value
 
     def gather(self, tensor: Tensor) -> Tensor:

@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
 
 from lineside.core.errors import UserError
 from lineside.machines.alarms.logic import Alarm, Rules
@@ -201,6 +200,8 @@ def poisson_upper_bound(count: int, months: float) -> float:
 
     Garwood 1936.
     """
+    from scipy.stats import chi2
+
     return float(chi2.ppf(0.95, 2 * count + 2)) / 2 / max(months, 1e-9)
 
 

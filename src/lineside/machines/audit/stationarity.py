@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kurtosis
 
 from lineside.core.errors import UserError
 from lineside.machines.data import load_measurement
@@ -80,6 +79,8 @@ def _load(snapshot: Snapshot) -> Measurement | None:
 
 def _features(measurement: Measurement) -> dict[str, float]:
     """Return logarithm of rms and kurtosis of every channel, and the slow values, by name."""
+    from scipy.stats import kurtosis
+
     features = {}
     for name, channel in sorted(measurement.channels.items()):
         samples = np.asarray(channel.samples, dtype=np.float64)

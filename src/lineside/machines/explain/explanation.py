@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from lineside.core.contract import Explanation, Figure
 from lineside.core.report import plots
@@ -26,6 +26,9 @@ from lineside.machines.signals.orders import order_spectrum
 from lineside.machines.signals.quality import SensorFault, find_sensor_faults
 from lineside.machines.signals.spectra import Spectrum
 from lineside.machines.signals.speed import speed_contradiction
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MAX_ORDER, MAX_ENVELOPE_ORDER = 40.0, 20.0
 """Highest shaft orders of the figures: three harmonics of BPFI are below 20 for most bearings."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.mixture import GaussianMixture
 
 from lineside.machines.models.detector import TINY, Floats, Log, Rows, no_log
 from lineside.machines.models.scaling import RowDetector, ScalingKind, as_shares, fit_scaling
@@ -71,6 +70,8 @@ def fit_gmm(
     Raises:
         UserError: too few rows, or NaN.
     """
+    from sklearn.mixture import GaussianMixture
+
     scale = fit_scaling(rows, scaling)
     count = max(1, min(components, len(rows) // rows_per_component))
     mixture = GaussianMixture(

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import ensemble
 
 from lineside.machines.models.detector import TINY, Floats, Log, Rows, no_log
 from lineside.machines.models.scaling import RowDetector, ScalingKind, fit_scaling, occlusion_shares
@@ -81,6 +80,8 @@ def fit_iforest(
     Raises:
         UserError: too few rows, or NaN.
     """
+    from sklearn import ensemble
+
     scale = fit_scaling(rows, scaling)
     forest = ensemble.IsolationForest(
         n_estimators=trees, random_state=int(rng.integers(2**31))

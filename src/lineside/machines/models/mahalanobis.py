@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.covariance import ledoit_wolf
 
 from lineside.machines.models.detector import TINY, Floats, Log, Rows, no_log
 from lineside.machines.models.scaling import RowDetector, ScalingKind, as_shares, fit_scaling
@@ -58,6 +57,8 @@ def fit_mahalanobis(
     Raises:
         UserError: too few rows, or NaN.
     """
+    from sklearn.covariance import ledoit_wolf
+
     scale = fit_scaling(rows, scaling)
     scaled = scale(rows)
     if components is None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.svm import OneClassSVM
 
 from lineside.machines.models.detector import TINY, Floats, Log, Rows, no_log
 from lineside.machines.models.scaling import (
@@ -74,6 +73,8 @@ def fit_ocsvm(
     Raises:
         UserError: too few rows, or NaN.
     """
+    from sklearn.svm import OneClassSVM
+
     scale = fit_scaling(rows, scaling)
     scaled = scale(rows)
     gamma = 1.0 / max(scaled.shape[1] * float(scaled.var()), TINY)

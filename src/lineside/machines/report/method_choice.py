@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import binomtest
 
 from lineside.core.contract import Outcome
 from lineside.core.study import MethodStudy
@@ -212,6 +211,8 @@ def poisson_p_value(few: float, many: float) -> float:
     Two-sided conditional test: given the sum, each count is binomial with p = 1/2 (Przyborowski
     and Wilenski, Biometrika 31, 1940).
     """
+    from scipy.stats import binomtest
+
     return float(binomtest(int(few), int(few + many)).pvalue) if few + many else 1.0
 
 

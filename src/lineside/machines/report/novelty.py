@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lineside.core.contract import Figure, Outcome, Section
 from lineside.core.report import plots
 from lineside.core.study import Study
 from lineside.machines.metrics import column
 from lineside.machines.report.method_choice import detector_records
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MAX_METHODS = 4
 DAY, HOUR = 86400.0, 3600.0
@@ -65,6 +67,8 @@ def _draw_machine(study: Study, machine: str, methods: Sequence[str]) -> Figure:
     unit, seconds = ("hours", HOUR) if short else ("days", DAY)
 
     def paint(axes: Axes) -> None:
+        from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
         for i, (name, (times, novelty, alarms)) in enumerate(series.items()):
             x, y = (times - start) / seconds, np.clip(novelty, 0.0, None)
             color = plots.SERIES[i]

@@ -7,10 +7,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from lineside.core.contract import Figure, Refusal, Section, Table
 from lineside.core.errors import UserError
@@ -25,6 +24,9 @@ from lineside.machines.data.measurement import Measurement
 from lineside.machines.models.machine import Machine
 from lineside.machines.monitoring.session import Session
 from lineside.machines.simulation.degradations import GRADES, SUITE, degrade
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 BUDGET_SECONDS = 20.0
 DEGRADING_SECONDS = 0.002

@@ -22,11 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from lineside.parts.models.detector import Image
@@ -460,6 +458,9 @@ def _group_by_linkage(
     prints: Fingerprints, accepted: Pairs, threshold: float
 ) -> tuple[NDArray[np.int64], list[SamePair]]:
     """Group by average linkage, so that one chance pair cannot chain two parts together."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
     count = len(prints.textures)
     edges = coo_array((np.ones(len(accepted)), tuple(accepted.T)), shape=(count, count))
     _, cluster = connected_components(edges, directed=False)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
-from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from lineside.core.contract import Figure
@@ -178,6 +177,8 @@ def roc_auc_by_column(
     labels: NDArray[np.bool_], values: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the area under the ROC curve of each column; 0.5 throughout for one class."""
+    from sklearn.metrics import roc_auc_score
+
     if labels.all() or not labels.any():
         return np.full(values.shape[1], 0.5)
     return np.array([float(roc_auc_score(labels, column)) for column in values.T])

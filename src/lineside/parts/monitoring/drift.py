@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from lineside.core.errors import UserError
 
@@ -111,10 +110,12 @@ class DriftMonitor:
         PSI adds (a - b) ln(a / b) over the tenths of the reference, with half a count added to
         each; by custom 0.1 is a small and 0.25 a large change. NaN with fewer than 10 scores.
         """
+        from scipy.stats import ks_2samp
+
         recent = np.array(self.window)
         if len(recent) < 10:
             return {"n": len(recent), "ks": np.nan, "ks_p_value": np.nan, "psi": np.nan}
-        test = stats.ks_2samp(recent, self.reference)
+        test = ks_2samp(recent, self.reference)
         return {
             "n": len(recent),
             "ks": float(test.statistic),

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from sklearn.linear_model import LogisticRegression
 
 from lineside.parts.models.classical.descriptors import (
     CELL_PX,
@@ -229,6 +228,8 @@ def _fit_weights(
     statistics: PositionStatistics, samples: _Samples, bags: list[Array], penalty: float
 ) -> Array:
     """Fit the logistic regression; it chooses the positives of images without a mask itself."""
+    from sklearn.linear_model import LogisticRegression
+
     features, zone, known, given = (np.concatenate(column) for column in zip(*samples, strict=True))
     z = (features - statistics.mean[zone]) / statistics.std[zone]
     inputs, weights = _signed_parts(z), np.zeros(0, dtype=np.float32)

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -327,6 +326,8 @@ def evaluate(
     top_crops: int,
 ) -> dict[str, float]:
     """Return balanced loss and average precision of fixed crops; the network is in eval mode."""
+    from sklearn.metrics import average_precision_score
+
     logits = crop_logits(network, batch.pixels, standardise)
     pooled = pool_bags(torch.from_numpy(logits), torch.from_numpy(batch.bag), top_crops)
     labels = torch.from_numpy(batch.labels)
