@@ -72,9 +72,7 @@ class Settings:
     def of(cls, config: Config) -> Settings:
         """Take the settings from a config."""
         return cls(
-            view_rule=config.view_rule,
-            part_pattern=config.part_pattern,
-            px_per_mm=config.px_per_mm,
+            view_rule=config.view_rule, part_pattern=config.part_pattern, px_per_mm=config.px_per_mm
         )
 
 

@@ -110,12 +110,11 @@ def split(
         missing = ["train", *missing]
     chosen = {role: shares[role] for role in (missing or ["train"])}
     roles = {**fixed, **_share_out({name: groups[name] for name in free}, chosen, config.seed)}
-    return Split(
-        **{
-            role: tuple(item for name in groups if roles[name] == role for item in groups[name])
-            for role in ROLES
-        }
-    )
+    items_of: dict[str, Any] = {
+        role: tuple(item for name in groups if roles[name] == role for item in groups[name])
+        for role in ROLES
+    }
+    return Split(**items_of)
 
 
 def _prescribed(groups: Mapping[str, Sequence[PartImage]]) -> dict[str, str]:

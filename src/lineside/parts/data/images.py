@@ -235,15 +235,17 @@ def boxes_mask(boxes: tuple[Box, ...], shape: tuple[int, int]) -> Mask:
     return mask
 
 
-def mask_of(item: PartImage, shape: tuple[int, int]) -> Mask | None:
+def mask_of(item: PartImage, shape: tuple[int, int] | None = None) -> Mask | None:
     """Return where the defect is, or None if only the image label is known.
 
     A good image has an all-false mask, whatever lies beside it. A defect with an empty mask says
-    nothing about the place (it was often too faint to paint), so the answer is None.
+    nothing about the place (it was often too faint to paint), so the answer is None. The shape is
+    (height, width), that of the picture if it is not given.
 
     Raises:
         UserError: if the mask cannot be decoded or is not of the picture's size.
     """
+    shape = shape or size_of(item.path)
     if not item.faulty:
         return np.zeros(shape, dtype=bool) if item.label else None
     if item.mask is not None:
@@ -265,12 +267,8 @@ def training_image(item: PartImage) -> TrainingImage:
         part=item.groups[0],
         digest=digest(item.path),
         image=partial(decode, item.path),
-        mask=partial(_mask_of_item, item),
+        mask=partial(mask_of, item),
     )
-
-
-def _mask_of_item(item: PartImage) -> Mask | None:
-    return mask_of(item, size_of(item.path))
 
 
 @contextmanager
@@ -290,7 +288,9 @@ def _opened(path: Path, *, whole: bool = True) -> Iterator[Pillow.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # size and damage are judged here, in one line
             with Pillow.open(source, formats=FORMATS) as raw:
-                _check_size(raw, path)
+                width, height = raw.size
+                if width * height > LARGEST_PIXELS:
+                    raise _too_large(path, f"{width}x{height}")
                 yield raw
     except Pillow.DecompressionBombError as error:
         raise _too_large(path, "more than twice as many") from error
@@ -301,19 +301,10 @@ def _opened(path: Path, *, whole: bool = True) -> Iterator[Pillow.Image]:
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise _unreadable(path, error) from error
     except DAMAGE as error:
+        what = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{path} is damaged or cut off: {_first_line(error)}", "copy or save the file again"
+            f"{path} is damaged or cut off: {what}", "copy or save the file again"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _check_size(raw: Pillow.Image, path: Path) -> None:
-    width, height = raw.size
-    if width * height > LARGEST_PIXELS:
-        raise _too_large(path, f"{width}x{height}")
 
 
 def _too_large(path: Path, size: str) -> UserError:
@@ -342,7 +333,8 @@ def _pixels(raw: Pillow.Image, path: Path) -> tuple[NDArray[np.float32], str, in
     if "transparency" in raw.info and mode in ("P", "L", "RGB", "1"):
         upright = upright.convert("RGBA")
     if upright.mode in ("LA", "La", "RGBA", "RGBa", "PA"):
-        return _over_black(upright), mode, 8
+        values = np.asarray(upright.convert("RGBA"), dtype=np.float32) / np.float32(255)
+        return values[:, :, :3] * values[:, :, 3:], mode, 8
     flat = upright.convert("L" if upright.mode in ("L", "1") else "RGB")
     values = np.asarray(flat, dtype=np.float32)
     values /= 255
@@ -361,11 +353,6 @@ def _deep(upright: Pillow.Image, path: Path) -> tuple[NDArray[np.float32], int]:
             "export it as 8-bit or 16-bit grey",
         )
     return (raw / np.float32(largest)).astype(np.float32), bits
-
-
-def _over_black(upright: Pillow.Image) -> NDArray[np.float32]:
-    values = np.asarray(upright.convert("RGBA"), dtype=np.float32) / np.float32(255)
-    return values[:, :, :3] * values[:, :, 3:]
 
 
 def _grey_if_equal(values: NDArray[np.float32]) -> Image:

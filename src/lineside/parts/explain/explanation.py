@@ -129,7 +129,8 @@ def responses(cnn: PatchCNN, image: Image) -> Figure:
     window = Window(left=max(left, 0), top=max(top, 0), right=right, bottom=bottom, score=0.0)
     response = window_response(cnn, image, window)
     guided, cam = agreement_with_random(cnn, image, window)
-    tiles = [window.of(image), signed_map(response.guided), signed_map(response.cam)]
+    maps = (signed_map(response.guided), signed_map(response.cam))
+    tiles: list[Image | Rgb] = [window.of(image), *maps]
     caption = (
         f"The strongest crop, network output {response.probability:.3f}; guided backprop; "
         f"Grad-CAM. Their rank correlation with maps of random weights is {guided:.2f} and "

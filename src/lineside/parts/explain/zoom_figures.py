@@ -31,13 +31,7 @@ from lineside.parts.explain.overlays import (
     signed_map,
     thumbnail,
 )
-from lineside.parts.explain.zoom import (
-    Evidence,
-    Window,
-    ZoomPath,
-    centre_box,
-    evidence_of_map,
-)
+from lineside.parts.explain.zoom import Evidence, Window, ZoomPath, centre_box, evidence_of_map
 from lineside.parts.metrics import Map
 from lineside.parts.models.crops import convert_channels, pad, tile_corners
 from lineside.parts.models.detector import Detector, Image, Prediction

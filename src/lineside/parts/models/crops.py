@@ -353,10 +353,7 @@ def tile_batches(
 
 
 def tile_map(
-    values: NDArray[np.float32],
-    corners: Sequence[Corner],
-    shape: tuple[int, ...],
-    tile_px: int,
+    values: NDArray[np.float32], corners: Sequence[Corner], shape: tuple[int, ...], tile_px: int
 ) -> NDArray[np.float32]:
     """Return the mean value of the tiles over each cell's centre; cells are a quarter tile wide.
 

@@ -149,8 +149,7 @@ def _spread(values: NDArray[np.float64], floor: float) -> float:
 
 
 def _offsets(
-    template: NDArray[np.float32],
-    squares: Sequence[tuple[NDArray[np.float32], tuple[int, int]]],
+    template: NDArray[np.float32], squares: Sequence[tuple[NDArray[np.float32], tuple[int, int]]]
 ) -> NDArray[np.float64] | None:
     """Offsets of pictures from the mean of the *others*; None if most do not match it."""
     total, offsets, peaks = len(squares), [], []

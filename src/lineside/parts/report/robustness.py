@@ -215,12 +215,7 @@ def attack_blocks(
     pixels, labels = pixels[spread_out], labels[spread_out]
     results = _run_attacks(network, fitted, pixels, labels, torch.Generator().manual_seed(seed))
     threshold = float(np.quantile(fitted.score(clean), 1 - FALSE_ALARMS, method="higher"))
-    return (
-        _sentence(results, threshold),
-        _table(results, labels),
-        *_roc(results),
-        CAVEAT,
-    )
+    return (_sentence(results, threshold), _table(results, labels), *_roc(results), CAVEAT)
 
 
 def _run_attacks(

@@ -60,12 +60,7 @@ class Part:
 
 
 def make_part(
-    rng: np.random.Generator,
-    lamps: Lamps,
-    truth: str,
-    area: float,
-    exposures: int,
-    size_px: int,
+    rng: np.random.Generator, lamps: Lamps, truth: str, area: float, exposures: int, size_px: int
 ) -> tuple[Part, list[NDArray[np.uint8]]]:
     """Make one part and photograph it, from dark to bright.
 

@@ -187,7 +187,4 @@ def _edges(level: Tensor) -> tuple[Tensor, Tensor]:
     down = (pairs[:, :, 3:] - pairs[:, :, :-3])[:, :, :rows]
     pairs = F.avg_pool2d(_pad(level, 0, 2), (1, 2), 1)
     right = (pairs[..., 3:] - pairs[..., :-3])[..., :columns]
-    return (
-        F.avg_pool2d(_pad(down, 0, 4), (1, 9), 1),
-        F.avg_pool2d(_pad(right, 4, 0), (9, 1), 1),
-    )
+    return (F.avg_pool2d(_pad(down, 0, 4), (1, 9), 1), F.avg_pool2d(_pad(right, 4, 0), (9, 1), 1))

@@ -298,7 +298,17 @@ def _train_on(
         rate=RATE_ON,
         start=head.network,
     ).requires_grad_(False)
-    fusion = _shift_fusion(parent, head.network, network, defective_parts)
+    # the constants move as the pooled logits of good images move
+    before, after = (
+        parent.replay.good_image_logits(each, TOP_CELLS, held_out=False)
+        for each in (head.network, network)
+    )
+    move = float(np.quantile(after, HINGE_QUANTILE) - np.quantile(before, HINGE_QUANTILE))
+    fusion = Fusion(
+        hinge=parent.fusion.hinge + move,
+        spread=parent.fusion.spread * robust_std(after) / robust_std(before),
+        slope=slope_for(defective_parts),
+    )
     return dataclasses.replace(head, network=network), fusion
 
 
@@ -347,20 +357,4 @@ def _extend(replay: ReplayBuffer, new: Sequence[TrainingCells]) -> ReplayBuffer:
         weight=torch.cat([replay.weight, *(c.weight[:, 0] for c in new)]),
         fold=torch.cat([replay.fold, *none]).to(torch.int8),
         image=torch.cat([replay.image, *none]).to(torch.int32),
-    )
-
-
-def _shift_fusion(
-    parent: FeatureHead, old: CellNetwork, new: CellNetwork, defective_parts: int
-) -> Fusion:
-    """Return the constants of an updated head: they move as the logits of good images move."""
-    before, after = (
-        parent.replay.good_image_logits(network, TOP_CELLS, held_out=False)
-        for network in (old, new)
-    )
-    move = float(np.quantile(after, HINGE_QUANTILE) - np.quantile(before, HINGE_QUANTILE))
-    return Fusion(
-        hinge=parent.fusion.hinge + move,
-        spread=parent.fusion.spread * robust_std(after) / robust_std(before),
-        slope=slope_for(defective_parts),
     )

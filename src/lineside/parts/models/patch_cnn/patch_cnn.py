@@ -133,8 +133,6 @@ def fit_patch_cnn(
     width: Width = "eighth",
     crop_px: int = 64,
     steps: int = 600,
-    good_per_defect: int = 3,
-    learning_rate: float = 3e-3,
     size_corrected: bool = True,
     checkpoint: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -153,23 +151,19 @@ def fit_patch_cnn(
         width: Share of VGG19's width; an eighth suffices on few data.
         crop_px: Side of the unscaled crops, 32 or more.
         steps: Updates.
-        good_per_defect: Good crops for each defect crop in a batch.
-        learning_rate: Peak of the one-cycle schedule.
         size_corrected: Subtract the growth of scores with the size of the image.
         checkpoint: Folder for exact resuming, or None.
         stop: Ends the training resumably when it answers True.
         progress: Called after every update.
         snapshots: Folder for the weights at steps of the training, or None.
         fitted: Called with the fitted network and its crops, to draw what it learned.
-        options: Further fields of `training.CropTraining`.
+        options: Further fields of `training.CropTraining`: ``good_per_defect`` ...
 
     Raises:
         UserError: no good or no defective training image.
         Stopped: `stop` answered True; the checkpoint has been written.
     """
-    settings = CropTraining(
-        steps=steps, good_per_defect=good_per_defect, learning_rate=learning_rate, **options
-    )
+    settings = CropTraining(steps=steps, **options)
     crops_rng, weights_rng, batches_rng = rng.spawn(3)
     data = crop_data(train, validation, crop_px=crop_px, settings=settings, rng=crops_rng)
     detector = PatchCNN(

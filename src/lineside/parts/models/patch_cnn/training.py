@@ -320,10 +320,7 @@ def _draw_function(
 
 
 def evaluate(
-    network: nn.Module,
-    batch: CropBatch,
-    standardise: Standardise,
-    top_crops: int,
+    network: nn.Module, batch: CropBatch, standardise: Standardise, top_crops: int
 ) -> dict[str, float]:
     """Return balanced loss and average precision of fixed crops; the network is in eval mode."""
     from sklearn.metrics import average_precision_score
@@ -338,9 +335,7 @@ def evaluate(
 
 
 def crop_logits(
-    network: nn.Module,
-    pixels: NDArray[np.float32],
-    standardise: Standardise,
+    network: nn.Module, pixels: NDArray[np.float32], standardise: Standardise
 ) -> NDArray[np.float32]:
     """Return logits of crops in fixed, padded batches: a crop's logit never depends on others."""
     device = next(network.parameters()).device
