@@ -48,7 +48,14 @@ def audit(entries: Sequence[PartImage | Refusal], config: Config) -> list[Check]
     by_id = {item.id: item for item in items}
     readable = [by_id[image.id] for image in surveyed.images]
     bad = [*refused, *surveyed.refusals]
-    everything = [_unreadable(len(entries), bad), _balance(items, config)]
+    balance = checks.check_class_balance(
+        [item.label for item in items],
+        [item.groups[0] for item in items],
+        normal=GOOD,
+        shares=_faulty_shares(items, config),
+        words=_group_words(items),
+    )
+    everything = [_unreadable(len(entries), bad), balance]
     if not readable:
         return everything
     return [*everything, *_check_readable(readable, surveyed.images, config.seed)]
@@ -96,19 +103,8 @@ def _unreadable(number: int, bad: Sequence[Refusal]) -> Check:
     )
 
 
-def _balance(items: Sequence[PartImage], config: Config) -> Check:
-    """Say how many faulty parts there are, and how many each measuring role will get."""
-    return checks.check_class_balance(
-        [item.label for item in items],
-        [item.groups[0] for item in items],
-        normal=GOOD,
-        shares=_faulty_shares(items, config),
-        words=_group_words(items),
-    )
-
-
 def _faulty_shares(items: Sequence[PartImage], config: Config) -> dict[str, float]:
-    """Return the share of the faulty groups that each measuring role gets by this split."""
+    """Return the share of the faulty groups that each measuring role will get by this split."""
     try:
         roles = split(items, config)
     except UserError:

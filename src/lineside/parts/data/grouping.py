@@ -79,9 +79,7 @@ def kind_of_group(items: Sequence[PartImage]) -> str:
     return min(kinds, key=lambda kind: (-kinds[kind], kind)) if kinds else GOOD
 
 
-def split(
-    items: Sequence[PartImage], config: Any, *, shares: Mapping[str, float] = SHARES
-) -> Split:
+def split(items: Sequence[PartImage], config: Any) -> Split:
     """Split by group, stratified by kind, the same for any order of the items.
 
     Prescribed roles are kept. Items without one are shared out over the roles that nobody
@@ -95,7 +93,6 @@ def split(
     Args:
         items: The items.
         config: Its ``seed`` shuffles the groups.
-        shares: Share of the groups by role.
 
     Raises:
         UserError: if a group has been given two roles.
@@ -108,7 +105,7 @@ def split(
     if not free and "train" in given and missing:
         free = [name for name, role in fixed.items() if role == "train"]
         missing = ["train", *missing]
-    chosen = {role: shares[role] for role in (missing or ["train"])}
+    chosen = {role: SHARES[role] for role in (missing or ["train"])}
     roles = {**fixed, **_share_out({name: groups[name] for name in free}, chosen, config.seed)}
     items_of: dict[str, Any] = {
         role: tuple(item for name in groups if roles[name] == role for item in groups[name])

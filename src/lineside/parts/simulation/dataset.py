@@ -75,7 +75,7 @@ def make_part(
     Returns:
         The part, and its photographs, uint8, shape (height, width, 3).
     """
-    height, width = _shape(rng, size_px)
+    height, width = _crop_shape(rng, size_px)
     canvas = (height + 2 * MARGIN_PX, width + 2 * MARGIN_PX)
     section = str(rng.choice(SECTIONS))
     scene = make_scene(rng, canvas, section, lamps)
@@ -87,8 +87,8 @@ def make_part(
         visibility = float(defect.contrast * np.sqrt(mask.sum()))
     gains = np.geomspace(*GAINS, exposures) if exposures > 1 else np.ones(1)
     brightness = rng.uniform(0.8, 1.25)
-    windows = [_window(rng, canvas) for _ in gains]
-    row, column = _brightest(light)
+    windows = [_crop_window(rng, canvas) for _ in gains]
+    row, column = _brightest_highlight(light)
     part = Part(
         truth=truth,
         section=section,
@@ -103,7 +103,7 @@ def make_part(
     return part, pictures
 
 
-def _window(rng: np.random.Generator, canvas: tuple[int, int]) -> tuple[slice, slice]:
+def _crop_window(rng: np.random.Generator, canvas: tuple[int, int]) -> tuple[slice, slice]:
     """Return the crop of a part put down again: shifted and slightly larger or smaller."""
     shift = rng.integers(-SHIFT_PX, SHIFT_PX + 1, 2)
     growth = rng.integers(-GROWTH_PX, GROWTH_PX + 1, 2)
@@ -112,7 +112,7 @@ def _window(rng: np.random.Generator, canvas: tuple[int, int]) -> tuple[slice, s
     return slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1]))
 
 
-def _brightest(light: Colour) -> tuple[int, int]:
+def _brightest_highlight(light: Colour) -> tuple[int, int]:
     """Return (row, column) of the brightest highlight that every crop shows."""
     edge = 2 * MARGIN_PX
     grey = ndimage.gaussian_filter(light.mean(axis=2)[edge:-edge, edge:-edge], 2.0)
@@ -120,7 +120,7 @@ def _brightest(light: Colour) -> tuple[int, int]:
     return int(row) + edge, int(column) + edge
 
 
-def _shape(rng: np.random.Generator, size_px: int) -> tuple[int, int]:
+def _crop_shape(rng: np.random.Generator, size_px: int) -> tuple[int, int]:
     """Return (height, width) of the crop of a part."""
     size = size_px * rng.uniform(0.88, 1.12)
     aspect = rng.uniform(0.92, 1.1)
@@ -170,8 +170,10 @@ def simulate_labels(
     good = [i for i, truth in enumerate(truths) if truth == GOOD]
     typical = float(np.median([visibility[i] for i in faulty])) if faulty else 1.0
     wrong = round(MISLABELLED_SHARE * len(truths))
-    missed = _pick(rng, faulty, round(wrong * 2 / 3), [1 / visibility[i] ** 2 for i in faulty])
-    alarmed = _pick(rng, good, wrong - len(missed), [1.0] * len(good))
+    missed = _draw_parts(
+        rng, faulty, round(wrong * 2 / 3), [1 / visibility[i] ** 2 for i in faulty]
+    )
+    alarmed = _draw_parts(rng, good, wrong - len(missed), [1.0] * len(good))
     labels = [GOOD if i in missed else truth for i, truth in enumerate(truths)]
     for index in alarmed:
         labels[index] = _false_kind(rng)
@@ -184,7 +186,7 @@ def simulate_labels(
     ]
 
 
-def _pick(
+def _draw_parts(
     rng: np.random.Generator, indices: Sequence[int], count: int, weights: Sequence[float]
 ) -> set[int]:
     if not indices:
@@ -273,7 +275,7 @@ def demo(
 
 @dataclass(frozen=True)
 class _Plan:
-    """The numbers of a data set, see `demo`."""
+    """Seed and size of a data set, see `demo`."""
 
     seed: int
     good_parts: int
@@ -300,7 +302,7 @@ class _Plan:
 def _write(folder: Path, plan: _Plan) -> None:
     rng = np.random.default_rng([plan.seed, VERSION])
     lamps = [make_lamps(rng) for _ in range(BATCHES)]
-    truths = [GOOD] * plan.good_parts + _kinds(plan.faulty_parts)
+    truths = [GOOD] * plan.good_parts + _kinds_of(plan.faulty_parts)
     areas = np.concatenate([np.zeros(plan.good_parts), draw_areas(rng, plan.faulty_parts)])
     order = rng.permutation(len(truths))
     truths, areas = [truths[i] for i in order], areas[order]
@@ -310,7 +312,7 @@ def _write(folder: Path, plan: _Plan) -> None:
         light = lamps[index % BATCHES]
         part, pictures = make_part(part_rng, light, truth, area, plan.exposures, plan.size_px)
         for number, picture in enumerate(pictures, start=1):
-            _save(folder / "images" / _name(index, number), picture)
+            _save(folder / "images" / _file_name(index, number), picture)
         parts.append(part)
     labels_by_part = simulate_labels(rng, truths, [part.visibility for part in parts])
     with (folder / "parts.csv").open("w", encoding="utf-8", newline="") as stream:
@@ -319,8 +321,8 @@ def _write(folder: Path, plan: _Plan) -> None:
         for index, (part, labels) in enumerate(zip(parts, labels_by_part, strict=True)):
             if labels.label != GOOD:
                 _save_masks(folder, index, part)
-            writer.writerows(_rows(index, part, labels))
-    (folder / "SOURCE.txt").write_text(_source(plan), encoding="utf-8")
+            writer.writerows(_table_rows(index, part, labels))
+    (folder / "SOURCE.txt").write_text(_source_note(plan), encoding="utf-8")
 
 
 def _save_masks(folder: Path, index: int, part: Part) -> None:
@@ -330,11 +332,11 @@ def _save_masks(folder: Path, index: int, part: Part) -> None:
         if part.truth == GOOD:
             y, x = np.indices(mask.shape)
             mask = np.hypot(y - row, x - column) <= FALSE_MARK_PX
-        _save(folder / "masks" / _name(index, number), mask)
+        _save(folder / "masks" / _file_name(index, number), mask)
 
 
-def _kinds(count: int) -> list[str]:
-    """Return the kinds of some faulty parts, in their shares (largest remainder)."""
+def _kinds_of(count: int) -> list[str]:
+    """Return the kinds of `count` faulty parts by `KIND_SHARES` (largest remainder)."""
     exact = {kind: share * count for kind, share in KIND_SHARES.items()}
     whole = {kind: int(value) for kind, value in exact.items()}
     by_rest = sorted(exact, key=lambda kind: whole[kind] - exact[kind])
@@ -343,11 +345,11 @@ def _kinds(count: int) -> list[str]:
     return [kind for kind, number in whole.items() for _ in range(number)]
 
 
-def _rows(index: int, part: Part, labels: PartLabels) -> list[dict[str, str]]:
-    """Return the rows of one part."""
+def _table_rows(index: int, part: Part, labels: PartLabels) -> list[dict[str, str]]:
+    """Return the rows of the table for one part, one per photograph."""
     rows = []
     for number in range(1, len(part.masks) + 1):
-        name = _name(index, number)
+        name = _file_name(index, number)
         rows.append({
             "path": f"images/{name}",
             "label": labels.label,
@@ -373,11 +375,11 @@ def _part_name(index: int) -> str:
     return f"p{index + 1:04d}"
 
 
-def _name(index: int, number: int) -> str:
+def _file_name(index: int, number: int) -> str:
     return f"{_part_name(index)}_e{number}.png"
 
 
-def _source(plan: _Plan) -> str:
+def _source_note(plan: _Plan) -> str:
     size_px = plan.size_px
     return f"""\
 SIMULATED DATA - these are not photographs of real parts.

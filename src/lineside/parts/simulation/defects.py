@@ -59,7 +59,7 @@ def draw_areas(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
 def add_defect(
     rng: np.random.Generator, scene: Scene, clean: Colour, kind: str, area_px: int, margin_px: int
 ) -> Defect:
-    """Damage a part and form its image; where glare hides the defect it is put elsewhere.
+    """Add a defect to a part and form its image; where glare hides it, it is put elsewhere.
 
     Args:
         rng: Draws place, shape and contrast.
@@ -73,28 +73,30 @@ def add_defect(
     allowed[margin_px:-margin_px, margin_px:-margin_px] = True
     allowed &= np.abs(scene.across) < 0.93
     count = int(np.clip(area_px, LEAST_PX, 0.5 * allowed.sum()))
-    tries = [_damage(rng, scene, clean, kind, allowed, count)]
+    tries = [_make_defect(rng, scene, clean, kind, allowed, count)]
     while tries[-1].contrast < CONTRAST_RANGE[0] * 0.99 and len(tries) < MOST_TRIES:
-        tries.append(_damage(rng, scene, clean, kind, allowed, count))
+        tries.append(_make_defect(rng, scene, clean, kind, allowed, count))
     return max(tries, key=lambda one: one.contrast)
 
 
-def _damage(
+def _make_defect(
     rng: np.random.Generator, scene: Scene, clean: Colour, kind: str, allowed: Mask, count: int
 ) -> Defect:
     """Put a defect of `count` pixels somewhere on the allowed ones, as strong as drawn."""
-    place = _place(rng, scene, allowed, count)
+    place = _choose_place(rng, scene, allowed, count)
     field = np.where(allowed, SHAPES[kind](rng, scene, place, count), np.float32(np.inf))
     limit = np.partition(field[allowed], count - 1)[count - 1]
     mask = field <= limit
-    relief = _relief(rng, kind, field / limit, float(limit))
+    relief = _make_relief(rng, kind, field / limit, float(limit))
     damaged = blurred(scene, radiance(scene, relief))
     wanted = np.exp(np.log(CONTRAST_MEDIAN) + CONTRAST_SIGMA * rng.standard_normal())
-    light, contrast = _with_contrast(clean, damaged, mask, float(np.clip(wanted, *CONTRAST_RANGE)))
+    light, contrast = _scale_to_contrast(
+        clean, damaged, mask, float(np.clip(wanted, *CONTRAST_RANGE))
+    )
     return Defect(mask=mask, light=light, contrast=contrast)
 
 
-def _place(rng: np.random.Generator, scene: Scene, allowed: Mask, count: int) -> Place:
+def _choose_place(rng: np.random.Generator, scene: Scene, allowed: Mask, count: int) -> Place:
     """Return (row, column) of the middle: on the body, and far from the border if it is large."""
     room = min(np.sqrt(count) * 1.2, 0.25 * min(allowed.shape))
     rows, columns = np.nonzero(allowed & (np.abs(scene.across) < REACH))
@@ -104,7 +106,7 @@ def _place(rng: np.random.Generator, scene: Scene, allowed: Mask, count: int) ->
     return float(rows[choice]), float(columns[choice])
 
 
-def _relief(rng: np.random.Generator, kind: str, s: Plane, half_width: float) -> Relief:
+def _make_relief(rng: np.random.Generator, kind: str, s: Plane, half_width: float) -> Relief:
     """Return the optical effect; s is 0 in the middle and 1 at the border of the defect."""
     s = np.minimum(s, 50)
     grain = ndimage.gaussian_filter(rng.standard_normal(s.shape, dtype=np.float32), 2.0)
@@ -136,21 +138,21 @@ def _relief(rng: np.random.Generator, kind: str, s: Plane, half_width: float) ->
     )
 
 
-def _with_contrast(
+def _scale_to_contrast(
     clean: Colour, damaged: Colour, mask: Mask, wanted: float
 ) -> tuple[Colour, float]:
-    """Strengthen or weaken the damage until the displayed picture changes as much as wanted."""
+    """Scale the change by the defect until the displayed picture changes as much as wanted."""
     low, high = GAIN_RANGE
     inside, before = (clean[mask], damaged[mask]), display(clean[mask])
     for _ in range(12):  # bisection in the logarithm
         gain = float(np.sqrt(low * high))
-        seen = float(np.abs(display(_mixed(*inside, gain)) - before).mean())
+        seen = float(np.abs(display(_add_damage(*inside, gain)) - before).mean())
         low, high = (gain, high) if seen < wanted else (low, gain)
-    return _mixed(clean, damaged, gain), seen
+    return _add_damage(clean, damaged, gain), seen
 
 
-def _mixed(clean: Colour, damaged: Colour, gain: float) -> Colour:
-    """Return the clean light with a multiple of the damage, never quite black."""
+def _add_damage(clean: Colour, damaged: Colour, gain: float) -> Colour:
+    """Return the clean radiance plus a multiple of the change by the defect, never quite black."""
     mixed: Colour = np.maximum(clean + np.float32(gain) * (damaged - clean), 0.2 * clean)
     return mixed
 
@@ -171,7 +173,7 @@ def _bubble(rng: np.random.Generator, scene: Scene, place: Place, count: int) ->
     for index in range(number):
         scale = 1.0 if index == 0 else rng.uniform(0.5, 1.1)
         turn, step = rng.uniform(0, 2 * np.pi), (index > 0) * size * rng.uniform(2.2, 3.5)
-        along, across = _local(scene, place, step * np.cos(turn), step * np.sin(turn))
+        along, across = _along_axis(scene, place, step * np.cos(turn), step * np.sin(turn))
         fields.append(np.hypot(along / stretch, across) / scale)
     nearest: Plane = np.stack(fields).min(axis=0)
     return nearest
@@ -212,7 +214,7 @@ def _contamination(rng: np.random.Generator, scene: Scene, place: Place, count: 
         length = 5.0 * np.sqrt(count)
         line = _curve(rng, place, rng.uniform(0, np.pi), length, bend=0.05, jitter=0.06)
         return _distance([line], scene.u.shape)
-    along, across = _local(scene, place, 0.0, 0.0)
+    along, across = _along_axis(scene, place, 0.0, 0.0)
     turn = np.arctan2(across, along)
     outline: Plane = np.ones_like(turn)
     for order in range(2, 7):
@@ -236,7 +238,9 @@ def _fold(rng: np.random.Generator, scene: Scene, place: Place, count: int) -> P
     return _distance(lines, scene.u.shape)
 
 
-def _local(scene: Scene, place: Place, along_px: float, across_px: float) -> tuple[Plane, Plane]:
+def _along_axis(
+    scene: Scene, place: Place, along_px: float, across_px: float
+) -> tuple[Plane, Plane]:
     """Return coordinates along and across the axis from a place that is shifted in this frame."""
     indices: tuple[Plane, ...] = tuple(np.indices(scene.u.shape, dtype=np.float32))
     y, x = indices[0] - place[0], indices[1] - place[1]
@@ -269,7 +273,7 @@ def _distance(lines: list[NDArray[np.float64]], shape: tuple[int, ...]) -> Plane
     nearest: Plane = np.full(shape, np.float32(1e6))
     for line in lines:
         for (y0, x0), (y1, x1) in pairwise(line):
-            box = _around((y0, y1), (x0, x1), shape)
+            box = _window_around((y0, y1), (x0, x1), shape)
             dy, dx = y1 - y0, x1 - x0
             share = ((y[box] - y0) * dy + (x[box] - x0) * dx) / max(dy * dy + dx * dx, 1e-9)
             share = np.clip(share, 0, 1)
@@ -278,7 +282,7 @@ def _distance(lines: list[NDArray[np.float64]], shape: tuple[int, ...]) -> Plane
     return nearest
 
 
-def _around(
+def _window_around(
     rows: tuple[float, float], columns: tuple[float, float], shape: tuple[int, ...]
 ) -> tuple[slice, slice]:
     """Return a window round a segment: all distances that may matter are below its margin."""

@@ -125,7 +125,7 @@ def make_scene(
     v = -np.sin(angle) * x + np.cos(angle) * y - bow * u**2
     if rng.random() < 0.5:
         u = -u
-    radius, seam = _outline(rng, u, short, section)
+    radius, seam = _make_outline(rng, u, short, section)
     turn = np.arcsin(np.clip(v / radius, -1, 1))
     inner = 0.0 if section == "shaft" else short * rng.uniform(0.085, 0.105)
     return Scene(
@@ -135,12 +135,12 @@ def make_scene(
         radius=radius,
         inner=inner,
         wall=rng.uniform(0.07, 0.12) if section != "shaft" else rng.uniform(0.2, 0.3),
-        texture=_texture(rng, u, turn, short) + _seam(rng, u, turn, seam),
-        back=_texture(rng, u, np.pi - turn, short),
-        ink=_print(rng, u, turn, short) if section == "shaft" else np.zeros_like(u),
-        metal=_bands(rng, u, short) if inner else np.zeros_like(u),
-        behind=_background(rng, x, y, short),
-        light=_unevenness(x, y, lamps, max(shape)),
+        texture=_make_texture(rng, u, turn, short) + _make_seam(rng, u, turn, seam),
+        back=_make_texture(rng, u, np.pi - turn, short),
+        ink=_make_print(rng, u, turn, short) if section == "shaft" else np.zeros_like(u),
+        metal=_make_band(rng, u, short) if inner else np.zeros_like(u),
+        behind=_make_background(rng, x, y, short),
+        light=_light_fall_off(x, y, lamps, max(shape)),
         lamps=lamps,
         milk=rng.uniform(0.12, 0.3),
         tint=np.array([rng.uniform(0.72, 0.9), rng.uniform(0.85, 0.95), 1], dtype=np.float32),
@@ -150,7 +150,7 @@ def make_scene(
     )
 
 
-def _outline(
+def _make_outline(
     rng: np.random.Generator, u: Plane, short: float, section: str
 ) -> tuple[Plane, float | None]:
     """Return the radius, and where a weld seam lies."""
@@ -167,7 +167,7 @@ def _outline(
     return radius.astype(np.float32), float(start + length)
 
 
-def _texture(rng: np.random.Generator, u: Plane, turn: Plane, short: float) -> Plane:
+def _make_texture(rng: np.random.Generator, u: Plane, turn: Plane, short: float) -> Plane:
     """Return extrusion lines along the axis, orange peel and a gentle waviness, px."""
     scales = ((30.0, 0.8, 0.03), (1.4, 1.4, 0.014), (20.0, 9.0, 0.5))
     along = np.fft.fftfreq(TEXTURE_PX).astype(np.float32)[:, None]
@@ -183,7 +183,7 @@ def _texture(rng: np.random.Generator, u: Plane, turn: Plane, short: float) -> P
     return height
 
 
-def _seam(rng: np.random.Generator, u: Plane, turn: Plane, place: float | None) -> Plane:
+def _make_seam(rng: np.random.Generator, u: Plane, turn: Plane, place: float | None) -> Plane:
     """Return the rough ring of a weld seam, px."""
     if place is None:
         return np.zeros_like(u)
@@ -195,7 +195,7 @@ def _seam(rng: np.random.Generator, u: Plane, turn: Plane, place: float | None) 
     return rough.astype(np.float32)
 
 
-def _print(rng: np.random.Generator, u: Plane, turn: Plane, short: float) -> Plane:
+def _make_print(rng: np.random.Generator, u: Plane, turn: Plane, short: float) -> Plane:
     """Return depth marks printed round the shaft: rings and short dashes."""
     pitch, width = short * rng.uniform(0.35, 0.5), short * rng.uniform(0.02, 0.035)
     place = (u + rng.uniform(0, 1) * pitch) % pitch
@@ -207,7 +207,7 @@ def _print(rng: np.random.Generator, u: Plane, turn: Plane, short: float) -> Pla
     return ink.astype(np.float32)
 
 
-def _bands(rng: np.random.Generator, u: Plane, short: float) -> Plane:
+def _make_band(rng: np.random.Generator, u: Plane, short: float) -> Plane:
     """Return where a radiopaque marker band sits on the inner tube (in half of the parts)."""
     if rng.random() < 0.5:
         return np.zeros_like(u)
@@ -215,7 +215,7 @@ def _bands(rng: np.random.Generator, u: Plane, short: float) -> Plane:
     return soft(short * rng.uniform(0.03, 0.05) - np.abs(u - centre), 1.0)
 
 
-def _background(rng: np.random.Generator, x: Plane, y: Plane, short: float) -> Plane:
+def _make_background(rng: np.random.Generator, x: Plane, y: Plane, short: float) -> Plane:
     """Return the dark ground with a soft gradient and blurred glints far out of focus."""
     level, direction = rng.uniform(0.004, 0.022), rng.uniform(0, 2 * np.pi)
     along = (np.cos(direction) * x + np.sin(direction) * y) / short
@@ -228,7 +228,7 @@ def _background(rng: np.random.Generator, x: Plane, y: Plane, short: float) -> P
     return ground.astype(np.float32)
 
 
-def _unevenness(x: Plane, y: Plane, lamps: Lamps, size: float) -> Plane:
+def _light_fall_off(x: Plane, y: Plane, lamps: Lamps, size: float) -> Plane:
     fall_off = 1 - 0.9 * (x * x + y * y) / (size * size)
     light: Plane = fall_off * (1 + (lamps.slope[0] * x + lamps.slope[1] * y) / size)
     return light.astype(np.float32)

@@ -104,7 +104,6 @@ def fit_pca(
     rng: np.random.Generator,
     log: Log = lambda row: None,
     components: int = COMPONENTS,
-    patch_px: int = PATCH_PX,
 ) -> Pca:
     """Fit on the good images of `train`; those of `validation` set the scale if there are 20.
 
@@ -119,23 +118,21 @@ def fit_pca(
         (2, 2, 9, 9)
     """
     good = require_good(train)
-    bank = _components(good, components, patch_px, rng)
+    bank = _components(good, components, rng)
     log({"event": "components", "count": components, "good_images": len(good)})
     features = partial(log_energies, components=bank)
     statistics, scale = fit_largest_z(train, validation, features, rng)
     return Pca(components=bank, statistics=statistics, scale=scale)
 
 
-def _components(
-    good: Sequence[TrainingImage], count: int, patch_px: int, rng: np.random.Generator
-) -> Array:
+def _components(good: Sequence[TrainingImage], count: int, rng: np.random.Generator) -> Array:
     """Return the main components of random patches of good images, one set per scale."""
-    size = patch_px * patch_px
+    size = PATCH_PX * PATCH_PX
     scatter = np.zeros((SCALES, size, size))
     for example in good:
         for scale, octave in enumerate(_octaves(example.image())):
-            padded = np.pad(octave, patch_px // 2, mode="symmetric")
-            windows = np.lib.stride_tricks.sliding_window_view(padded, (patch_px, patch_px))
+            padded = np.pad(octave, PATCH_PX // 2, mode="symmetric")
+            windows = np.lib.stride_tricks.sliding_window_view(padded, (PATCH_PX, PATCH_PX))
             rows = rng.integers(windows.shape[0], size=PATCHES_PER_IMAGE)
             columns = rng.integers(windows.shape[1], size=PATCHES_PER_IMAGE)
             patches = windows[rows, columns].reshape(PATCHES_PER_IMAGE, size)
@@ -145,5 +142,5 @@ def _components(
             scatter[scale] += patches.T.astype(np.float64) @ patches
     # ascending eigenvectors in columns: (scale, pixel, component) -> (scale, component, side, side)
     vectors = np.linalg.eigh(scatter)[1][:, :, ::-1][:, :, :count]
-    bank = vectors.transpose(0, 2, 1).reshape(SCALES, -1, patch_px, patch_px)
+    bank = vectors.transpose(0, 2, 1).reshape(SCALES, -1, PATCH_PX, PATCH_PX)
     return np.ascontiguousarray(bank, dtype=np.float32)

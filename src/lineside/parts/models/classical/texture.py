@@ -50,6 +50,8 @@ CANDIDATES = 40
 POSITIVES = 5
 """Candidates that are taken as positives in each round."""
 ROUNDS = 3
+PENALTY = 0.003
+"""scikit-learn's inverse strength `C` of the ridge penalty."""
 SCALE_IMAGES = 100
 """Maximum of good images that set the scale of the scores."""
 
@@ -73,18 +75,12 @@ class TexturePatches:
     def predict(self, image: Image) -> Prediction:
         """Score one image in robust deviations; the contributions are the two terms."""
         novelty, linear = _maps(self.statistics, self.weights, image)
-        height, width = image.shape[:2]
-        total, terms = np.zeros_like(novelty), {}
-        for name, values, scale in (
-            ("novelty", novelty, self.novelty),
-            ("linear", linear, self.linear),
-        ):
-            if values is None or scale is None:
-                continue
-            terms[name] = scale.z(top_mean(values, TOP_CELLS), height, width)
-            total += (values - scale.expected(height, width)) / scale.std
-        score = float(sum(terms.values()))
-        return Prediction(score=score, map=total.astype(np.float32), contributions=terms)
+        found = {"novelty": self.novelty.predict(novelty, image)}
+        if linear is not None and self.linear is not None:
+            found["linear"] = self.linear.predict(linear, image)
+        terms = {name: term.score for name, term in found.items()}
+        heat = np.sum([term.map for term in found.values()], axis=0)
+        return Prediction(score=float(sum(terms.values())), map=heat, contributions=terms)
 
 
 def fit_texture_patches(
@@ -93,7 +89,6 @@ def fit_texture_patches(
     *,
     rng: np.random.Generator,
     log: Log = lambda row: None,
-    penalty: float = 0.003,
 ) -> TexturePatches:
     """Fit on good and, where there are any, defective images; a mask is used if it is known.
 
@@ -105,7 +100,6 @@ def fit_texture_patches(
         validation: Its good images set the scale of the scores if there are at least 20.
         rng: Draws the patches.
         log: Receives progress.
-        penalty: scikit-learn's inverse strength `C` of the ridge penalty.
 
     Raises:
         UserError: If `train` has no good image.
@@ -126,7 +120,7 @@ def fit_texture_patches(
             for example in train
             if example.faulty and not _has_mask(example)
         ]
-        weights = _fit_weights(statistics, samples, bags, penalty)
+        weights = _fit_weights(statistics, samples, bags)
         patches = sum(len(row[2]) for row in samples)
         log({"event": "linear model", "patches": patches, "unmarked": len(bags)})
 
@@ -224,9 +218,7 @@ def _candidates(statistics: PositionStatistics, image: Image) -> Array:
     return z[np.argsort(-z[:, :FILTERS].max(axis=1))[:CANDIDATES]]
 
 
-def _fit_weights(
-    statistics: PositionStatistics, samples: _Samples, bags: list[Array], penalty: float
-) -> Array:
+def _fit_weights(statistics: PositionStatistics, samples: _Samples, bags: list[Array]) -> Array:
     """Fit the logistic regression; it chooses the positives of images without a mask itself."""
     from sklearn.linear_model import LogisticRegression
 
@@ -240,7 +232,7 @@ def _fit_weights(
         share = [np.full(len(p), 1 / np.sqrt(len(p))) for p in positives]
         weight = np.concatenate([given, *share])
         weight[label] *= weight[~label].sum() / weight[label].sum()
-        model = LogisticRegression(C=penalty, max_iter=100, tol=1e-3)
+        model = LogisticRegression(C=PENALTY, max_iter=100, tol=1e-3)
         model.fit(rows, label, sample_weight=weight)
         weights = model.coef_[0].astype(np.float32)
     return weights

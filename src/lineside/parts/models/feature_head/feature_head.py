@@ -47,7 +47,7 @@ from lineside.parts.models.feature_head.cell_sampling import (
     sample_cells,
 )
 from lineside.parts.models.feature_head.fusion import Fusion, Values, fit_fusion
-from lineside.parts.models.feature_head.head import FOLDS, TOP_CELLS, WHOLE, Head, fit_head
+from lineside.parts.models.feature_head.head import FOLDS, WHOLE, Head, fit_head, pool_logits
 from lineside.parts.models.feature_head.image_features import image_features
 from lineside.parts.models.feature_head.incremental import (
     ReplayBuffer,
@@ -122,11 +122,6 @@ class FeatureHead:
 def cell_logits(head: Head, cells: CellFeatures) -> Tensor:
     """Return each member's logits of all cells, shape (rows * columns, member)."""
     return torch.cat([head.logits(head_inputs(cells, *band)) for band in row_bands(cells)])
-
-
-def pool_logits(logits: Tensor) -> float:
-    """Return the mean of the highest logits of an image, shape (cell,)."""
-    return float(logits.topk(min(TOP_CELLS, len(logits))).values.mean())
 
 
 def fit_detector(

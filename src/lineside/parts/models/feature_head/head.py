@@ -304,6 +304,11 @@ class Head:
         return self.network(x)
 
 
+def pool_logits(logits: Tensor) -> float:
+    """Return the mean of the `TOP_CELLS` highest logits of an image, shape (cell,)."""
+    return float(logits.topk(min(TOP_CELLS, len(logits))).values.mean())
+
+
 def make_head(network: CellNetwork, mean: Tensor, std: Tensor) -> Head:
     """Return the head of a trained network; see `Head`."""
     return Head(members=network.members, hidden=network.hidden, mean=mean, std=std, network=network)

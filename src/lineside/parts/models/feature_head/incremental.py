@@ -49,7 +49,6 @@ from lineside.parts.models.feature_head.fusion import (
 from lineside.parts.models.feature_head.head import (
     CLIP,
     FOLDS,
-    TOP_CELLS,
     WHOLE,
     CellNetwork,
     Head,
@@ -57,6 +56,7 @@ from lineside.parts.models.feature_head.head import (
     make_head,
     mean_std,
     member_mask,
+    pool_logits,
     train_network,
 )
 from lineside.parts.models.feature_head.image_features import image_features
@@ -92,12 +92,11 @@ class ReplayBuffer:
     mean: Tensor
     std: Tensor
 
-    def good_image_logits(self, network: CellNetwork, top: int, *, held_out: bool) -> Values:
+    def good_image_logits(self, network: CellNetwork, *, held_out: bool) -> Values:
         """Return the pooled logit of good images, from their stored hard cells.
 
         Args:
             network: Members: of the head, or one per inner fold.
-            top: How many cells are pooled.
             held_out: Take the member that did not see the image's inner fold; otherwise the mean.
         """
         rows = torch.nonzero(self.image >= 0)[:, 0]
@@ -107,8 +106,7 @@ class ReplayBuffer:
         if held_out:
             cell_logits = logits.gather(1, self.fold[rows].long()[:, None])[:, 0]
         image = self.image[rows]
-        groups = [cell_logits[image == number] for number in image.unique()]
-        return np.array([float(g.topk(min(top, len(g))).values.mean()) for g in groups])
+        return np.array([pool_logits(cell_logits[image == n]) for n in image.unique()])
 
     def training_cells(self, whole: int, folds: int) -> TrainingCells:
         """Return all cells; see `head.join_cells` for which member sees what."""
@@ -300,8 +298,7 @@ def _train_on(
     ).requires_grad_(False)
     # the constants move as the pooled logits of good images move
     before, after = (
-        parent.replay.good_image_logits(each, TOP_CELLS, held_out=False)
-        for each in (head.network, network)
+        parent.replay.good_image_logits(each, held_out=False) for each in (head.network, network)
     )
     move = float(np.quantile(after, HINGE_QUANTILE) - np.quantile(before, HINGE_QUANTILE))
     fusion = Fusion(
@@ -326,7 +323,7 @@ def _fit_first_head(
         most_steps=STEPS_FRESH,
     )
     cross_fitted = network.subset(WHOLE, WHOLE + FOLDS)
-    logits = replay.good_image_logits(cross_fitted, TOP_CELLS, held_out=True)
+    logits = replay.good_image_logits(cross_fitted, held_out=True)
     head = make_head(network.subset(0, WHOLE), replay.mean, replay.std)
     return head, fit_fusion(logits, defective_parts)
 
