@@ -25,11 +25,16 @@ from lineside.core.contract import Estimate, Metric, Outcome
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
 from lineside.core.statistics.bootstrap import estimate
-from lineside.parts.explain.zoom import BEAM, Evidence, Window, ZoomPath, evidence_of_map, zoom
-from lineside.parts.explain.zoom_figures import (
+from lineside.parts.explain.zoom import (
+    BEAM,
+    Evidence,
+    Window,
+    ZoomPath,
     centre_on_response,
+    evidence_of_map,
     evidence_of_tiles,
     window_response,
+    zoom,
 )
 from lineside.parts.methods import METHODS
 from lineside.parts.metrics import to_pixels

@@ -25,13 +25,13 @@ from lineside.parts.data.items import PartImage
 from lineside.parts.data.sources import check_pattern
 from lineside.parts.explain.exemplars import Library, build_library
 from lineside.parts.explain.overlays import Finding, findings
-from lineside.parts.explain.zoom import ZoomPath
 from lineside.parts.methods import METHODS
 from lineside.parts.models.detector import Detector, Image, Prediction, TrainingImage
 from lineside.parts.monitoring.image_quality import HealthReference, fit_health
 
 if TYPE_CHECKING:
     from lineside.parts.config import Config
+    from lineside.parts.explain.zoom import ZoomPath
 
 HEALTH_IMAGES = 200
 FEWEST_HEALTHY = 5

@@ -17,13 +17,15 @@ from lineside.core.explain.sanity_checks import randomise_weights
 from lineside.parts.calibration import MapScale
 from lineside.parts.data.sources import unlabelled
 from lineside.parts.explain import zoom as zooming
-from lineside.parts.explain import zoom_figures
 from lineside.parts.explain.drawings import write_zoom
-from lineside.parts.explain.zoom import Evidence, Window, ZoomPath, evidence_of_map
-from lineside.parts.explain.zoom_figures import (
+from lineside.parts.explain.zoom import (
     COLOURS,
+    Evidence,
+    Window,
+    ZoomPath,
     agreement_with_random,
     centre_on_response,
+    evidence_of_map,
     evidence_of_tiles,
     refine_peak,
     window_response,
@@ -246,7 +248,7 @@ def test_the_sheet_shows_every_way_in_its_own_colour(monkeypatch):
     bare = zoom_sheet(image, cells, small, scale=scale, heading="one")
     explained = zoom_sheet(image, cells, small, scale=scale, heading="one", cnn=network())
     assert explained.shape[0] > bare.shape[0] + 2 * 144, "two more rows"
-    monkeypatch.setattr(zoom_figures, "LARGEST_PX", 64 * 64)  # the first window is larger
+    monkeypatch.setattr(zooming, "LARGEST_PX", 64 * 64)  # the first window is larger
     partly = zoom_sheet(image, cells, small, scale=scale, heading="one", cnn=network())
     assert partly.shape == explained.shape and (partly != explained).any()
     none = zoom_sheet(image, cells, [], scale=scale, heading="none")

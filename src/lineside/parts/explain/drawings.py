@@ -19,14 +19,15 @@ from lineside.parts.data.items import PartImage
 from lineside.parts.explain.explanation import explain
 from lineside.parts.explain.overlays import encode_png
 from lineside.parts.explain.overlays import overlay as draw_overlay
-from lineside.parts.explain.zoom import ZoomPath, evidence_of_map
-from lineside.parts.explain.zoom import zoom as zoom_in
-from lineside.parts.explain.zoom_figures import (
+from lineside.parts.explain.zoom import (
+    ZoomPath,
     centre_on_response,
+    evidence_of_map,
     evidence_of_tiles,
     refine_peak,
     zoom_sheet,
 )
+from lineside.parts.explain.zoom import zoom as zoom_in
 from lineside.parts.model import ImagePrediction, PartResult, PartsModel
 from lineside.parts.models.feature_head.feature_head import FeatureHead
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN

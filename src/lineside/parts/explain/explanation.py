@@ -22,8 +22,7 @@ from lineside.parts.explain.overlays import (
     signed_map,
     thumbnail,
 )
-from lineside.parts.explain.zoom import Window
-from lineside.parts.explain.zoom_figures import agreement_with_random, window_response
+from lineside.parts.explain.zoom import Window, agreement_with_random, window_response
 from lineside.parts.models.detector import Image, Prediction
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
 

@@ -43,9 +43,6 @@ the mask does not touch, and those of a good image."""
 HARD_CELLS = 20
 """Cells kept of a good image; their pooled logit stands for that of the image."""
 
-Offset = tuple[int, tuple[tuple[int, ...], ...]]
-"""Where the features of an image are in a spool: first byte, shapes of its arrays."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ImageCells:
@@ -77,7 +74,7 @@ class PreparedImage:
         fold: Inner fold of the part.
         cells: The sampled cells of a good image; those of a defective one are sampled later.
         coverage: Share of each cell under the mask, shape (rows, columns), or None without a mask.
-        offset: Where all its cells are in the spool, or None if they were not kept.
+        offset: First byte of all its cells in the spool, or None if they were not kept.
     """
 
     features: Features
@@ -86,7 +83,7 @@ class PreparedImage:
     fold: int
     cells: ImageCells | None
     coverage: NDArray[np.float32] | None
-    offset: Offset | None
+    offset: int | None
 
 
 class FeatureSpool:
@@ -95,24 +92,19 @@ class FeatureSpool:
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
 
-    def write(self, features: CellFeatures) -> Offset:
-        """Append the cells of one image and return where they are."""
-        arrays = (features.native, features.half, features.contrast)
+    def write(self, features: CellFeatures) -> int:
+        """Append the cells of one image and return at which byte they start."""
         start = self.file.seek(0, 2)
-        for array in arrays:
-            self.file.write(array.half().contiguous().numpy().tobytes())
-        return start, tuple(tuple(array.shape) for array in arrays)
+        for array in (features.native, features.half, features.contrast):
+            np.save(self.file, array.half().contiguous().numpy())
+        return start
 
-    def read(self, offset: Offset) -> CellFeatures:
+    def read(self, start: int) -> CellFeatures:
         """Return the cells of an image, float32."""
-        start, shapes = offset
         self.file.seek(start)
-        arrays = []
-        for shape in shapes:
-            content = self.file.read(2 * int(np.prod(shape)))
-            values = np.frombuffer(content, np.float16).astype(np.float32)
-            arrays.append(torch.from_numpy(values).reshape(shape))
-        native, half, contrast = arrays
+        native, half, contrast = (
+            torch.from_numpy(np.load(self.file).astype(np.float32)) for _ in range(3)
+        )
         return CellFeatures(native=native, half=half, contrast=contrast)
 
 
