@@ -66,10 +66,8 @@ def build_library(examples: Sequence[TrainingImage], rng: np.random.Generator) -
     return Library(
         sources=tuple(e.id for e in chosen),
         labels=tuple(e.label for e in chosen),
-        patches=_stack(
-            [torch.from_numpy(as_rgb(p).copy()) for p in patches], (0, PATCH_PX, PATCH_PX, 3)
-        ),
-        embeddings=_stack([embed(p).half() for p in patches], (0, 1)),
+        patches=torch.stack([torch.from_numpy(as_rgb(patch).copy()) for patch in patches]),
+        embeddings=torch.stack([embed(patch).half() for patch in patches]),
     )
 
 
@@ -107,9 +105,3 @@ def _sample(
     if len(examples) <= count:
         return examples
     return [examples[i] for i in sorted(rng.choice(len(examples), count, replace=False))]
-
-
-def _stack(rows: list[Tensor], empty: tuple[int, ...]) -> Tensor:
-    if rows:
-        return torch.stack(rows)
-    return torch.zeros(empty, dtype=torch.uint8 if len(empty) == 4 else torch.float16)
