@@ -10,7 +10,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks.core import adversarial, explanations, house, information, recording, scale
+from benchmarks.core import (
+    adversarial,
+    coverage,
+    explanations,
+    house,
+    information,
+    recording,
+    scale,
+)
 from benchmarks.parts import anogan, zoom
 from benchmarks.results import Say, run_command
 
@@ -23,6 +31,7 @@ RESULTS: dict[str, Callable[[Say], None]] = {
     "zoom": zoom.zoom_results,
     "adversarial": adversarial.adversarial,
     "fanogan": anogan.fanogan,
+    "coverage": coverage.coverage,
     "house": house.house,
     "scale": scale.scale,
 }

@@ -43,7 +43,7 @@ from benchmarks.core.attacked import (
 from benchmarks.results import Say, plain
 from lineside.core.contract import Better, Estimate, Metric, Outcome
 from lineside.core.explain import adversarial_trace as trace
-from lineside.core.statistics.bootstrap import Floats, each_outcome, estimate
+from lineside.core.statistics.estimates import Floats, each_outcome, estimate
 from lineside.core.statistics.ranking import TOLERANCE, Ranking, rank
 
 FALSE_ALARMS = (0.01, 0.05, 0.10)

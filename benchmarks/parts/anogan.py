@@ -28,7 +28,7 @@ from lineside.core.contract import Estimate, Outcome
 from lineside.core.run.codec import encode
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.core.statistics.bootstrap import estimate, paired_difference
+from lineside.core.statistics.estimates import estimate, paired_difference
 from lineside.parts.metrics import METRICS
 from lineside.parts.models.anogan.anogan import AnoGAN, fit_anogan
 from lineside.parts.models.anogan.figures import sample_figures

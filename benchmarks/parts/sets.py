@@ -17,7 +17,7 @@ from benchmarks.results import Say, plain
 from lineside.core.contract import Estimate, Metric, Outcome
 from lineside.core.run.files import finite, write_json
 from lineside.core.run.folder import rng_of
-from lineside.core.statistics.bootstrap import estimate
+from lineside.core.statistics.estimates import estimate
 from lineside.core.training.recorder import peak_memory_mb
 from lineside.parts.config import METHOD_NAMES, Config
 from lineside.parts.data.grouping import split

@@ -24,7 +24,7 @@ from benchmarks.results import Say, plain
 from lineside.core.contract import Estimate, Metric, Outcome
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.core.statistics.bootstrap import estimate
+from lineside.core.statistics.estimates import estimate
 from lineside.parts.explain.zoom import (
     BEAM,
     Evidence,

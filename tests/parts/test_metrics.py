@@ -11,7 +11,7 @@ from scipy import ndimage
 from sklearn import metrics as reference
 
 from lineside.core.contract import Outcome
-from lineside.core.statistics.bootstrap import estimate
+from lineside.core.statistics.estimates import estimate
 from lineside.parts.metrics import (
     METRICS,
     MapOverlap,
@@ -110,7 +110,7 @@ def test_metrics_agree_with_sklearn():
 
 def test_metrics_have_intervals_over_parts_and_are_nan_where_undefined():
     for metric in RANKED:
-        found = estimate(outcomes_of(), metric, np.random.default_rng(0), 200)
+        found = estimate(outcomes_of(), metric, np.random.default_rng(0))
         assert found.n == 30
         assert found.low <= found.value <= found.high
         assert math.isnan(metric.of([]))
@@ -121,7 +121,7 @@ def test_metrics_by_part_are_left_out_where_every_part_is_one_image():
     outcomes = [dataclasses.replace(o, unit=o.item, groups=(o.item,)) for o in outcomes_of()]
     for metric in RANKED:
         assert math.isnan(metric.of(outcomes)) == metric.name.startswith("part_")
-        found = estimate(outcomes, metric, np.random.default_rng(0), 100)
+        found = estimate(outcomes, metric, np.random.default_rng(0))
         assert math.isnan(found.value) == metric.name.startswith("part_")
 
 
@@ -201,7 +201,7 @@ def test_aupro_of_outcomes_is_that_of_their_maps():
         outcomes.append(Outcome(item=str(i), groups=(str(i),), details=details))
     assert MapOverlap()(outcomes) == pytest.approx(aupro(maps, masks), abs=0.002)
     metric = next(m for m in METRICS if m.name == "map_aupro_30")
-    found = estimate(outcomes, metric, np.random.default_rng(0), 200)
+    found = estimate(outcomes, metric, np.random.default_rng(0))
     assert found.low < found.value < found.high
     unmasked = [o for o in outcomes if len(o.details) == 1]
     assert np.isnan(MapOverlap()(unmasked)) and np.isnan(MapOverlap()([]))

@@ -8,7 +8,7 @@ from PIL import Image as Picture
 
 import lineside
 from lineside.core.contract import Outcome
-from lineside.core.statistics.bootstrap import estimate
+from lineside.core.statistics.estimates import estimate
 from lineside.parts.config import Config
 from lineside.parts.data.items import PartImage
 from lineside.parts.explain.exemplars import Library
@@ -129,7 +129,7 @@ def test_intervals_of_parts_with_lots_resample_lots(trained, shop, tmp_path):
     ]
     alone = [dataclasses.replace(o, groups=(o.unit,)) for o in parts]
     by_lot, by_part = (
-        estimate(rows, METRICS[0], np.random.default_rng(1), 400) for rows in (parts, alone)
+        estimate(rows, METRICS[0], np.random.default_rng(1)) for rows in (parts, alone)
     )
     assert (by_lot.n, by_part.n) == (4, 40)
     assert by_lot.value == by_part.value

@@ -35,7 +35,8 @@ class Estimate:
         high: Upper end of the interval, or None with a `reason`.
         unit: ``"fraction"``, ``"s"``, ``"ms"``, ``"MB"`` ...
         n: Number of independent units (groups) behind it.
-        method: How the interval was made, e.g. ``"bootstrap over parts, 95 %"``.
+        positives: How many of them have a positive item; None where there are no classes.
+        method: How the interval was made, e.g. ``"jackknife over groups, 95 %"``.
         better: Which direction is better.
         reason: Why there is no interval.
     """
@@ -48,14 +49,16 @@ class Estimate:
     method: str = ""
     better: Better = "higher"
     reason: str = ""
+    positives: int | None = None
 
     def text(self) -> str:
-        """Return e.g. ``0.941 [0.902, 0.973] (n = 34)``: value, interval, number of units."""
+        """Return e.g. ``0.941 [0.902, 0.973] (n = 34, 9 positive)``: value, interval, units."""
         if self.value != self.value:
             return f"not defined ({self.reason})" if self.reason else "not defined"
         if self.low is None or self.high is None:
             return f"{self.value:.3f} (no interval: {self.reason})"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
+        positive = "" if self.positives is None else f", {self.positives} positive"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n}{positive})"
 
     def as_json(self) -> dict[str, Any]:
         """Return the plain dictionary that is written to JSON files."""

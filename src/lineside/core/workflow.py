@@ -26,7 +26,7 @@ from lineside.core.run import model_store, tables
 from lineside.core.run.files import canonical, sha256
 from lineside.core.run.folder import Run, Stopped
 from lineside.core.run.progress import Progress
-from lineside.core.statistics.bootstrap import estimate, paired_difference
+from lineside.core.statistics.estimates import estimate, paired_difference
 from lineside.core.stored_model import outcomes_of, stored_model
 from lineside.core.study import MethodStudy, Study
 from lineside.core.training import torchrun
@@ -207,7 +207,7 @@ def _compare(study: Study, progress: Progress) -> Study:
     for method in study.methods:
         test = method.outcomes["test"]
         estimates = {
-            m.name: estimate(test, m, study.run.rng(f"bootstrap {m.name}")) for m in metrics
+            m.name: estimate(test, m, study.run.rng(f"interval {m.name}")) for m in metrics
         }
         differences = {}
         if method.name != study.chosen:

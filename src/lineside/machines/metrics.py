@@ -15,15 +15,16 @@ Point-adjusted scores are not offered: one detected point would count a whole wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lineside.core.contract import Metric, Outcome
-from lineside.core.statistics.bootstrap import RankMetric, Units
-from lineside.core.statistics.ranking import Ranking
+from lineside.core.statistics.estimates import Units, area_under_roc
+from lineside.core.statistics.intervals import Interval, median_interval
 from lineside.machines.alarms.calibration import MONTH_SECONDS
 
 MISSED_COST = 50.0
@@ -59,15 +60,28 @@ def detected_share(outcomes: Sequence[Outcome]) -> float:
     return float(column(outcomes, "found")[onset].mean()) if onset.any() else np.nan
 
 
-def median_over_faults(name: str) -> Callable[[Sequence[Outcome]], float]:
-    """Return a measure: the median of a value over the detected faults."""
+@dataclass(frozen=True)
+class MedianOverFaults:
+    """A measure: the median of a value over the detected faults.
 
-    def measure(outcomes: Sequence[Outcome]) -> float:
-        values = column(outcomes, name)
-        values = values[np.isfinite(values)]
+    Attributes:
+        name: Of the value.
+    """
+
+    name: str
+
+    def __call__(self, outcomes: Sequence[Outcome]) -> float:
+        """Return the median; NaN without a detected fault."""
+        values = self._values(outcomes)
         return float(np.median(values)) if len(values) else np.nan
 
-    return measure
+    def interval(self, outcomes: Sequence[Outcome]) -> tuple[Interval | str, str]:
+        """Return its interval between two order statistics."""
+        return median_interval(self._values(outcomes)), "order statistics of the faults"
+
+    def _values(self, outcomes: Sequence[Outcome]) -> Floats:
+        values = column(outcomes, self.name)
+        return values[np.isfinite(values)]
 
 
 def false_exceedances(outcomes: Sequence[Outcome]) -> float:
@@ -106,12 +120,12 @@ METRICS = (
     ),
     Metric(name="false_episodes", unit="per machine-month", better="lower", of=false_episodes),
     Metric(name="faults_found", unit="fraction", better="higher", of=detected_share),
-    Metric(name="lead_time", unit="h", better="higher", of=median_over_faults("lead_hours")),
-    Metric(name="delay", unit="h", better="lower", of=median_over_faults("delay_hours")),
+    Metric(name="lead_time", unit="h", better="higher", of=MedianOverFaults("lead_hours")),
+    Metric(name="delay", unit="h", better="lower", of=MedianOverFaults("delay_hours")),
     Metric(name="false_exceedances", unit="fraction", better="lower", of=false_exceedances),
     Metric(
         name="auroc", unit="fraction", better="higher",
-        of=RankMetric(statistic=Ranking.auroc, units=_judged),
+        of=area_under_roc(_judged),
     ),
 )  # fmt: skip
 

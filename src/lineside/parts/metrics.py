@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lineside.core.contract import Metric, Outcome
-from lineside.core.statistics.bootstrap import RankMetric, Units
+from lineside.core.statistics.estimates import RankMetric, Units, area_under_roc, fpr_at_recall
 from lineside.core.statistics.ranking import Ranking
 from lineside.core.statistics.units import Words, per_unit
 from lineside.parts.models.detector import Mask
@@ -28,14 +28,6 @@ EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
 
 WORDS = Words(positive="faulty", negative="good", unit="part", units="parts")
-
-
-def _false_rejects_95(ranking: Ranking) -> Floats:
-    return ranking.fpr_at_recall(0.95)
-
-
-def _false_rejects_all(ranking: Ranking) -> Floats:
-    return ranking.fpr_at_recall(1.0)
 
 
 def parts(outcomes: Sequence[Outcome]) -> Units:
@@ -152,7 +144,7 @@ def area_under_overlap(good: Floats, overlap: Floats, faults: float, limit: floa
 METRICS: tuple[Metric, ...] = (
     Metric(
         name="image_auroc", unit="fraction", better="higher",
-        of=RankMetric(statistic=Ranking.auroc),
+        of=area_under_roc(),
         help="Probability that a faulty image scores higher than a good one.",
     ),
     Metric(
@@ -162,27 +154,27 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         name="part_auroc", unit="fraction", better="higher",
-        of=RankMetric(statistic=Ranking.auroc, units=parts),
+        of=area_under_roc(parts),
         help="Probability that a faulty part scores higher than a good one (its worst image).",
     ),
     Metric(
         name="image_false_rejects_at_95_recall", unit="fraction", better="lower",
-        of=RankMetric(statistic=_false_rejects_95),
+        of=fpr_at_recall(0.95),
         help="Good images rejected where 95 % of faulty images are found (oracle threshold).",
     ),
     Metric(
         name="image_false_rejects_at_100_recall", unit="fraction", better="lower",
-        of=RankMetric(statistic=_false_rejects_all),
+        of=fpr_at_recall(1.0),
         help="Good images rejected where all faulty ones are found: one image decides it.",
     ),
     Metric(
         name="part_false_rejects_at_95_recall", unit="fraction", better="lower",
-        of=RankMetric(statistic=_false_rejects_95, units=parts),
+        of=fpr_at_recall(0.95, parts),
         help="Good parts rejected where 95 % of faulty parts are found (oracle threshold).",
     ),
     Metric(
         name="part_false_rejects_at_100_recall", unit="fraction", better="lower",
-        of=RankMetric(statistic=_false_rejects_all, units=parts),
+        of=fpr_at_recall(1.0, parts),
         help="Good parts rejected where all faulty ones are found: one part decides it.",
     ),
     Metric(

@@ -12,9 +12,9 @@ from scipy import stats
 from lineside.core.contract import Metric, Outcome
 from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
-from lineside.core.statistics.bootstrap import RankMetric, estimate
 from lineside.core.statistics.costs import at_prevalence, cost_curve
 from lineside.core.statistics.decisions import DecisionRates, decision_rates, rate_estimates
+from lineside.core.statistics.estimates import RankMetric, estimate
 from lineside.core.statistics.guarantees import certify_kinds, check_guarantee, fresh_recall
 from lineside.core.statistics.operating_points import (
     OperatingPoint,
@@ -102,8 +102,8 @@ def test_metric_per_unit():
 
     slow = Metric(name="m", unit="fraction", better="higher", of=by_hand)
     assert fast.of(outcomes) == pytest.approx(by_hand(outcomes))
-    one = estimate(outcomes, fast, np.random.default_rng(1), 200)
-    two = estimate(outcomes, slow, np.random.default_rng(1), 200)
+    one = estimate(outcomes, fast, np.random.default_rng(1))
+    two = estimate(outcomes, slow, np.random.default_rng(1))
     assert (one.low, one.high) == pytest.approx((two.low, two.high))
     assert math.isnan(fast.of([row("a", float("nan"), 1)]))
 

@@ -14,7 +14,8 @@ from itertools import combinations
 import numpy as np
 
 from lineside.core.contract import Check, Status
-from lineside.core.statistics.proportions import cohen_kappa, wilson
+from lineside.core.statistics.agreement import cohen_kappa
+from lineside.core.statistics.proportions import wilson
 from lineside.core.statistics.units import NEUTRAL, Words
 
 MOST_ITEMS = 50
@@ -183,15 +184,13 @@ def check_rater_agreement(
     ids: Sequence[str],
     ratings: Mapping[str, Sequence[str]],
     groups: Sequence[str],
-    rng: np.random.Generator,
 ) -> Check:
     """Return Cohen's kappa of every pair of raters, and the items that they disagree on.
 
     Args:
         ids: Item ids.
         ratings: Labels by rater, ``""`` where a rater gave none.
-        groups: The independent unit by item; the interval is a bootstrap over them.
-        rng: Random stream of the bootstrap.
+        groups: The independent unit by item; the interval is a jackknife over them.
     """
     name = "rater agreement"
     texts, disputed, values = [], Counter[int](), []
@@ -200,7 +199,7 @@ def check_rater_agreement(
         if not both:
             continue
         first, second = [ratings[a][i] for i in both], [ratings[b][i] for i in both]
-        kappa = cohen_kappa(first, second, groups=[groups[i] for i in both], rng=rng)
+        kappa = cohen_kappa(first, second, groups=[groups[i] for i in both])
         interval = "" if kappa.low is None else f" ({kappa.low:.2f} to {kappa.high:.2f})"
         texts.append(f"{a} and {b}: kappa {kappa.value:.2f}{interval} on {len(both)} items")
         values.append(kappa.value)

@@ -58,10 +58,10 @@ def leaderboard(study: Study) -> Section:
                 columns=(*columns, "difference to predicting", "fit [s]", "p50 [ms]", "p95 [ms]"),
                 rows=rows,
                 caption=(
-                    f"Ordered by {title}. Brackets hold 95 % intervals from a bootstrap over "
-                    "groups; the difference is paired, a bracket without zero is a clear one. "
-                    "Times per item on this machine, decoding included. Metrics that are undefined "
-                    "for every method are left out."
+                    f"Ordered by {title}. Brackets hold 95 % intervals; groups are independent, "
+                    "their items are not. The difference is paired, a bracket without zero is "
+                    "a clear one. Times per item on this machine, decoding included. Metrics that "
+                    "are undefined for every method are left out."
                 ),
             ),
             plots.forest(

@@ -1,17 +1,11 @@
-"""Shares with their uncertainty, and the agreement of two raters beyond chance."""
+"""Shares of independent units with their uncertainty."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
 from lineside.core.contract import Better, Estimate
-
-CONFIDENCE, REPETITIONS = 0.95, 1000
-"""Of the bootstrap of a kappa."""
 
 
 def clopper_pearson_lower(successes: int, n: int, confidence: float = 0.95) -> float:
@@ -62,62 +56,6 @@ def proportion(
     low, high = clopper_pearson(successes, n, confidence)
     method = f"Clopper-Pearson, {100 * confidence:.3g} %"
     return Estimate(value=successes / n, low=low, high=high, n=n, method=method, better=better)
-
-
-def cohen_kappa(
-    first: Sequence[Hashable],
-    second: Sequence[Hashable],
-    *,
-    groups: Sequence[Hashable],
-    rng: np.random.Generator,
-) -> Estimate:
-    """Return Cohen's kappa (observed - chance) / (1 - chance) with a bootstrap over groups.
-
-    Cohen 1960. There is no interval, but a reason, with fewer than 2 groups or where all resamples
-    agree.
-
-    Args:
-        first: Labels of the first rater.
-        second: Labels of the second rater for the same items.
-        groups: The independent unit of each item.
-        rng: Random stream of the bootstrap.
-
-    Raises:
-        ValueError: if lengths differ or are zero.
-    """
-    if len(first) != len(second) or not first:
-        raise ValueError(f"two ratings of each item are needed, got {len(first)}, {len(second)}")
-    names = {name: i for i, name in enumerate(dict.fromkeys([*first, *second]))}
-    size, owners = len(names), {name: i for i, name in enumerate(dict.fromkeys(groups))}
-    pair = np.array([names[a] * size + names[b] for a, b in zip(first, second, strict=True)])
-    # counts by group and pair of labels, shape (groups, label * label)
-    counts = np.zeros((len(owners), size * size))
-    np.add.at(counts, (np.array([owners[g] for g in groups]), pair), 1.0)
-    n = len(owners)
-    value = float(_kappa(counts.sum(axis=0).reshape(size, size) / len(pair)))
-    if np.isnan(value):
-        reason = "undefined: both raters use a single label throughout"
-        return Estimate(value=value, n=n, reason=reason)
-    if n < 2:
-        return Estimate(value=value, n=n, reason="fewer than 2 groups")
-    weights = rng.multinomial(n, np.full(n, 1 / n), REPETITIONS)
-    tables = weights @ counts
-    tables /= tables.sum(axis=1, keepdims=True)
-    tail = 50 * (1 - CONFIDENCE)
-    kappas = _kappa(tables.reshape(-1, size, size))
-    low, high = (float(end) for end in np.nanpercentile(kappas, [tail, 100 - tail]))
-    if low == high:
-        return Estimate(value=value, n=n, reason="all resamples agree")
-    method = f"bootstrap over groups, {100 * CONFIDENCE:.3g} %"
-    return Estimate(value=value, low=max(-1.0, low), high=min(1.0, high), n=n, method=method)
-
-
-def _kappa(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Kappa of joint shares, shape (..., label, label); NaN where chance agreement is 1."""
-    observed = np.trace(table, axis1=-2, axis2=-1)
-    chance = (table.sum(axis=-1) * table.sum(axis=-2)).sum(axis=-1)
-    room = np.where(chance < 1 - 1e-12, 1 - chance, np.nan)
-    return np.asarray((observed - chance) / room)
 
 
 def _check(successes: int, n: int, confidence: float) -> None:

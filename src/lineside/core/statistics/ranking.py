@@ -1,7 +1,7 @@
 """Ranking measures (ROC, precision-recall) with ties and weights; ties are one step of the curve.
 
 A threshold t calls everything with score >= t positive. All measures take optional weights, and
-weights of shape (repetitions, n) give all bootstrap repetitions from a single sort.
+weights of shape (repetitions, n) give all repetitions from a single sort.
 """
 
 from __future__ import annotations

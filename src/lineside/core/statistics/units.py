@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lineside.core.contract import Outcome
 from lineside.core.errors import UserError
-from lineside.core.statistics.bootstrap import Units
+from lineside.core.statistics.estimates import Units
 
 Rule = Literal["any", "every"]
 

@@ -40,7 +40,7 @@ def audit(entries: Sequence[PartImage | Refusal], config: Config) -> list[Check]
 
     Args:
         entries: Items, with refusals in the place of those that could not be read.
-        config: Its ``seed`` seeds permutations and bootstraps.
+        config: Its ``seed`` seeds permutations.
     """
     items = [entry for entry in entries if isinstance(entry, PartImage)]
     refused = [entry for entry in entries if isinstance(entry, Refusal)]
@@ -78,7 +78,7 @@ def _check_readable(
         *check_masks(items, images),
         check_labels(ids, described, faulty, groups, rng_of(seed, "label doubts"), words=WORDS),
         check_shortcuts(cheap, names, faulty, groups, rng_of(seed, "shortcuts")),
-        _raters(items, seed),
+        _raters(items),
         *_storage(images),
         _health(images),
         *_drift(items, images, seed),
@@ -131,7 +131,7 @@ def _copies(
     return [content] if files.count == content.count == 0 else [files, content]
 
 
-def _raters(items: Sequence[PartImage], seed: int) -> Check:
+def _raters(items: Sequence[PartImage]) -> Check:
     """Compare raters with each other and with the label, unless that is one rater's own."""
     names = sorted({name for item in items for name in item.raters})
     ratings = {name: [item.raters.get(name, "") for item in items] for name in names}
@@ -141,7 +141,6 @@ def _raters(items: Sequence[PartImage], seed: int) -> Check:
         [item.id for item in items],
         ratings,
         [item.groups[0] for item in items],
-        rng_of(seed, "raters"),
     )
 
 

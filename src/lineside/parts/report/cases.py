@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lineside.core.contract import Explanation, Figure, Outcome, Section
-from lineside.core.statistics.bootstrap import worst_cases
+from lineside.core.statistics.estimates import worst_cases
 from lineside.core.study import Study
 from lineside.parts.data.images import decode, mask_of
 from lineside.parts.data.items import PartImage

@@ -10,9 +10,9 @@ from lineside.core.contract import Check, Estimate, Figure, Section, Table
 from lineside.core.report import plots
 from lineside.core.report.chapters import verdict
 from lineside.core.report.render import Block
-from lineside.core.statistics.bootstrap import by_slice
 from lineside.core.statistics.costs import CostCurve, at_prevalence, cost_curve
 from lineside.core.statistics.decisions import decision_rates, rate_estimates
+from lineside.core.statistics.estimates import by_slice
 from lineside.core.statistics.guarantees import KindCertificate, certify_kinds, fresh_recall
 from lineside.core.statistics.operating_points import OperatingPoint
 from lineside.core.statistics.proportions import proportion
@@ -259,7 +259,7 @@ def slices(study: Study) -> Section:
         columns=("column", "value", "image AUROC"),
         rows=tuple(rows),
         caption="Columns with up to ten values, values with both good and faulty pictures; "
-        "intervals are from a bootstrap over parts.",
+        "parts are the independent units of the intervals.",
     )
     return Section(
         title="Slices",

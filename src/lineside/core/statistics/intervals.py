@@ -1,0 +1,180 @@
+"""Confidence intervals that keep their promise with few groups of a class.
+
+Closed forms where there is one, else the jackknife. All take numbers of groups, not of items:
+items of a group are not independent. `benchmarks.core --only coverage` simulates what they cover.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, special
+
+from lineside.core.statistics.proportions import wilson
+
+Floats = NDArray[np.float64]
+Interval = tuple[float, float]
+
+CONFIDENCE = 0.95
+FEWEST = 10
+"""Groups of the rarer class below which the jackknife of a fraction covers less than it says."""
+_EDGE, _BESIDE = 1e-12, 1e-9
+
+
+def auroc_interval(
+    scores: Floats, labels: Floats, positives: int, negatives: int, confidence: float = CONFIDENCE
+) -> Interval:
+    """Return the interval of an area under the ROC curve (Newcombe 2006, method 5).
+
+    It holds all areas A with (A - value)^2 <= z^2 V(A), where V is the variance of Hanley and
+    McNeil (1982) for exponential scores with both class sizes replaced by their mean:
+    V(A) = A (1 - A) / (m n) [1 + ((m + n) / 2 - 1) ((1 - A) / (2 - A) + A / (1 + A))].
+    So it has a width also for a perfect ranking.
+
+    Args:
+        scores: Shape (units,).
+        labels: 1 positive, 0 negative, shape (units,).
+        positives: Groups with a positive unit, m.
+        negatives: Groups with a negative unit, n.
+        confidence: Of the two-sided interval.
+    """
+    value = _auroc(scores, labels)
+    z = float(special.ndtri(0.5 + confidence / 2))
+    rest = (positives + negatives) / 2 - 1
+
+    def excess(area: float) -> float:
+        spread = 1 + rest * ((1 - area) / (2 - area) + area / (1 + area))
+        variance = area * (1 - area) / (positives * negatives) * spread
+        return (area - value) ** 2 - z * z * variance
+
+    # the excess is below 0 at the value, just beside it for a value of 0 or 1
+    inside = min(max(value, _BESIDE), 1 - _BESIDE)
+    low = 0.0 if value <= _BESIDE else _root(excess, _EDGE, inside)
+    high = 1.0 if value >= 1 - _BESIDE else _root(excess, 1 - _EDGE, inside)
+    return low, high
+
+
+def fpr_interval(
+    scores: Floats,
+    labels: Floats,
+    positives: int,
+    negatives: int,
+    recall: float,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """Return the interval of the false-positive rate where a share of positives is found.
+
+    Two errors are joined by their squares (MOVER, Zou and Donner 2008): of the threshold, between
+    the order statistics of the positives that enclose it with the confidence; and of the rate at
+    that threshold (Wilson 1927). With too few positive groups no order statistic is low enough: the
+    upper end is 1 (below 72 groups for a recall of 0.95).
+
+    Args:
+        scores: Shape (units,).
+        labels: 1 positive, 0 negative, shape (units,).
+        positives: Groups with a positive unit.
+        negatives: Groups with a negative unit.
+        recall: The share of positives, below 1.
+        confidence: Of the two-sided interval.
+    """
+    positive = np.sort(scores[labels == 1])[::-1]
+    negative = np.sort(scores[labels == 0])
+
+    def rate(share: float) -> float:
+        """False-positive rate at the highest threshold that finds this share of positives."""
+        found = int(np.ceil(share * len(positive) - 1e-9))
+        if found <= 0:
+            return 0.0
+        return float(1 - np.searchsorted(negative, positive[found - 1]) / len(negative))
+
+    tail = (1 - confidence) / 2
+    # the numbers of groups that a threshold of true recall r finds with the confidence
+    groups = np.arange(positives + 1)
+    below = special.bdtr(groups, positives, recall)
+    fewest = int(np.searchsorted(below, tail))
+    most = int(np.searchsorted(below, 1 - tail)) + 1
+    value = rate(recall)
+    low, high = wilson(round(value * negatives), negatives, confidence)
+    low, high = min(low, value), max(high, value)
+    lower = value - np.hypot(value - rate(fewest / positives), value - low)
+    if most > positives:
+        return max(0.0, float(lower)), 1.0
+    upper = value + np.hypot(rate(most / positives) - value, high - value)
+    return max(0.0, float(lower)), min(1.0, float(upper))
+
+
+def jackknife_interval(
+    value: float,
+    left_out: Floats,
+    strata: NDArray[np.int64],
+    *,
+    fraction: bool,
+    confidence: float = CONFIDENCE,
+) -> Interval | str:
+    """Return the jackknife interval over groups, or why there is none.
+
+    Variances of the strata add up: v_s = (k - 1) / k sum (x_i - mean)^2 over the k values of a
+    stratum (Efron and Stein 1981; for the AUROC these are DeLong's). The quantile is Student's,
+    with the degrees of freedom of Satterthwaite (1946). Fractions are computed as logits, so that
+    the interval stays between 0 and 1.
+
+    Args:
+        value: The measure on all groups.
+        left_out: The measure without one group, shape (groups,).
+        strata: What kind of group it was, shape (groups,).
+        fraction: The measure lies between 0 and 1.
+        confidence: Of the two-sided interval.
+    """
+    if np.isnan(left_out).any():
+        return "undefined without one of its groups: too few groups of a class"
+    if fraction and not 0 < value < 1:
+        return "all groups agree: the jackknife cannot tell how sure this is"
+    points = special.logit(np.clip(left_out, 1e-6, 1 - 1e-6)) if fraction else left_out
+    kinds, counts = np.unique(strata, return_counts=True)
+    if fraction and len(kinds) > 1 and counts.min() < FEWEST:
+        return f"{counts.min()} groups of a class, its interval needs {FEWEST}"
+    variances = np.array([
+        (k - 1) / k * ((x - x.mean()) ** 2).sum()
+        for k, x in zip(counts, (points[strata == kind] for kind in kinds), strict=True)
+    ])  # fmt: skip
+    total = float(variances.sum())
+    if total <= 1e-18 * max(1.0, value * value):
+        return "all groups agree: the jackknife cannot tell how sure this is"
+    freedom = total**2 / float((variances**2 / (counts - 1)).sum())
+    reach = float(special.stdtrit(freedom, 0.5 + confidence / 2)) * total**0.5
+    if not fraction:
+        return value - reach, value + reach
+    middle = float(special.logit(value))
+    return float(special.expit(middle - reach)), float(special.expit(middle + reach))
+
+
+def median_interval(values: Floats, confidence: float = CONFIDENCE) -> Interval | str:
+    """Return the distribution-free interval of a median between two order statistics.
+
+    (x_(k), x_(n + 1 - k)) with the largest k whose binomial tail P(K < k) is at most
+    (1 - confidence) / 2 (David and Nagaraja 2003, section 7.1).
+    """
+    count = len(values)
+    tails = special.bdtr(np.arange(count), count, 0.5)
+    rank = int(np.searchsorted(tails, (1 - confidence) / 2, side="right"))
+    if rank < 1:
+        return f"{count} values, an interval of their median needs at least 6"
+    ordered = np.sort(values)
+    return float(ordered[rank - 1]), float(ordered[count - rank])
+
+
+def _auroc(scores: Floats, labels: Floats) -> float:
+    positive, negative = scores[labels == 1], np.sort(scores[labels == 0])
+    below = np.searchsorted(negative, positive, "left") + np.searchsorted(
+        negative, positive, "right"
+    )
+    return float(below.sum() / (2 * len(positive) * len(negative)))
+
+
+def _root(excess: Callable[[float], float], outside: float, inside: float) -> float:
+    """Return where the excess changes its sign; the end itself where it never does."""
+    if excess(outside) <= 0:
+        return round(outside)
+    return float(optimize.brentq(excess, outside, inside))
