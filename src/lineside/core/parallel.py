@@ -47,7 +47,11 @@ DASK_SETTINGS = {
     # Workers are forks of a process that has only imported: torch does not survive a fork later.
     "distributed.worker.multiprocessing-method": "forkserver",
     "distributed.nanny.pre-spawn-environ": ONE_THREAD,
-    "distributed.worker.profile.enabled": False,  # it interrupts the worker 100 times a second
+    # Whatever else interrupts a worker many times a second takes a fifth of its time.
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "1s",
+    "distributed.admin.tick.interval": "2s",
+    "distributed.admin.system-monitor.interval": "5s",
     "distributed.comm.timeouts.connect": "10s",  # of a result whose worker has just died
     "distributed.deploy.lost-worker-timeout": "60s",  # a restart may take long under load
     "distributed.scheduler.allowed-failures": 1,  # workers that a task may lose before it fails
