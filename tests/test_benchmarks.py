@@ -51,6 +51,8 @@ def test_numbers_of_uncommitted_code_are_printed_only(checkout, monkeypatch, cap
     subprocess.run([*run, "add", "."], check=True)
     subprocess.run([*run, "commit", "-qm", "all"], check=True)
     assert len(results.commit(checkout)) >= 7
+    (checkout / "src" / "lineside" / "README.md").write_text("tables of the numbers")
+    assert results.commit(checkout)
     (checkout / "benchmarks" / "new.py").write_text("")
     assert results.commit(checkout) == ""
     monkeypatch.setattr(results, "commit", lambda: "")
