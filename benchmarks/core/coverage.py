@@ -129,19 +129,23 @@ def _metrics() -> dict[str, dict[str, tuple[Callable[[Groups], float], Interval]
     area, rate = area_under_roc(), fpr_at_recall(0.95)
     precision = RankMetric(statistic=Ranking.average_precision)
     return {
-        "auroc": {f"{a:.2f}": (lambda _, a=a: a, _ranked(area, shift[a])) for a in AREAS},
+        "auroc": {f"{100 * a:.0f}": (lambda _, a=a: a, _ranked(area, shift[a])) for a in AREAS},
         "frr": {
-            f"{r:.2f}": (lambda _, r=r: r, _ranked(rate, recall_shift[r])) for r in FALSE_REJECTS
+            f"{100 * r:.0f}": (lambda _, r=r: r, _ranked(rate, recall_shift[r]))
+            for r in FALSE_REJECTS
         },
         "average_precision": {
-            f"{a:.2f}": (lambda g, a=a: _true_precision(shift[a], g), _ranked(precision, shift[a]))
+            f"{100 * a:.0f}": (
+                lambda g, a=a: _true_precision(shift[a], g),
+                _ranked(precision, shift[a]),
+            )
             for a in AREAS
         },
         "difference": {
-            "0.05": (lambda _: 0.05, _difference(area, shift[0.90], _shift(0.85))),
-            "0.00": (lambda _: 0.0, _difference(area, shift[0.90], shift[0.90])),
+            "5": (lambda _: 0.05, _difference(area, shift[0.90], _shift(0.85))),
+            "0": (lambda _: 0.0, _difference(area, shift[0.90], shift[0.90])),
         },
-        "kappa": {f"{k:.1f}": (lambda _, k=k: k, _kappa(k)) for k in KAPPAS},
+        "kappa": {f"{100 * k:.0f}": (lambda _, k=k: k, _kappa(k)) for k in KAPPAS},
     }
 
 
