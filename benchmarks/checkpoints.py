@@ -1,14 +1,15 @@
 """Where benchmarks keep what they have computed: in a folder named after the code it depends on.
 
 A stored fold, network or history is found again by the same code only. The hash covers the
-benchmark's own file, every file of this project that it imports, also indirectly, and the pinned
-versions of libraries. Comments, docstrings and layout do not count.
+benchmark's own file, files that it runs, every file of this project that these import, also
+indirectly, and the pinned versions of libraries. Comments, docstrings and layout do not count.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -18,30 +19,30 @@ ROOT = Path(__file__).resolve().parent.parent
 STORE = Path.home() / "lineside-checkpoints"
 
 
-def checkpoint_folder(name: str, file: str) -> Path:
+def checkpoint_folder(name: str, file: str, *runs: str) -> Path:
     """Return ``~/lineside-checkpoints/NAME/HASH``.
 
     Args:
         name: What is kept there, e.g. ``"parts/tiles"``.
         file: The benchmark's ``__file__``.
+        runs: Files that it runs without importing them, relative to the checkout.
     """
-    return STORE / name / code_hash(Path(file))
+    return STORE / name / code_hash([Path(file), *(ROOT / run for run in runs)])
 
 
-def code_hash(file: Path, root: Path = ROOT) -> str:
-    """Return 12 hexadecimal digits of the code that a file below `root` runs."""
-    files = _modules(root)
-    reached: set[str] = set()
-    waiting = [name for name, path in files.items() if path.samefile(file)]
+def code_hash(files: Sequence[Path], root: Path = ROOT) -> str:
+    """Return 12 hexadecimal digits of the code that files below `root` run."""
+    modules = _modules(root)
+    reached: set[Path] = set()
+    waiting = [file.resolve() for file in files]
     while waiting:
-        name = waiting.pop()
-        if name in reached:
-            continue
-        reached.add(name)
-        waiting += imports(files[name], files.keys())
+        file = waiting.pop()
+        if file not in reached:
+            reached.add(file)
+            waiting += [modules[name] for name in imports(file, modules.keys())]
     digest = hashlib.sha256((root / "constraints.txt").read_bytes())
-    for name in sorted(reached):
-        digest.update(f"{name}\n{_code(files[name])}\n".encode())
+    for file in sorted(reached):
+        digest.update(f"{file.relative_to(root.resolve())}\n{_code(file)}\n".encode())
     return digest.hexdigest()[:12]
 
 
@@ -52,7 +53,7 @@ def _modules(root: Path) -> dict[str, Path]:
     for folder in (root / "src" / "lineside", root / "benchmarks"):
         for path in folder.rglob("*.py"):
             name = ".".join(path.relative_to(folder.parent).with_suffix("").parts)
-            found[name.removesuffix(".__init__")] = path
+            found[name.removesuffix(".__init__")] = path.resolve()
     return found
 
 

@@ -19,12 +19,18 @@ def checkout(tmp_path):
         "benchmarks/__init__.py": "",
         "benchmarks/speed.py": "from benchmarks.sizes import LIMIT\n",
         "benchmarks/sizes.py": "def f():\n    from lineside.used import LIMIT\n    return LIMIT\n",
+        "examples/plane.py": "BINS = 30\n",
         "constraints.txt": "torch==2.13.0\n",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     return tmp_path
+
+
+def ran(checkout):
+    """Return the benchmark, and a file that it runs without importing it."""
+    return [checkout / "benchmarks" / "speed.py", checkout / "examples" / "plane.py"]
 
 
 @pytest.mark.parametrize(
@@ -34,15 +40,16 @@ def checkout(tmp_path):
         ("src/lineside/other.py", "LIMIT = 2\n", False),
         ("src/lineside/used.py", '"""Old."""\nLIMIT = 2\n', True),
         ("benchmarks/sizes.py", "LIMIT = 1\n", True),
+        ("examples/plane.py", "BINS = 20\n", True),
         ("constraints.txt", "torch==2.14.0\n", True),
     ],
 )
 def test_results_are_kept_by_the_code_that_they_depend_on(checkout, file, text, changes):
-    before = code_hash(checkout / "benchmarks" / "speed.py", checkout)
+    before = code_hash(ran(checkout), checkout)
     checkpoints._modules.cache_clear()
     checkpoints._code.cache_clear()
     (checkout / file).write_text(text)
-    assert (code_hash(checkout / "benchmarks" / "speed.py", checkout) != before) == changes
+    assert (code_hash(ran(checkout), checkout) != before) == changes
 
 
 def test_numbers_of_uncommitted_code_are_printed_only(checkout, monkeypatch, capsys):

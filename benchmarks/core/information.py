@@ -1,7 +1,7 @@
 """The information plane of the 12-10-7-5-4-3-2 net: what depends on the estimator, what does not.
 
 Numbers go to ``docs/results/core.json``. The trainings are those of
-``examples/information_plane.py``; each is kept in ``~/lineside-checkpoints/core/information``.
+``examples/information_plane.py``; each is kept.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lineside.core.run.files import write_json
 
 SEEDS = tuple(range(5))
 EPOCHS = 600
-STORE = checkpoint_folder("core/information", __file__)
+STORE = checkpoint_folder("core/information", __file__, "examples/information_plane.py")
 NETS = {"tanh": "tanh", "relu": "ReLU"}
 ESTIMATORS = ("fixed", "quantile")
 

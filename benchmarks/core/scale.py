@@ -24,7 +24,7 @@ from benchmarks.results import Say, plain
 from lineside.core import parallel
 from lineside.core.contract import Estimate
 
-STORE = checkpoint_folder("core/scale", __file__)
+STORE = checkpoint_folder("core/scale", __file__, "src/lineside/parts/application.py")
 IMAGES = 200
 ROUNDS = 3
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

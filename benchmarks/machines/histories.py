@@ -15,7 +15,6 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.results import ROOT
 from lineside.core.errors import UserError
 from lineside.machines.alarms.calibration import Calibration, calibrate
@@ -25,7 +24,6 @@ from lineside.machines.models.detector import Detector, Rows
 from lineside.machines.signals.quality import find_sensor_faults, learn_norms
 
 DATA = ROOT.parent / "shared" / "data" / "machines"
-STORE = checkpoint_folder("machines/histories", __file__)
 SEEDS = (0, 1, 2, 3, 4)
 ONSET = 532
 FITTED, HELD_OUT = 134, 200

@@ -32,7 +32,7 @@ Ints = NDArray[np.int64]
 CELLS_AT_ONCE = 1_000_000
 """Bound on repetitions x outcomes held in memory at once (8 MB per array)."""
 BLOCKS = 200
-"""More groups of a class than this are left out in so many blocks, drawn at random."""
+"""Most blocks of a class: more groups than this are left out several at a time, at random."""
 ClosedForm = Callable[[Floats, Floats, int, int], Interval]
 """Interval from scores, labels, and numbers of groups with positives and with negatives."""
 

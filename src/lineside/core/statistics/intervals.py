@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special
+from scipy import special
 
 from lineside.core.statistics.proportions import wilson
+from lineside.core.statistics.ranking import auroc, rank
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -40,7 +41,7 @@ def auroc_interval(
         negatives: Groups with a negative unit, n.
         confidence: Of the two-sided interval.
     """
-    value = _auroc(scores, labels)
+    value = auroc(scores, labels)
     z = float(special.ndtri(0.5 + confidence / 2))
     rest = (positives + negatives) / 2 - 1
 
@@ -79,15 +80,11 @@ def fpr_interval(
         recall: The share of positives, below 1.
         confidence: Of the two-sided interval.
     """
-    positive = np.sort(scores[labels == 1])[::-1]
-    negative = np.sort(scores[labels == 0])
+    ranking = rank(scores, labels)
 
     def rate(share: float) -> float:
         """False-positive rate at the highest threshold that finds this share of positives."""
-        found = int(np.ceil(share * len(positive) - 1e-9))
-        if found <= 0:
-            return 0.0
-        return float(1 - np.searchsorted(negative, positive[found - 1]) / len(negative))
+        return float(ranking.fpr_at_recall(share)) if share > 0 else 0.0
 
     tail = (1 - confidence) / 2
     # the numbers of groups that a threshold of true recall r finds with the confidence
@@ -165,16 +162,10 @@ def median_interval(values: Floats, confidence: float = CONFIDENCE) -> Interval 
     return float(ordered[rank - 1]), float(ordered[count - rank])
 
 
-def _auroc(scores: Floats, labels: Floats) -> float:
-    positive, negative = scores[labels == 1], np.sort(scores[labels == 0])
-    below = np.searchsorted(negative, positive, "left") + np.searchsorted(
-        negative, positive, "right"
-    )
-    return float(below.sum() / (2 * len(positive) * len(negative)))
-
-
 def _root(excess: Callable[[float], float], outside: float, inside: float) -> float:
     """Return where the excess changes its sign; the end itself where it never does."""
+    from scipy.optimize import brentq  # 0.2 s, and most commands make no interval
+
     if excess(outside) <= 0:
         return round(outside)
-    return float(optimize.brentq(excess, outside, inside))
+    return float(brentq(excess, outside, inside))
