@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.core.certificate_simulation import simulate_certificates
-from benchmarks.parts import findings, pictures_opened, resources, sets, tile_audit
+from benchmarks.parts import adversary, findings, pictures_opened, resources, sets, tile_audit
 from benchmarks.parts import robustness as robust
 from benchmarks.parts import tiles as tile
 from benchmarks.results import Say, plain, print_results, run_results
@@ -199,7 +199,7 @@ def _costs(say: Say, method: str, found: Sequence[tile.Fold]) -> None:
     )
 
 
-ONE_SEED = ("help", "resources", "pictures_opened", "audit", "certificate")
+ONE_SEED = ("help", "resources", "pictures_opened", "audit", "certificate", "adversary")
 """Results that come from one seed (0) only."""
 RESULTS: dict[str, Callable[[Say], None]] = {
     "help": resources.help_seconds,
@@ -217,6 +217,7 @@ RESULTS: dict[str, Callable[[Say], None]] = {
     "robustness": robust.robustness,
     "findings": findings.findings,
     "findings_demo": findings.findings_demo,
+    "adversary": adversary.adversary,
 }
 
 
