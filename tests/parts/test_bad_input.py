@@ -77,10 +77,49 @@ def test_bad_pictures_among_good_ones_are_listed_and_the_rest_is_trained(shop, t
     assert len(lines) == len(BAD) + 1
     for kind, (_, words) in BAD.items():
         assert any(f"{kind}_v1.png" in line and words in line for line in lines)
-    assert any("50x40" in line and "d00_v1.png" in line for line in lines), "a mask of another size"
+    (mask,) = [line for line in lines if "50x40" in line]
+    assert "d00_v1.png" in mask and "only the label counts" in mask, "a mask of another size"
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "finished"
     split = (tmp_path / "run" / "split.csv").read_text()
-    assert split.count("_v") == 2 * 8 + 2 * 3 - 1
+    assert split.count("_v") == 2 * 8 + 2 * 3
+
+
+def inverted(path):
+    values = np.full((96, 96), 255, np.uint8)
+    values[40:50, 40:60] = 0
+    Image.fromarray(values).save(path)
+
+
+PLACES = {
+    "inverted": ("masks/{}.png", inverted, "inverted masks"),
+    "other size": ("masks/{}.png", lambda p: Image.new("L", (9, 9), 255).save(p), "unusable masks"),
+    "not clear": ("masks/{}.png", lambda p: Image.new("L", (96, 96), 7).save(p), "unusable masks"),
+    "yolo": ("defect/spot/{}.txt", lambda p: p.write_text("0 nan .5 inf .1\n"), "unusable boxes"),
+}
+
+
+@pytest.mark.adversary("f")
+@pytest.mark.parametrize("kind", PLACES)
+def test_unusable_places_cost_the_place_and_not_the_defect(shop, tmp_path, kind, capsys):
+    """Every mask or box of the set is wrong: training uses the labels, and the audit says why."""
+    data = shop.data(tmp_path / "data", good=8, faulty=4)
+    (data / "masks").mkdir()
+    name, make, check = PLACES[kind]
+    for path in (data / "defect" / "spot").glob("*.png"):
+        make(data / name.format(path.stem))
+    (data / "classes.txt").write_text("spot\n")
+    methods = ("--methods", "texture", "--methods", "gaussian", "--no-robustness")
+    out = tmp_path / "run"
+    code = main(["parts", "train", str(data), "--out", str(out), *methods,
+                 "--part-pattern", shop.pattern])  # fmt: skip
+    assert code == (0 if kind == "inverted" else 2)
+    assert check in capsys.readouterr().out
+    report = json.loads((out / "report.json").read_text())
+    (found,) = [entry for entry in report["checks"] if entry["name"] == check]
+    assert (found["status"], found["count"]) == ("fail", 8) and "d00_v1.png" in found["items"][0]
+    assert (out / "split.csv").read_text().count(",spot,") == 8
+    with (out / "outcomes.csv").open() as stream:
+        assert sum('""label"": 1.0' in line for line in stream) >= 2, "faulty parts are measured"
 
 
 def test_without_defects_it_works_and_promises_nothing(shop, tmp_path, capsys):

@@ -70,7 +70,7 @@ def _map_details(
     shape = (image.shape[0], image.shape[1])
     mask: Mask | None = np.zeros(shape, dtype=bool)
     if item.faulty:
-        mask = mask_of(item, shape) if item.mask is not None else None
+        mask = mask_of(dataclasses.replace(item, boxes=()), shape)  # boxes are no outlines
     if mask is None:
         return ()
     scale = model.scale

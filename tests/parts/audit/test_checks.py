@@ -60,7 +60,7 @@ def found(folder) -> dict[str, Check]:
 @pytest.mark.parametrize(
     ("name", "status", "count", "first"),
     [
-        ("unreadable files", "fail", 2, None),
+        ("unreadable files", "fail", 1, "good/p40_v0.png"),
         ("copied files", "fail", 2, "defect/crack/p43_v0.png"),
         ("identical pictures", "fail", 2, "defect/crack/p43_v0.png"),
         ("mixed parts", "warn", 1, "defect/crack/p0_v9.png"),
@@ -82,7 +82,7 @@ def test_everything_planted_is_found(found, name, status, count, first):
 
 
 def test_unreadable_names_file_and_reason(found):
-    assert set(found["unreadable files"].items) == {"good/p40_v0.png", "defect/crack/p20_v0.png"}
+    assert "0 bytes" in found["unreadable files"].evidence
     assert "64x40" in found["unusable masks"].evidence
 
 
@@ -232,6 +232,7 @@ def test_mask_findings():
     assert names(masked(area_px=50, largest=255)) == {"masks": "ok"}
     assert names(masked(area_px=50, grey=0.2)) == {"grey edges of masks": "info"}
     assert names(masked(area_px=3)) == {"specks as masks": "info"}
+    assert names(masked(area_px=3000, inverted=True)) == {"inverted masks": "fail"}
     item, seen = masked(area_px=0, largest=1)
     check = check_masks([item], [seen])[0]
     assert check.name == "empty masks on defects" and "0 and 1" in check.evidence
@@ -247,6 +248,8 @@ def test_boxes_count_as_place_and_no_place_is_unknown():
     assert names((bare, nothing)) == {"masks": "unknown"}
     box = Box(left=0, top=0, right=2, bottom=2)
     boxed = dataclasses.replace(bare, boxes=(box,))
+    nowhere = dataclasses.replace(bare, boxes=(dataclasses.replace(box, left=np.nan),))
+    assert names((nowhere, nothing)) == {"unusable boxes": "fail"}
     assert names((boxed, nothing)) == {"masks": "ok"}
     wrong = dataclasses.replace(boxed, label="good")
     assert names((wrong, nothing), (boxed, nothing)) == {"boxes on good pictures": "warn"}

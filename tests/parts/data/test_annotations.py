@@ -11,6 +11,7 @@ from PIL import Image as Pillow
 from lineside.core.errors import UserError
 from lineside.parts.data.annotations import find_boxes, kind_of
 from lineside.parts.data.dataset import read
+from lineside.parts.data.images import mask_of
 from lineside.parts.data.items import Box
 
 CONFIG = SimpleNamespace(seed=0, part_pattern="")
@@ -191,3 +192,112 @@ def test_good_boxes_are_no_defects(tmp_path):
     a, b = picture(tmp_path / "a.png"), picture(tmp_path / "b.png")
     source = coco(tmp_path, categories=[{"id": 7, "name": "OK"}])
     assert find_boxes([a, b], [source]) == {a: (), b: ()}
+
+
+# ---- classes and pictures that an annotation does not know
+
+
+def yolo(folder: Path, **texts: str) -> Path:
+    (folder / "classes.txt").write_text("dent\ncrack\n")
+    for stem, text in texts.items():
+        (folder / f"{stem}.txt").write_text(text)
+    return folder
+
+
+@pytest.mark.adversary("e")
+@pytest.mark.parametrize("index", [-1, -2, 2, 80])
+def test_a_class_that_is_not_listed_is_refused(tmp_path, index):
+    picture(tmp_path / "a.png"), picture(tmp_path / "b.png")
+    yolo(tmp_path, a=f"0 .5 .5 .1 .1\n{index} .5 .5 .1 .1")
+    with pytest.raises(UserError, match=rf"a\.txt.*line 2: class {index}, .*dent, crack"):
+        read(tmp_path, CONFIG)
+
+
+@pytest.mark.adversary("e")
+def test_without_a_text_file_a_picture_is_good_only_where_no_empty_file_says_so(tmp_path):
+    for stem in "abc":
+        picture(tmp_path / f"{stem}.png")
+    yolo(tmp_path, a="1 .5 .5 .1 .1")
+    assert [item.label for item in read(tmp_path, CONFIG)] == ["crack", "good", "good"]
+    (tmp_path / "b.txt").write_text("\n")
+    with pytest.raises(UserError, match=r"1 pictures have no label: c\.png"):
+        read(tmp_path, CONFIG)
+
+
+@pytest.mark.adversary("e")
+@pytest.mark.parametrize(
+    ("key", "value"), [("category_id", -1), ("category_id", 8), ("image_id", 3)]
+)
+def test_coco_ids_that_are_not_listed_are_refused_by_name(tmp_path, key, value):
+    a, b = picture(tmp_path / "a.png"), picture(tmp_path / "b.png")
+    entry = {"id": 9, "image_id": 1, "category_id": 7, "bbox": [10, 5, 20, 10], key: value}
+    source = coco(tmp_path, annotations=[entry])
+    with pytest.raises(UserError, match=f"annotation 9 has the unknown {key} {value}"):
+        find_boxes([a, b], [source])
+
+
+@pytest.mark.adversary("e")
+def test_a_coco_image_without_annotations_is_good_and_one_that_is_not_listed_has_no_label(tmp_path):
+    picture(tmp_path / "a.png"), picture(tmp_path / "b.png")
+    coco(tmp_path)
+    assert [item.label for item in read(tmp_path, CONFIG)] == ["crack", "good"]
+    picture(tmp_path / "c.png")
+    with pytest.raises(UserError, match=r"1 pictures have no label: c\.png"):
+        read(tmp_path, CONFIG)
+
+
+# ---- coordinates that are not numbers
+
+
+def nowhere(boxes: tuple[Box, ...]) -> bool:
+    return len(boxes) == 1 and boxes[0].kind == "crack" and not boxes[0].usable
+
+
+@pytest.mark.adversary("f")
+@pytest.mark.parametrize(
+    "line", ["1 nan .5 .1 .1", "1 .5 .5 inf .1", "1 .1 .1 nan .1 .2 .2", "1 .5 .5 .1 -Infinity"]
+)
+def test_yolo_coordinates_that_are_not_numbers_leave_the_label(tmp_path, line):
+    picture(tmp_path / "a.png"), picture(tmp_path / "b.png")
+    first, second = read(yolo(tmp_path, a=line), CONFIG)
+    assert (first.label, second.label) == ("crack", "good") and nowhere(first.boxes)
+    assert mask_of(first) is None
+
+
+@pytest.mark.adversary("f")
+@pytest.mark.parametrize(
+    "place",
+    ['"bbox": [NaN, 5, 20, 10]', '"bbox": [10, 5, Infinity, 10]', '"bbox": [1e999, 5, 20, 10]',
+     '"segmentation": [[1, NaN, 2, 3, 4, 5]]'],
+)  # fmt: skip
+def test_coco_coordinates_that_are_not_numbers_leave_the_label(tmp_path, place):
+    picture(tmp_path / "a.png"), picture(tmp_path / "b.png")
+    source = coco(tmp_path)
+    source.write_text(source.read_text().replace('"bbox": [10, 5, 20, 10]', place))
+    first, second = read(tmp_path, CONFIG)
+    assert (first.label, second.label) == ("crack", "good") and nowhere(first.boxes)
+    assert mask_of(first) is None
+
+
+@pytest.mark.adversary("f")
+def test_voc_coordinates_that_are_not_numbers_leave_the_label(tmp_path):
+    picture(tmp_path / "a.png"), picture(tmp_path / "b.png")
+    voc(tmp_path, "a", CORNERS.replace("11", "nan")), voc(tmp_path, "b", "")
+    first, second = read(tmp_path, CONFIG)
+    assert (first.label, second.label) == ("dent", "good") and not first.boxes[0].usable
+
+
+def test_a_usable_box_beside_an_unusable_one_keeps_its_place(tmp_path):
+    picture(tmp_path / "a.png"), picture(tmp_path / "b.png")
+    first, _ = read(yolo(tmp_path, a="1 nan .5 .1 .1\n1 .5 .5 .1 .1"), CONFIG)
+    assert mask_of(first).sum() == 6 * 4
+
+
+def test_broken_coco_numbers_are_one_line(tmp_path):
+    a, b = picture(tmp_path / "a.png"), picture(tmp_path / "b.png")
+    source = coco(tmp_path, width="wide")
+    with pytest.raises(UserError, match="not a valid annotation"):
+        find_boxes([a, b], [source])
+    source.write_text("[" * 200_000)
+    with pytest.raises(UserError, match="not a valid annotation"):
+        find_boxes([a, b], [source])

@@ -221,6 +221,26 @@ def test_table_errors(tmp_path, lines, says):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.adversary("e")
+@pytest.mark.parametrize(
+    "label", ["?", "-", "nan", "NaN", "N/A", "null", "unlabelled", "none", "-1"]
+)
+def test_what_is_no_label_is_neither_good_nor_a_kind(tmp_path, label):
+    make(tmp_path, "1.png", "2.png", "3.png")
+    table(tmp_path, "path,label,rater:A", "1.png,good,?", "2.png,good,nan", f"3.png,{label},ok")
+    with pytest.raises(UserError, match="row 4"):
+        read(tmp_path, config())
+    table(tmp_path, "path,label,rater:A", "1.png,good,?", "2.png,good,nan", "3.png,bad,ok")
+    assert [item.raters for item in read(tmp_path, config())] == [{}, {}, {"A": "good"}]
+
+
+@pytest.mark.adversary("e")
+def test_an_unlabelled_folder_is_no_kind_of_defect(tmp_path):
+    make(tmp_path, "good/1.png", "crack/2.png", "unlabelled/3.png")
+    with pytest.raises(UserError, match=r"1 pictures have no label: unlabelled/3\.png"):
+        read(tmp_path, config())
+
+
 def test_foreign_encoding(tmp_path):
     make(tmp_path, "1.png")
     (tmp_path / "parts.csv").write_bytes("path,label\nä.png,good".encode("latin-1"))

@@ -43,9 +43,9 @@ def audit(entries: Sequence[PartImage | Refusal], config: Config) -> list[Check]
         config: Its ``seed`` seeds permutations.
     """
     items = [entry for entry in entries if isinstance(entry, PartImage)]
-    refused = [entry for entry in entries if isinstance(entry, Refusal)]
     surveyed = survey(items)
     by_id = {item.id: item for item in items}
+    refused = [e for e in entries if isinstance(e, Refusal) and e.item not in by_id]
     readable = [by_id[image.id] for image in surveyed.images]
     bad = [*refused, *surveyed.refusals]
     balance = checks.check_class_balance(
@@ -55,7 +55,7 @@ def audit(entries: Sequence[PartImage | Refusal], config: Config) -> list[Check]
         shares=_faulty_shares(items, config),
         words=_group_words(items),
     )
-    everything = [_unreadable(len(entries), bad), balance]
+    everything = [_unreadable(len(items) + len(refused), bad), balance]
     if not readable:
         return everything
     return [*everything, *_check_readable(readable, surveyed.images, config.seed)]
@@ -231,12 +231,17 @@ def check_masks(items: Sequence[PartImage], images: Sequence[ImageStatistics]) -
     if not faulty:
         return []
     without = [item.id for item in faulty if not item.mask and not item.boxes]
-    if len(without) == len(faulty):
+    if len(without) == len(faulty) and not masks:
         evidence = f"none of {len(faulty)} pictures of defects has a mask or boxes"
         hint = "without them the place of a defect cannot be checked"
         return [Check(name="masks", status="unknown", evidence=evidence, hint=hint)]
     findings = [
         *_mask_contents(masks),
+        *_check_if_any(
+            "unusable boxes", "fail", [i.id for i in items if not all(b.usable for b in i.boxes)],
+            "pictures have boxes with coordinates that are not numbers",
+            "correct the annotation; until then only the label counts",
+        ),
         *_check_if_any(
             "boxes on good pictures", "warn", [i.id for i in items if not i.faulty and i.boxes],
             "good pictures carry boxes", "correct the label or the boxes",
@@ -278,7 +283,12 @@ def _mask_contents(masks: Sequence[tuple[PartImage, MaskStatistics]]) -> list[Ch
         *_check_if_any(
             "unusable masks", "fail", [name for name, _ in wrong],
             f"masks cannot be used: {wrong[0][1]}" if wrong else "",
-            "a mask is a picture of the same size",
+            "a mask is a picture of the same size, 0 and 255; until then only the label counts",
+        ),
+        *_check_if_any(
+            "inverted masks", "fail", [name for name, mask in of_defects if mask.inverted],
+            "masks are white on most of the picture", 
+            "white is the defect: invert them; until then only the label counts",
         ),
         *_check_if_any(
             "empty masks on defects", "warn", [name for name, _ in empty],

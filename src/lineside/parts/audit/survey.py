@@ -16,7 +16,6 @@ from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
 from lineside.parts.data.images import (
     CACHE,
-    MASK_THRESHOLD,
     FileState,
     digest,
     file_state,
@@ -24,6 +23,7 @@ from lineside.parts.data.images import (
     read_picture,
 )
 from lineside.parts.data.items import PartImage
+from lineside.parts.data.masks import MASK_THRESHOLD, is_inverted
 
 SAMPLE_PIXELS = 500_000
 CLIPPED = 0.5 / 255
@@ -44,12 +44,14 @@ class MaskStatistics:
         area_px: Pixels over the threshold.
         grey: Share of the pixels that are neither 0 nor 255, of all that are not 0.
         largest: Largest value, 0..255.
-        error: Why it cannot be used (wrong size, damaged), or ``""``.
+        inverted: Whether it marks what surrounds a defect.
+        error: Why it cannot be used (wrong size, damaged, unclear), or ``""``.
     """
 
     area_px: int = 0
     grey: float = 0.0
     largest: float = 0.0
+    inverted: bool = False
     error: str = ""
 
 
@@ -97,10 +99,17 @@ class ImageStatistics:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """Statistics per readable picture, one refusal per picture or mask that cannot be used."""
+    """Statistics per readable picture, and what cannot be used.
+
+    Attributes:
+        images: Of the pictures that can be decoded.
+        refusals: One per picture that cannot.
+        unplaced: One per picture whose mask or boxes cannot be used; it counts by its label.
+    """
 
     images: tuple[ImageStatistics, ...]
     refusals: tuple[Refusal, ...]
+    unplaced: tuple[Refusal, ...]
 
 
 _MEASURED: dict[_Files, ImageStatistics | Refusal] = {}
@@ -124,18 +133,20 @@ def survey(items: Sequence[PartImage]) -> Survey:
             except UserError as error:
                 refusal = Refusal(item=key[0], message=error.message, hint=error.hint)
                 _MEASURED[key] = refusal
-    images, refusals = [], []
-    for key in files:
+    images, refusals, unplaced = [], [], []
+    for item, key in zip(items, files, strict=True):
         measured = _MEASURED[key]
         if isinstance(measured, Refusal):
             refusals.append(measured)
             continue
         images.append(measured)
-        if measured.mask is not None and measured.mask.error:
-            refusals.append(
-                Refusal(item=measured.id, message=measured.mask.error, hint="fix the mask")
-            )
-    return Survey(images=tuple(images), refusals=tuple(refusals))
+        wrong = measured.mask.error if measured.mask is not None else ""
+        if not wrong and not all(box.usable for box in item.boxes):
+            wrong = f"boxes of {item.path} have coordinates that are not numbers"
+        if wrong:
+            hint = "correct it; until then only the label counts"
+            unplaced.append(Refusal(item=item.id, message=wrong, hint=hint))
+    return Survey(images=tuple(images), refusals=tuple(refusals), unplaced=tuple(unplaced))
 
 
 def _files(item: PartImage) -> _Files:
@@ -229,6 +240,7 @@ def measure_mask(path: Path, shape: tuple[int, int]) -> MaskStatistics:
         return MaskStatistics(error=error.message)
     inside = (values > CLIPPED) & (values < 1 - CLIPPED)
     return MaskStatistics(
+        inverted=is_inverted(values > MASK_THRESHOLD),
         area_px=int((values > MASK_THRESHOLD).sum()),
         grey=float(inside.sum() / max(1, int((values > CLIPPED).sum()))),
         largest=float(values.max()) * 255,

@@ -5,14 +5,16 @@ without ``bbox`` counts by its bounding box. VOC (Everingham et al. 2010): corne
 inclusive. YOLO (Redmon et al. 2016, in the form that Ultralytics documents): one text file per
 picture, of the same stem, beside it or in ``labels/`` where the picture lies in ``images/``; a line
 is class, centre x, centre y, width, height as shares of the picture, or a class and a polygon. A
-picture without a text file has no defect. The class names stand in ``classes.txt``, ``obj.names``
-or ``data.yaml``. Boxes refer to the size that the annotation declares: a picture rescaled since
-then gets rescaled boxes, one of another shape is an error.
+picture without a text file has no defect, unless other pictures say so by an empty one: then it is
+not labelled. The class names stand in ``classes.txt``, ``obj.names`` or ``data.yaml``. Boxes refer
+to the size that the annotation declares: a picture rescaled since then gets rescaled boxes, one of
+another shape is an error. A coordinate that is not a number leaves the kind without a place.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +25,7 @@ from xml.etree import ElementTree
 
 from lineside.core.errors import UserError
 from lineside.parts.data.images import size_of
-from lineside.parts.data.items import DEFECT, GOOD, Box, label_of, listed
+from lineside.parts.data.items import DEFECT, GOOD, Box, label_of, listed, plain
 
 ASPECT_TOLERANCE = 0.02
 EDGE_TOLERANCE_PX = 2.0
@@ -53,7 +55,7 @@ def kind_of(boxes: Sequence[Box]) -> str:
         return GOOD
     counts = Counter(box.kind for box in boxes)
     area: Counter[str] = Counter()
-    for box in boxes:
+    for box in (box for box in boxes if box.usable):
         area[box.kind] += (box.right - box.left) * (box.bottom - box.top)  # type: ignore[assignment]
     return min(counts, key=lambda kind: (-counts[kind], -area[kind], kind))
 
@@ -85,7 +87,7 @@ def fitted(path: Path, marks: Marks) -> tuple[Box, ...]:
         )
         for box in marks.boxes
     ]  # fmt: skip
-    return tuple(_inside(box, width, height, path, marks) for box in scaled)
+    return tuple(_inside(box, width, height, path, marks) if box.usable else box for box in scaled)
 
 
 def _inside(box: Box, width: int, height: int, path: Path, marks: Marks) -> Box:
@@ -108,7 +110,7 @@ def box_of(left: float, top: float, right: float, bottom: float, kind: str) -> I
     Raises:
         UserError: for a category that may mean good or defective.
     """
-    label = label_of(kind) or DEFECT
+    label = label_of(kind) if plain(kind) else DEFECT
     if label != GOOD:
         yield Box(left=left, top=top, right=right, bottom=bottom, kind=label)
 
@@ -164,7 +166,7 @@ def _coco(named: _Named, others: Sequence[Path]) -> dict[Path, Marks]:
             continue
         try:
             content = json.loads(text_of(source))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise broken(source, error) from error
         if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
             found.update(_coco_marks(source, content, named))
@@ -176,10 +178,19 @@ def _coco_marks(source: Path, content: Mapping[str, Any], named: _Named) -> dict
         kinds = {entry["id"]: str(entry["name"]) for entry in content.get("categories", ())}
         boxes: dict[Any, list[Box]] = {entry["id"]: [] for entry in content["images"]}
         for entry in content["annotations"]:
+            for key, known in (("image_id", boxes), ("category_id", kinds)):
+                if entry[key] not in known:
+                    named = f"annotation {entry.get('id', '')}".strip()
+                    raise ValueError(f"{named} has the unknown {key} {entry[key]!r}")
             boxes[entry["image_id"]] += _coco_box(entry, kinds)
         names = {entry["id"]: str(entry["file_name"]) for entry in content["images"]}
-        sizes = {e["id"]: (e.get("width") or 0, e.get("height") or 0) for e in content["images"]}
-    except (KeyError, TypeError, ValueError) as error:
+        sizes = {
+            entry["id"]: (float(entry.get("width") or 0), float(entry.get("height") or 0))
+            for entry in content["images"]
+        }
+    except (ValueError, OverflowError) as error:
+        raise broken(source, error) from error
+    except (KeyError, TypeError, AttributeError) as error:
         raise broken(source, f"{type(error).__name__} {error}") from error
     places = {key: _named(name, source, named) for key, name in names.items()}
     missing = [names[key] for key, path in places.items() if path is None]
@@ -200,9 +211,15 @@ def _coco_box(entry: Mapping[str, Any], kinds: Mapping[Any, str]) -> Iterator[Bo
         right, bottom = left + width, top + height
     else:
         points = [float(value) for polygon in entry["segmentation"] for value in polygon]
-        left, right = min(points[::2]), max(points[::2])
-        top, bottom = min(points[1::2]), max(points[1::2])
+        left, top, right, bottom = _around(points[::2], points[1::2])
     return box_of(left, top, right, bottom, kinds[entry["category_id"]])
+
+
+def _around(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of a polygon; NaN where a corner is not a number."""
+    if not all(map(math.isfinite, (*xs, *ys))):
+        return math.nan, math.nan, math.nan, math.nan
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def _named(name: str, source: Path, named: _Named) -> Path | None:
@@ -246,7 +263,10 @@ def _same_stem(source: Path, named: _Named) -> Path | None:
 
 def _voc_marks(source: Path, root: ElementTree.Element) -> Marks:
     def number(element: ElementTree.Element, name: str) -> float:
-        return float(element.findtext(name) or "nan")
+        text = element.findtext(name)
+        if not text:
+            raise ValueError(f"a box with a missing corner ({name})")
+        return float(text)
 
     try:
         boxes = [
@@ -263,8 +283,8 @@ def _voc_marks(source: Path, root: ElementTree.Element) -> Marks:
         height = float(size.findtext("height") or 0) if size is not None else 0.0
     except ValueError as error:
         raise broken(source, error) from error
-    if any(not box.left < box.right or not box.top < box.bottom for box in boxes):
-        raise broken(source, "a box without area or with a missing corner")
+    if any(b.usable and not (b.left < b.right and b.top < b.bottom) for b in boxes):
+        raise broken(source, "a box without area")
     return Marks(source=source, boxes=tuple(boxes), width=width, height=height)
 
 
@@ -274,6 +294,8 @@ CLASS_FILES = ("classes.txt", "obj.names", "data.yaml", "dataset.yaml")
 def yolo_marks(pictures: Sequence[Path], others: Sequence[Path]) -> dict[Path, Marks]:
     """Return the boxes of every picture, nothing if there are no classes or no text files.
 
+    Where some pictures without a defect have an empty text file, one without any is left out.
+
     Raises:
         UserError: for a text file that does not keep to the format.
     """
@@ -282,14 +304,17 @@ def yolo_marks(pictures: Sequence[Path], others: Sequence[Path]) -> dict[Path, M
     places = {picture: _yolo_text(picture, texts) for picture in pictures}
     if classes is None or not any(places.values()):
         return {}
+    content = {source: text_of(source) for source in places.values() if source is not None}
+    empty_says_good = any(not text.strip() for text in content.values())
     return {
         picture: Marks(
             source=source or picture,
-            boxes=tuple(_yolo_boxes(source, classes)) if source else (),
+            boxes=tuple(_yolo_boxes(source, content[source], classes)) if source else (),
             width=1,
             height=1,
         )
         for picture, source in places.items()
+        if source is not None or not empty_says_good
     }
 
 
@@ -326,8 +351,8 @@ def _yolo_text(picture: Path, texts: set[Path]) -> Path | None:
     return next((path for path in (beside, swapped) if path in texts), None)
 
 
-def _yolo_boxes(source: Path, classes: Sequence[str]) -> Iterator[Box]:
-    for number, line in enumerate(text_of(source).splitlines(), start=1):
+def _yolo_boxes(source: Path, text: str, classes: Sequence[str]) -> Iterator[Box]:
+    for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
             yield from _yolo_box(source, number, line.split(), classes)
 
@@ -336,7 +361,9 @@ def _yolo_box(
     source: Path, number: int, words: Sequence[str], classes: Sequence[str]
 ) -> Iterator[Box]:
     try:
-        kind = classes[int(words[0])]
+        index = int(words[0])
+        if not 0 <= index < len(classes):
+            raise ValueError(f"class {index}, but the {len(classes)} classes are {listed(classes)}")
         values = [float(word) for word in words[1:]]
         if len(values) == 4:
             x, y, width, height = values
@@ -345,8 +372,9 @@ def _yolo_box(
             xs, ys = values[::2], values[1::2]
         else:
             raise ValueError("expected a class and 4 numbers, or a class and a polygon")
-        if max(*xs, *ys) > 1.01 or min(*xs, *ys) < -0.01:
+        left, top, right, bottom = _around(xs, ys)
+        if max(right, bottom) > 1.01 or min(left, top) < -0.01:  # false for NaN
             raise ValueError("coordinates must be shares between 0 and 1")
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         raise broken(source, f"line {number}: {error}") from error
-    return box_of(min(xs), min(ys), max(xs), max(ys), kind)
+    return box_of(left, top, right, bottom, classes[index])

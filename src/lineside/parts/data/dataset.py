@@ -26,12 +26,14 @@ def read_items(data: Path, config: Config) -> Sequence[PartImage | Refusal]:
     """Read a data set for training: items that can be used, refusals for those that cannot.
 
     Every picture is decoded once. Where the data name no parts, they are found from the pictures.
+    A mask or boxes that cannot be used are refused too; their picture is an item by its label.
 
     Raises:
         UserError: if nothing usable is there.
     """
     listed_items = read(data, config)
-    refusals = survey(listed_items).refusals
+    surveyed = survey(listed_items)
+    refusals = surveyed.refusals
     refused = {refusal.item for refusal in refusals}
     items: Sequence[PartImage] = [item for item in listed_items if item.id not in refused]
     if not any(not item.faulty for item in items):
@@ -39,7 +41,7 @@ def read_items(data: Path, config: Config) -> Sequence[PartImage | Refusal]:
         raise UserError(f"{data} holds no readable good part{first}", "check the files")
     if not has_parts(items):
         items = propose_parts(items)
-    return [*items, *refusals]
+    return [*items, *refusals, *surveyed.unplaced]
 
 
 def read(data: Path, config: Any) -> tuple[PartImage, ...]:

@@ -25,6 +25,7 @@ from lineside.parts.data.items import (
     DEFECT_WORDS,
     GOOD,
     GOOD_WORDS,
+    NO_LABEL,
     ROLE_WORDS,
     Box,
     PartImage,
@@ -204,7 +205,7 @@ def _labels(
 
 
 def _folder_label(folders: tuple[str, ...]) -> str:
-    if not folders:
+    if not folders or folders[0] in NO_LABEL:
         return ""
     if folders[0] in GOOD_WORDS:
         return GOOD

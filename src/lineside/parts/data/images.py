@@ -30,13 +30,13 @@ from PIL import ImageOps, UnidentifiedImageError
 from lineside.core.errors import UserError
 from lineside.core.run.files import read_and_hash, sha256_of_file
 from lineside.parts.data.items import Box, PartImage
+from lineside.parts.data.masks import MASK_THRESHOLD, defect_values, is_inverted
 from lineside.parts.models.detector import Image, Mask, TrainingImage
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 SMALLEST_PX = 16
 LARGEST_PIXELS = 8192 * 8192
-MASK_THRESHOLD = 127.5 / 255
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 TRANSPOSED = (5, 6, 7, 8)
 """EXIF orientations that exchange width and height."""
@@ -195,33 +195,42 @@ def digest(path: Path) -> str:
 def read_mask_values(
     path: Path, shape: tuple[int, int], *, keep: bool = False
 ) -> NDArray[np.float32]:
-    """Return a mask's values 0..1 before binarising, shape (height, width).
-
-    Coloured masks count by their brightest channel.
+    """Return a mask's values 0..1 before binarising, shape (height, width); see `masks`.
 
     Raises:
-        UserError: if the file cannot be decoded or is not of the picture's size.
+        UserError: if the file cannot be decoded, is not of the picture's size, or does not say
+            what is the defect.
     """
-    values = read_picture(path, keep=keep, smallest_px=1).image
+    picture = read_picture(path, keep=keep, smallest_px=1)
+    values = picture.image
     if values.shape[:2] != shape:
         raise UserError(
             f"mask {path} is {values.shape[1]}x{values.shape[0]} pixels, its picture is "
             f"{shape[1]}x{shape[0]}",
             "a mask must have the size of its picture",
         )
-    brightest: NDArray[np.float32] = values.max(axis=2)
-    return brightest
+    indices = _indices(path) if picture.mode == "P" and values.shape[2] == 3 else None
+    try:
+        return defect_values(values, top=65535 if picture.bits == 16 else 255, indices=indices)
+    except ValueError as error:
+        raise UserError(f"mask {path} {error}", "save it as 0 and 255") from error
+
+
+def _indices(path: Path) -> NDArray[np.uint8]:
+    """Return the palette indices of a picture, shape (height, width)."""
+    with _opened(path) as raw:
+        return np.array(ImageOps.exif_transpose(raw), dtype=np.uint8)
 
 
 def read_mask(path: Path, shape: tuple[int, int]) -> Mask:
-    """Return a mask; values over 127 (of 255) are defect.
+    """Return a mask, true where the defect is.
 
     Args:
         path: The mask's picture file.
         shape: (height, width) of the picture that it belongs to.
 
     Raises:
-        UserError: if the file cannot be decoded or is not of the picture's size.
+        UserError: as `read_mask_values`.
     """
     return read_mask_values(path, shape) > MASK_THRESHOLD
 
@@ -230,6 +239,8 @@ def boxes_mask(boxes: tuple[Box, ...], shape: tuple[int, int]) -> Mask:
     """Return the union of filled boxes, grown to whole pixels, shape (height, width)."""
     mask = np.zeros(shape, dtype=bool)
     for box in boxes:
+        if not box.usable:
+            continue
         top, left = max(int(np.floor(box.top)), 0), max(int(np.floor(box.left)), 0)
         mask[top : int(np.ceil(box.bottom)), left : int(np.ceil(box.right))] = True
     return mask
@@ -239,20 +250,31 @@ def mask_of(item: PartImage, shape: tuple[int, int] | None = None) -> Mask | Non
     """Return where the defect is, or None if only the image label is known.
 
     A good image has an all-false mask, whatever lies beside it. A defect with an empty mask says
-    nothing about the place (it was often too faint to paint), so the answer is None. The shape is
+    nothing about the place (it was often too faint to paint), and neither does one that cannot be
+    used or is inverted (the audit names it): without boxes the answer is None. The shape is
     (height, width), that of the picture if it is not given.
 
     Raises:
-        UserError: if the mask cannot be decoded or is not of the picture's size.
+        UserError: if the mask file is gone.
     """
     shape = shape or size_of(item.path)
     if not item.faulty:
         return np.zeros(shape, dtype=bool) if item.label else None
-    if item.mask is not None:
-        mask = read_mask(item.mask, shape)
-    else:
+    mask = _painted(item.mask, shape) if item.mask is not None else None
+    if mask is None:
         mask = boxes_mask(item.boxes, shape)
     return mask if mask.any() else None
+
+
+def _painted(path: Path, shape: tuple[int, int]) -> Mask | None:
+    """Return a mask, or None if it cannot be used."""
+    try:
+        mask = read_mask(path, shape)
+    except UserError:
+        if not path.exists():
+            raise
+        return None
+    return None if is_inverted(mask) else mask
 
 
 def training_image(item: PartImage) -> TrainingImage:

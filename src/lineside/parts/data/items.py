@@ -6,6 +6,7 @@ Paths and labels, never pixels. Folder names, table cells and categories go thro
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -36,7 +37,14 @@ ROLE_WORDS = {
     "cal": "calibration", "calib": "calibration", "calibration": "calibration",
     "test": "test", "testing": "test", "holdout": "test",
 }  # fmt: skip
-AMBIGUOUS = frozenset({"0", "1", "true", "false", "yes", "no", "positive", "negative"})
+AMBIGUOUS = frozenset({"0", "1", "true", "false", "yes", "no", "positive", "negative", "none"})
+NO_LABEL = frozenset(
+    (
+        "", "nan", "na", "n_a", "null", "unlabelled", "unlabeled", "not_labelled", "not_labeled",
+        "unannotated", "unsorted", "todo",
+    )
+)  # fmt: skip
+"""What programs and people write where there is no label; never a kind of defect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +56,11 @@ class Box:
     right: float
     bottom: float
     kind: str = DEFECT
+
+    @property
+    def usable(self) -> bool:
+        """False if a coordinate is not a number: then only its kind is known."""
+        return all(map(math.isfinite, (self.left, self.top, self.right, self.bottom)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +117,12 @@ def label_of(text: str) -> str:
     """Return ``"good"``, ``"defect"`` or the kind of defect that a word names.
 
     Raises:
-        UserError: for words like 0, 1, yes, positive, whose meaning differs from plant to plant.
+        UserError: for words like 0, 1, yes, positive, whose meaning differs from plant to plant,
+            and for those that say that there is no label.
     """
     word = plain(text)
+    if word in NO_LABEL:
+        raise UserError(f"{text!r} is no label", "write 'good', or the kind of defect")
     if word in GOOD_WORDS:
         return GOOD
     if word in DEFECT_WORDS:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lineside.core.errors import UserError, did_you_mean
 from lineside.core.run.table_reader import read_named_rows
-from lineside.parts.data.items import PartImage, label_of, listed, plain, role_of
+from lineside.parts.data.items import NO_LABEL, PartImage, label_of, listed, plain, role_of
 
 REQUIRED = ("path", "label")
 KNOWN = ("path", "label", "part", "split", "mask", "lot")
@@ -126,7 +126,7 @@ def _item(source: Path, number: int, row: Row, slices: Sequence[str], folder: _F
     path = folder.find(row["path"]) if row["path"] else None
     if path is None or not row["label"]:
         raise UserError(f"{source} row {number} has no path or no label", "fill in both")
-    raters = {c[6:]: cell for c, cell in row.items() if c.startswith("rater:") and cell}
+    ratings = {c[6:]: cell for c, cell in row.items() if c.startswith("rater:")}
     inside = path.is_relative_to(folder.root)
     name = (path.relative_to(folder.root) if inside else path).as_posix()
     try:
@@ -138,7 +138,9 @@ def _item(source: Path, number: int, row: Row, slices: Sequence[str], folder: _F
             mask=folder.find(row["mask"]) if row.get("mask") else None,
             role=role_of(row.get("split", "")),
             lot=row.get("lot", ""),
-            raters={rater: label_of(cell) for rater, cell in raters.items()},
+            raters={
+                r: label_of(cell) for r, cell in ratings.items() if plain(cell) not in NO_LABEL
+            },
             slices={column: row[column] for column in slices},
         )
     except UserError as error:
