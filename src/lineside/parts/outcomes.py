@@ -20,11 +20,19 @@ from lineside.parts.data.images import mask_of, read_picture
 from lineside.parts.data.items import GOOD, PartImage
 from lineside.parts.metrics import WORDS, map_details
 from lineside.parts.model import PartsModel
-from lineside.parts.models.detector import Image, Mask, Prediction
+from lineside.parts.models.detector import (
+    KNOWN_TERM,
+    NORMAL_TERM,
+    Image,
+    Mask,
+    Prediction,
+)
 
 LOTS = "the data name lots: parts of a lot are alike, so a guarantee counted by part is not proven"
 CONTOUR_QUANTILE = 0.95
 """Share of good calibration images without any contour."""
+GOOD_ONLY = "good_only"
+"""Value of an outcome: the score that the same fit gives without what labelled defects added."""
 
 
 def outcomes(model: PartsModel, items: Sequence[PartImage]) -> Iterator[Outcome]:
@@ -32,7 +40,8 @@ def outcomes(model: PartsModel, items: Sequence[PartImage]) -> Iterator[Outcome]
 
     Yields:
         One outcome per item with ``score``, ``label`` (1 faulty), ``peak`` and ``middle`` of the
-        anomaly map, and ``ms``, the time it took including decoding. Once the model is
+        anomaly map, and ``ms``, the time it took including decoding; ``good_only`` where labelled
+        defects added to the score. Once the model is
         calibrated, details count map pixels by score, for AUPRO.
 
     Raises:
@@ -56,9 +65,16 @@ def outcomes(model: PartsModel, items: Sequence[PartImage]) -> Iterator[Outcome]
                 "peak": float(prediction.map.max()),
                 "middle": float(np.median(prediction.map)),
                 "ms": milliseconds,
+                **_good_only(prediction),
             },
             details=_map_details(model, item, image, prediction),
         )
+
+
+def _good_only(prediction: Prediction) -> dict[str, float]:
+    """Return the term of the normal model where labelled defects added another one."""
+    terms = prediction.contributions
+    return {GOOD_ONLY: terms[NORMAL_TERM]} if KNOWN_TERM in terms else {}
 
 
 def _map_details(

@@ -63,6 +63,10 @@ class TrainingImage:
         )  # fmt: skip
 
 
+NORMAL_TERM, KNOWN_TERM = "normal model", "known defects"
+"""Contributions of a detector that learns from labelled defects too: without and from them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """Score and anomaly map of one image.

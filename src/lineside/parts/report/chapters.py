@@ -20,7 +20,7 @@ from lineside.core.statistics.ranking import pr_curve
 from lineside.core.statistics.units import UnitScores, unit_scores
 from lineside.core.study import Study
 from lineside.parts.models.anogan.training import against_chance
-from lineside.parts.report import cases
+from lineside.parts.report import cases, label_gain
 from lineside.parts.report.robustness import robustness
 
 REVIEW_COST = 0.2
@@ -43,6 +43,7 @@ def summary(study: Study) -> list[str]:
     groups = _test_groups(study)
     lines = [*_fresh_evidence(point, groups), point.message]
     lines.append(verdict(study))
+    lines += [line for line in (label_gain.verdict(study),) if line]
     serious = [check for check in study.checks if check.status == "fail"]
     if serious:
         names = ", ".join(check.name for check in serious)
@@ -100,8 +101,8 @@ def _fresh_evidence(point: OperatingPoint, groups: UnitScores) -> list[str]:
 def sections(study: Study) -> list[Section]:
     """Return the chapters in reading order."""
     chapters = [
-        weak_methods(study), operating(study), kinds(study), slices(study), costs(study),
-        cases.cases(study),
+        weak_methods(study), label_gain.label_gain(study), operating(study), kinds(study),
+        slices(study), costs(study), cases.cases(study),
     ]  # fmt: skip
     if study.config.robustness:
         chapters.append(robustness(study))

@@ -28,7 +28,14 @@ from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
 from lineside.core.parallel import Executor, map_items
 from lineside.parts.models.backbone import check_weights, weight_digest
-from lineside.parts.models.detector import Image, Log, Prediction, TrainingImage
+from lineside.parts.models.detector import (
+    KNOWN_TERM,
+    NORMAL_TERM,
+    Image,
+    Log,
+    Prediction,
+    TrainingImage,
+)
 from lineside.parts.models.feature_head.cell_features import (
     CellFeatures,
     cell_features,
@@ -105,11 +112,11 @@ class FeatureHead:
         """
         cells = cell_features(image)
         normal = self.normal.predict(image_features(image))
-        terms = {"normal model": normal.score}
+        terms = {NORMAL_TERM: normal.score}
         heat = resample_map(normal.map, *cells.grid).astype(np.float64)
         if self.head is not None:
             logits = cell_logits(self.head, cells).mean(1)
-            terms["known defects"] = float(self.fusion.score_term(np.array(pool_logits(logits))))
+            terms[KNOWN_TERM] = float(self.fusion.score_term(np.array(pool_logits(logits))))
             heat += self.fusion.map_term(logits.double().numpy().reshape(cells.grid))
         score = sum(terms.values())
         return Prediction(score=score, map=heat.astype(np.float32), contributions=terms)
