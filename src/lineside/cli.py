@@ -6,6 +6,8 @@ traceback goes to a file), 130 interrupted.
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import sys
@@ -17,11 +19,12 @@ import cyclopts
 
 from lineside import __version__
 from lineside.applications import APPLICATIONS
-from lineside.core.errors import UserError, unknown_key
+from lineside.core.errors import UserError, printable, unknown_key
 
 FINE, FINDING, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 FILE_ERRORS = (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 """A file where a folder is expected, or the other way round: for the user to fix."""
+NAME_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP)
 
 app = cyclopts.App(
     name="lineside",
@@ -40,6 +43,9 @@ app.command(
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     tokens = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows its code
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(
             expand_config(tokens),
@@ -60,6 +66,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FINE
+    except OSError as error:
+        if error.errno not in NAME_ERRORS:
+            return _bug(error)
+        return _complain(f"{error.filename or 'a file'}: {error.strerror}")
     except Exception as error:
         return _bug(error)
 
@@ -125,7 +135,7 @@ def _flag(name: str, value: object) -> list[str]:
 
 
 def _complain(line: str) -> int:
-    print(f"error: {' '.join(line.splitlines())}", file=sys.stderr)
+    print(printable(f"error: {line}"), file=sys.stderr)
     return BAD_INPUT
 
 
@@ -135,7 +145,9 @@ def _bug(error: Exception) -> int:
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         stream.write(text)
     print(
-        f"error: a bug in lineside: {type(error).__name__}: {error} (traceback in {name})",
+        printable(
+            f"error: a bug in lineside: {type(error).__name__}: {error} (traceback in {name})"
+        ),
         file=sys.stderr,
     )
     return BUG

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from lineside.core.contract import Application, Check, Refusal, Result
-from lineside.core.errors import UserError
+from lineside.core.errors import UserError, printable
 
 if TYPE_CHECKING:
     from lineside.core.parallel import Executor
@@ -216,9 +216,9 @@ def run_training(
         print(f"stopped; the same command resumes {out}", file=sys.stderr)
         return 130
     for line in study.application.summary(study):
-        print(line)
-    print(f"model   {out / 'models' / study.chosen}")
-    print(f"report  {(out / 'report.html').resolve()}")
+        print(printable(line))
+    print(printable(f"model   {out / 'models' / study.chosen}"))
+    print(printable(f"report  {(out / 'report.html').resolve()}"))
     print_refusals(study.refusals)
     return BAD_INPUT if study.refusals else 0
 
@@ -231,7 +231,7 @@ def run_audit(name: str, data: Path, config: Any) -> int:
     items, refusals = read(found, data, config)
     checks: Sequence[Check] = found.audit([*items, *refusals], config)
     for check in checks:
-        print(f"{MARKS[check.status]} {check.name}: {check.evidence}")
+        print(printable(f"{MARKS[check.status]} {check.name}: {check.evidence}"))
         if check.hint and check.status not in ("ok", "info"):
             print(f"        {check.hint}")
     print_refusals(refusals)
@@ -323,8 +323,8 @@ def run_explanation(name: str, file: Path, model: Path, out: Path) -> int:
     predictor = load_predictor(model, application(name))
     explanation = predictor.explain(file)
     kicker = f"model {predictor.model.identity}"
-    print(write_explanation(out, explanation.item, kicker, explanation, ""))
-    print(f"page    {out.resolve()}")
+    print(printable(write_explanation(out, explanation.item, kicker, explanation, "")))
+    print(printable(f"page    {out.resolve()}"))
     return 0
 
 
@@ -352,7 +352,7 @@ def print_results(results: Sequence[Result | Refusal], *, as_json: bool) -> int:
         if as_json:
             print(json.dumps(finite(result.as_json())))
         elif not isinstance(result, Refusal):
-            print(result.as_line())
+            print(printable(result.as_line()))
     if not as_json:
         print_refusals(refusals)
     if refusals:
@@ -365,4 +365,4 @@ def print_refusals(refusals: Sequence[Refusal]) -> None:
     for refusal in refusals:
         hint = f" - {refusal.hint}" if refusal.hint else ""
         named = "" if refusal.item in refusal.message else f"{refusal.item}: "
-        print(f"error: {named}{refusal.message}{hint}", file=sys.stderr)
+        print(printable(f"error: {named}{refusal.message}{hint}"), file=sys.stderr)

@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
+
+CONTROL = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories that change a line or a terminal: control, format, surrogates, separators."""
+BYTES = range(0xDC80, 0xDD00)
+"""How Python writes the bytes of a file name that are not UTF-8 (PEP 383)."""
+
+
+def printable(text: str) -> str:
+    r"""Return a text on one line, what controls a terminal escaped: ``a\x1b[2J\n.png``.
+
+    Names of files may hold line breaks, escape sequences and bytes that are not UTF-8; printed as
+    they are they would forge lines, and no file could be written with them.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_escaped(c) if unicodedata.category(c) in CONTROL else c for c in text)
+
+
+def _escaped(character: str) -> str:
+    if ord(character) in BYTES:
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 class UserError(Exception):
     """Something a user can fix: one line that says what happened, and a hint how to fix it."""
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = printable(message)
+        self.hint = printable(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} - {self.hint}" if self.hint else self.message

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from lineside.core.commands import BAD_INPUT, FINDING, build, print_refusals, run_prediction
+from lineside.core.errors import printable
 from lineside.parts.config import Config
 
 app = build(
@@ -83,8 +84,8 @@ def explain(file: Path, /, *, model: Path = RUN, out: Path = Path("explanation.h
     """
     from lineside.parts.explain.drawings import explain_to_page
 
-    print(explain_to_page(file, model, out))
-    print(f"page    {out.resolve()}")
+    print(printable(explain_to_page(file, model, out)))
+    print(printable(f"page    {out.resolve()}"))
     return 0
 
 
@@ -135,11 +136,11 @@ def _say(row: Mapping[str, Any]) -> None:
     """Print one line per verdict on standard output, events on standard error."""
     if "event" in row:
         facts = ", ".join(f"{k} {v}" for k, v in row.items() if k != "event" and v != "")
-        print(f"{row['event']}: {facts}", file=sys.stderr, flush=True)
+        print(printable(f"{row['event']}: {facts}"), file=sys.stderr, flush=True)
         return
     note = f"  suspended: {row['suspended']}" if row.get("suspended") else ""
     score = f"{row['part_score']:8.3f}" if "part_score" in row else " " * 8
-    print(f"{row['verdict']:<10} {score}  {row['file']}{note}", flush=True)
+    print(printable(f"{row['verdict']:<10} {score}  {row['file']}{note}"), flush=True)
 
 
 @app.command
@@ -171,7 +172,7 @@ def feedback(
     from lineside.parts.monitoring.feedback import update_model
 
     for line in update_model(model, missed, false_reject, kind, part_pattern):
-        print(line)
+        print(printable(line))
     return 0
 
 
@@ -216,6 +217,6 @@ def recalibrate(
     changes = {key: value for key, value in settings.items() if value is not None}
     lines, refusals = recalibrate_on(model, data, changes)
     for line in lines:
-        print(line)
+        print(printable(line))
     print_refusals(refusals)
     return BAD_INPUT if refusals else 0

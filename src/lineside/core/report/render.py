@@ -15,7 +15,8 @@ from jinja2 import Environment
 
 from lineside import __version__
 from lineside.core.contract import Check, Explanation, Figure, Section, Table
-from lineside.core.run.files import write_bytes, write_json
+from lineside.core.run.files import write_json
+from lineside.core.run.tables import write_text
 
 if TYPE_CHECKING:
     from lineside.core.report.headline import Fact
@@ -46,7 +47,7 @@ def write_report(study: Study) -> None:
         facts=headline(study),
         sections=sections,
     )
-    write_bytes(study.run.folder / "report.html", page.encode())
+    write_text(study.run.folder / "report.html", page)
     write_json(study.run.folder / "report.json", numbers(study, summary))
 
 
@@ -98,7 +99,7 @@ def write_explanation(
         summary=[explanation.text],
         sections=[Section(title="Evidence", blocks=(*explanation.figures, facts))],
     )
-    write_bytes(out, page.encode())
+    write_text(out, page)
     return explanation.text
 
 

@@ -21,7 +21,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full disk or a missing permission into one line for the user.
 
     Raises:
-        UserError: instead of `OSError` for no space, quota, read-only or forbidden places.
+        UserError: instead of `OSError` for no space, quota, read-only or forbidden places, and
+            for a name that is too long.
     """
     try:
         yield
@@ -31,6 +32,8 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"the disk is full while writing {path}",
                 "free some space and run the same command again, it resumes",
             ) from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{path} has too long a name", "give a shorter one") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(
                 f"{path} cannot be written: {error.strerror}", "choose another --out folder"
@@ -60,7 +63,8 @@ def replace_file(path: Path, content: bytes, *, flush: bool = True) -> None:
     Raises:
         OSError: if it cannot be written; the file is as it was.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    shortened = os.fsdecode(os.fsencode(path.name)[:200])
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{shortened}.")
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)

@@ -87,7 +87,7 @@ def save_model(
             write_bytes(draft / "model.safetensors", arrays)
             write_json(draft / "model.json", description)
             for name, text in {"MODEL_CARD.md": card, **(beside or {})}.items():
-                write_bytes(draft / name, text.encode())
+                write_bytes(draft / name, text.encode(errors="backslashreplace"))
             os.chmod(draft, 0o755)
             _swap(draft, folder)
         except BaseException:

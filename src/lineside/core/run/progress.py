@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
+from lineside.core.errors import printable
+
 T = TypeVar("T")
 LINE_EVERY_SECONDS = 10.0
 
@@ -21,7 +23,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print one line about the next step."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(printable(text), file=sys.stderr, flush=True)
 
     def track(self, items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
         """Yield the items while showing how many are done and how long it still takes.

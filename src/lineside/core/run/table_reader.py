@@ -130,7 +130,7 @@ def read_text(path: Path, most: int | None = None, *, guess: bool = True) -> str
         path: The file.
         most: Stop reading after about this many bytes.
         guess: Whether what is neither UTF-8 nor UTF-16 is read as Windows-1252; numbers are the
-            same in every code page, names of files are not.
+            same in every code page, names of files are not. These may hold control characters.
 
     Raises:
         UserError: if it cannot be read, is too large, or no text.
@@ -155,7 +155,8 @@ def read_text(path: Path, most: int | None = None, *, guess: bool = True) -> str
         if not guess:
             raise UserError(f"{path} cannot be read: {error}", SAVE_AS) from error
         text = content.decode("cp1252", errors="replace")
-    if any(ord(sign) < 32 and sign not in "\t\r\n\f\v" for sign in text[:4096]):
+    # names may hold control characters, numbers may not
+    if guess and any(ord(sign) < 32 and sign not in "\t\r\n\f\v" for sign in text[:4096]):
         raise UserError(f"{path} is no text file", SAVE_AS)
     return text
 

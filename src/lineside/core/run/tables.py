@@ -35,8 +35,8 @@ OUTCOME_COLUMNS = ("method", "role", "item", "groups", "unit", "slices", "value"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_bytes(path, text.encode())
+    """Write a text file atomically; names that are not UTF-8 are escaped."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def hash_sources(items: Iterable[Item]) -> dict[Path, str]:

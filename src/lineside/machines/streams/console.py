@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
+from lineside.core.errors import printable
 from lineside.core.run.files import finite
 from lineside.machines.store.ingest_result import IngestResult
 
@@ -19,12 +20,12 @@ Print = Callable[[str], None]
 
 def print_result(line: str) -> None:
     """Print a result at once: whoever reads a pipe sees it now."""
-    print(line, flush=True)
+    print(printable(line), flush=True)
 
 
 def print_note(line: str) -> None:
     """Print a line that is no result."""
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 @dataclass(kw_only=True)

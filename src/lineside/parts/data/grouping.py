@@ -43,7 +43,7 @@ def named_parts(items: Sequence[PartImage], pattern: str) -> list[PartImage]:
     if not pattern:
         return list(items)
     try:
-        compiled = re.compile(pattern)
+        compiled = re.compile(pattern, re.DOTALL)  # a name may hold a line break
     except re.error as error:
         raise UserError(f"part_pattern {pattern!r} is invalid: {error}") from error
     if not compiled.groups:

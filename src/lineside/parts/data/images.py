@@ -11,6 +11,7 @@ where the survey of a data set put it.
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import time
@@ -323,6 +324,8 @@ def _opened(path: Path, *, whole: bool = True) -> Iterator[Pillow.Image]:
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise _unreadable(path, error) from error
     except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            raise _unreadable(path, error) from error
         what = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{path} is damaged or cut off: {what}", "copy or save the file again"
@@ -339,9 +342,10 @@ def _too_large(path: Path, size: str) -> UserError:
 def _unreadable(path: Path, error: OSError) -> UserError:
     if isinstance(error, FileNotFoundError):
         return UserError(f"{path} does not exist", "check the path")
-    if path.is_dir():
+    if isinstance(error, IsADirectoryError):
         return UserError(f"{path} is a folder, not a picture", "give its files")
-    return UserError(f"{path} cannot be read: {error.strerror}", "check its permissions")
+    hint = "check its permissions" if isinstance(error, PermissionError) else "check its name"
+    return UserError(f"{path} cannot be read: {error.strerror}", hint)
 
 
 def _pixels(raw: Pillow.Image, path: Path) -> tuple[NDArray[np.float32], str, int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lineside.core.contract import ROLES, Source
-from lineside.core.errors import UserError, did_you_mean
+from lineside.core.errors import UserError, did_you_mean, printable
 
 GOOD = "good"
 DEFECT = "defect"
@@ -68,7 +68,7 @@ class PartImage:
     """One image of one part.
 
     Attributes:
-        id: Stable name, the path relative to the data folder in POSIX form.
+        id: Stable name, the path relative to the data folder in POSIX form, fit to be printed.
         path: Where the picture lies.
         label: ``"good"``, or the kind of defect (``"crack"``), or ``""`` if unknown (prediction).
         part: The physical piece; several views or exposures share it.
@@ -90,6 +90,14 @@ class PartImage:
     lot: str = ""
     raters: Mapping[str, str] = field(default_factory=dict)
     slices: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Make its names fit for one line, a table and a page; `path` stays as it is."""
+        for name in ("id", "label", "part", "lot"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
+        for name in ("raters", "slices"):
+            pairs = getattr(self, name).items()
+            object.__setattr__(self, name, {printable(k): printable(v) for k, v in pairs})
 
     @property
     def source(self) -> Source:

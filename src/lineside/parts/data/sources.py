@@ -26,7 +26,7 @@ def sources(files: Sequence[Path], config: Config) -> list[PartImage]:
     check_pattern(config.part_pattern)
     items: list[PartImage] = []
     for path in files:
-        if path.suffix.lower() == ".csv" and not path.is_dir():
+        if path.suffix.lower() == ".csv" and not os.path.isdir(path):
             items += sources_of_table(path, config.part_pattern)
         else:
             items += [unlabelled(file, config.part_pattern) for file in find_files([path])]
@@ -45,7 +45,7 @@ def part_of(path: Path, pattern: str) -> str:
         path: The picture.
         pattern: Regular expression; its group ``part``, or else its first group, is the part.
     """
-    match = re.search(pattern, path.name) if pattern else None
+    match = re.search(pattern, path.name, re.DOTALL) if pattern else None
     if match is None:
         return str(path)
     group = "part" if "part" in match.groupdict() else 1
@@ -75,7 +75,8 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        below = sorted(pictures_in(path)) if path.is_dir() else [path]
+        # Path.is_dir raises for a name that is too long, which is refused with its item
+        below = sorted(pictures_in(path)) if os.path.isdir(path) else [path]
         if not below:
             raise UserError(f"{path} holds no images", f"images end in {', '.join(SUFFIXES)}")
         found += below

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lineside.core.contract import Refusal
+from lineside.core.errors import printable
 from lineside.core.predictor import Predictor, load_predictor
 from lineside.core.report import write_explanation
 from lineside.core.run.files import write_bytes
@@ -32,6 +33,8 @@ from lineside.parts.model import ImagePrediction, PartResult, PartsModel
 from lineside.parts.models.feature_head.feature_head import FeatureHead
 from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
 
+MOST_BYTES = 120
+"""Of a picture's name in the names of its drawings."""
 ZOOM_PX = 64
 """Side of the final windows where no patch network says what it was trained on."""
 NEAR_PEAK = 0.75
@@ -69,7 +72,7 @@ def predict_and_draw(
             if isinstance(view, Refusal) or isinstance(result, Refusal):
                 continue
             assert view.image is not None
-            name = f"{index:04d}_{result.verdict}_{items[index].path.stem}.png"
+            name = f"{index:04d}_{result.verdict}_{_short(items[index].path.stem)}.png"
             if overlay is not None:
                 pixels = draw_overlay(view.image, view.prediction.map, model.scale)
                 write_bytes(overlay / name, encode_png(pixels))
@@ -80,6 +83,11 @@ def predict_and_draw(
         if folder is not None:
             print(f"{drawn} {what} in {folder}", file=sys.stderr)
     return [results[index] for index in range(len(items))]
+
+
+def _short(stem: str) -> str:
+    """Return a name that any file system takes: printable, and of at most `MOST_BYTES` bytes."""
+    return printable(stem).replace("\\", "_").encode()[:MOST_BYTES].decode(errors="ignore")
 
 
 def write_zoom(
@@ -153,7 +161,7 @@ def explain_to_page(file: Path, model: Path, out: Path) -> str:
     explanation = explain(predictor.model, item, _cnn_beside(predictor.folder))
     return write_explanation(
         out,
-        f"{file.name}: what the model saw",
+        f"{explanation.item}: what the model saw",
         f"model {predictor.model.identity}",
         explanation,
         "Scores have no unit; higher is more faulty.",

@@ -41,8 +41,8 @@ def explain(model: PartsModel, item: PartImage, cnn: PatchCNN | None = None) -> 
     Raises:
         UserError: if the file cannot be read.
     """
-    path = item.path
-    image = decode(path)
+    name = Path(item.id).name
+    image = decode(item.path)
     prediction = model.predict_image(image)
     regions = model.find_regions(image, prediction)
     unusual = model.health.check(image) if model.health else ()
@@ -62,8 +62,8 @@ def explain(model: PartsModel, item: PartImage, cnn: PatchCNN | None = None) -> 
     if cnn is not None:
         figures.append(responses(cnn, image))
     return Explanation(
-        item=path.name,
-        text=sentence(path.name, verdict, score, model.threshold, regions),
+        item=name,
+        text=sentence(name, verdict, score, model.threshold, regions),
         figures=tuple(figures),
         facts={
             "part": item.part,

@@ -76,7 +76,7 @@ def update_model(
     after = [derived.predict_image(example.image()).score for example in examples]
     home, identity = _save(folder, parent, derived, items)
     lines = [
-        f"{item.path}: score {old:.3f} ({parent.decide([old])[1]}) -> "
+        f"{item.id}: score {old:.3f} ({parent.decide([old])[1]}) -> "
         f"{new:.3f} ({derived.decide([new])[1]})"
         for item, old, new in zip(items, before, after, strict=True)
     ]
@@ -163,7 +163,7 @@ def _save(
 
 
 def _card(parent: PartsModel, items: Sequence[PartImage]) -> str:
-    images = "\n".join(f"* {item.path} as {item.label}" for item in items)
+    images = "\n".join(f"* {item.id} as {item.label}" for item in items)
     return (
         f"# parts: {parent.method}, updated by feedback\n\nDerived from model {parent.identity}; "
         f"its id is in model.json. Feedback images:\n\n{images}\n\n"
