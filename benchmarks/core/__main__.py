@@ -13,6 +13,7 @@ from collections.abc import Callable
 from benchmarks.core import (
     adversarial,
     coverage,
+    damage,
     explanations,
     house,
     information,
@@ -32,6 +33,7 @@ RESULTS: dict[str, Callable[[Say], None]] = {
     "adversarial": adversarial.adversarial,
     "fanogan": anogan.fanogan,
     "coverage": coverage.coverage,
+    "damage": damage.damage,
     "house": house.house,
     "scale": scale.scale,
 }

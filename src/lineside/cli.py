@@ -20,6 +20,7 @@ import cyclopts
 from lineside import __version__
 from lineside.applications import APPLICATIONS
 from lineside.core.errors import UserError, printable, unknown_key
+from lineside.core.run.seal import KEY_VARIABLE, MAKE_KEY
 
 FINE, FINDING, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 FILE_ERRORS = (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
@@ -29,6 +30,9 @@ NAME_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP)
 app = cyclopts.App(
     name="lineside",
     help="Deep learning at the side of the line: decisions a business can trust, offline.",
+    help_epilogue="Every verb takes --config FILE.json (settings as JSON) and --key FILE: a model, "
+    "run or audit trail is signed with the key when it is written, and refused when it was altered "
+    "or not signed with it. The variable LINESIDE_KEY_FILE does the same.",
     version=__version__,
 )
 for _name, _help in APPLICATIONS.items():
@@ -46,9 +50,10 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows its code
             stream.reconfigure(errors="backslashreplace")
+    given = os.environ.get(KEY_VARIABLE)
     try:
         code = app(
-            expand_config(tokens),
+            expand_config(take_key(tokens)),
             exit_on_error=False,
             print_error=False,
             result_action="return_value",
@@ -72,6 +77,26 @@ def main(argv: list[str] | None = None) -> int:
         return _complain(f"{error.filename or 'a file'}: {error.strerror}")
     except Exception as error:
         return _bug(error)
+    finally:
+        os.environ.pop(KEY_VARIABLE, None)
+        if given is not None:
+            os.environ[KEY_VARIABLE] = given
+
+
+def take_key(tokens: list[str]) -> list[str]:
+    """Take ``--key FILE`` out of a command; worker processes find the file in their environment.
+
+    Raises:
+        UserError: if the file is not named.
+    """
+    tokens = [piece for token in tokens for piece in _pieces(token, "--key")]
+    if "--key" not in tokens:
+        return tokens
+    index = tokens.index("--key")
+    if index + 1 >= len(tokens):
+        raise UserError("--key needs a file", MAKE_KEY)
+    os.environ[KEY_VARIABLE] = str(Path(tokens[index + 1]).absolute())
+    return tokens[:index] + tokens[index + 2 :]
 
 
 def expand_config(tokens: list[str]) -> list[str]:
@@ -82,7 +107,7 @@ def expand_config(tokens: list[str]) -> list[str]:
     Raises:
         UserError: if the file is not a JSON object of plain values.
     """
-    tokens = [piece for token in tokens for piece in _pieces(token)]
+    tokens = [piece for token in tokens for piece in _pieces(token, "--config")]
     if "--config" not in tokens:
         return tokens
     index = tokens.index("--config")
@@ -107,8 +132,8 @@ def expand_config(tokens: list[str]) -> list[str]:
     return rest
 
 
-def _pieces(token: str) -> list[str]:
-    return token.split("=", 1) if token.startswith("--config=") else [token]
+def _pieces(token: str, flag: str) -> list[str]:
+    return token.split("=", 1) if token.startswith(f"{flag}=") else [token]
 
 
 def _check_keys(path: Path, settings: dict[str, object], tokens: list[str]) -> None:

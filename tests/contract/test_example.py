@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -15,6 +16,7 @@ from lineside.core.predictor import load_predictor
 from lineside.core.run.folder import Run, Stopped
 from lineside.core.run.model_store import load_model, save_calibration
 from lineside.core.run.progress import Progress
+from lineside.core.run.tables import read_outcomes
 from lineside.core.workflow import evaluate, train
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "architecture.md"
@@ -153,3 +155,60 @@ def test_a_crash_leaves_a_failed_run_with_a_log(toy, tmp_path):
     state = json.loads((tmp_path / "run" / "status.json").read_text())["state"]
     assert state == "failed"
     assert "ZeroDivisionError" in (tmp_path / "run" / "log").read_text()
+
+
+def flip(text):
+    return re.sub(r'""score"": ([0-9])', r'""score"": 9\1', text, count=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("outcomes.csv", flip, "outcomes of distance in .* were changed: it is judged again"),
+        ("outcomes.csv", lambda t: t[: len(t) // 2], "judged again"),
+        ("outcomes.csv", lambda t: t[: t.rstrip().rindex("\n") + 1], "judged again"),
+        ("outcomes.csv", lambda t: "", "not a table of outcomes: its methods are judged again"),
+        ("outcomes.csv", lambda t: t.replace("[", "{"), "is damaged.*: its methods are judged"),
+        ("models/distance/model.json", lambda t: t[:40], "distance is fitted again"),
+        ("models/distance/model.json", lambda t: t.replace("mean", "median"), "is fitted again"),
+        ("models/distance/model.safetensors", lambda t: "", "distance is fitted again"),
+    ],
+)
+def test_a_stage_that_was_damaged_is_computed_again_and_said(
+    toy, numbers, tmp_path, monkeypatch, capsys, name, change, said
+):
+    def stop(study, progress):
+        raise Stopped
+
+    def again():
+        return train(toy.APPLICATION, numbers, tmp_path / "run", toy.Config(), Progress())
+
+    whole = run(toy, numbers, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr("lineside.core.workflow._publish", stop)
+        run(toy, numbers, tmp_path / "run")
+    path = tmp_path / "run" / name
+    path.write_text(change(path.read_text()))
+    study = again()
+    assert re.search(said, capsys.readouterr().err)
+    assert study.best.estimates == whole.best.estimates
+    assert study.best.model == dataclasses.replace(whole.best.model)
+    assert read_outcomes(tmp_path / "run" / "outcomes.csv")["distance"] == study.best.outcomes
+
+
+def test_a_model_of_another_fit_is_not_taken_for_the_one_of_this_run(
+    toy, numbers, tmp_path, monkeypatch, capsys
+):
+    def stop(study, progress):
+        raise Stopped
+
+    other = run(toy, toy.APPLICATION.demo(tmp_path / "other-data", 1), tmp_path / "other")
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr("lineside.core.workflow._publish", stop)
+        run(toy, numbers, tmp_path / "run")
+    model = tmp_path / "run" / "models" / "distance"
+    shutil.rmtree(model)
+    shutil.copytree(tmp_path / "other" / "models" / "distance", model)
+    study = train(toy.APPLICATION, numbers, tmp_path / "run", toy.Config(), Progress())
+    assert "is not the model that was fitted: distance is fitted again" in capsys.readouterr().err
+    assert study.best.model.mean != other.best.model.mean

@@ -14,7 +14,7 @@ import lineside
 from lineside.cli import main
 from lineside.core.run import files
 from lineside.core.run.codec import encode
-from lineside.core.run.folder import iter_rows
+from lineside.core.run.trail import iter_rows
 from lineside.parts import fitting
 from lineside.parts.audit import survey
 from lineside.parts.data import images

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from lineside.core.run.files import read_json
-from lineside.core.run.folder import Run, iter_rows
+from lineside.core.run.folder import Run
+from lineside.core.run.trail import iter_rows
 from lineside.core.workflow import read
 from lineside.parts.application import APPLICATION
 from lineside.parts.config import Config

@@ -39,7 +39,7 @@ def build(name: str, config_type: Any, help_text: str, without: Collection[str] 
         help_text: One line for ``--help``.
         without: Verbs that the application defines itself, since it adds options to them.
     """
-    group = App(name=name, help=help_text)
+    group = App(name=name, help=help_text, help_epilogue="")  # that of lineside says it once
     flags = Annotated[config_type, Parameter(name="*")]
     make = (_train_verb, _demo_verb, _audit_verb, _evaluate_verb, _predict_verb, _explain_verb)
     for verb in (build_verb(name, flags, config_type()) for build_verb in make):
@@ -325,6 +325,23 @@ def run_explanation(name: str, file: Path, model: Path, out: Path) -> int:
     kicker = f"model {predictor.model.identity}"
     print(printable(write_explanation(out, explanation.item, kicker, explanation, "")))
     print(printable(f"page    {out.resolve()}"))
+    return 0
+
+
+def verify_trail(trail: Path) -> int:
+    """Print what was changed in a trail, one line each; exit code 1 if anything was."""
+    from lineside.core.run.trail import check_trail
+
+    if not trail.exists():
+        raise UserError(f"{trail} does not exist", "give it with --trail")
+    found = check_trail(trail)
+    for fault in found.faults:
+        print(f"{trail}: {fault}")
+    if found.faults:
+        return FINDING
+    if found.before:
+        print(f"{trail}: the first {found.before} lines were written without a hash")
+    print(f"{trail}: {found.head.rows} rows are as they were written, the last {found.head.last}")
     return 0
 
 

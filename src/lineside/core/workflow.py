@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +62,8 @@ def train(
     run = Run.begin(out, _job(application.name, data, config, split, hashes), config.seed)
     run.executor = executor
     try:
+        for note in run.notes:
+            progress.say(note)
         with run.interruptible():
             tables.write_split(run.folder / "split.csv", split, hashes)
             methods = application.methods(config)
@@ -129,22 +130,12 @@ def _study(study: Study, method: Method, progress: Progress) -> MethodStudy:
     application, config, run = study.application, study.config, study.run
     run.check_stop()
     folder = run.folder / "models" / method.name
-    seconds = _fitted_seconds(run, method.name)
-    if (folder / "model.json").exists() and seconds is not None:
-        model = model_store.load_model(folder, application)
-    else:
-        progress.say(f"fitting {method.name} ({method.help})")
-        run.status("running", step=f"fitting {method.name}")
-        if method.several_processes:
-            torchrun.announce(method.name)
-        start = time.perf_counter() - run.shared_seconds
-        model = method.fit(study.split, config, run)
-        seconds = time.perf_counter() - run.shared_seconds - start
-        model_store.save_model(folder, application.name, model)
-        run.log({"event": "fitted", "method": method.name, "seconds": seconds})
+    fitted = _fitted(study, method, progress)
+    model, seconds = fitted or _fit(study, method, progress)
     path = run.folder / "outcomes.csv"
-    stored = tables.read_outcomes(path) if path.exists() else {}
-    known = stored.get(method.name)
+    stored = _stored_outcomes(run, path, progress)
+    # outcomes of another model of this name are those of a fit that was lost
+    known = stored.get(method.name) if fitted else None
 
     def judged(role: str) -> list[Outcome]:
         return known[role] if known else _outcomes(study, method.name, model, role, progress)
@@ -158,15 +149,73 @@ def _study(study: Study, method: Method, progress: Progress) -> MethodStudy:
     outcomes["test"] = judged("test")
     if not known:
         tables.write_outcomes(path, {**stored, method.name: outcomes})
+        digest = tables.outcomes_hash(method.name, outcomes)
+        run.log({"event": "judged", "method": method.name, "outcomes": digest})
     return MethodStudy(
         name=method.name, kind=method.kind, model=model, fit_seconds=seconds, outcomes=outcomes,
         help=method.help,
     )  # fmt: skip
 
 
-def _fitted_seconds(run: Run, method: str) -> float | None:
-    rows = [r for r in run.rows() if r.get("event") == "fitted" and r.get("method") == method]
-    return float(rows[-1]["seconds"]) if rows else None
+def _fit(study: Study, method: Method, progress: Progress) -> tuple[Any, float]:
+    """Fit a method and store it; return the model and the seconds of the fit."""
+    run, name = study.run, method.name
+    progress.say(f"fitting {name} ({method.help})")
+    run.status("running", step=f"fitting {name}")
+    if method.several_processes:
+        torchrun.announce(name)
+    with run.fitting(name) as fit_seconds:
+        model = method.fit(study.split, study.config, run)
+        seconds = fit_seconds()
+    folder = run.folder / "models" / name
+    identity = model_store.save_model(folder, study.application.name, model)
+    row = {"event": "fitted", "method": name, "seconds": seconds, "model": identity}
+    run.log({**row, "figures": _figures_hash(run, name)})
+    return model, seconds
+
+
+def _figures_hash(run: Run, method: str) -> str:
+    from lineside.core.report.figures import figures_hash
+
+    return figures_hash(run.folder, method)
+
+
+def _fitted(study: Study, method: Method, progress: Progress) -> tuple[Any, float] | None:
+    """Return model and seconds of a fit before a stop, None if it is not there as it was."""
+    run, name = study.run, method.name
+    folder = run.folder / "models" / name
+    row = run.last("fitted", name)
+    if row is None:
+        return None
+    try:
+        model = model_store.load_model(folder, study.application)
+        if model.identity != row["model"]:
+            raise UserError(f"{folder} is not the model that was fitted")
+        if _figures_hash(run, name) != row["figures"]:
+            raise UserError(f"the figures of {name} are not those that were drawn")
+    except UserError as error:
+        progress.say(f"{error.message}: {name} is fitted again")
+        return None
+    return model, float(row["seconds"])
+
+
+def _stored_outcomes(
+    run: Run, path: Path, progress: Progress
+) -> dict[str, dict[str, list[Outcome]]]:
+    """Return the outcomes of before a stop, without methods whose outcomes were changed since."""
+    stored: dict[str, dict[str, list[Outcome]]] = {}
+    try:
+        stored = tables.read_outcomes(path) if path.exists() else {}
+    except UserError as error:
+        progress.say(f"{error.message}: its methods are judged again")
+    whole = {}
+    for name, by_role in stored.items():
+        row = run.last("judged", name)
+        if row is not None and row["outcomes"] == tables.outcomes_hash(name, by_role):
+            whole[name] = by_role
+        else:
+            progress.say(f"the outcomes of {name} in {path} were changed: it is judged again")
+    return whole
 
 
 def _outcomes(

@@ -7,8 +7,15 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from lineside.core.commands import BAD_INPUT, FINDING, build, print_refusals, run_prediction
-from lineside.core.errors import printable
+from lineside.core.commands import (
+    BAD_INPUT,
+    FINDING,
+    build,
+    print_refusals,
+    run_prediction,
+    verify_trail,
+)
+from lineside.core.errors import UserError, printable
 from lineside.parts.config import Config
 
 app = build(
@@ -91,7 +98,7 @@ def explain(file: Path, /, *, model: Path = RUN, out: Path = Path("explanation.h
 
 @app.command
 def watch(
-    folder: Path,
+    folder: Path | None = None,
     /,
     *,
     model: Path = RUN,
@@ -99,6 +106,7 @@ def watch(
     interval_seconds: float = 1.0,
     patience_seconds: float = 60.0,
     once: bool = False,
+    verify: bool = False,
     part_pattern: str = "",
 ) -> int:
     """Inspect images as they arrive in a folder; nothing is moved, every verdict is recorded.
@@ -112,7 +120,8 @@ def watch(
     model: Path
         A run, or a model folder in it.
     trail: Path
-        The audit trail (JSON lines); a restarted watch appends to it.
+        The audit trail (JSON lines); a restarted watch appends to it. The number and hash of its
+        last line are kept in TRAIL.head.
     interval_seconds: float
         Pause between two scans; a file is inspected when it has not changed in between.
     patience_seconds: float
@@ -120,9 +129,16 @@ def watch(
     once: bool
         Inspect the images that are there, then stop; exit code 1 on a finding, 2 if a file cannot
         be read.
+    verify: bool
+        Only check that no line of the audit trail was changed, removed, inserted or moved; exit
+        code 1 if one was.
     part_pattern: str
         Regular expression whose first group is the part in a file name.
     """
+    if verify:
+        return verify_trail(trail)
+    if folder is None:
+        raise UserError("no folder is given", "e.g. lineside parts watch FOLDER")
     from lineside.parts.monitoring.watch import watch_folder
 
     findings, unreadable = watch_folder(

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lineside.core.errors import UserError
-from lineside.core.run.folder import Run, Stopped, iter_rows, repair_lines, rng_of
+from lineside.core.run.folder import Run, Stopped, rng_of
+from lineside.core.run.trail import iter_rows, repair_lines
 
 JOB = {"application": "toy", "config": {"seed": 1, "pair": (1, 2)}}
 
@@ -92,12 +93,12 @@ def test_a_log_is_repaired_so_that_the_next_line_is_whole(tmp_path, text, kept):
 def test_a_run_killed_before_its_job_was_written_is_begun_anew(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    for name in (".lock", "environment.json", ".config.json.abcdefgh"):
+    for name in (".lock", "environment.json", ".config.json.abcdefgh.lineside"):
         (folder / name).touch()
     run = Run.begin(folder, JOB, 1)
     assert not run.resumed
     run.close("stopped")
-    assert not (folder / ".config.json.abcdefgh").exists()
+    assert not (folder / ".config.json.abcdefgh.lineside").exists()
 
 
 def test_the_lock_is_given_back_even_if_the_last_status_cannot_be_written(tmp_path, monkeypatch):

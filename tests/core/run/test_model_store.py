@@ -33,7 +33,7 @@ def test_a_model_is_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
     folder = tmp_path / "models" / "m"
     first = model_store.save_model(folder, "parts", Toy({"x": torch.zeros(2)}), card="one")
     with monkeypatch.context() as patch:
-        patch.setattr(model_store, "write_json", _full)
+        patch.setattr(model_store, "write_sealed", _full)
         with pytest.raises(UserError, match="disk is full"):
             model_store.save_model(folder, "parts", Toy({"x": torch.ones(2)}), card="two")
     assert json.loads((folder / "model.json").read_text())["id"] == first

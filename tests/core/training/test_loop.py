@@ -1,6 +1,7 @@
 """The training loop: equal to a plain loop, exact after kill -9, stoppable."""
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -117,6 +118,26 @@ def test_refuses_a_foreign_or_damaged_checkpoint(tmp_path):
     content[-1] ^= 1
     file.write_bytes(content)
     with pytest.raises(UserError, match="damaged"):
+        train(make(steps=2), Hooks(checkpoint=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"best_value": null', '"best_value": 3.0'),
+        lambda text: text.replace('"step": 2,', '"step": 1,'),
+        lambda text: text[: len(text) // 2],
+        lambda text: "",
+        lambda text: "[1, 2]",
+        lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "sha256"}),
+    ],
+)
+def test_a_state_that_was_cut_or_edited_is_refused_and_says_what_to_delete(tmp_path, change):
+    train(make(steps=2), Hooks(checkpoint=tmp_path))
+    path = tmp_path / "state.json"
+    assert change(path.read_text()) != path.read_text()
+    path.write_text(change(path.read_text()))
+    with pytest.raises(UserError, match=f"remove {tmp_path} to train from the first step again"):
         train(make(steps=2), Hooks(checkpoint=tmp_path))
 
 

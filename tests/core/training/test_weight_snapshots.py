@@ -1,10 +1,12 @@
 """Weights at log-spaced steps: which steps, what is kept, and that a resumed fit keeps the same."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from lineside.core.contract import Figure
+from lineside.core.errors import UserError
 from lineside.core.report.figures import load_figures, save_figures
 from lineside.core.training.loop import Hooks, Training, train
 from lineside.core.training.step_function import supervised_step
@@ -79,3 +81,15 @@ def test_figures_come_back_as_they_were(tmp_path):
     assert load_figures(tmp_path, "m") == []
     save_figures(tmp_path, "m", [figure, figure])
     assert load_figures(tmp_path, "m") == [figure, figure]
+
+
+def test_weights_that_were_altered_are_not_drawn(tmp_path):
+    train(training(network()), Hooks(snapshots=tmp_path / "s"))
+    path = sorted((tmp_path / "s").iterdir())[3]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="was altered - remove it"):
+        list(load_snapshots(tmp_path / "s"))
+    path.unlink()
+    assert len(list(load_snapshots(tmp_path / "s"))) > 3

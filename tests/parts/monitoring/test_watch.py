@@ -14,6 +14,7 @@ import lineside
 from lineside.cli import main
 from lineside.core.errors import UserError
 from lineside.core.run.folder_watcher import Stamp
+from lineside.core.run.trail import Trail
 from lineside.parts.model import PartsModel
 from lineside.parts.monitoring import watch as watch_monitors
 from lineside.parts.monitoring.watch import (
@@ -312,3 +313,70 @@ def test_it_goes_on_watching(trained, shop, camera, trail):
         run_watch(mine, interval_seconds=0.02, once=False, say=say)
     thread.join()
     assert len(rows(trail)) == 5
+
+
+def flip(lines):
+    return [line.replace('"verdict": "reject"', '"verdict": "accept"') for line in lines]
+
+
+@pytest.mark.adversary("h")
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (flip, "line 3 was changed"),
+        (lambda lines: lines[:1] + lines[2:], "row 2 is missing before line 2"),
+        (lambda lines: lines[:-1], "row 4 is missing at the end"),
+        (lambda lines: [*lines[:2], lines[3], lines[2]], "line 4 is out of place"),
+        (lambda lines: [*lines, lines[0]], "line 5 is out of place"),
+    ],
+)
+def test_an_edited_trail_is_named_by_line_and_not_continued(
+    trained, camera, trail, capsys, edit, named
+):
+    once(camera, trained, trail)
+    assert main(["parts", "watch", "--verify", "--trail", str(trail)]) == 0
+    assert "4 rows are as they were written" in capsys.readouterr().out
+    trail.write_text("".join(edit(trail.read_text().splitlines(keepends=True))))
+    before = trail.read_bytes()
+    assert main(["parts", "watch", "--verify", "--trail", str(trail)]) == 1
+    assert named in capsys.readouterr().out
+    tokens = ["parts", "watch", str(camera), "--model", str(trained), "--trail", str(trail)]
+    assert main([*tokens, "--once", "--interval-seconds", "0.01"]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "was altered" in error and named in error
+    assert trail.read_bytes() == before
+
+
+def test_a_trail_from_before_is_said_once_and_continued(trained, shop, camera, trail, capsys):
+    once(camera, trained, trail)
+    old = [{k: v for k, v in row.items() if k not in ("row", "chain")} for row in rows(trail)]
+    trail.write_text("".join(json.dumps(row) + "\n" for row in old))
+    trail.with_name("trail.jsonl.head").unlink()
+    shop.picture(camera / "x_v1.png", seed=9)
+    told = []
+    settings = {"interval_seconds": 0.01, "patience_seconds": 0.05, "once": True}
+    watch_folder(camera, trained, trail, say=told.append, **settings)
+    assert [row["event"] for row in told if "event" in row] == ["chain", "started"]
+    assert "4 older lines have no hash" in told[0]["begins"]
+    assert "5 rows" not in told[1]["trail"] and "4 rows" in told[1]["trail"]
+    assert [row["file"] for row in rows(trail)][-1] == "x_v1.png" and len(rows(trail)) == 5
+    assert main(["parts", "watch", "--verify", "--trail", str(trail)]) == 0
+    assert "first 4 lines were written without a hash" in capsys.readouterr().out
+    trail.write_text(trail.read_text().replace('"accept"', '"reject"', 1))
+    assert main(["parts", "watch", "--verify", "--trail", str(trail)]) == 1
+
+
+def test_a_kill_between_line_and_head_is_resumed(trained, camera, trail, monkeypatch):
+    save = Trail.save_head
+
+    def dying(self):
+        if self.head.rows == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        save(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trail, "save_head", dying)
+        killed(lambda: once(camera, trained, trail))
+    assert len(rows(trail)) == 2
+    assert once(camera, trained, trail)[0] == (1, 0)
+    assert [row["row"] for row in rows(trail)] == [1, 2, 3, 4]

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lineside.core.contract import Figure
-from lineside.core.run.files import read_json, write_json
+from lineside.core.run.files import sha256_of_file
+from lineside.core.run.seal import read_sealed, write_sealed
 
 
 def save_figures(run_folder: Path, method: str, figures: Sequence[Figure]) -> None:
@@ -21,14 +22,25 @@ def save_figures(run_folder: Path, method: str, figures: Sequence[Figure]) -> No
         {**dataclasses.asdict(figure), "image": base64.b64encode(figure.image).decode()}
         for figure in figures
     ]
-    write_json(_path(run_folder, method), rows)
+    write_sealed(_path(run_folder, method), {"figures": rows})
 
 
 def load_figures(run_folder: Path, method: str) -> list[Figure]:
-    """Return what `save_figures` stored, or an empty list."""
+    """Return what `save_figures` stored, or an empty list.
+
+    Raises:
+        UserError: if it was altered.
+    """
     path = _path(run_folder, method)
-    rows = read_json(path) if path.exists() else []
+    hint = f"remove it and models/{method} to fit the method again"
+    rows = read_sealed(path, hint)["figures"] if path.exists() else []
     return [Figure(**{**row, "image": base64.b64decode(row["image"])}) for row in rows]
+
+
+def figures_hash(run_folder: Path, method: str) -> str:
+    """Return the SHA-256 of what `save_figures` stored, ``""`` if there is nothing."""
+    path = _path(run_folder, method)
+    return sha256_of_file(path) if path.is_file() else ""
 
 
 def _path(run_folder: Path, method: str) -> Path:

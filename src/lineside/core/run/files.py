@@ -15,6 +15,9 @@ from typing import Any
 
 from lineside.core.errors import UserError
 
+DRAFT = ".lineside"
+"""How the name of a file or folder ends that is written and not yet renamed into place."""
+
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
@@ -64,7 +67,7 @@ def replace_file(path: Path, content: bytes, *, flush: bool = True) -> None:
         OSError: if it cannot be written; the file is as it was.
     """
     shortened = os.fsdecode(os.fsencode(path.name)[:200])
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{shortened}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{shortened}.", suffix=DRAFT)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)

@@ -6,9 +6,7 @@ is killed leaves a folder that the same command resumes.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import mmap
 import os
 import platform
 import shutil
@@ -17,6 +15,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -24,7 +23,26 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from lineside.core.errors import UserError
-from lineside.core.run.files import disk_errors, finite, read_json, write_json
+from lineside.core.run.files import DRAFT, disk_errors, finite, read_json, write_json
+from lineside.core.run.seal import write_sealed
+from lineside.core.run.status import (
+    FORMAT,
+    LOG,
+    STATUS,
+    check_kinds,
+    hashes_of,
+    read_status,
+    take_lock,
+)
+from lineside.core.run.trail import (
+    OWN,
+    Trail,
+    check,
+    head_from,
+    iter_rows,
+    listed,
+    repair_lines,
+)
 
 Shared = TypeVar("Shared")
 
@@ -32,7 +50,7 @@ if TYPE_CHECKING:
     from lineside.core.parallel import Executor
 
 HEARTBEAT_SECONDS = 2.0
-OWN = (".lock", "environment.json")
+STARTED = (".lock", "environment.json")
 """What lies in a folder whose run was killed before its job was written."""
 
 
@@ -56,13 +74,20 @@ class Run:
         resumed: True if the folder already held an unfinished run of the same job.
         executor: Where methods may fit; None is in this process.
         shared_seconds: Time that `shared` took so far; it is not part of any method's fit time.
+        notes: What a user must know about a folder that was taken up.
     """
 
-    def __init__(self, folder: Path, seed: int, lock: IO[str], resumed: bool) -> None:
+    def __init__(
+        self, folder: Path, seed: int, lock: IO[str], log: Trail, *, resumed: bool = False
+    ) -> None:
         self.folder = folder
         self.seed = seed
         self.resumed = resumed
+        self.notes: list[str] = []
         self._lock = lock
+        self._log = log
+        self._fit: str | None = None
+        self._fit_start = 0.0
         self._stop = False
         self._beat = 0.0
         self._state: dict[str, Any] = {}
@@ -89,12 +114,12 @@ class Run:
         with disk_errors(folder):
             created = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
-            lock = _lock(folder)
+            lock = take_lock(folder)
         resumed = described.exists()
         try:
-            if resumed:
-                _check_same_job(folder, job)
+            before, notes = _check_resumable(folder, job) if resumed else ({}, [])
             _tidy(folder)
+            log = _open_log(folder, before)
             if not resumed:
                 write_json(folder / "environment.json", environment())
                 write_json(described, job)
@@ -103,7 +128,9 @@ class Run:
             if not resumed:
                 _vacate(folder, remove=created)
             raise
-        run = cls(folder, seed, lock, resumed)
+        run = cls(folder, seed, lock, log, resumed=resumed)
+        run.notes = notes
+        run._state = {"fit": before["fit"]} if "fit" in before else {}
         run.status("running", step="started")
         return run
 
@@ -125,11 +152,31 @@ class Run:
         shared: Shared = self._shared[name]
         return shared
 
+    @contextmanager
+    def fitting(self, method: str) -> Iterator[Callable[[], float]]:
+        """Measure the fit of a method, with the time before a stop or a kill.
+
+        Yields:
+            A function that returns its seconds so far, those of `shared` not counted.
+        """
+        before = self._state.get("fit", {})
+        spent = before["seconds"] if before.get("method") == method else 0.0
+        self._fit, self._fit_start = method, time.perf_counter() - self.shared_seconds - spent
+        yield self._fit_seconds
+        self._fit = None  # not after an exception: the last status says how long it took so far
+        self._state.pop("fit", None)
+
+    def _fit_seconds(self) -> float:
+        return time.perf_counter() - self.shared_seconds - self._fit_start
+
     def status(self, state: str, **facts: Any) -> None:
         """Write ``status.json``: state, pid, heartbeat and what is being done."""
         self._state = {**self._state, **facts, "state": state, "pid": os.getpid()}
+        if self._fit is not None:
+            self._state["fit"] = {"method": self._fit, "seconds": self._fit_seconds()}
         self._beat = time.time()
-        write_json(self.folder / "status.json", {**self._state, "heartbeat": self._beat})
+        now = {"heartbeat": self._beat, "log": asdict(self._log.head)}
+        write_sealed(self.folder / STATUS, {**self._state, **now})
 
     def beat(self, **facts: Any) -> None:
         """Refresh the heartbeat, at most every two seconds."""
@@ -138,14 +185,18 @@ class Run:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to ``metrics.jsonl``."""
-        path = self.folder / "metrics.jsonl"
-        with disk_errors(path), path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(finite(dict(row))) + "\n")
+        self._log.append([row])
         self.beat()
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of ``metrics.jsonl``; a half-written last line is left out."""
-        return list(iter_rows(self.folder / "metrics.jsonl"))
+        rows = iter_rows(self.folder / LOG)
+        return [{key: value for key, value in row.items() if key not in OWN} for row in rows]
+
+    def last(self, event: str, method: str) -> dict[str, Any] | None:
+        """Return the latest row of an event of a method in the log."""
+        rows = [r for r in self.rows() if r.get("event") == event and r.get("method") == method]
+        return rows[-1] if rows else None
 
     def stopping(self) -> bool:
         """Return True if Ctrl-C was pressed or a file ``stop`` lies in the folder."""
@@ -179,23 +230,11 @@ class Run:
         """Write the last status and give the lock back."""
         try:
             (self.folder / "stop").unlink(missing_ok=True)
+            if state == "finished":
+                facts["files"] = hashes_of(self.folder)
             self.status(state, **facts)
         finally:
             self._lock.close()
-
-
-def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a JSON-lines file one by one, leaving out what is not a JSON object."""
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        for line in stream:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                yield row
 
 
 def environment() -> dict[str, Any]:
@@ -204,6 +243,7 @@ def environment() -> dict[str, Any]:
 
     names = ("lineside", "torch", "numpy", "scipy", "scikit-learn", "pillow")
     return {
+        "format": FORMAT,
         "python": platform.python_version(),
         "machine": platform.machine(),
         "system": platform.platform(),
@@ -212,23 +252,22 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _lock(folder: Path) -> IO[str]:
-    """Take the folder's lock; the kernel gives it back when the process ends, however it ends."""
-    handle = (folder / ".lock").open("a+")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        handle.close()
-        raise UserError(
-            f"{folder} is in use by another process", "wait for it, or choose another --out"
-        ) from error
-    return handle
+def _check_resumable(folder: Path, job: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the last status of an unfinished run of the same job, and notes on its folder.
 
-
-def _check_same_job(folder: Path, job: Mapping[str, Any]) -> None:
+    Raises:
+        UserError: if it is finished, of another job or other versions, or damaged.
+    """
+    check_kinds(folder)
     known = read_json(folder / "config.json")
-    status = folder / "status.json"
-    if status.exists() and read_json(status).get("state") == "finished":
+    if not isinstance(known, dict):
+        raise UserError(f"{folder}/config.json is damaged", "choose another --out")
+    status, notes = {}, []
+    try:
+        status = read_status(folder)
+    except UserError as error:  # nothing that a result depends on is lost
+        notes = [f"{error.message}; it is written anew"]
+    if status.get("state") == "finished":
         raise UserError(f"{folder} holds a finished run", "choose another --out for a new one")
     differing = sorted(
         key for key in {*known, *job} if known.get(key) != json.loads(json.dumps(job.get(key)))
@@ -238,55 +277,74 @@ def _check_same_job(folder: Path, job: Mapping[str, Any]) -> None:
             f"{folder} holds an unfinished run of another job ({', '.join(differing)} differ)",
             "repeat the first command to resume it, or choose another --out",
         )
+    _check_versions(folder)
+    return status, notes
+
+
+def _check_versions(folder: Path) -> None:
+    """Refuse to mix results of other versions with those of today's."""
+    hint = "resume it with those, or remove it to begin anew with today's"
+    before, now = read_json(folder / "environment.json"), environment()
+    known = before.get("versions") if isinstance(before, dict) else None
+    if not isinstance(known, dict):
+        raise UserError(
+            f"{folder}/environment.json is damaged: with which versions the run was begun is lost",
+            "remove the run to begin anew",
+        )
+    differing = [
+        f"{name} {known.get(name, 'not there')}, now {version}"
+        for name, version in now["versions"].items()
+        if known.get(name) != version
+    ]
+    if before.get("format") != FORMAT:
+        differing.append(f"run folder of format {before.get('format', 1)}, now {FORMAT}")
+    if differing:
+        raise UserError(f"{folder} was begun with other versions: {'; '.join(differing)}", hint)
+
+
+def _open_log(folder: Path, status: Mapping[str, Any]) -> Trail:
+    """Open the log of a run for more rows.
+
+    Raises:
+        UserError: if it was altered.
+    """
+    path = folder / LOG
+    head = status.get("log")
+    known = head_from(head) if isinstance(head, dict) and path.exists() else None
+    found = check(path, known)
+    faults = [*found.faults, *(["it has lines without a hash"] if found.before else [])]
+    if faults:
+        raise UserError(
+            f"{path} was altered: {listed(faults)}", "remove it to fit the methods again"
+        )
+    return Trail(path, found.head)
 
 
 def _vacant(folder: Path) -> bool:
     """Return True if nothing but what a run killed at its very start leaves lies in a folder."""
     if not folder.is_dir():
         return False
-    # a draft, a file that was never renamed into place, is called .NAME.xxxxxxxx
-    drafts = tuple(f".{name}." for name in (*OWN, "config.json"))
-    return all(p.name in OWN or p.name.startswith(drafts) for p in folder.iterdir())
+    # a draft, a file that was never renamed into place, is called .NAME.xxxxxxxx.lineside
+    drafts = tuple(f".{name}." for name in (*STARTED, "config.json"))
+    return all(
+        p.name in STARTED or (p.name.startswith(drafts) and p.name.endswith(DRAFT))
+        for p in folder.iterdir()
+    )
 
 
 def _tidy(folder: Path) -> None:
     """Remove drafts of a killed process, and a line of the log that it left half-written."""
-    for draft in list(folder.rglob(".*.????????")):
+    for draft in list(folder.rglob(f".*.????????{DRAFT}")):
         if draft.is_dir():
             shutil.rmtree(draft)
         else:
             draft.unlink(missing_ok=True)
-    repair_lines(folder / "metrics.jsonl")
-
-
-def repair_lines(path: Path) -> None:
-    """Make a JSON-lines file end with a whole line, so that the next one can be appended.
-
-    A line that lacks only its line break is kept; one that was cut short is removed.
-    """
-    if not path.exists() or not path.stat().st_size:
-        return
-    with path.open("rb+") as stream:
-        with mmap.mmap(stream.fileno(), 0) as content:  # reads from the end on, however long it is
-            # The break that ends the file belongs to the last line.
-            start = content.rfind(b"\n", 0, len(content) - 1) + 1
-            tail = content[start:]
-        if tail.endswith(b"\n"):
-            return
-        try:
-            json.loads(tail)
-        except ValueError:
-            stream.truncate(start)
-        else:
-            stream.seek(0, os.SEEK_END)
-            stream.write(b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    repair_lines(folder / LOG)
 
 
 def _vacate(folder: Path, *, remove: bool) -> None:
     """Take back what was written before the job was; nothing else lies there."""
-    for name in (*OWN, "config.json", "status.json"):
+    for name in (*STARTED, "config.json", STATUS):
         (folder / name).unlink(missing_ok=True)
     if remove:
         folder.rmdir()

@@ -1,8 +1,9 @@
 """Models on disk: safetensors and JSON, checked by size and hash, never pickle.
 
-``models/NAME/`` holds ``model.safetensors`` (arrays), ``model.json`` (everything else) and
-``MODEL_CARD.md``. The id of a model is the hash of its spec and arrays; the operating point is a
-block of its own, since a threshold can be set again without changing what the model computes.
+``models/NAME/`` holds ``model.safetensors`` (arrays), ``model.json`` (everything else, sealed, and
+signed if a key is given) and ``MODEL_CARD.md``. The id of a model is the hash of its spec and
+arrays; the operating point is a block of its own, since a threshold can be set again without
+changing what the model computes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,15 @@ from lineside import __version__
 from lineside.core.contract import Application
 from lineside.core.errors import UserError
 from lineside.core.run.files import (
+    DRAFT,
     canonical,
     disk_errors,
     read_json,
     sha256,
     write_bytes,
-    write_json,
 )
+from lineside.core.run.seal import SEAL, check_seal, key, write_sealed
+from lineside.core.run.status import STATUS, read_status
 
 FORMAT_VERSION = 2
 REPAIR = "copy the model again, or train it again"
@@ -79,26 +83,26 @@ def save_model(
         "spec": spec,
         "calibration": block,
         "calibration_sha256": sha256(canonical(block)),
+        "beside": {name: sha256(_encoded(text)) for name, text in (beside or {}).items()},
     }
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
+        with _replaced(folder) as draft:
             write_bytes(draft / "model.safetensors", arrays)
-            write_json(draft / "model.json", description)
             for name, text in {"MODEL_CARD.md": card, **(beside or {})}.items():
-                write_bytes(draft / name, text.encode(errors="backslashreplace"))
-            os.chmod(draft, 0o755)
-            _swap(draft, folder)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
+                write_bytes(draft / name, _encoded(text))
+            write_sealed(draft / "model.json", description)
     return identity
 
 
 def identity_of(application: str, model: Any) -> str:
     """Return the id that a model will have when it is saved."""
     return model_id(application, model.spec(), _bytes_of(model))
+
+
+def _encoded(text: str) -> bytes:
+    """Return text as UTF-8; a name of a file that is not UTF-8 has its bytes as codes."""
+    return text.encode(errors="backslashreplace")
 
 
 def _bytes_of(model: Any) -> bytes:
@@ -111,23 +115,70 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous().clone()
 
 
-def _swap(draft: Path, folder: Path) -> None:
-    """Put a finished draft in the place of a folder; the old one goes after the new one is in."""
-    if not folder.exists():
-        os.replace(draft, folder)
-        return
-    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    os.replace(folder, old)  # an empty folder is replaced
-    os.replace(draft, folder)
-    shutil.rmtree(old)
+@contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """Give an empty folder, which is put in the place of another one when it is full.
+
+    The old one goes after the new one is in.
+    """
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=DRAFT))
+    try:
+        yield draft
+        os.chmod(draft, 0o755)
+        if folder.exists():
+            old = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=DRAFT)
+            os.replace(folder, old)  # an empty folder is replaced
+            os.replace(draft, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(draft, folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
 
 
-def save_calibration(folder: Path, block: Mapping[str, Any]) -> None:
-    """Replace the operating point of a stored model; what the model computes stays as it is."""
-    description = read_json(folder / "model.json")
+def save_calibration(
+    folder: Path, block: Mapping[str, Any], beside: Mapping[str, str] | None = None
+) -> None:
+    """Replace the operating point of a stored model; what the model computes stays as it is.
+
+    Args:
+        folder: The model folder.
+        block: The new operating point.
+        beside: Text files of the folder that change with it, text by name.
+
+    Raises:
+        UserError: if the model was altered, or cannot be written.
+    """
+    description = _unsealed(folder, _description(folder))
     description["calibration"] = dict(block)
     description["calibration_sha256"] = sha256(canonical(block))
-    write_json(folder / "model.json", description)
+    if not beside:
+        write_sealed(folder / "model.json", description)
+        return
+    description.setdefault("beside", {}).update({k: sha256(_encoded(v)) for k, v in beside.items()})
+    with disk_errors(folder), _replaced(folder) as draft:
+        shutil.copytree(folder, draft, dirs_exist_ok=True)
+        for name, text in beside.items():
+            write_bytes(draft / name, _encoded(text))
+        write_sealed(draft / "model.json", description)
+
+
+def file_beside(folder: Path, name: str) -> Path | None:
+    """Return a file that was saved beside a model, None if there is none.
+
+    Raises:
+        UserError: if it is not the one that was saved.
+    """
+    path, stored = folder / name, folder / "model.json"
+    description = _unsealed(folder, _description(folder)) if stored.exists() else {}
+    hashes = description.get("beside", {})
+    if name not in hashes:
+        return path if path.exists() else None
+    if not path.is_file() or sha256(path.read_bytes()) != hashes[name]:
+        what = "was altered" if path.is_file() else "is missing"
+        raise UserError(f"{path} {what} since its model was saved", REPAIR)
+    return path
 
 
 def load_model(path: str | Path, application: Application) -> Any:
@@ -143,6 +194,7 @@ def load_model(path: str | Path, application: Application) -> Any:
             f"{folder} is a model of {description['application']!r}, not of {application.name!r}",
             f"use lineside {description['application']}",
         )
+    description = _unsealed(folder, description)
     arrays = _arrays(folder, description)
     try:
         model = application.load(description["spec"], tensors_from_bytes(arrays))
@@ -177,15 +229,16 @@ def model_folder(path: Path) -> Path:
         return path
     if path.name == "model.json" and path.is_file():
         return path.parent
-    status = path / "status.json"
-    if status.is_file():
-        facts = read_json(status)
-        chosen = str(facts.get("model", "")) if isinstance(facts, dict) else ""
+    if (path / STATUS).is_file():
+        facts = read_status(path)
+        chosen, state = str(facts.get("model", "")), facts.get("state")
         if chosen and (path / "models" / chosen / "model.json").is_file():
             return path / "models" / chosen
+        if chosen:
+            raise UserError(f"{path}/models/{chosen}/model.json is missing", REPAIR)
         raise UserError(
-            f"{path} is a run without a finished model",
-            "repeat its train command to finish it",
+            f"{path} is a run without a finished model ({state})",
+            "wait for it" if state == "running" else "repeat its train command to finish it",
         )
     near = [*Path().glob("*/status.json"), *Path().glob("*/*/status.json")]
     runs = [str(status.parent) for status in sorted(near)[:5]]
@@ -213,6 +266,13 @@ def _description(folder: Path) -> dict[str, Any]:
             f"the calibration in {folder}/model.json was altered", "calibrate the model again"
         )
     return description
+
+
+def _unsealed(folder: Path, description: dict[str, Any]) -> dict[str, Any]:
+    """Return a description that fits its seal, and the key if one is given."""
+    if key() is None and SEAL not in description:  # models were not always sealed
+        return description
+    return check_seal(folder / "model.json", description, REPAIR)
 
 
 def _arrays(folder: Path, description: Mapping[str, Any]) -> bytes:

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 from lineside.core.contract import ROLES, Item, Outcome, Split
 from lineside.core.errors import UserError
-from lineside.core.run.files import finite, sha256_of_file, write_bytes
+from lineside.core.run.files import finite, sha256, sha256_of_file, write_bytes
+from lineside.core.run.model_store import file_beside
+from lineside.core.run.status import run_file
 
 FITTED_ROLES = ("train", "validation", "taught")
 USED_ROLES = (*FITTED_ROLES, "calibration")
@@ -73,10 +75,10 @@ def read_used(model_folder: Path) -> list[UsedItem]:
     """Return what a model has used since its run; nothing for most models.
 
     Raises:
-        UserError: if the table has other columns.
+        UserError: if the table was altered, or has other columns.
     """
-    path = model_folder / "used.csv"
-    return read_split(path) if path.exists() else []
+    path = file_beside(model_folder, "used.csv")
+    return read_split(path) if path is not None else []
 
 
 def refuse_known(
@@ -92,8 +94,8 @@ def refuse_known(
     Raises:
         UserError: if there is one; with their number and the first id.
     """
-    split = model_folder.parent.parent / "split.csv"
-    rows = [*(read_split(split) if split.exists() else []), *read_used(model_folder)]
+    split = run_file(model_folder.parent.parent, "split.csv")
+    rows = [*(read_split(split) if split is not None else []), *read_used(model_folder)]
     used = {(row.sha256, row.locator) for row in rows if row.role in roles}
     # Other items of a group that updated the model resemble it; a group named like its item
     # is no real name.
@@ -116,8 +118,8 @@ def familiar(items: Sequence[Item], model_folder: Path) -> str:
 
     Other items of a fitted group make numbers too good, but equal names may also be chance.
     """
-    split = model_folder.parent.parent / "split.csv"
-    if not split.exists():
+    split = run_file(model_folder.parent.parent, "split.csv")
+    if split is None:
         return "no split.csv lies beside this model: whether it has seen these items is unknown"
     rows = [row for row in read_split(split) if row.role in FITTED_ROLES]
     groups = {group for row in rows for group in row.groups if group != row.item}
@@ -140,12 +142,29 @@ def read_split(path: Path) -> list[UsedItem]:
         path, UsedItem._fields, "used items of this version",
         "copy the run again, or train it again with this version",
     )  # fmt: skip
-    return [UsedItem(**{**row, "groups": tuple(json.loads(row["groups"]))}) for row in rows]
+    try:
+        return [UsedItem(**{**row, "groups": tuple(json.loads(row["groups"]))}) for row in rows]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged: {error}", "copy the run again") from error
 
 
 def write_outcomes(path: Path, outcomes: Mapping[str, Mapping[str, Sequence[Outcome]]]) -> None:
     """Write the outcomes of all methods: method -> role -> outcomes."""
-    rows = [
+    rows = [row for method, by_role in outcomes.items() for row in _outcome_rows(method, by_role)]
+    write_text(path, _text(OUTCOME_COLUMNS, rows))
+
+
+def outcomes_hash(method: str, by_role: Mapping[str, Sequence[Outcome]]) -> str:
+    """Return the SHA-256 of the rows of one method; it is the same for what was read back."""
+    return sha256(
+        _text(OUTCOME_COLUMNS, _outcome_rows(method, by_role)).encode(errors="backslashreplace")
+    )
+
+
+def _outcome_rows(
+    method: str, by_role: Mapping[str, Sequence[Outcome]]
+) -> list[tuple[str, str, str, str, str, str, str, str]]:
+    return [
         (
             method,
             role,
@@ -156,19 +175,24 @@ def write_outcomes(path: Path, outcomes: Mapping[str, Mapping[str, Sequence[Outc
             json.dumps(finite(dict(outcome.value)), sort_keys=True),
             json.dumps(finite(outcome.details)),
         )
-        for method, by_role in outcomes.items()
-        for role, found in by_role.items()
-        for outcome in found
+        for role in sorted(by_role)
+        for outcome in by_role[role]
     ]
-    write_text(path, _text(OUTCOME_COLUMNS, rows))
 
 
 def read_outcomes(path: Path) -> dict[str, dict[str, list[Outcome]]]:
     """Read what `write_outcomes` wrote.
 
     Raises:
-        UserError: if the table has other columns.
+        UserError: if the table has other columns, or is damaged.
     """
+    try:
+        return _read_outcomes(path)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: {error}", "remove it and run again") from error
+
+
+def _read_outcomes(path: Path) -> dict[str, dict[str, list[Outcome]]]:
     found: dict[str, dict[str, list[Outcome]]] = {}
     for row in _rows(path, OUTCOME_COLUMNS, "outcomes", "remove it and run again"):
         roles = found.setdefault(row["method"], {"calibration": [], "test": []})
@@ -190,11 +214,14 @@ def read_outcomes(path: Path) -> dict[str, dict[str, list[Outcome]]]:
 
 def _rows(path: Path, columns: Sequence[str], what: str, hint: str) -> list[dict[str, Any]]:
     """Return the rows of a table with exactly these columns."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        if tuple(reader.fieldnames or ()) != columns:
-            raise UserError(f"{path} is not a table of {what}", hint)
-        return [{name: row[name] for name in columns} for row in reader]
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            if tuple(reader.fieldnames or ()) != columns:
+                raise UserError(f"{path} is not a table of {what}", hint)
+            return [{name: row[name] for name in columns} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read: {error}", hint) from error
 
 
 def _text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

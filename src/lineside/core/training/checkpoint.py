@@ -1,7 +1,8 @@
 """Checkpoints of a training: atomic, exact, without pickle.
 
 A checkpoint is one safetensors file and ``state.json``, which names it and is renamed into
-place last: a process killed at any moment leaves the previous checkpoint or the new one.
+place last: a process killed at any moment leaves the previous checkpoint or the new one. The seal
+of ``state.json`` covers the hash of the tensors: what was cut or edited is not resumed.
 `collect_training` and `restore_training` say what belongs in it.
 """
 
@@ -18,13 +19,14 @@ import torch
 from torch import Tensor
 
 from lineside.core.errors import UserError
-from lineside.core.run.files import read_json, sha256, write_bytes, write_json
+from lineside.core.run.files import read_json, sha256, write_bytes
+from lineside.core.run.seal import check_seal, write_sealed
 
 if TYPE_CHECKING:
     from lineside.core.training.loop import Training
     from lineside.core.training.recorder import Recorder
 
-_FORMAT = 2
+_FORMAT = 3
 
 Stored = tuple[int, dict[str, Tensor], Any]
 """Step, tensors by name, everything else as plain JSON."""
@@ -137,14 +139,14 @@ def save_checkpoint(
     content = safetensors.torch.save({k: _plain(v) for k, v in tensors.items()})
     name = f"step-{step}.safetensors"
     write_bytes(folder / name, content)
-    write_json(
+    write_sealed(
         folder / "state.json",
         {
             "format": _FORMAT,
             "job": dict(job),
             "step": step,
             "tensors": name,
-            "sha256": sha256(content),
+            "tensors_sha256": sha256(content),
             "state": state,
         },
     )
@@ -157,12 +159,18 @@ def load_checkpoint(folder: Path, job: Mapping[str, Any]) -> Stored | None:
     """Return (step, tensors, state), or None if the folder holds no checkpoint.
 
     Raises:
-        UserError: the checkpoint is of another job, or damaged.
+        UserError: the checkpoint is of another job, damaged or altered.
     """
     if not (folder / "state.json").exists():
         return None
-    saved = read_json(folder / "state.json")
-    if saved.get("format") != _FORMAT or saved.get("job") != dict(job):
+    path, hint = folder / "state.json", f"remove {folder} to train from the first step again"
+    try:
+        found = read_json(path)
+    except UserError as error:
+        raise UserError(error.message, hint) from error
+    older = isinstance(found, dict) and found.get("format") != _FORMAT  # it has no seal
+    saved = {} if older else check_seal(path, found, hint)
+    if saved.get("job") != dict(job):
         raise UserError(
             f"the checkpoint in {folder} belongs to another training",
             "remove that folder, or repeat the command that started it",
@@ -171,8 +179,8 @@ def load_checkpoint(folder: Path, job: Mapping[str, Any]) -> Stored | None:
         content = (folder / saved["tensors"]).read_bytes()
     except OSError:
         content = b""
-    if sha256(content) != saved["sha256"]:
-        raise UserError(f"the checkpoint in {folder} is damaged", "remove that folder")
+    if sha256(content) != saved["tensors_sha256"]:
+        raise UserError(f"the checkpoint in {folder} is damaged", hint)
     return saved["step"], safetensors.torch.load(content), saved["state"]
 
 

@@ -14,10 +14,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from lineside.core.run.files import write_bytes
+from lineside.core.errors import UserError
+from lineside.core.run.files import sha256, write_bytes
 
 MAX_SNAPSHOTS = 25
 MAX_BYTES = 200_000_000
+DIGITS = 16
+"""Of the hash in the name of a file."""
 
 
 def log_spaced(total: int, count: int) -> list[int]:
@@ -52,15 +55,26 @@ class WeightSnapshots:
         """Save the weights after `step` updates, if a snapshot is due."""
         if step in self._steps:
             content = safetensors.torch.save(_compact(network))
-            write_bytes(self._folder / f"{step:09d}.safetensors", content)
+            name = f"{step:09d}-{sha256(content)[:DIGITS]}.safetensors"
+            write_bytes(self._folder / name, content)
 
 
 def load_snapshots(folder: Path) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Yield (updates done, weights in single precision) in order of the steps."""
+    """Yield (updates done, weights in single precision) in order of the steps.
+
+    Raises:
+        UserError: if one was altered.
+    """
     for path in sorted(folder.glob("*.safetensors")):
-        tensors = safetensors.torch.load_file(path)
+        step, _, digest = path.stem.partition("-")
+        content = path.read_bytes() if path.is_file() else b""
+        if sha256(content)[:DIGITS] != digest:
+            raise UserError(
+                f"{path} was altered", "remove it: the figures are drawn without that step"
+            )
+        tensors = safetensors.torch.load(content)
         yield (
-            int(path.stem),
+            int(step),
             {n: t.float() if t.dtype == torch.half else t for n, t in tensors.items()},
         )
 

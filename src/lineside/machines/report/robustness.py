@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ import numpy as np
 from lineside.core.contract import Figure, Refusal, Section, Table
 from lineside.core.errors import UserError
 from lineside.core.report import plots
-from lineside.core.run.files import write_json
+from lineside.core.run.seal import read_sealed, write_sealed
 from lineside.core.study import MethodStudy, Study
 from lineside.machines.alarms.verdict import Verdict
 from lineside.machines.data import load_measurement
@@ -125,7 +124,7 @@ def numbers(study: Study) -> dict[str, Any]:
     methods = _choose_methods(study)
     identities = {method.name: method.model.identity for method in methods}
     if path.exists():
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_sealed(path, "remove it and run the same command again")
         if stored["models"] == identities and stored.get("format") == FORMAT:
             return stored
     series = _choose_series(study, len(methods))
@@ -138,7 +137,7 @@ def numbers(study: Study) -> dict[str, Any]:
         "suite": {each.name: each.help for each in SUITE},
         "methods": _run_suite(study, methods, series) if series else {},
     }
-    write_json(path, results)
+    write_sealed(path, results)
     return results
 
 

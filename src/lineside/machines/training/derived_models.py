@@ -10,7 +10,8 @@ from typing import Any
 
 from lineside.core.errors import UserError
 from lineside.core.run.files import read_json
-from lineside.core.run.model_store import load_model, model_folder, save_model
+from lineside.core.run.model_store import file_beside, load_model, model_folder, save_model
+from lineside.core.run.status import run_file
 from lineside.core.run.tables import USED_ROLES, UsedItem, read_split, read_used, used_text
 from lineside.machines.application import APPLICATION
 from lineside.machines.config import Config
@@ -34,8 +35,8 @@ def load_parent(model: Path, out: Path) -> tuple[Path, MachinesModel]:
 
 def load_settings(folder: Path) -> Config:
     """Return the settings of a model's run; a derived model has a copy of them in its folder."""
-    paths = [folder / "config.json", folder.parent.parent / "config.json"]
-    content: dict[str, Any] = next((read_json(path) for path in paths if path.exists()), {})
+    path = file_beside(folder, "config.json") or run_file(folder.parent.parent, "config.json")
+    content: dict[str, Any] = read_json(path) if path is not None else {}
     names = {field.name for field in dataclasses.fields(Config)}
     settings: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
@@ -75,8 +76,8 @@ def save_derived_model(
 
 def _run_rows(folder: Path) -> list[UsedItem]:
     """Snapshots that the model's run used: a derived model may lie away from the run's table."""
-    path = folder.parent.parent / "split.csv"
-    if not path.exists():
+    path = run_file(folder.parent.parent, "split.csv")
+    if path is None:
         return []
     return [row for row in read_split(path) if row.role in USED_ROLES]
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
-from lineside.core.run.files import read_json, write_json
+from lineside.core.run.files import read_json
 from lineside.core.run.folder import rng_of
 from lineside.core.run.model_store import load_model, model_folder, save_calibration, save_model
+from lineside.core.run.status import choose_model, run_file
 from lineside.core.run.tables import (
     FITTED_ROLES,
     familiar,
@@ -24,7 +25,6 @@ from lineside.core.run.tables import (
     refuse_known,
     used_items,
     used_text,
-    write_text,
 )
 from lineside.parts.application import APPLICATION
 from lineside.parts.config import Config
@@ -109,8 +109,8 @@ def recalibrate_on(
     refuse_known(items, folder, FITTED_ROLES)
     calibrated = calibrate(fitted, list(outcomes(fitted, items)), config)
     feedback = [row for row in read_used(folder) if row.role != "calibration"]
-    write_text(folder / "used.csv", used_text([*feedback, *used_items(items, "calibration")]))
-    save_calibration(folder, calibrated.calibration_block())
+    used = used_text([*feedback, *used_items(items, "calibration")])
+    save_calibration(folder, calibrated.calibration_block(), {"used.csv": used})
     lines = [f"{folder}: {calibrated.certificate}"]
     if note := familiar(items, folder):
         lines.append(f"note: {note}")
@@ -119,8 +119,8 @@ def recalibrate_on(
 
 def _config(folder: Path, model: PartsModel, changes: Mapping[str, Any]) -> Config:
     """Return the settings of the model's run, with the changes; views combine as before."""
-    described = folder.parent.parent / "config.json"
-    stored = read_json(described).get("config", {}) if described.exists() else {}
+    described = run_file(folder.parent.parent, "config.json")
+    stored = read_json(described).get("config", {}) if described is not None else {}
     known = {field.name for field in dataclasses.fields(Config)}
     of_run = {key: value for key, value in stored.items() if key in known and key != "methods"}
     settings = {"view_rule": model.settings.view_rule, "part_pattern": model.settings.part_pattern}
@@ -156,9 +156,7 @@ def _save(
         card=_card(parent, items),
         beside={"used.csv": used_text(used)},
     )
-    status = home.parent.parent / "status.json"
-    if status.exists():  # of a run: the derived model becomes its chosen one
-        write_json(status, {**read_json(status), "model": home.name})
+    choose_model(home.parent.parent, home.name)
     return home, identity
 
 

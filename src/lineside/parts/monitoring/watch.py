@@ -4,6 +4,7 @@ Nothing is moved or changed. A file is inspected once size and time are the same
 decodes to the end; a half-written file waits for the next scan, one that stays broken is reported
 after a timeout. Every verdict is one line of the audit trail (image hash, model id, threshold,
 verdict), written and synced before the next file, so that nothing is inspected twice after a crash.
+Each line holds the hash of the one before (`core.run.trail`); a trail that was altered is refused.
 `Monitors` follow image quality and scores: when they drift, the certificate is suspended; verdicts
 continue, marked as such, until the model is recalibrated and the watch restarted. Memory is
 bounded, and the monitors' state depends on the inspected pictures only, so that replaying the trail
@@ -14,23 +15,22 @@ from __future__ import annotations
 
 import fcntl
 import itertools
-import json
-import os
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
-from lineside.core.run.files import canonical, disk_errors, finite, sha256
-from lineside.core.run.folder import iter_rows, repair_lines
+from lineside.core.run.files import canonical, disk_errors, sha256
 from lineside.core.run.folder_watcher import FolderWatcher, PendingFile, Stamp, stamp_of
 from lineside.core.run.model_store import load_model
+from lineside.core.run.trail import Trail, iter_rows, open_trail
 from lineside.parts.application import APPLICATION
 from lineside.parts.data.images import digest
 from lineside.parts.data.sources import pictures_in, unlabelled
@@ -168,7 +168,7 @@ class Watcher:
     Attributes:
         folder: The watched folder, searched with its subfolders.
         model: Inspects the pictures.
-        trail: The audit trail, JSON lines; a restarted watch resumes it.
+        trail: Where the audit trail lies; a restarted watch resumes it.
         patience_seconds: An unreadable file is reported when unchanged for this long.
         monitors: Views of parts, score drift, image quality.
         files: Inspected files and those that may still be written, by name below the folder.
@@ -186,6 +186,11 @@ class Watcher:
     def __post_init__(self) -> None:
         self.files = FolderWatcher(kind=PendingFile, name_of=self._name_of)
 
+    @cached_property
+    def rows(self) -> Trail:
+        """The trail, checked and open for more rows."""
+        return open_trail(self.trail)[0]
+
     @property
     def calibration(self) -> str:
         """Digest of the operating point: a recalibration resets the monitors."""
@@ -200,21 +205,37 @@ class Watcher:
             "event": "started", "folder": str(self.folder), "model": self.model.identity,
             "threshold": self.model.threshold, "judged": len(self.files.done), "drift": drift,
             "suspended": self.monitors.suspended,
+            "trail": f"{self.rows.head.rows} rows, the last {self.rows.head.last}",
         }  # fmt: skip
 
-    def resume(self) -> None:
-        """Replay the trail: its files count as inspected, and the monitors continue."""
-        repair_lines(self.trail)
+    def resume(self) -> int:
+        """Replay the trail: its files count as inspected, and the monitors continue.
+
+        Returns:
+            How many lines were written before trails had a hash in each line.
+
+        Raises:
+            UserError: if the trail was altered.
+        """
+        self.rows, before = open_trail(self.trail)
+        for place, row in enumerate(iter_rows(self.trail), start=1):
+            if "verdict" in row:
+                try:
+                    self._replay(row)
+                except (KeyError, TypeError, ValueError) as error:  # of a line without a hash
+                    raise UserError(
+                        f"{self.trail} row {place} is no verdict of lineside: {error!r}",
+                        "keep it as evidence and begin another one",
+                    ) from error
+        return before
+
+    def _replay(self, row: Mapping[str, Any]) -> None:
+        self._remember(row["file"], Stamp(row["bytes"], row["modified_ns"]))
         same = {"model": self.model.identity, "calibration": self.calibration}
-        for row in iter_rows(self.trail):
-            if "verdict" not in row:
-                continue
-            self._remember(row["file"], Stamp(row["bytes"], row["modified_ns"]))
-            same_model = all(row.get(key) == value for key, value in same.items())
-            if same_model and "score" in row:
-                seconds = datetime.fromisoformat(row["time"]).timestamp()
-                score = float("nan") if row["score"] is None else row["score"]
-                self.monitors.update(row["part"], score, row["health"], seconds)
+        if "score" in row and all(row.get(key) == value for key, value in same.items()):
+            seconds = datetime.fromisoformat(row["time"]).timestamp()
+            score = float("nan") if row["score"] is None else row["score"]
+            self.monitors.update(row["part"], score, row["health"], seconds)
 
     def scan(self) -> Iterator[dict[str, Any]]:
         """Inspect every complete new picture once; yield the rows added to the trail."""
@@ -283,11 +304,8 @@ class Watcher:
         }  # fmt: skip
 
     def _append(self, rows: list[dict[str, Any]]) -> None:
-        lines = "".join(json.dumps(finite(row)) + "\n" for row in rows)
-        with disk_errors(self.trail), self.trail.open("a", encoding="utf-8") as stream:
-            stream.write(lines)
-            stream.flush()
-            os.fsync(stream.fileno())
+        """Write rows; number and hash are added to them."""
+        rows[:] = self.rows.append(rows)
 
 
 def _digest(path: Path) -> str:
@@ -301,6 +319,8 @@ def _digest(path: Path) -> str:
 def _only_writer(trail: Path) -> Iterator[None]:
     """Lock the trail, so that two watches never write to it."""
     with disk_errors(trail):
+        if trail.exists() and not trail.is_file():
+            raise UserError(f"{trail} is not a file", "choose another --trail")
         trail.parent.mkdir(parents=True, exist_ok=True)
         stream = trail.open("a", encoding="utf-8")
     with stream:
@@ -320,7 +340,10 @@ def run_watch(
     """
     findings = unreadable = 0
     with _only_writer(watcher.trail):
-        watcher.resume()
+        if before := watcher.resume():
+            say(
+                {"event": "chain", "begins": f"now; {before} older lines have no hash of their own"}
+            )
         say(watcher.started())
         due = watcher.pending()
         while True:
