@@ -235,7 +235,9 @@ def model_folder(path: Path) -> Path:
         if chosen and (path / "models" / chosen / "model.json").is_file():
             return path / "models" / chosen
         if chosen:
-            raise UserError(f"{path}/models/{chosen}/model.json is missing", REPAIR)
+            raise UserError(
+                f"{path} is a run without a finished model: models/{chosen} holds none", REPAIR
+            )
         raise UserError(
             f"{path} is a run without a finished model ({state})",
             "wait for it" if state == "running" else "repeat its train command to finish it",
