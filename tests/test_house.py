@@ -41,9 +41,15 @@ def test_floors_import_only_what_lies_below(path):
             assert pieces[1] not in (*(set(APPLICATIONS) - {floor(path)}), "studio", "cli"), name
 
 
-@pytest.mark.parametrize("library", ["accelerate", "dask", "distributed", "sqlalchemy"])
+@pytest.mark.parametrize(
+    "library", ["accelerate", "dask", "distributed", "onnxruntime", "sqlalchemy"]
+)
 def test_each_engine_has_one_door(library):
-    doors = {"accelerate": {"loop.py"}, "sqlalchemy": {"database.py", "tables.py"}}
+    doors = {
+        "accelerate": {"loop.py"},
+        "onnxruntime": {"onnx_backbone.py"},
+        "sqlalchemy": {"database.py", "tables.py"},
+    }
     rooms = {"sqlalchemy": {"store", "gallery"}}
     allowed = doors.get(library, {"parallel.py"})
     for path in FILES:

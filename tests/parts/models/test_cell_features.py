@@ -62,6 +62,24 @@ def test_exposure_is_an_offset():
     torch.testing.assert_close(one[..., 2:20], two[..., 2:20], atol=0.02, rtol=0.1)
 
 
+@pytest.mark.parametrize(("axis", "dilation"), [(2, 1), (3, 1), (2, 3), (3, 2)])
+def test_sums_of_shifted_images_are_convolutions(axis, dilation):
+    x, taps = torch.rand(1, 1, 20, 30), torch.tensor([0.1, 0.5, -0.2])
+    kernel = taps.view((1, 1, 3, 1) if axis == 2 else (1, 1, 1, 3))
+    steps = (dilation, 1) if axis == 2 else (1, dilation)
+    expected = torch.nn.functional.conv2d(x, kernel, dilation=steps)
+    found = cell_features._sum_shifted(x, taps.tolist(), axis, dilation)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("size", [2, 8])
+def test_the_strongest_of_either_sign_is_kept_of_each_square(size):
+    x = torch.randn(1, 1, 24, 40)
+    high, low = cell_features._strongest(x, size)
+    pool = torch.nn.functional.max_pool2d
+    assert torch.equal(high, pool(x, size)) and torch.equal(low, pool(-x, size))
+
+
 def test_tiles_give_what_the_whole_gives(monkeypatch):
     rng = np.random.default_rng(0)
     image = rng.random((200, 330, 3)).astype(np.float32)

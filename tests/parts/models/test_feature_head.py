@@ -8,6 +8,7 @@ import torch
 
 from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
+from lineside.parts.models import backbone
 from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.feature_head.cell_features import CellFeatures, head_inputs, resample_map
 from lineside.parts.models.feature_head.cell_sampling import FeatureSpool, inner_folds
@@ -154,6 +155,15 @@ def test_reads_the_same_after_storing(labelled):
     assert one.score == two.score
     assert one.score == pytest.approx(labelled.predict(image).score, rel=1e-5)
     np.testing.assert_array_equal(one.map, two.map)
+
+
+def test_scores_are_the_same_without_onnx_runtime(labelled, monkeypatch):
+    image = picture(200, "spot")[0]
+    fast = labelled.predict(image)
+    monkeypatch.setattr(backbone, "_runner", lambda blocks, threads: None)
+    slow = labelled.predict(image)
+    assert slow.score == pytest.approx(fast.score, abs=1e-3)
+    np.testing.assert_allclose(slow.map, fast.map, atol=1e-2)
 
 
 def test_refuses_other_backbone_weights(labelled):

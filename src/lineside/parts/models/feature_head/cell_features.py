@@ -13,7 +13,7 @@ response.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,7 +124,7 @@ def cell_contrast(image: Image) -> Tensor:
 
     Large images are processed in tiles with a halo, so that memory stays bounded.
     """
-    grey = torch.from_numpy(np.ascontiguousarray(image.mean(2, dtype=np.float32)))[None, None]
+    grey = backbone.grey_values(image)
     rows, columns = backbone.grid_of(image)
     padding = (0, columns * CELL_PX - image.shape[1], 0, rows * CELL_PX - image.shape[0])
     grey = F.pad(grey, padding, mode="replicate")
@@ -147,7 +147,7 @@ def _window_contrast(grey: Tensor) -> Tensor:
         responses = [*_blobs_and_lines(level), *(_edges(level) if octave == 2 else ())]
         size = CELL_PX >> octave  # pixels of this octave per cell
         for response in responses:
-            channels += [F.max_pool2d(response, size), F.max_pool2d(-response, size)]
+            channels += _strongest(response, size)
     roughness = F.avg_pool2d((log - _blur(log, 1)) ** 2, CELL_PX)
     channels.append((roughness + 1e-6).log())
     return torch.cat(channels, 1)[0].permute(1, 2, 0)
@@ -157,12 +157,39 @@ def _pad(x: Tensor, rows: int, columns: int) -> Tensor:
     return F.pad(x, (columns, columns, rows, rows), mode="replicate")
 
 
+# One-channel convolutions and poolings of PyTorch take ten times as long as sums of shifted images.
+
+
+def _strongest(response: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return the largest value of either sign in each square of size x size pixels."""
+    # (1, 1, height, width) -> (row of squares, pixel, width)
+    rows = response.view(-1, size, response.shape[3])
+    high, low = rows.amax(1), rows.amin(1)
+    # (row, width) -> (row, column of squares, pixel)
+    high, low = (x.view(len(x), -1, size) for x in (high, low))
+    return high.amax(2)[None, None], -low.amin(2)[None, None]
+
+
 def _blur(x: Tensor, dilation: int) -> Tensor:
     """Binomial blur, standard deviation 1 px times the dilation."""
-    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
     reach = 2 * dilation
-    x = F.conv2d(_pad(x, 0, reach), taps.view(1, 1, 1, 5), dilation=(1, dilation))
-    return F.conv2d(_pad(x, reach, 0), taps.view(1, 1, 5, 1), dilation=(dilation, 1))
+    for axis, padded in ((3, lambda x: _pad(x, 0, reach)), (2, lambda x: _pad(x, reach, 0))):
+        x = _sum_shifted(padded(x), (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16), axis, dilation)
+    return x
+
+
+def _mean_along(x: Tensor, count: int, axis: int) -> Tensor:
+    """Return the mean of each `count` pixels in a row along an axis."""
+    return _sum_shifted(x, (1 / count,) * count, axis)
+
+
+def _sum_shifted(x: Tensor, taps: Sequence[float], axis: int, dilation: int = 1) -> Tensor:
+    """Correlate with taps along an axis; the result is as much shorter as the taps reach."""
+    size = x.shape[axis] - dilation * (len(taps) - 1)
+    total = x.narrow(axis, 0, size) * taps[0]
+    for number, tap in enumerate(taps[1:], 1):
+        total.add_(x.narrow(axis, dilation * number, size), alpha=tap)
+    return total
 
 
 def _blobs_and_lines(level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -175,16 +202,16 @@ def _blobs_and_lines(level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     horizontal = wide[:, :, 4:, 2:-2] + wide[:, :, :-4, 2:-2] - 2 * fine
     return (
         blob,
-        F.avg_pool2d(_pad(vertical, 3, 0), (7, 1), 1),
-        F.avg_pool2d(_pad(horizontal, 0, 3), (1, 7), 1),
+        _mean_along(_pad(vertical, 3, 0), 7, 2),
+        _mean_along(_pad(horizontal, 0, 3), 7, 3),
     )
 
 
 def _edges(level: Tensor) -> tuple[Tensor, Tensor]:
     """Return steps downwards and to the right between pairs of pixels, averaged along 9 px."""
     rows, columns = level.shape[2:]
-    pairs = F.avg_pool2d(_pad(level, 2, 0), (2, 1), 1)
+    pairs = _mean_along(_pad(level, 2, 0), 2, 2)
     down = (pairs[:, :, 3:] - pairs[:, :, :-3])[:, :, :rows]
-    pairs = F.avg_pool2d(_pad(level, 0, 2), (1, 2), 1)
+    pairs = _mean_along(_pad(level, 0, 2), 2, 3)
     right = (pairs[..., 3:] - pairs[..., :-3])[..., :columns]
-    return (F.avg_pool2d(_pad(down, 0, 4), (1, 9), 1), F.avg_pool2d(_pad(right, 4, 0), (9, 1), 1))
+    return _mean_along(_pad(down, 0, 4), 9, 3), _mean_along(_pad(right, 4, 0), 9, 2)

@@ -40,8 +40,8 @@ REGIONS = 16
 """Rows and columns of regions that the image is cut into."""
 SIGMA_PX = 1.5
 BAR_PX = 15
-WHOLE_PIXELS = 270_000
-"""Larger images are filtered region by region: bounded memory that stays in the CPU's cache."""
+PASS_PIXELS = 1 << 16
+"""Images are filtered about this many pixels at once, in bands of whole rows: bounded memory."""
 
 Record = TypeVar("Record", bound=Any)
 
@@ -138,8 +138,7 @@ def line_responses(image: Image) -> Tensor:
     Args:
         image: Shape (height, width, 1 or 3), values 0..1. Colours are averaged.
     """
-    grey = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).mean(2)
-    level = torch.log(grey * 255.0 + 8.0)[None, None]
+    level = torch.log(backbone.grey_values(image) * 255.0 + 8.0)
     octaves = []
     for _ in range(LEVELS):
         octaves.append(_region_maxima(level))
@@ -148,17 +147,19 @@ def line_responses(image: Image) -> Tensor:
 
 
 def _region_maxima(level: Tensor) -> Tensor:
-    """Return the maximum of each response in each region: (1, 1, h, w) -> (8, 16, 16)."""
+    """Return the maximum of each response in each region, >= 0: (1, 1, h, w) -> (8, 16, 16)."""
     padded = F.pad(level, (_REACH_PX,) * 4, mode="replicate")
     height, width = level.shape[2:]
-    if height * width <= WHOLE_PIXELS:
-        return F.adaptive_max_pool2d(_filter(padded), REGIONS)[0]
-    maxima = torch.empty(RESPONSES, REGIONS, REGIONS)
-    for row, (top, bottom) in enumerate(_spans(height)):
-        for column, (left, right) in enumerate(_spans(width)):
-            window = padded[:, :, top : bottom + 2 * _REACH_PX, left : right + 2 * _REACH_PX]
-            maxima[:, row, column] = _filter(window).amax((0, 2, 3))
-    return maxima
+    step = max(1, PASS_PIXELS // width)
+    maxima = torch.zeros(RESPONSES, REGIONS, width)  # of the rows of each region
+    for first in range(0, height, step):
+        last = min(first + step, height)
+        responses = _filter(padded[:, :, first : last + 2 * _REACH_PX])
+        for region, (top, bottom) in enumerate(_spans(height)):
+            if top < last and bottom > first:
+                rows = responses[:, max(top - first, 0) : bottom - first]
+                maxima[:, region] = maxima[:, region].maximum(rows.amax(1))
+    return F.adaptive_max_pool2d(maxima, REGIONS)
 
 
 def _spans(size: int) -> list[tuple[int, int]]:
@@ -167,24 +168,18 @@ def _spans(size: int) -> list[tuple[int, int]]:
 
 
 def _filter(padded: Tensor) -> Tensor:
-    """Return the eight responses, all >= 0, (1, 8, height, width).
+    """Return the eight responses, (8, height, width); values below 0 mean none.
 
     Args:
         padded: Logarithm of grey values with 7 px of border, (1, 1, height + 14, width + 14).
     """
     down, across = _kernels()
-    columns = F.conv2d(padded, down)  # the four vertical kernels, (1, 4, height, width + 14)
-    xx, xy, edge_y, yy, bar_y, edge_x, bar_x = F.conv2d(
-        columns[:, [pair[0] for pair in _PAIRS]], across, groups=len(_PAIRS)
-    ).split(1, 1)
+    columns = F.conv2d(padded, down[[pair[0] for pair in _PAIRS]])  # (1, 7, height, width + 14)
+    xx, xy, edge_y, yy, bar_y, edge_x, bar_x = F.conv2d(columns, across, groups=len(_PAIRS))[0]
     # eigenvalues of the Hessian ((xx, xy), (xy, yy)): both of one sign at a spot, one at a line
     middle = (xx + yy) / 2
     spread = (((xx - yy) / 2).square() + xy.square()).sqrt()
     high, low = middle + spread, middle - spread
-    return torch.cat(
-        [
-            *(high.relu(), (-low).relu(), low.relu(), (-high).relu()),
-            *(edge_y.abs(), edge_x.abs(), bar_y.abs(), bar_x.abs()),
-        ],
-        1,
+    return torch.stack(
+        [high, -low, low, -high, edge_y.abs(), edge_x.abs(), bar_y.abs(), bar_x.abs()]
     )
