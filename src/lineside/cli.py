@@ -13,13 +13,17 @@ import os
 import sys
 import tempfile
 import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cyclopts
 
 from lineside import __version__
 from lineside.applications import APPLICATIONS
-from lineside.core.errors import UserError, printable, unknown_key
+from lineside.core.errors import Note, UserError, printable, unknown_key
 from lineside.core.run.seal import KEY_VARIABLE, MAKE_KEY
 
 FINE, FINDING, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 3, 130
@@ -52,12 +56,13 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     given = os.environ.get(KEY_VARIABLE)
     try:
-        code = app(
-            expand_config(take_key(tokens)),
-            exit_on_error=False,
-            print_error=False,
-            result_action="return_value",
-        )
+        with _notes():
+            code = app(
+                expand_config(take_key(tokens)),
+                exit_on_error=False,
+                print_error=False,
+                result_action="return_value",
+            )
         sys.stdout.flush()
         return int(code or FINE)
     except UserError as error:
@@ -81,6 +86,25 @@ def main(argv: list[str] | None = None) -> int:
         os.environ.pop(KEY_VARIABLE, None)
         if given is not None:
             os.environ[KEY_VARIABLE] = given
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Print every `Note` as one line; other warnings are shown as Python does."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_note(
+            message: Warning | str, category: type[Warning], *place: Any, **more: Any
+        ) -> None:
+            if issubclass(category, Note):
+                print(printable(f"note: {message}"), file=sys.stderr, flush=True)
+            else:
+                show(message, category, *place, **more)
+
+        warnings.simplefilter("always", Note)
+        warnings.showwarning = show_note
+        yield
 
 
 def take_key(tokens: list[str]) -> list[str]:

@@ -122,6 +122,42 @@ def test_unusable_places_cost_the_place_and_not_the_defect(shop, tmp_path, kind,
         assert sum('""label"": 1.0' in line for line in stream) >= 2, "faulty parts are measured"
 
 
+@pytest.mark.adversary("o")
+def test_pictures_in_formats_that_are_not_read_are_said_once_by_every_verb(
+    shop, run, tmp_path, capsys
+):
+    data = shop.data(tmp_path / "data", good=3, faulty=0, seed=5)
+    for name in ("a.gif", "b.gif", "c.heic"):
+        (data / "good" / name).write_bytes(b"x")
+    model = ("--model", str(run))
+    for command in (
+        ("predict", str(data), *model),
+        ("evaluate", str(data), *model),
+        ("audit", str(data)),
+        ("watch", str(data), *model, "--once", "--trail", str(tmp_path / "t"),
+         "--interval-seconds", "0.02"),
+        ("train", str(data), "--out", str(tmp_path / "run2"), *FAST),
+    ):  # fmt: skip
+        assert main(["parts", *command]) in (0, 1)
+        notes = [line for line in capsys.readouterr().err.splitlines() if "skipped" in line]
+        assert len(notes) == 1 and notes[0].startswith("note: ")
+        assert "3 files skipped: 2 .gif, 1 .heic; readable are .png" in notes[0]
+
+
+@pytest.mark.adversary("m")
+def test_one_lot_per_class_is_refused_before_anything_is_trained(shop, tmp_path, capsys):
+    data = shop.data(tmp_path / "data", good=6, faulty=4)
+    rows = [
+        f"{path.relative_to(data).as_posix()},{path.parent.name},{path.parent.name} lot"
+        for path in sorted(data.rglob("*.png"))
+    ]
+    (data / "parts.csv").write_text("\n".join(["path,label,lot", *rows]))
+    assert train(data, tmp_path / "run") == 2
+    (line,) = errors(capsys)
+    assert "one lot (good lot), and a lot is never split" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_defects_it_works_and_promises_nothing(shop, tmp_path, capsys):
     data = shop.data(tmp_path / "data", good=8, faulty=0)
     assert train(data, tmp_path / "run") == 0

@@ -29,6 +29,10 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+class Note(UserWarning):
+    """Something a user should know that stops nothing; the command line prints one line."""
+
+
 class UserError(Exception):
     """Something a user can fix: one line that says what happened, and a hint how to fix it."""
 

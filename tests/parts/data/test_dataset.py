@@ -11,10 +11,12 @@ import pytest
 from PIL import Image as Pillow
 
 from lineside.core.contract import ROLES
-from lineside.core.errors import UserError
+from lineside.core.errors import Note, UserError
 from lineside.parts.data.dataset import read
 from lineside.parts.data.grouping import has_parts, split
+from lineside.parts.data.images import decode
 from lineside.parts.data.items import PartImage
+from lineside.parts.data.sources import find_files
 
 
 def config(**options) -> SimpleNamespace:
@@ -142,6 +144,36 @@ def test_hidden_files_and_link_loops(tmp_path):
     make(tmp_path, "good/1.png", "good/2.png", "good/.thumb.png", "__MACOSX/good/1.png")
     (tmp_path / "good" / "loop").symlink_to(tmp_path / "good")
     assert len(read(tmp_path, config())) == 2
+
+
+# ---- files that are not read
+
+
+@pytest.mark.adversary("o")
+def test_files_that_are_not_read_are_counted_in_one_line(tmp_path):
+    make(tmp_path, "good/1.png", "good/2.jpg", "defect/3.bmp")
+    for name in ("good/a.GIF", "good/b.gif", "defect/c.heic", "d.jp2", "e.raw", ".hidden.gif", "F"):
+        (tmp_path / name).write_bytes(b"x")
+    for name in ("read.me.md", "good/1.txt", "notes.yaml", "Thumbs.db", "labels.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.warns(Note) as told:
+        assert len(read(tmp_path, config())) == 3
+    (line,) = [str(note.message) for note in told]
+    assert "6 files skipped: 2 .gif, 1 " in line and "readable are .png .jpg .jpeg .jfif" in line
+    assert all(f"1 {ending}" in line for ending in (".heic", ".jp2", ".raw", "without ending"))
+    with pytest.warns(Note) as told:
+        assert len(find_files([tmp_path / "good"])) == 2
+    assert "2 files skipped: 2 .gif" in str(told[0].message) and len(told) == 1
+
+
+@pytest.mark.adversary("o")
+def test_nothing_is_said_where_everything_is_read(tmp_path, recwarn):
+    make(tmp_path, "good/1.jpg", "good/2.jpg", "defect/3.png")
+    (tmp_path / "good/1.jpg").rename(tmp_path / "good/1.jfif")
+    (tmp_path / "good/2.jpg").rename(tmp_path / "good/2.JPE")
+    found = read(tmp_path, config())
+    assert len(found) == len(find_files([tmp_path])) == 3 and not recwarn.list
+    assert all(decode(item.path).shape == (20, 30, 1) for item in found)
 
 
 # ---- parts
@@ -343,6 +375,39 @@ def test_lot_is_the_unit():
     divided = split(lots, config())
     counts = Counter(lot for role in ROLES for lot in {i.lot for i in divided.role(role)})
     assert max(counts.values()) == 1
+
+
+@pytest.mark.adversary("m")
+def test_one_lot_per_class_is_refused_with_the_reason():
+    def lots(**counts: int) -> list[PartImage]:
+        return [
+            PartImage(id=f"{lot}{n}", path=Path("x"), label=label, part=f"{lot}{n}", lot=lot)
+            for lot, count in counts.items()
+            for label in ("good" if lot.startswith("g") else "crack",)
+            for n in range(count)
+        ]
+
+    with pytest.raises(UserError, match=r"one lot \(g1\).*never split.*none are left for calibr"):
+        split(lots(g1=20, c1=9), config())
+    with pytest.raises(UserError, match="at least 3 lots, or leave the column lot out"):
+        split(lots(g1=20, c1=9, c2=9, c3=9, c4=9), config())
+    assert split(lots(g1=20, g2=20, c1=9), config()).calibration
+
+
+@pytest.mark.adversary("m")
+def test_too_few_lots_that_hold_both_classes_are_refused_with_the_reason():
+    mixed = [
+        PartImage(id=f"{n}", path=Path("x"), label=label, part=f"p{n}", lot=f"l{n % 2}")
+        for n, label in enumerate(["good"] * 20 + ["crack"] * 4)
+    ]
+    with pytest.raises(UserError, match=r"2 lots \(l0, l1\), and a lot is never split.*for train"):
+        split(mixed, config())
+
+
+@pytest.mark.adversary("m")
+def test_one_part_per_class_is_refused_with_the_reason():
+    with pytest.raises(UserError, match=r"one part \(a\), and a part is never split"):
+        split(items(("a", "good", 9), ("b", "crack", 9)), config())
 
 
 def test_prescribed_roles_are_kept():

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lineside.core.errors import UserError
 from lineside.parts.data.annotations import find_boxes, kind_of
-from lineside.parts.data.images import SUFFIXES
+from lineside.parts.data.images import SUFFIXES, tell_unread, unread
 from lineside.parts.data.items import (
     DEFECT,
     DEFECT_WORDS,
@@ -68,6 +68,7 @@ def read_folder(root: Path) -> list[PartImage]:
     """
     files = _files(root)
     places = _places(root, [path for path in files if path.suffix.lower() in SUFFIXES])
+    tell_unread(root, unread(path.name for path in files))
     pictures = [place for place in places if not place.mask]
     if not pictures:
         raise UserError(f"{root} holds no pictures", f"known endings: {', '.join(SUFFIXES)}")

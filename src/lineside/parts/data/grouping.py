@@ -95,7 +95,8 @@ def split(items: Sequence[PartImage], config: Any) -> Split:
         config: Its ``seed`` shuffles the groups.
 
     Raises:
-        UserError: if a group has been given two roles.
+        UserError: if a group has been given two roles, or there are too few groups with good
+            pictures to fit and to calibrate on.
     """
     groups = groups_of(items)
     fixed = _prescribed(groups)
@@ -111,7 +112,27 @@ def split(items: Sequence[PartImage], config: Any) -> Split:
         role: tuple(item for name in groups if roles[name] == role for item in groups[name])
         for role in ROLES
     }
+    if not given:
+        _check_good(groups, items_of)
     return Split(**items_of)
+
+
+def _check_good(
+    groups: Mapping[str, Sequence[PartImage]], items_of: Mapping[str, Sequence[PartImage]]
+) -> None:
+    """Refuse groups that leave a role without good pictures which no model can do without."""
+    lacking = [r for r in ("train", "calibration") if all(item.faulty for item in items_of[r])]
+    if not lacking:
+        return
+    holding = [name for name, items in groups.items() if not all(item.faulty for item in items)]
+    lots = any(item.lot for items in groups.values() for item in items)
+    unit, source = ("lot", "the column lot") if lots else ("part", "the names of the parts")
+    units = f"one {unit}" if len(holding) == 1 else f"{len(holding)} {unit}s"
+    raise UserError(
+        f"all good pictures are of {units} ({listed(holding)}), and a {unit} is never split: "
+        f"none are left for {' and '.join(lacking)}",
+        f"give good pictures of at least 3 {unit}s, or leave {source} out",
+    )
 
 
 def _prescribed(groups: Mapping[str, Sequence[PartImage]]) -> dict[str, str]:

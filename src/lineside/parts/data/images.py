@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import struct
 import time
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,13 +30,20 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
-from lineside.core.errors import UserError
+from lineside.core.errors import Note, UserError, printable
 from lineside.core.run.files import read_and_hash, sha256_of_file
 from lineside.parts.data.items import Box, PartImage
 from lineside.parts.data.masks import MASK_THRESHOLD, defect_values, is_inverted
 from lineside.parts.models.detector import Image, Mask, TrainingImage
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm",
+)  # fmt: skip
+COMPANIONS = (
+    ".txt", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".names", ".csv", ".tsv", ".md", ".html",
+    ".log", ".ini", ".db",
+)  # fmt: skip
+"""Files that lie beside pictures and are none; every other one that is not read is counted."""
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 SMALLEST_PX = 16
 LARGEST_PIXELS = 8192 * 8192
@@ -117,6 +126,22 @@ FileState = tuple[str, int, int]
 """Path, size in bytes, time of change in nanoseconds."""
 CACHE = PictureCache(most_bytes=CACHE_MB * 2**20)
 """Filled by `lineside.parts.audit.survey`, so that `predict` and `watch` hold nothing."""
+
+
+def unread(names: Iterable[str]) -> Counter[str]:
+    """Return how many files are neither pictures that are read nor known companions, by ending."""
+    endings = (os.path.splitext(name)[1].lower() for name in names)
+    return Counter(e or "without ending" for e in endings if e not in SUFFIXES + COMPANIONS)
+
+
+def tell_unread(folder: Path, counts: Counter[str]) -> None:
+    """Note in one line what was skipped in a folder, if anything was."""
+    if not counts:
+        return
+    each = ", ".join(f"{count} {ending}" for ending, count in counts.most_common(8))
+    files = "file" if counts.total() == 1 else "files"
+    line = f"{folder}: {counts.total()} {files} skipped: {each}; readable are {' '.join(SUFFIXES)}"
+    warnings.warn(printable(line), Note, stacklevel=2)
 
 
 def decode(path: Path) -> Image:
@@ -319,7 +344,8 @@ def _opened(path: Path, *, whole: bool = True) -> Iterator[Pillow.Image]:
         raise _too_large(path, "more than twice as many") from error
     except UnidentifiedImageError as error:
         raise UserError(
-            f"{path} is not a picture that can be read", "PNG, JPEG, BMP, TIFF, WebP are known"
+            f"{path} is not a picture that can be read",
+            "PNG, JPEG, BMP, TIFF, WebP, PGM and PPM are",
         ) from error
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise _unreadable(path, error) from error

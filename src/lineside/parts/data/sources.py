@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from lineside.core.errors import UserError
 from lineside.core.run.table_reader import read_named_rows
 from lineside.parts.config import Config
-from lineside.parts.data.images import SUFFIXES
+from lineside.parts.data.images import SUFFIXES, tell_unread, unread
 from lineside.parts.data.items import PartImage
 
 
@@ -75,24 +76,30 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
+        skipped: Counter[str] = Counter()
         # Path.is_dir raises for a name that is too long, which is refused with its item
-        below = sorted(pictures_in(path)) if os.path.isdir(path) else [path]
+        below = sorted(pictures_in(path, skipped)) if os.path.isdir(path) else [path]
+        tell_unread(path, skipped)
         if not below:
             raise UserError(f"{path} holds no images", f"images end in {', '.join(SUFFIXES)}")
         found += below
     return found
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """Return the pictures of a folder and its subfolders; hidden ones are left out."""
+def pictures_in(folder: Path, skipped: Counter[str] | None = None) -> list[Path]:
+    """Return the pictures of a folder and its subfolders; hidden ones are left out.
+
+    Args:
+        folder: The folder.
+        skipped: Gets the numbers of files with other endings, see `unread`.
+    """
     found = []
     for place, below, names in os.walk(folder):
         below[:] = [name for name in below if not name.startswith(".")]
-        found += [
-            Path(place, name)
-            for name in names
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES)
-        ]
+        shown = [name for name in names if not name.startswith(".")]
+        found += [Path(place, name) for name in shown if name.lower().endswith(SUFFIXES)]
+        if skipped is not None:
+            skipped.update(unread(shown))
     return found
 
 

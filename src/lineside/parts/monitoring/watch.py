@@ -16,7 +16,7 @@ from __future__ import annotations
 import fcntl
 import itertools
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -32,7 +32,7 @@ from lineside.core.run.folder_watcher import FolderWatcher, PendingFile, Stamp, 
 from lineside.core.run.model_store import load_model
 from lineside.core.run.trail import Trail, iter_rows, open_trail
 from lineside.parts.application import APPLICATION
-from lineside.parts.data.images import digest
+from lineside.parts.data.images import digest, tell_unread
 from lineside.parts.data.sources import pictures_in, unlabelled
 from lineside.parts.model import PartResult, PartsModel
 from lineside.parts.monitoring.drift import DriftMonitor
@@ -173,6 +173,7 @@ class Watcher:
         monitors: Views of parts, score drift, image quality.
         files: Inspected files and those that may still be written, by name below the folder.
         most_judged: From this number on, deleted files are forgotten.
+        skipped: Numbers of files that are no pictures, by ending, as far as the user was told.
     """
 
     folder: Path
@@ -182,6 +183,7 @@ class Watcher:
     monitors: Monitors
     files: FolderWatcher[PendingFile] = field(init=False)
     most_judged: int = 2 * JUDGED_KEPT
+    skipped: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.files = FolderWatcher(kind=PendingFile, name_of=self._name_of)
@@ -239,7 +241,11 @@ class Watcher:
 
     def scan(self) -> Iterator[dict[str, Any]]:
         """Inspect every complete new picture once; yield the rows added to the trail."""
-        pending = self.files.look(dict.fromkeys(pictures_in(self.folder), ""))
+        skipped: Counter[str] = Counter()
+        pending = self.files.look(dict.fromkeys(pictures_in(self.folder, skipped), ""))
+        if skipped.keys() - self.skipped.keys():  # an ending that it has not told of
+            tell_unread(self.folder, skipped)
+            self.skipped |= skipped
         for file in sorted(pending, key=lambda file: (file.stamp.modified_ns, file.name)):
             if not file.complete:
                 continue
