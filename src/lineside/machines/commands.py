@@ -80,6 +80,20 @@ def watch(
 
 
 @app.command
+def verify(*, store: str = STORE) -> int:
+    """Check that no verdict in the store was changed, removed or inserted; exit code 1 if one was.
+
+    Parameters
+    ----------
+    store: str
+        The store of a watch: a SQLite file, or a URL.
+    """
+    from lineside.machines.streams.commands import run_verification
+
+    return run_verification(store)
+
+
+@app.command
 def replay(machine: str, /, *, model: Path = RUN, store: str = STORE, json: bool = False) -> int:
     """Judge the stored snapshots of a machine again: the same verdicts, or those of a new model.
 

@@ -41,6 +41,7 @@ from lineside.core.run.files import canonical
 from lineside.machines.alarms.actions import Action
 from lineside.machines.alarms.verdict import Event, Verdict
 from lineside.machines.data.measurement import Measurement
+from lineside.machines.store.chain import Link, add_link, pack_memory, unpack_memory
 from lineside.machines.store.ingest_result import IngestResult, Status
 from lineside.machines.store.packing import (
     FeatureColumns,
@@ -93,6 +94,7 @@ class TrackedMachine:
         layout: Their layout in the store.
         actions: What operators asked for and has not taken effect.
         model_changed: Another model judged the last snapshot.
+        newest: The link of the last verdict.
     """
 
     row: dict[str, Any]
@@ -102,6 +104,7 @@ class TrackedMachine:
     layout: int | None
     actions: list[Action]
     model_changed: bool
+    newest: Link | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +248,7 @@ class Journal:
             write_entry(connection, entry)
         if entry.machine is not None:  # after the commit: a rollback must not be remembered
             tracked.row |= {**entry.machine, "sequence": entry.sequence + 1}
-            tracked.actions, tracked.model_changed = [], False
+            tracked.actions, tracked.model_changed, tracked.newest = [], False, entry.link
         return result
 
     def _entry(self, tracked: TrackedMachine, delivery: Delivery, result: IngestResult) -> Entry:
@@ -270,16 +273,17 @@ class Journal:
             )  # fmt: skip
         events = [event_to_row(number, time_us, "journal", event) for event in result.events]
         events += [event_to_row(number, time_us, "verdict", event) for event in verdict.events]
+        judged, link = add_link(tracked.newest, {**snapshot, **verdict_to_row(verdict)}, events)
         return Entry(
-            snapshot={**snapshot, **verdict_to_row(verdict)},
+            snapshot=judged,
             features=_pack_features(tracked, session.row), waveform=waveform, events=events,
             machine={
-                "model": tracked.identity, "memory": json.dumps(session.state()),
+                "model": tracked.identity, "memory": pack_memory(session.state(), link),
                 "layout": tracked.layout, "last_us": time_us, "state": verdict.state,
                 "novelty": verdict.novelty, "novelty_limit": verdict.limit,
             },
             sequence=tracked.row["sequence"],
-            actions=[action.number for action in tracked.actions],
+            actions=[action.number for action in tracked.actions], link=link,
         )  # fmt: skip
 
     def _find_duplicate(self, delivery: Delivery) -> IngestResult | None:
@@ -319,11 +323,12 @@ class Journal:
             self._identities[name] = identity_of(machine)
         identity = self._identities.get(name, "")
         same_model = row["model"] == identity
-        state = json.loads(row["memory"]) if same_model and row["memory"] else None
+        stored, newest = unpack_memory(row["memory"])
+        state = stored if same_model and stored else None
         session = None if machine is None else self.model.session(name, state)
         tracked = TrackedMachine(
             row=row, session=session, identity=identity, columns=columns, layout=layout,
-            actions=actions, model_changed=bool(row["model"]) and not same_model,
+            actions=actions, model_changed=bool(row["model"]) and not same_model, newest=newest,
         )  # fmt: skip
         self._tracked[name] = tracked
         while len(self._tracked) > CACHED_SESSIONS:

@@ -26,6 +26,8 @@ from lineside.machines.alarms.verdict import Event, Verdict
 from lineside.machines.data.measurement import Channel, Measurement
 
 Row = Mapping[str, Any]
+CHAIN = "chain"
+"""Where the JSON columns `snapshots.more` and `machines.memory` hold links, see `chain`."""
 MICROSECONDS = 1_000_000
 LATEST_SECONDS = 9e12
 """Beyond it microseconds no longer fit into 64 bits."""
@@ -109,10 +111,11 @@ def verdict_to_row(verdict: Verdict) -> dict[str, Any]:
 
 def verdict_from_row(row: Row, machine: str, events: Sequence[Event]) -> Verdict:
     """Return the verdict of its columns and events."""
+    more = json.loads(row["more"]) if row["more"] else {}
+    more.pop(CHAIN, None)
     return Verdict(
         machine=machine, time=row["seconds"], state=row["state"], novelty=row["novelty"],
-        limit=row["novelty_limit"], note=row["note"], events=tuple(events),
-        **(json.loads(row["more"]) if row["more"] else {}),
+        limit=row["novelty_limit"], note=row["note"], events=tuple(events), **more,
     )  # fmt: skip
 
 

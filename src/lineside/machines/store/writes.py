@@ -13,6 +13,7 @@ from sqlalchemy import bindparam, insert, select, update
 
 from lineside.core.database import Connection, fetch_all, insert_once
 from lineside.machines.alarms.actions import Action
+from lineside.machines.store.chain import Link
 from lineside.machines.store.packing import Row, action_from_row
 from lineside.machines.store.schema import (
     ACTIONS,
@@ -61,6 +62,7 @@ class Entry:
         machine: New values of the machine's row, None for a snapshot that was not judged.
         sequence: Of the machine's row that it was judged from.
         actions: Numbers of the operators' actions that took effect just before it.
+        link: Of the verdict, see `chain`.
     """
 
     snapshot: Row
@@ -70,6 +72,7 @@ class Entry:
     machine: Row | None = None
     sequence: int = 0
     actions: Sequence[int] = ()
+    link: Link | None = None
 
 
 def write_entry(connection: Connection, entry: Entry) -> None:

@@ -16,6 +16,7 @@ from lineside.machines.alarms.actions import ActionKind
 from lineside.machines.alarms.verdict import FIRST_DATED, format_time
 from lineside.machines.application import APPLICATION
 from lineside.machines.store import RetentionPolicy, Store, add_action, open_store, replay
+from lineside.machines.store.chain import check_ends, verify_store
 from lineside.machines.store.queries import MachineStatus, fleet
 from lineside.machines.streams.console import ConsoleReporter
 from lineside.machines.streams.watch import FINDING, Options, watch
@@ -45,9 +46,27 @@ def run_watch(
     for line in consent_notes(fitted):
         console.note(line)
     with open_store(store, retention=retention, durable=durable) as opened:
+        check_ends(opened)
         return watch(
             data, fitted, opened, mqtt=mqtt, http=http, options=options, console=console
         )  # fmt: skip
+
+
+def run_verification(store: str) -> int:
+    """Print which verdicts of a store were changed, one line each; exit code 1 if any was.
+
+    Raises:
+        UserError: if there is no such store, or it is signed and no key is given.
+    """
+    with open_existing(store) as opened:
+        found = verify_store(opened)
+    for fault in found.faults:
+        print(fault)
+    if found.faults:
+        return FINDING
+    older = f"; {found.before} older ones have no hash" if found.before else ""
+    print(f"{found.verdicts} verdicts are as they were written{older}")
+    return 0
 
 
 def run_replay(machine: str, model: Path, store: str, *, as_json: bool) -> int:

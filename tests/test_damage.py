@@ -1,0 +1,52 @@
+"""Damaged files of a run: one line, or the same result. A part of ``benchmarks.core.damage``."""
+
+import dataclasses
+
+import pytest
+from benchmarks.core.damage import (
+    DAMAGES,
+    Answer,
+    damage_file,
+    fault_of,
+    judge,
+    parts_scenes,
+    preload,
+)
+
+WHOLE = Answer(codes=[0], output=[[{"verdict": "accept"}]], errors=[["reading"]], result=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({}, ""),
+        ({"codes": [2], "output": [[]], "errors": [["error: x is damaged"]]}, ""),
+        ({"codes": [2], "output": [[]], "errors": [["error: a", "error: b"]]}, "traceback"),
+        ({"codes": [2], "output": [[]], "errors": [[]]}, "traceback"),
+        ({"codes": [3], "errors": [["error: a bug in lineside"]]}, "traceback"),
+        ({"codes": [-14]}, "traceback"),
+        ({"codes": [1]}, "silent"),
+        ({"output": [[{"verdict": "reject"}]]}, "silent"),
+        ({"result": 2}, "silent"),
+    ],
+)
+def test_what_counts_as_a_fault(changes, fault):
+    assert fault_of(WHOLE, dataclasses.replace(WHOLE, **changes)) == fault
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_each_damage_changes_a_file(tmp_path, kind):
+    path = tmp_path / "f.json"
+    path.write_text('{"a": 1}\n{"b": 2}\n')
+    before = path.read_bytes()
+    damage_file(path, kind)
+    assert not path.is_file() or path.read_bytes() != before
+
+
+def test_damaged_runs_give_one_line_or_the_same_result(tmp_path):
+    preload()
+    finished, stopped = parts_scenes(tmp_path / "parts", deep=False)
+    predict = dataclasses.replace(finished, commands=finished.commands[:1])
+    tracebacks, silent, count = judge([predict, stopped], DAMAGES, 13)
+    assert (tracebacks, silent) == (0, 0)
+    assert count >= 24
