@@ -15,6 +15,7 @@ from benchmarks.machines import (
     engine,
     figure,
     history_hash,
+    learned,
     nab,
     onsets,
     poison,
@@ -46,6 +47,7 @@ RESULTS: dict[str, Callable[[Say], None]] = {
     "kill": stream.kill,
     "stored": stream.stored,
     "history_hash": history_hash.history_hash,
+    "learned_share": learned.learned_share,
 }
 FIVE = tuple(range(5))
 SEEDS = {

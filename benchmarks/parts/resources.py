@@ -47,6 +47,24 @@ def fit_and_predict(say: Say) -> None:
     )
 
 
+def learned_share(say: Say) -> None:
+    """Time of looking at a fit and drawing what was learned, as a share of the fit."""
+    from benchmarks.learned import looking_and_fit
+    from lineside.core.contract import Split
+    from lineside.parts.application import APPLICATION
+    from lineside.parts.config import Config
+    from lineside.parts.data.dataset import read
+    from lineside.parts.simulation import demo
+
+    config = Config(methods=("detector",))
+    with tempfile.TemporaryDirectory() as folder:
+        items = read(demo(Path(folder) / "data", 0, good_parts=80, faulty_parts=50), config)
+        split = Split(train=tuple(items[:IMAGES]), calibration=(), test=())
+        looking, fit = looking_and_fit(APPLICATION, split, config)["detector"]
+    reason = f"{looking:.1f} s beside a fit of {fit:.1f} s on labelled pictures"
+    say("learned_share", plain(looking / fit, "ratio", IMAGES, "lower", reason))
+
+
 def measure(folder: Path) -> dict[str, float]:
     """Fit and predict in this process and return times and peak memory."""
     import resource

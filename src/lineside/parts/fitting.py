@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from lineside.core.contract import Method, Split
-from lineside.core.report.figures import save_figures
+from lineside.core.report.figures import draw_figures
 from lineside.core.run.folder import Run
 from lineside.parts.config import Config
 from lineside.parts.data.images import training_image
@@ -16,6 +16,7 @@ from lineside.parts.methods import METHODS
 from lineside.parts.model import PartsModel, Settings, fit_references, make_model
 
 if TYPE_CHECKING:
+    from lineside.parts.explain.head_training import HeadOnlooker
     from lineside.parts.models.patch_cnn.patch_cnn import PatchCNN
     from lineside.parts.models.patch_cnn.training import CropData
 
@@ -45,8 +46,11 @@ def fit(name: str, split: Split, config: Config, run: Run) -> PartsModel:
     options: dict[str, Any] = {}
     if method.resumable:
         options = {"checkpoint": run.folder / "checkpoint" / name, "stop": run.stopping}
+    onlooker = _head_onlooker() if name == "detector" and config.insight else None
     if name == "detector":
         options["executor"] = run.executor
+    if onlooker is not None:
+        options["watch"] = onlooker
     if name == "patch_cnn":
         options |= {"crop_px": config.crop_px, "width": config.width, "steps": config.cnn_steps}
         if config.insight:
@@ -62,10 +66,26 @@ def fit(name: str, split: Split, config: Config, run: Run) -> PartsModel:
     if name == "anogan" and config.insight:
         from lineside.parts.models.anogan.figures import sample_figures
 
-        figures = sample_figures(cast(Any, detector), validation or train, run.rng("figures"))
-        save_figures(run.folder, name, figures)
+        draw_figures(
+            run, name,
+            lambda: sample_figures(cast(Any, detector), validation or train, run.rng("figures")),
+        )  # fmt: skip
     shared = run.shared("references", lambda: fit_references(train, run.rng("library")))
+    if onlooker is not None:
+        from lineside.parts.explain.head_figures import head_figures
+
+        examples, library = [*train, *validation], shared.library
+        draw_figures(
+            run, name,
+            lambda: head_figures(cast(Any, detector), examples, onlooker, library), onlooker,
+        )  # fmt: skip
     return make_model(name, detector, Settings.of(config), shared)
+
+
+def _head_onlooker() -> HeadOnlooker:
+    from lineside.parts.explain.head_training import HeadOnlooker
+
+    return HeadOnlooker()
 
 
 def _draw_training(name: str, run: Run, cnn: PatchCNN, data: CropData) -> None:
@@ -76,9 +96,11 @@ def _draw_training(name: str, run: Run, cnn: PatchCNN, data: CropData) -> None:
     snapshots = run.folder / "snapshots" / name
     if not snapshots.exists():  # drawn already, before the run was killed
         return
-    figures = [
-        *feature_figures(cnn, data.pool, run.rng("features")),
-        *training_figures(cnn, data, snapshots, run.rng("figures")),
-    ]
-    save_figures(run.folder, name, figures)
+    draw_figures(
+        run, name,
+        lambda: [
+            *feature_figures(cnn, data.pool, run.rng("features")),
+            *training_figures(cnn, data, snapshots, run.rng("figures")),
+        ],
+    )  # fmt: skip
     shutil.rmtree(snapshots, ignore_errors=True)

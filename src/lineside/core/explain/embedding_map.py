@@ -26,6 +26,10 @@ def embedding_map(
     maps: Mapping[str, Floats],
     labels: Sequence[str],
     classes: Sequence[str],
+    *,
+    marked: Sequence[bool] | None = None,
+    margins: Mapping[str, float] | None = None,
+    size_inches: tuple[float, float] | None = None,
 ) -> Figure:
     """Return small maps side by side, coloured by label.
 
@@ -35,29 +39,39 @@ def embedding_map(
         maps: Coordinates by panel title, each of shape (items, 2), see `principal` and `tsne`.
         labels: The class of each item.
         classes: All classes, in the order of colours.
+        marked: Items drawn with an edge in the colour of the text; none if not given.
+        margins: See `plots.panels`.
+        size_inches: Width and height of the whole.
     """
     colour = {name: plots.SERIES[i % len(plots.SERIES)] for i, name in enumerate(classes)}
     known = np.array(labels)
+    edged = np.zeros(len(known), bool) if marked is None else np.array(marked, dtype=bool)
 
     def painter(points: Floats, panel: str, legend: bool) -> Callable[[Axes], None]:
         def paint(axes: Axes) -> None:
             for number, name in enumerate(classes):
-                x, y = points[known == name].T
+                marker = MARKERS[number % len(MARKERS)]
+                x, y = points[(known == name) & ~edged].T
                 axes.scatter(
-                    x, y, s=9, alpha=0.75, linewidths=0, label=name,
-                    color=colour[name], marker=MARKERS[number % len(MARKERS)],
+                    x, y, s=12, alpha=0.75, linewidths=0, label=name,
+                    color=colour[name], marker=marker,
+                )  # fmt: skip
+                x, y = points[(known == name) & edged].T
+                axes.plot(
+                    x, y, marker, markersize=4, color=colour[name], markeredgewidth=0.7,
+                    markeredgecolor=plots.MARKER,
                 )  # fmt: skip
             axes.set_title(panel, fontsize=9)
             axes.set_xticks([])
             axes.set_yticks([])
             axes.grid(visible=False)
             if legend:
-                axes.legend(fontsize=8, loc="best")
+                axes.legend(fontsize=8, loc="best", markerscale=1.6)
 
         return paint
 
     painters = [painter(xy, panel, i == 0) for i, (panel, xy) in enumerate(maps.items())]
-    return plots.panels(title, caption, painters)
+    return plots.panels(title, caption, painters, size_inches=size_inches, margins=margins)
 
 
 def principal(embeddings: Floats) -> Floats:

@@ -14,7 +14,7 @@ import numpy as np
 
 from lineside.core.contract import ROLES, Check, Estimate, Figure, Section, Table
 from lineside.core.report import plots
-from lineside.core.report.figures import load_figures
+from lineside.core.report.figures import EVENT, Shown, load_figures
 from lineside.core.training.warnings import named_losses
 
 if TYPE_CHECKING:
@@ -148,17 +148,27 @@ def training(study: Study) -> list[Section]:
 
 
 def features(study: Study) -> list[Section]:
-    """Show what each network learned: the figures that were drawn right after its fit."""
-    blocks = [
-        dataclasses.replace(figure, title=f"{method.name}: {figure.title}")
-        for method in study.methods
-        for figure in load_figures(study.run.folder, method.name)
-    ]
+    """Show what each method learned: what was drawn right after its fit, and what that took."""
+    seconds = {r["method"]: r["seconds"] for r in study.run.rows() if r.get("event") == EVENT}
+    blocks: list[Shown] = []
+    for method in study.methods:
+        for block in load_figures(study.run.folder, method.name):
+            title = f"{method.name}: "
+            if isinstance(block, str):
+                blocks.append(title + block)
+            else:
+                blocks.append(dataclasses.replace(block, title=title + block.title))
+        if method.name in seconds:
+            took, fit = seconds[method.name], method.fit_seconds
+            blocks.append(
+                f"{method.name}: looking at the fit and drawing this took {took:.1f} s, "
+                f"{took / max(fit, 1e-9):.0%} of the fit's {fit:.1f} s."
+            )
     if not blocks:
         return []
     lead = (
-        "What the networks learned, and how. Such pictures are easily over-interpreted: the "
-        "number below each says how far it can be trusted."
+        "What the methods learned, and how: is it the part, or something beside it? Such pictures "
+        "are easily over-interpreted; each caption says what to look for and what is suspicious."
     )
     return [Section(title="What was learned", lead=lead, blocks=tuple(blocks))]
 

@@ -1,5 +1,7 @@
 """Networks of the deep detectors: windows of scaled rows in, the reconstructed last row out.
 
+``forward`` is ``decode(latent(window))``: the latent is the narrowest layer, one row per window.
+
 Shapes: B batch, T rows of a window (1 but for the LSTM), F features, C channels, M mel bands, W
 feature maps, H hidden units, Z length of the code. Sizes that Stadelmann et al., "Beyond ImageNet",
 2019, section 5, publish are the defaults of the fits in `autoencoders`.
@@ -40,6 +42,23 @@ class DenseAutoencoder(nn.Module):
         out: Tensor = self.layers(row)
         return out
 
+    def latent(self, window: Tensor) -> Tensor:
+        """(B, 1, F) -> (B, Z), the activations of the narrowest hidden layer."""
+        code: Tensor = self.layers[: self._narrowest](window[:, -1])
+        return code
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(B, Z) -> (B, F)."""
+        out: Tensor = self.layers[self._narrowest :](latent)
+        return out
+
+    @property
+    def _narrowest(self) -> int:
+        """Number of modules up to the narrowest hidden layer and its sigmoid."""
+        hidden = list(self.layers)[:-1]
+        widths = [module.out_features for module in hidden if isinstance(module, nn.Linear)]
+        return 2 * (widths.index(min(widths)) + 1)
+
 
 class VariationalAutoencoder(nn.Module):
     """Variational autoencoder (Kingma and Welling, ICLR 2014); reconstructs from the mean code."""
@@ -60,6 +79,15 @@ class VariationalAutoencoder(nn.Module):
     def forward(self, window: Tensor) -> Tensor:
         """(B, 1, F) -> (B, F)."""
         out: Tensor = self.decoder(self.encode(window)[0])
+        return out
+
+    def latent(self, window: Tensor) -> Tensor:
+        """(B, 1, F) -> (B, Z), the mean code."""
+        return self.encode(window)[0]
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(B, Z) -> (B, F)."""
+        out: Tensor = self.decoder(latent)
         return out
 
     def loss(self, window: Tensor, weight: float) -> Tensor:
@@ -95,6 +123,16 @@ class LstmAutoencoder(nn.Module):
         """(B, T, F) -> (B, F), the last row."""
         return self.window(window)[:, -1]
 
+    def latent(self, window: Tensor) -> Tensor:
+        """(B, T, F) -> (B, T * Z), the codes of all rows one after the other."""
+        return self.code(self.encoder(window)[0])[0].flatten(1)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(B, T * Z) -> (B, F), the last row."""
+        codes = latent.reshape(len(latent), -1, self.code.hidden_size)
+        out: Tensor = self.head(self.decoder(codes)[0][:, -1])
+        return out
+
 
 class MelAutoencoder(nn.Module):
     """Convolutions along the mel bands, one input map per channel, and a dense code."""
@@ -122,10 +160,18 @@ class MelAutoencoder(nn.Module):
 
     def forward(self, window: Tensor) -> Tensor:
         """(B, 1, C*M) -> (B, C*M)."""
+        return self.decode(self.latent(window))
+
+    def latent(self, window: Tensor) -> Tensor:
+        """(B, 1, C*M) -> (B, Z)."""
         # features of a row are sorted by channel: (B, C*M) -> (B, C, M)
         bands = window[:, -1].reshape(-1, self.channels, self.mels)
-        code = self.code(self.encoder(bands).flatten(1))  # (B, 2W, M/4) -> (B, Z)
-        spread = torch.relu(self.spread(code)).reshape(-1, self.width, self.short)
+        code: Tensor = self.code(self.encoder(bands).flatten(1))  # (B, 2W, M/4) -> (B, Z)
+        return code
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(B, Z) -> (B, C*M)."""
+        spread = torch.relu(self.spread(latent)).reshape(-1, self.width, self.short)
         # upsampling rounds M up to a multiple of 4: cut, (B, C, M) -> (B, C*M)
         return self.decoder(spread)[:, :, : self.mels].flatten(1)
 

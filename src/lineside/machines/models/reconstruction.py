@@ -22,6 +22,8 @@ from lineside.machines.models.detector import TINY, Floats, Log, Rows, no_log
 from lineside.machines.models.networks import build_network
 from lineside.machines.models.scaling import Scaling, ScalingKind, as_shares, fit_scaling
 
+Watch = Callable[[int, int, nn.Module, Tensor], None]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fitting:
@@ -33,6 +35,9 @@ class Fitting:
         learning_rate: Of Adam.
         scaling: Of the rows.
         stop: Ends the training resumably when it returns True.
+        watch: Looks at the training, before the first update and after each: gets the number of
+            updates done and planned, the network and all windows (snapshot, row, feature), and
+            leaves them as they are.
     """
 
     epochs: int = 50
@@ -40,6 +45,7 @@ class Fitting:
     learning_rate: float = 1e-3
     scaling: ScalingKind = "standard"
     stop: Callable[[], bool] = field(default=lambda: False)
+    watch: Watch = field(default=lambda done, planned, network, windows: None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +80,13 @@ class Reconstruction:
             out = self.network(batch)[0].numpy().astype(np.float64)
         return window[-1] - out
 
-    def _scaled(self, rows: Rows) -> Floats:
+    def scaled(self, rows: Rows) -> Floats:
+        """Return its features as the network takes them: (snapshot, feature) -> the same."""
         return self.scaling(rows if self.columns is None else rows[:, list(self.columns)])
 
     def score(self, rows: Rows) -> Floats:
         """Return the mean squared residual of every row that has its history."""
-        scaled, length = self._scaled(rows), self.history + 1
+        scaled, length = self.scaled(rows), self.history + 1
         return np.array(
             [
                 np.square(self._residual(scaled[i : i + length])).mean() + TINY
@@ -90,7 +97,7 @@ class Reconstruction:
 
     def contributions(self, rows: Rows) -> Floats:
         """Return shares of the squared residual of the last row."""
-        scaled = self._scaled(rows[-self.history - 1 :])
+        scaled = self.scaled(rows[-self.history - 1 :])
         parts = as_shares(np.square(self._residual(scaled)))
         if self.columns is None:
             return parts
@@ -150,7 +157,13 @@ def fit_reconstruction(
         steps=fitting.epochs * per_epoch,
         rng=batches_rng,
     )
-    train(training, Hooks(log=log, stop=fitting.stop))
+
+    def watch(done: int) -> None:
+        fitting.watch(done, training.steps, network, windows)
+
+    watch(0)
+    hooks = Hooks(log=log, stop=fitting.stop, progress=lambda now: watch(now.step))
+    train(training, hooks)
     return Reconstruction(
         kind=kind, sizes=sizes, scaling=scaling, network=network.eval(), columns=columns,
         total=rows.shape[1], history=window - 1,

@@ -36,6 +36,11 @@ class Scaling:
         values = np.asarray(rows, dtype=np.float64)
         return ((np.exp(values) if self.undo_log else values) - self.center) / self.spread
 
+    def undo(self, scaled: Floats) -> Floats:
+        """Return the rows of scaled ones, same shape; an energy below 0 becomes a tiny one."""
+        values = scaled * self.spread + self.center
+        return np.log(np.maximum(values, 1e-12 * self.center)) if self.undo_log else values
+
 
 def fit_scaling(rows: Rows, kind: ScalingKind = "standard") -> Scaling:
     """Return the scaling of healthy rows; a constant column keeps its unit.

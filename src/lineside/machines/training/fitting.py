@@ -21,6 +21,8 @@ from lineside.machines.data import load_measurements, read_sidecar
 from lineside.machines.data.dataset import by_machine
 from lineside.machines.data.items import Snapshot
 from lineside.machines.data.measurement import Measurement
+from lineside.machines.explain.learned_features import TrainingOnlooker
+from lineside.machines.explain.learned_figures import show_learned
 from lineside.machines.methods import DETECTORS, Columns, channel_columns, choose_columns
 from lineside.machines.model import MachinesModel
 from lineside.machines.models.detector import Log, Rows, no_log
@@ -76,15 +78,18 @@ def _fit(name: str, split: Split, config: Config, run: Run) -> MachinesModel:
     on_workers = run.executor is not None and run.executor.client is not None
     options = preset(config.preset).get(name, {})
     fit = partial(_fit_history, name, options, run.seed, None if on_workers else run)
-    fitted = {}
+    fitted, onlookers = {}, []
     for result in map_items(fit, histories, run.executor, name_of=itemgetter(0)):
         run.check_stop()
         if isinstance(result, Refusal):
             raise UserError(result.message, result.hint)
-        machine, rows = result
+        machine, rows, onlooker = result
         fitted[machine.name] = machine
+        onlookers.append(onlooker)
         for row in rows:
             run.log(row)
+    if DETECTORS[name].kind == "deep":
+        show_learned(run, name, onlookers)
     return MachinesModel(method=name, machines=fitted)
 
 
@@ -94,8 +99,8 @@ def _fit_history(
     seed: int,
     run: Run | None,
     history: tuple[str, Sequence[Snapshot], Sequence[Snapshot]],
-) -> tuple[Machine, list[dict[str, Any]]]:
-    """Return a fitted machine and the recorder's rows that are still to be logged.
+) -> tuple[Machine, list[dict[str, Any]], TrainingOnlooker]:
+    """Return a fitted machine, the recorder's rows that are still to be logged, what was seen.
 
     Args:
         name: The method.
@@ -107,12 +112,14 @@ def _fit_history(
     machine, training, held_out = history
     rows: list[dict[str, Any]] = []
     log = run.log if run else rows.append
+    onlooker = TrainingOnlooker()
     fitted = fit_machine(
         training, name, rng=rng_of(seed, f"{name} {machine}"),
         log=lambda row: log({"method": name, "phase": machine, **row}),
         stop=run.stopping if run else lambda: False, options=options, held_out=held_out,
+        onlooker=onlooker,
     )  # fmt: skip
-    return fitted, rows
+    return fitted, rows, onlooker
 
 
 def fit_machine(
@@ -124,23 +131,22 @@ def fit_machine(
     stop: Callable[[], bool] = lambda: False,
     options: Mapping[str, Any] | None = None,
     held_out: Sequence[Snapshot] = (),
+    onlooker: TrainingOnlooker | None = None,
 ) -> Machine:
     """Fit one machine to healthy snapshots in order of time.
 
-    A run-in at the beginning that levels off is left out, and so are the snapshots after a restart
-    while the machine warms up. Drift that remains is stored in the learning record, see
-    `LearningEntry.needs_consent`.
+    Left out are a run-in at the beginning that levels off and the warm-up after a restart. Drift
+    that remains is stored in the learning record, see `LearningEntry.needs_consent`.
 
     Args:
-        snapshots: Healthy snapshots; those that cannot be read, that have a sensor fault or that
-            were taken at standstill are left out.
+        snapshots: Healthy; unreadable ones, sensor faults and standstill are left out.
         method: Name of the detector.
         rng: Random stream.
         log: Receives the recorder's rows.
         stop: Ends a training resumably when it returns True.
         options: Constants of the detector that replace its defaults.
-        held_out: Later snapshots for calibration: nothing is fitted to them, but run-in and drift
-            are measured over both.
+        held_out: Later ones for calibration; run-in and drift are measured over both.
+        onlooker: Looks at the training of a network, for the report.
 
     Raises:
         UserError: too few healthy snapshots, or none of the features that the method needs.
@@ -157,9 +163,7 @@ def fit_machine(
     gap = GAP * float(np.median(np.diff([m.time for m in measurements])))
     used = np.flatnonzero(running & _is_warm(valid, gap))
     measurements, features = [valid[i] for i in used], features[used]
-    rows = np.stack(
-        [operating_model.compensate(m, r) for m, r in zip(measurements, features, strict=True)]
-    )
+    rows = _compensate(operating_model, measurements, features)
     columns = _columns(rows, layout, method, options.get("features"))
     held = load_measurements(held_out)[0]
     held_rows, held_times = compensated_rows(held, engine, norms, operating_model)
@@ -167,15 +171,23 @@ def fit_machine(
     entry = _learning_entry(np.vstack([rows, held_rows]), times, len(features), layout)
     log({"event": "learned", **asdict(entry)})
     rows = rows[entry.run_in :]
-    return Machine(
+    machine = Machine(
         name=snapshots[0].machine, layout=layout, norms=norms, operating_model=operating_model,
-        main=_fit_main(rows, columns, layout, method, options, rng, log, stop),
+        main=_fit_main(rows, columns, layout, method, options, rng, log, stop, onlooker),
         fallback=_fit_fallback(rows, layout, operating_model, log),
         rules=Rules(danger=20.0, growth=3.0),  # far above the limit, or three times as loud
         reference=features[entry.run_in :].astype(np.float32),
         reference_times=tuple(m.time for m in measurements[entry.run_in :]),
         gap_seconds=gap, warm_up=WARM_UP, learning_record=(entry,),
     )  # fmt: skip
+    if onlooker is not None:
+        onlooker.finish(machine, rows, held_rows, times[entry.run_in :], [*measurements, *held])
+    return machine
+
+
+def _compensate(model: OperatingModel, measurements: Sequence[Measurement], features: Rows) -> Rows:
+    """Return features without the effect of speed and load, shape (snapshot, feature)."""
+    return np.stack([model.compensate(m, r) for m, r in zip(measurements, features, strict=True)])
 
 
 def _load(snapshots: Sequence[Snapshot]) -> list[Measurement]:
@@ -321,6 +333,7 @@ def _fit_main(
     rng: np.random.Generator,
     log: Log,
     stop: Callable[[], bool],
+    onlooker: TrainingOnlooker | None,
 ) -> Branch:
     """Fit the detector of a method, shape of rows (snapshot, feature)."""
     spec = DETECTORS[method]
@@ -328,6 +341,8 @@ def _fit_main(
     settings.pop("features", None)
     if spec.kind == "deep":
         settings["fitting"] = replace(settings.get("fitting", Fitting()), stop=stop)
+        if onlooker is not None:
+            settings["fitting"] = replace(settings["fitting"], watch=onlooker.watch)
     if method == "trend":
         settings.setdefault("both_ways", not layout.groups)  # slow values may also fall
     if spec.columns == "mel":

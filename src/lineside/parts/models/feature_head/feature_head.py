@@ -54,7 +54,15 @@ from lineside.parts.models.feature_head.cell_sampling import (
     sample_cells,
 )
 from lineside.parts.models.feature_head.fusion import Fusion, Values, fit_fusion
-from lineside.parts.models.feature_head.head import FOLDS, WHOLE, Head, fit_head, pool_logits
+from lineside.parts.models.feature_head.head import (
+    FOLDS,
+    WHOLE,
+    CellNetwork,
+    Head,
+    TrainingCells,
+    fit_head,
+    pool_logits,
+)
 from lineside.parts.models.feature_head.image_features import image_features
 from lineside.parts.models.feature_head.incremental import (
     ReplayBuffer,
@@ -67,6 +75,19 @@ REFERENCE_IMAGES = 400
 """Maximum of good images that set the constants of the fusion."""
 HARD_IMAGES = 150
 """Good images whose hardest cells are stored, so that an update can set the constants again."""
+
+
+class FitWatch:
+    """Looks at a fit for the report; it changes nothing and draws no random number."""
+
+    def normal_model(self, scores: Tensor, maps: Tensor) -> None:
+        """Look at held-out good images, in the order of the examples: (image,), (image, 32, 32)."""
+
+    def head(self, done: int, planned: int, network: CellNetwork, cells: TrainingCells) -> None:
+        """Look at the training of the head, see `head.Watch`."""
+
+    def hard_cells(self, numbers: Sequence[int], cells: Sequence[ImageCells]) -> None:
+        """Look at the cells of good images, by their number, that most look like a defect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +159,7 @@ def fit_detector(
     rng: np.random.Generator,
     log: Log = lambda row: None,
     executor: Executor | None = None,
+    watch: FitWatch = FitWatch(),  # noqa: B008 - it has no state
     **settings: Any,
 ) -> FeatureHead:
     """Fit on good images and on whatever defects are labelled.
@@ -146,22 +168,18 @@ def fit_detector(
     nothing has to be held back, and defects are scarce.
 
     Args:
-        train: Labelled images; at least two good ones.
-        validation: More of them.
+        train, validation: Labelled images; at least two good ones.
         rng: All randomness.
         log: Receives one record per stage.
         executor: Where images pass through the backbone; in this process by default.
+        watch: Looks at the fit.
         settings: Keywords of `head.train_network`.
 
     Raises:
         UserError: with fewer than two good images.
     """
     examples = [*train, *validation]
-    goods = [i for i, example in enumerate(examples) if not example.faulty]
-    if len(goods) < 2:
-        raise UserError(
-            f"only {len(goods)} good image(s) to learn from", "give two or more good images"
-        )
+    goods = _two_or_more_good(examples)
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     folds = inner_folds(examples, FOLDS, rng)
     reference = sorted(rng.permutation(goods)[:REFERENCE_IMAGES].tolist())
@@ -169,18 +187,20 @@ def fit_detector(
         spool = FeatureSpool(file)
         images = _prepare(examples, folds, set(reference), spool, rng, log, executor)
         normal = fit_normal_model(
-            [images[i].features for i in goods], [examples[i].part for i in goods]
-        )
+            [images[i].features for i in goods], [examples[i].part for i in goods],
+            watch=watch.normal_model,
+        )  # fmt: skip
         log({"stage": "good-only model", "images": len(goods)})
         cells = [sample_cells(image, normal, spool, rng) for image in images]
         head, cross_fitted = None, None
         if len(goods) < len(examples):
             head, cross_fitted = fit_head(
-                cells, whole=WHOLE, folds=FOLDS, generator=generator,
+                cells, whole=WHOLE, folds=FOLDS, generator=generator, watch=watch.head,
                 log=lambda row: log({"phase": "head", **row}), **settings,
             )  # fmt: skip
             log({"stage": "head", "defective_images": len(examples) - len(goods)})
         logits, hard = _score_reference([images[i] for i in reference], cross_fitted, normal, spool)
+        watch.hard_cells(reference[: len(hard)], hard)
     defective_parts = len({example.part for example in examples if example.faulty})
     return FeatureHead(
         normal=normal,
@@ -190,6 +210,16 @@ def fit_detector(
         kinds=parts_by_kind(examples),
         backbone=weight_digest(),
     )
+
+
+def _two_or_more_good(examples: Sequence[TrainingImage]) -> list[int]:
+    """Return the indices of the good images, at least two."""
+    goods = [i for i, example in enumerate(examples) if not example.faulty]
+    if len(goods) < 2:
+        raise UserError(
+            f"only {len(goods)} good image(s) to learn from", "give two or more good images"
+        )
+    return goods
 
 
 def _prepare(

@@ -87,6 +87,11 @@ class CellNetwork(nn.Module):
         return (h.view(-1, self.members, self.hidden) * self.second).sum(2) + self.second_bias
 
 
+Watch = Callable[[int, int, "CellNetwork", "TrainingCells"], None]
+"""Looks at a training: updates done and planned, the network, the cells. It changes none of them
+and draws no random number."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingCells:
     """The cells of all training images in one piece.
@@ -119,23 +124,21 @@ def train_network(
     dropout: float = 0.2,
     start: CellNetwork | None = None,
     log: Callable[[dict[str, Any]], None] = lambda row: None,
+    watch: Watch = lambda done, planned, network, cells: None,
 ) -> CellNetwork:
     """Train all members at once: AdamW, one-cycle schedule (Smith & Topin 2019), input noise.
 
     Args:
         cells: Training cells.
         generator: All randomness.
-        hidden: Hidden units per member.
+        hidden, dropout: Hidden units per member, and the share of them that is dropped.
         epochs: Passes over the cells, but at least `least_steps` and at most `most_steps` batches.
-        least_steps: For small sets.
-        most_steps: For large ones.
+        least_steps, most_steps: For small sets, and for large ones.
         batch: Cells per step.
-        rate: Peak learning rate.
-        decay: Weight decay.
+        rate, decay: Peak learning rate, and weight decay.
         noise: Standard deviation of the noise on standardised inputs.
-        dropout: Share of hidden units dropped.
         start: Continue from this network instead of a random one (it is not changed).
-        log: Receives the recorder's rows.
+        log, watch: Receives the recorder's rows; called before the first update and after each.
     """
     network = _initial_network(cells, hidden, generator, start)
     (count, members), batch = cells.weight.shape, min(batch, len(cells.weight))
@@ -146,6 +149,7 @@ def train_network(
     noise_pool = _NoisePool(generator, noise, dropout)
     weight, order = cells.weight.clone(), torch.randperm(count, generator=generator)
     labels = cells.target.clamp(min=0) + (cells.target == UNKNOWN).float()  # a bag counts as 1
+    watch(0, steps, network, cells)
     for step in range(steps):
         recorder.start(step)
         if step >= steps // 3 and step % max(1, steps // 8) == 0:
@@ -163,6 +167,7 @@ def train_network(
         optimiser.step()
         recorder.finish({"loss": loss})
         schedule.step()
+        watch(step + 1, steps, network, cells)
     recorder.flush()
     return network.eval()
 

@@ -15,7 +15,7 @@ standard deviation 1. The score of an image is the standardised mean of the four
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -124,6 +124,7 @@ def fit_normal_model(
     parts: Sequence[str] | None = None,
     *,
     inner_folds: int = INNER_FOLDS,
+    watch: Callable[[Tensor, Tensor], None] = lambda scores, maps: None,
 ) -> NormalModel:
     """Fit on good images; deterministic.
 
@@ -133,6 +134,7 @@ def fit_normal_model(
             image counts as a part of its own: several views of one part then make the
             standardisation too optimistic.
         inner_folds: Number of inner folds, at most.
+        watch: Gets the score (image,) and the map (image, 32, 32) of each image when held out.
 
     Raises:
         UserError: With fewer than two images.
@@ -155,7 +157,9 @@ def fit_normal_model(
     }
     total = _view_z(held_out, size, distance_size, peak_size, scale).mean(1)
     scale["score"] = _mean_std(total)
-    scale["map"] = _mean_std(_mean_map(held_out, scale).amax((1, 2)))
+    maps = _mean_map(held_out, scale)
+    scale["map"] = _mean_std(maps.amax((1, 2)))
+    watch(_z(total, scale["score"]), _z(maps, scale["map"]))
     return NormalModel(
         gaussians=gaussians,
         distance_size=distance_size,
