@@ -1,4 +1,4 @@
-"""The original findings as published numbers: width, crop size, pretraining; three seeds each."""
+"""Findings of both kinds: printed sizes, and what the original work found, three seeds each."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from scipy import stats
 
 from benchmarks.parts import finding_recipes as parts_findings
 from benchmarks.parts import tiles as tile
+from benchmarks.parts.finding_sizes import finding_sizes
 from benchmarks.results import Say, plain
 from lineside.core.contract import Better, Estimate
 from lineside.parts.models.patch_cnn.patch_cnn import Width
@@ -22,7 +23,8 @@ Measured = dict[str, Any]
 
 
 def findings(say: Say) -> None:
-    """Does a quarter do as well as a half, which crop is best, does pretraining overfit?"""
+    """Printed sizes; does a quarter do as well as a half, which crop is best, and pretraining?"""
+    finding_sizes(say)
     _sizes(say, "tile", "")
     for pretrained, name in ((True, "pretrained"), (False, "random")):
         found = _seeds(lambda seed, p=pretrained: parts_findings.lite_ap(p, seed, STEPS))

@@ -24,7 +24,7 @@ from lineside.parts.data.images import decode, digest
 from lineside.parts.data.items import PartImage
 from lineside.parts.data.sources import check_pattern
 from lineside.parts.explain.exemplars import Library, build_library
-from lineside.parts.explain.overlays import Finding, findings
+from lineside.parts.explain.findings import Finding, findings
 from lineside.parts.methods import METHODS
 from lineside.parts.models.detector import Detector, Image, Prediction, TrainingImage
 from lineside.parts.monitoring.image_quality import HealthReference, fit_health
@@ -207,8 +207,8 @@ class PartsModel:
 
     def find_regions(self, image: Image, prediction: Prediction) -> list[Finding]:
         """Return the regions of an image above the map threshold, strongest first."""
-        shape, px_per_mm = (image.shape[0], image.shape[1]), self.settings.px_per_mm or None
-        return findings(prediction.map, shape, self.scale.threshold, px_per_mm)
+        px_per_mm = self.settings.px_per_mm or None
+        return findings(prediction.map, image, self.scale.threshold, px_per_mm)
 
     def decide(self, scores: Sequence[float], *, usual: bool = True) -> tuple[float, Decision]:
         """Return part score and verdict for the scores of a part's views.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
-import json
 import time
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 from PIL import Image as Pillow
 
 from lineside.parts.calibration import MapScale
+from lineside.parts.explain.findings import findings
 from lineside.parts.explain.overlays import (
     CONTOUR,
     MASK_OUTLINE,
@@ -20,7 +19,6 @@ from lineside.parts.explain.overlays import (
     contact_sheet,
     encode_jpeg,
     encode_png,
-    findings,
     heat_colours,
     overlay,
     side_by_side,
@@ -41,60 +39,6 @@ def scale(threshold: float, high: float, low: float = 0.0) -> MapScale:
 
 def where(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     return (picture == np.array(colour)).all(axis=2)
-
-
-# ---- findings
-
-
-def test_regions_at_pixel_resolution_by_hand():
-    cells = np.zeros((12, 20), dtype=np.float32)  # one cell per pixel: nothing is interpolated
-    cells[2:4, 3:8] = 2.0
-    cells[3, 5] = 5.0
-    cells[4, 8] = 2.0  # touches at a corner
-    cells[10, 19] = 3.0
-    first, second = findings(cells, (12, 20), 2.0, px_per_mm=2.0)
-    assert first.peak == 5.0
-    assert first.area_px == 11
-    assert first.box == (3, 2, 9, 5)
-    assert first.centroid == pytest.approx(((2 * (3 + 4 + 5 + 6 + 7) + 8) / 11, (5 * 5 + 4) / 11))
-    assert first.area_mm2 == pytest.approx(11 / 4)
-    assert first.length_mm == pytest.approx(np.hypot(6, 3) / 2)
-    assert second.area_px == 1  # no region is too small
-    assert second.box == (19, 10, 20, 11)
-    assert json.loads(json.dumps(dataclasses.asdict(first)))["box"] == [3, 2, 9, 5]
-    plain = findings(cells, (12, 20), 2.0)[0]
-    assert plain.area_mm2 is None and plain.length_mm is None
-
-
-def test_a_coarse_map_is_read_between_cell_centres():
-    cells = np.zeros((4, 6), dtype=np.float32)
-    cells[1, 2] = 4.0
-    (found,) = findings(cells, (32, 48), 2.0)
-    # bilinear: v(dx) v(dy) 4 >= 2 with v = 1 - |d| / 8 and pixel centres at odd halves
-    half = (np.arange(16) - 7.5) / 8
-    weight = np.maximum(1 - np.abs(half), 0)
-    assert found.area_px == int((4 * np.outer(weight, weight) >= 2).sum())
-    assert found.centroid == pytest.approx((2 * 8 + 3.5, 1 * 8 + 3.5), abs=0.05)
-
-
-def test_no_cell_above_the_threshold_is_lost():
-    cells = np.zeros((5, 5), dtype=np.float32)
-    cells[2, 3] = 1.0
-    assert to_pixels(cells, (40, 40)).max() < 1.0  # the middle of a cell lies between pixels
-    (found,) = findings(cells, (40, 40), 1.0)
-    assert found.peak == 1.0
-    fine = np.zeros((300, 300), dtype=np.float32)
-    fine[151, 37] = 1.0  # finer than the pixels
-    (found,) = findings(fine, (50, 50), 1.0)
-    assert found.box[:2] == (37 // 6, 151 // 6)
-    assert findings(cells, (40, 40), 1.01) == []
-
-
-def test_values_that_are_no_numbers_are_no_finding():
-    cells = np.zeros((4, 4), dtype=np.float32)
-    cells[0, 0] = np.nan
-    assert findings(cells, (16, 16), 1.0) == []
-    assert overlay(grey(16, 16), cells, scale(1.0, 2.0)).shape == (16, 16, 3)
 
 
 # ---- overlay
@@ -142,7 +86,7 @@ def test_huge_and_elongated_pictures_are_reduced_and_lose_no_defect():
     assert rows.mean() == pytest.approx(300, abs=1.5)
     assert columns.mean() == pytest.approx(60, abs=1.5)
     assert where(shown, MASK_OUTLINE).sum() == 8
-    (found,) = findings(cells, (4096, 1024), 8.9)
+    (found,) = findings(cells, picture, 8.9)
     assert found.centroid == pytest.approx((60 * 8 + 3.5, 300 * 8 + 3.5), abs=1)
     assert time.perf_counter() - start < 5
     thin = overlay(np.zeros((16, 4000, 1), np.float32), np.zeros((2, 500), np.float32), scale(1, 2))

@@ -11,9 +11,9 @@ from lineside.core.contract import Explanation, Figure
 from lineside.parts.data.images import decode
 from lineside.parts.data.items import PartImage
 from lineside.parts.explain.exemplars import Library, crop_at
+from lineside.parts.explain.findings import Finding
 from lineside.parts.explain.overlays import (
     DISPLAY_PX,
-    Finding,
     Rgb,
     encode_jpeg,
     overlay,
@@ -54,7 +54,7 @@ def explain(model: PartsModel, item: PartImage, cnn: PatchCNN | None = None) -> 
             image=encode_jpeg(side_by_side(drawn)),
             mime="image/jpeg",
             caption="Left the picture, right the anomaly map on the scale of all pictures; "
-            "contours are drawn where good pictures stay below.",
+            "contours are drawn where the evidence would hold a part back.",
             wide=True,
         ),
         *neighbours(model, image, prediction),
@@ -82,10 +82,14 @@ def sentence(
     where = "no region stands out on its own"
     if findings:
         first = findings[0]
-        size = f"{first.area_px:.0f} px" if first.area_mm2 is None else f"{first.area_mm2:.2f} mm²"
+        size = f"in a region of about {first.region_px:.0f} px"
+        if first.area_px is not None:
+            size = f"of {first.area_px:.0f} px"
+        if first.area_mm2 is not None:
+            size = f"of {first.area_mm2:.2f} mm²"
         column, row = first.centroid
         many = "1 region stands" if len(findings) == 1 else f"{len(findings)} regions stand"
-        where = f"{many} out, the strongest of {size} at row {row:.0f}, column {column:.0f}"
+        where = f"{many} out, the strongest {size} at row {row:.0f}, column {column:.0f}"
     side = "not below" if score >= threshold else "below"
     return (
         f"{name}: {verdict}. Its score {score:.3f} is {side} the threshold {threshold:.3f}; "

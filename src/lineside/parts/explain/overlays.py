@@ -1,4 +1,4 @@
-"""Overlays: anomaly maps over images, findings with sizes, sheets of thumbnails.
+"""Overlays: anomaly maps over images, sheets of thumbnails.
 
 Pure functions from arrays to arrays. A picture to show is uint8 RGB, shape (height, width, 3).
 A map covers its picture exactly, see `Prediction.map`, and is drawn bilinear between cell centres
@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -38,64 +37,6 @@ LARGEST_ALPHA = 0.75
 PAPER, INK = (250, 250, 248), (40, 40, 44)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """A connected region of a picture whose evidence reaches the threshold.
-
-    Attributes:
-        area_px: Number of pixels at the resolution of the picture.
-        box: (left, top, right, bottom) in pixels, right and bottom exclusive.
-        centroid: (x, y) in pixels; a whole number is the middle of a pixel.
-        peak: Highest evidence in the region.
-        area_mm2: Area in square millimetres, None if the scale is unknown.
-        length_mm: Diagonal of the box in millimetres, None if the scale is unknown.
-    """
-
-    area_px: int
-    box: tuple[int, int, int, int]
-    centroid: tuple[float, float]
-    peak: float
-    area_mm2: float | None = None
-    length_mm: float | None = None
-
-
-def findings(
-    cells: Map, image_shape: tuple[int, int], threshold: float, px_per_mm: float | None = None
-) -> list[Finding]:
-    """Return the regions of a map that reach a threshold, highest peak first, however small.
-
-    Args:
-        cells: Shape (rows, columns); the grid covers the picture exactly.
-        image_shape: (height, width) of the picture in pixels.
-        threshold: Pixels from this evidence on belong to a region; corners connect.
-        px_per_mm: Pixels per millimetre, to state sizes in millimetres.
-    """
-    if not (np.asarray(cells) >= threshold).any():
-        return []
-    evidence = _fine(cells, image_shape, threshold)
-    named, _ = ndimage.label(evidence >= threshold, structure=EIGHT_NEIGHBOURS)
-    regions = []
-    for number, window in enumerate(ndimage.find_objects(named), start=1):
-        inside = named[window] == number
-        rows, columns = np.nonzero(inside)
-        top, left = window[0].start, window[1].start
-        box = (left, top, window[1].stop, window[0].stop)
-        area = len(rows)
-        scale = px_per_mm or math.nan
-        length = math.hypot(box[2] - box[0], box[3] - box[1])
-        regions.append(
-            Finding(
-                area_px=area,
-                box=box,
-                centroid=(float(columns.mean() + left), float(rows.mean() + top)),
-                peak=float(evidence[window][inside].max()),
-                area_mm2=area / scale**2 if px_per_mm else None,
-                length_mm=length / scale if px_per_mm else None,
-            )
-        )
-    return sorted(regions, key=lambda finding: -finding.peak)
-
-
 def overlay(
     image: Image | Rgb,
     cells: Map,
@@ -115,7 +56,7 @@ def overlay(
         longest_px: Larger pictures are reduced to this.
     """
     shown = thumbnail(image, longest_px)
-    evidence = _fine(cells, (shown.shape[0], shown.shape[1]), scale.threshold)
+    evidence = fine_map(cells, (shown.shape[0], shown.shape[1]), scale.threshold)
     strength = np.clip(np.nan_to_num((evidence - scale.low) / scale.span), 0, 1)
     shown = _blend(shown, heat_colours()[_colour_index(strength)], LARGEST_ALPHA * strength)
     if mask is not None:
@@ -152,8 +93,8 @@ def signed_map(
         ground = np.broadcast_to(grey * 0.55 + 255 * 0.35, ground.shape).astype(np.uint8)
     limit = float(np.quantile(np.abs(whole), 0.995)) if scale is None else scale
     shown = (ground.shape[0], ground.shape[1])
-    positive = _fine(np.maximum(whole, 0), shown) / max(limit, 1e-12)
-    negative = _fine(np.maximum(-whole, 0), shown) / max(limit, 1e-12)
+    positive = fine_map(np.maximum(whole, 0), shown) / max(limit, 1e-12)
+    negative = fine_map(np.maximum(-whole, 0), shown) / max(limit, 1e-12)
     net = np.clip(positive - negative, -1, 1)
     colours = np.where(net[..., None] > 0, srgb(0.62, 0.21, 45), srgb(0.5, 0.19, 260))
     return _blend(ground, colours, np.abs(net))
@@ -288,7 +229,7 @@ def as_rgb(image: Image | Rgb | Mask) -> Rgb:
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
 
-def _fine(cells: Map, shape: tuple[int, int], threshold: float = math.inf) -> Map:
+def fine_map(cells: Map, shape: tuple[int, int], threshold: float = math.inf) -> Map:
     """Return a map at pixel resolution that keeps every cell at or above the threshold.
 
     Bilinear values stay below a lone peak, whose middle may lie between pixels; and a grid finer
