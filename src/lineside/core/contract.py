@@ -251,12 +251,40 @@ class Explanation:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A plain table for the report; numbers are formatted already."""
+    """A plain table for the report; numbers are formatted already.
+
+    Attributes:
+        title: Short heading.
+        columns: Headings.
+        rows: One text per column each.
+        caption: What the numbers are, with units.
+        marked: Indices of rows that stand out, e.g. the threshold in use.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
+    marked: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """One number or word of a report's headline, with what it is about.
+
+    Attributes:
+        label: A few words.
+        value: The number or word, in large type.
+        note: A line below it.
+        anchor: The chapter with the details.
+        status: ``ok``, ``warn``, ``fail`` or ``info``; it colours the value.
+    """
+
+    label: str
+    value: str
+    note: str
+    anchor: str
+    status: str = "info"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,12 +296,14 @@ class Section:
         lead: A sentence or two in plain language that say what this chapter shows.
         blocks: Paragraphs (str), tables, figures, checks and explanations in reading order.
         anchor: Stable id for links.
+        folded: Closed until a reader opens it, after the chapters that are open; not printed then.
     """
 
     title: str
     lead: str = ""
     blocks: tuple[str | Table | Figure | Check | Explanation, ...] = ()
     anchor: str = ""
+    folded: bool = False
 
 
 class Model(Protocol):
@@ -373,6 +403,7 @@ class Application:
         columns: Heading of the lines that ``predict`` prints.
         notes: What a user must know beside the results of ``predict``.
         summary: What a finished `Study` found, in plain language.
+        facts: Its own facts of the headline of the report.
         sections: The application's own chapters of the report.
         numbers: Its own entries of ``report.json``, plain JSON values.
     """
@@ -398,5 +429,6 @@ class Application:
     columns: str = ""
     notes: Callable[[Any, Sequence[Any]], Sequence[str]] = lambda model, results: ()
     summary: Callable[[Study], Sequence[str]] = lambda study: ()
+    facts: Callable[[Study], Sequence[Fact]] = lambda study: ()
     sections: Callable[[Study], Sequence[Section]] = lambda study: ()
     numbers: Callable[[Study], Mapping[str, Any]] = lambda study: {}

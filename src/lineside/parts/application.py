@@ -10,7 +10,7 @@ from lineside.parts.fitting import methods
 from lineside.parts.metrics import METRICS
 from lineside.parts.model import PartsModel, load, notes
 from lineside.parts.outcomes import calibrate, check_guarantee, outcomes
-from lineside.parts.report.chapters import sections, summary
+from lineside.parts.report.chapters import facts, numbers, sections, summary
 from lineside.parts.simulation import demo
 
 APPLICATION = Application(
@@ -31,6 +31,8 @@ APPLICATION = Application(
     columns=f"{'verdict':<7} {'score':>8} {'limit':>8}  item",
     notes=notes,
     summary=summary,
+    facts=facts,
     sections=sections,
+    numbers=numbers,
     demo=demo,
 )

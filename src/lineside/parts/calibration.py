@@ -13,7 +13,8 @@ class MapScale:
 
     Attributes:
         low: Median of the maps of good calibration images: transparent.
-        threshold: Contours are drawn here; 95 % of the good calibration images stay below.
+        threshold: Contours are drawn here, where the calibration images that the threshold of the
+            verdict holds back part from the others.
         high: End of the colour scale.
     """
 

@@ -44,6 +44,8 @@ class Config:
     """Share of faulty parts in production, for costs and escapes per million."""
     cost_ratio: float = 100.0
     """Cost of one escaped faulty part, in units of the cost of one rejected good part."""
+    review_cost: float = 0.2
+    """Cost of a person who looks at one part, in the same units."""
     crop_px: Literal[32, 64, 128, 256] = 64
     """Side of the unscaled crops of the patch CNN, in pixels."""
     width: Literal["full", "half", "quarter", "eighth"] = "eighth"
@@ -73,7 +75,8 @@ class Config:
             raise UserError(f"seed is {self.seed}", "it is 0 or more")
         if len(set(self.methods)) < len(self.methods):
             raise UserError("a method is given twice", "give each once")
-        if self.cnn_steps < 1 or self.cost_ratio <= 0 or self.px_per_mm < 0:
+        if min(self.cnn_steps, self.cost_ratio, self.review_cost) <= 0 or self.px_per_mm < 0:
             raise UserError(
-                "cnn_steps and cost_ratio must be positive, px_per_mm not negative", "see --help"
+                "cnn_steps, cost_ratio and review_cost must be positive, px_per_mm not negative",
+                "see --help",
             )

@@ -13,6 +13,7 @@ from lineside.core.contract import GuaranteeCheck, Outcome
 from lineside.core.run.files import sha256
 from lineside.core.statistics import guarantees
 from lineside.core.statistics.operating_points import operating_point
+from lineside.core.statistics.ranking import roc_curve
 from lineside.core.statistics.units import unit_scores
 from lineside.parts.calibration import MapScale, Operating
 from lineside.parts.config import Config
@@ -29,8 +30,8 @@ from lineside.parts.models.detector import (
 )
 
 LOTS = "the data name lots: parts of a lot are alike, so a guarantee counted by part is not proven"
-CONTOUR_QUANTILE = 0.95
-"""Share of good calibration images without any contour."""
+USUAL_QUANTILE = 0.95
+"""Share of good calibration images that peak below the upper end of what is usual."""
 GOOD_ONLY = "good_only"
 """Value of an outcome: the score that the same fit gives without what labelled defects added."""
 
@@ -41,8 +42,9 @@ def outcomes(model: PartsModel, items: Sequence[PartImage]) -> Iterator[Outcome]
     Yields:
         One outcome per item with ``score``, ``label`` (1 faulty), ``peak`` and ``middle`` of the
         anomaly map, and ``ms``, the time it took including decoding; ``good_only`` where labelled
-        defects added to the score. Once the model is
-        calibrated, details count map pixels by score, for AUPRO.
+        defects added to the score. ``usual`` is 0 where the picture itself is unlike those of the
+        training, so that prediction does not accept its part unseen. Once the model is calibrated,
+        details count map pixels by score, for AUPRO.
 
     Raises:
         UserError: if an image cannot be read.
@@ -65,6 +67,7 @@ def outcomes(model: PartsModel, items: Sequence[PartImage]) -> Iterator[Outcome]
                 "peak": float(prediction.map.max()),
                 "middle": float(np.median(prediction.map)),
                 "ms": milliseconds,
+                "usual": float(not (model.health and model.health.check(image))),
                 **_good_only(prediction),
             },
             details=_map_details(model, item, image, prediction),
@@ -115,7 +118,7 @@ def calibrate(model: PartsModel, outcomes: Sequence[Outcome], config: Config) ->
     operating = Operating(
         point=point,
         views_per_part=len(outcomes) / len({outcome.unit for outcome in outcomes}),
-        scale=map_scale(good, outcomes),
+        scale=map_scale(good, outcomes, point.threshold),
         good_scores=tuple(part_scores(good, config.view_rule)),
         good_view_scores=tuple(one_view(good)),
     )
@@ -146,12 +149,35 @@ def one_view(good: Sequence[Outcome]) -> list[float]:
     return [outcome.value["score"] for outcome in chosen.values()]
 
 
-def map_scale(good: Sequence[Outcome], everything: Sequence[Outcome]) -> MapScale:
-    """Return the one scale of all maps: from what good images show to what defects show."""
+def map_scale(good: Sequence[Outcome], everything: Sequence[Outcome], threshold: float) -> MapScale:
+    """Return the one scale of all maps: from what good images show to what defects show.
+
+    A score is more than the peak of its map, so the threshold of the verdict is no value of the
+    map. Contours are drawn where they agree best with it: at the peak that parts the calibration
+    images whose score reaches the threshold from the others (largest Youden index).
+
+    Args:
+        good: Outcomes of good parts.
+        everything: All calibration outcomes.
+        threshold: Of the verdict, on scores.
+    """
     if not good:
         return MapScale()
-    threshold = float(np.quantile([o.value["peak"] for o in good], CONTOUR_QUANTILE))
     low = float(np.median([o.value["middle"] for o in good]))
+    usual = float(np.quantile([o.value["peak"] for o in good], USUAL_QUANTILE))
+    contour = _contour([o.value["peak"] for o in everything],
+                       [o.value["score"] >= threshold for o in everything])  # fmt: skip
+    contour = max(contour, low + 0.1 * (usual - low))
     high = float(np.quantile([o.value["peak"] for o in everything], 0.98))
-    least = threshold + max(abs(threshold - low), 1e-6)
-    return MapScale(low=low, threshold=threshold, high=max(high, least))
+    least = contour + max(abs(contour - low), 1e-6)
+    return MapScale(low=low, threshold=contour, high=max(high, least))
+
+
+def _contour(peaks: Sequence[float], held: Sequence[bool]) -> float:
+    """Return the peak from which on images are held back, as far as peaks can tell."""
+    if not any(held):
+        return float(np.nextafter(max(peaks), np.inf))
+    if all(held):
+        return min(peaks)
+    false, true, thresholds = roc_curve(peaks, held)
+    return float(thresholds[1:][np.argmax((true - false)[1:])])

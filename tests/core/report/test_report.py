@@ -1,21 +1,29 @@
 """The report: everything escaped, nothing from elsewhere, readable at every width."""
 
-import html
-import json
 import re
-import shutil
-import subprocess
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tests.browser import CHROMIUM, opened
 
-from lineside.core.contract import Check, Estimate, Explanation, Figure, Section, Table
+from lineside.core.contract import (
+    Check,
+    Estimate,
+    Explanation,
+    Figure,
+    Outcome,
+    Section,
+    Table,
+)
 from lineside.core.report import plots, render
 from lineside.core.report.chapters import leaderboard, training_blocks
+from lineside.core.report.decision import decide, decision_facts, decision_section, next_steps
 from lineside.core.report.headline import Fact
+from lineside.core.statistics.costs import Prices
+from lineside.core.statistics.operating_points import operating_point
+from lineside.core.statistics.units import Words, unit_scores
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 RATE = Estimate(value=0.8, low=0.6, high=0.9, n=12)
 HOSTILE = "<script>alert(1)</script>"
 
@@ -28,7 +36,13 @@ def page():
     blocks = (
         HOSTILE,
         Check(name="copies", status="warn", evidence=HOSTILE, hint="look"),
-        Table(title="Wide", columns=wide, rows=((HOSTILE, *wide[1:]),), caption="Caption."),
+        Table(
+            title="Wide",
+            columns=wide,
+            rows=((HOSTILE, *wide[1:]),),
+            caption="Caption.",
+            marked=(0,),
+        ),
         plots.lines("Curve", "Falls.", {"a": (x, 1 - x), "b": (x, x)}, x_label="x", y_label="y"),
         plots.histogram("Scores", "Two groups.", {"good": x, "faulty": x + 1}, x_label="s"),
         plots.forest("Forest", "Long.", {"a": RATE, "b": RATE}, x_label="AUROC", marked="b"),
@@ -37,13 +51,19 @@ def page():
         "$ lineside parts train " + "very-long-path/" * 30,
         "a-very-long-word" * 30,
     )
-    sections = [Section(title="First chapter", lead="Lead.", blocks=blocks)]
-    return render(title="T", kicker="k", summary=["In short."], sections=sections)
+    folded = tuple(b for b in blocks if b != HOSTILE)
+    sections = [
+        Section(title="Folded chapter", lead="Also.", blocks=folded, folded=True),
+        Section(title="First chapter", lead="Lead.", blocks=blocks),
+    ]
+    sections += [Section(title=f"A longer title of chapter {i}", folded=True) for i in range(12)]
+    facts = [Fact(label="a fact " * 4, value="0 of 24", note="note " * 9, anchor="first-chapter")]
+    return render(title="T", kicker="k", summary=["In short."], sections=sections, facts=facts * 7)
 
 
 def test_text_is_escaped_and_nothing_is_loaded_from_elsewhere(page):
     assert HOSTILE not in page
-    assert page.count("&lt;script&gt;") == 3
+    assert page.count("&lt;script&gt;") == 5
     named = re.sub(r'xmlns(:\w+)?="[^"]*"|"http://www.w3.org/[^"]*"', "", page)
     assert not re.findall(r"(?:https?:)?//[a-z]", named)
     assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', named)
@@ -83,6 +103,95 @@ def test_facts_link_to_their_chapters():
     assert '<li class="warn"><a href="#first-chapter">' in page
 
 
+def test_folded_chapters_come_last_and_are_closed(page):
+    assert page.index("<section") < page.index('<details id="folded-chapter">')
+    assert "<details open" not in page and page.count("<details") == 13
+    assert 'href="#folded-chapter"' in page
+    assert "<tr class=marked>" in page
+
+
+# ---- the decision
+
+WORDS = Words(positive="faulty", negative="good", unit="part", units="parts")
+
+
+def units(good, faulty, unusual=()):
+    scored = [(s, 0.0) for s in good] + [(s, 1.0) for s in faulty]
+    return unit_scores(
+        [
+            Outcome(item=f"{i:04}", groups=(f"{i:04}",), unit=f"{i:04}", slices={"kind": "crack"},
+                    value={"score": s, "label": label, "usual": float(i not in unusual)})
+            for i, (s, label) in enumerate(scored)
+        ]
+    )  # fmt: skip
+
+
+def decided(test, calibration=None, **prices):
+    calibration = calibration or units(np.linspace(0, 1, 40), np.linspace(2, 3, 60))
+    point = operating_point(calibration, recall=0.95, words=WORDS)
+    prices = {"prevalence": 0.005, "miss": 100, "review": 0.2, **prices}
+    return decide(calibration, test, point, Prices(**prices))
+
+
+@pytest.mark.adversary("b")
+def test_a_model_that_costs_no_less_than_none_is_not_to_be_used():
+    """All good parts rejected: 0.995 a part, or a look at each, as without a model."""
+    found = decided(units(np.full(40, 2.5), np.full(24, 2.5)))
+    assert found.status == "fail"
+    assert found.sentence.startswith("Do not use it, because it costs no less than no model")
+    for number in ("0.995", "0.200", "0.500"):
+        assert number in found.sentence
+    facts = decision_facts(found)
+    assert (facts[0].value, facts[0].status) == ("do not use it", "fail")
+    assert [fact.value for fact in facts[1:]] == ["0 of 24", "40 of 40"]
+
+
+@pytest.mark.adversary("b")
+def test_a_model_that_is_cheaper_beyond_its_bound_is_to_be_used():
+    found = decided(units(np.linspace(0, 1, 80), np.full(60, 2.5)))
+    assert (found.status, found.sentence[:6]) == ("ok", "Use it")
+    assert found.policies["as decided"].cost == 0.0
+    assert 0 < found.policies["as decided"].high < 0.2
+
+
+@pytest.mark.adversary("b")
+def test_too_few_parts_to_tell_say_how_many_would():
+    few = decided(units(np.linspace(0, 1, 80), np.full(4, 2.5)))
+    assert few.status == "warn"
+    assert few.sentence.startswith("Do not use it yet, because 4 faulty and 80 good")
+    (step,) = next_steps(few)
+    more = int(step.split("label about ")[1].split()[0])
+    assert decided(units(np.linspace(0, 1, 80), np.full(4 + more, 2.5))).status == "ok"
+
+
+@pytest.mark.adversary("b")
+def test_without_a_class_nothing_is_known_and_said_so():
+    for test, word in ((units([0.1, 0.2], []), "missed"), (units([], [2.5, 2.6]), "held back")):
+        found = decided(test)
+        assert found.status == "fail" and found.sentence.startswith("Do not use it yet")
+        assert f"are {word}" in found.sentence and found.policies == {}
+        page = render(title="T", kicker="", summary=[found.sentence, *next_steps(found)],
+                      sections=[decision_section(found)], facts=decision_facts(found))  # fmt: skip
+        assert "nan" not in page.lower()
+
+
+@pytest.mark.adversary("b")
+def test_the_table_of_thresholds_marks_the_one_in_use_and_a_cheaper_one_is_named():
+    """Three odd faulty parts look like good ones: at the lowest score everything is held back."""
+    calibration = units(np.linspace(0, 1, 60), [0.1, 0.2, 0.3, *np.linspace(2, 3, 57)])
+    test = units(np.linspace(0, 1, 60), [0.15, *np.linspace(2, 3, 59)])
+    found = decided(test, calibration)
+    table = decision_section(found).blocks[-1]
+    (used,) = table.marked
+    assert "in use" in table.rows[used][0] and sum("in use" in row[0] for row in table.rows) == 1
+    assert table.rows[used][1].startswith("0 of 60 (at most")
+    assert table.rows[used][2].endswith(" %)") and " % to " in table.rows[used][2]
+    assert "two-sided (95 %), one-sided where none or all" in table.caption
+    steps = " ".join(next_steps(found))
+    assert "accept that 1.7% of 60 faulty parts escape (at most " in steps
+    assert "for 0.0% of 60 good ones held back" in steps
+
+
 def test_later_rows_of_a_step_replace_earlier_ones_and_warnings_are_told():
     rows = [{"step": i, "loss": 9.0} for i in range(3)]
     rows += [{"step": i, "loss": 1.0 / (i + 1)} for i in range(3)]
@@ -96,9 +205,11 @@ def test_later_rows_of_a_step_replace_earlier_ones_and_warnings_are_told():
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 @pytest.mark.parametrize("width_px", [390, 800, 1280])
 def test_no_sideways_scrolling_and_no_complaint_in_a_real_browser(page, tmp_path, width_px):
-    measured, complaints = opened(page, tmp_path, width_px)
-    assert measured["wide"] <= measured["room"] == width_px
-    assert complaints == []
+    for shown in (page, page.replace("<details", "<details open")):
+        measured, complaints = opened(shown, tmp_path, width_px)
+        assert measured["wide"] <= measured["room"] == width_px
+        assert measured["outside"] == [] and measured["overlapping"] == []
+        assert complaints == []
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
@@ -106,33 +217,8 @@ def test_a_page_that_is_too_wide_or_broken_is_noticed(page, tmp_path):
     bad = page.replace("</body>", "<p style='width:2000px'>x<script>nothing()</script></body>")
     measured, complaints = opened(bad, tmp_path, 390)
     assert measured["wide"] > measured["room"]
+    assert measured["outside"] == ["P"]
     assert any("nothing is not defined" in line for line in complaints)
-
-
-def opened(page, folder, width_px):
-    """Open a page in a frame of a given width (a window cannot be as narrow as a phone).
-
-    Returns what it measures, and what the browser's console complains of.
-    """
-    probe = (
-        "<script>addEventListener('load', () => { const d = document.documentElement;"
-        "parent.postMessage({wide: d.scrollWidth, room: d.clientWidth}, '*') })</script></body>"
-    )
-    (folder / "report.html").write_text(page.replace("</body>", probe))
-    (folder / "frame.html").write_text(
-        "<!doctype html><title>-</title><script>addEventListener('message', e => {"
-        "document.title = JSON.stringify(e.data) })</script>"
-        f"<iframe src='report.html' style='border:0' width='{width_px}' height='3000'></iframe>"
-    )
-    run = subprocess.run(
-        [
-            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            "--hide-scrollbars", "--enable-logging=stderr", "--v=0", "--window-size=1400,900",
-            "--virtual-time-budget=5000", f"--user-data-dir={folder}/profile", "--dump-dom",
-            (folder / "frame.html").as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    told = html.unescape(re.search(r"<title>(.*?)</title>", run.stdout).group(1))
-    return json.loads(told), [line for line in run.stderr.splitlines() if "CONSOLE" in line]
+    bad = page.replace("</body>", "<p>x<p style='margin-top:-3rem'>y</body>")
+    measured, _ = opened(bad, tmp_path, 390)
+    assert measured["overlapping"] == ["P P"]

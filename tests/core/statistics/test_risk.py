@@ -12,15 +12,27 @@ from scipy import stats
 from lineside.core.contract import Metric, Outcome
 from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
-from lineside.core.statistics.costs import at_prevalence, cost_curve
-from lineside.core.statistics.decisions import DecisionRates, decision_rates, rate_estimates
+from lineside.core.statistics.costs import (
+    Prices,
+    at_prevalence,
+    cost_curve,
+    misses_per_million,
+    policies,
+)
+from lineside.core.statistics.decisions import (
+    DecisionRates,
+    decision_rates,
+    rate_estimates,
+    trade_off,
+)
 from lineside.core.statistics.estimates import RankMetric, estimate
-from lineside.core.statistics.guarantees import certify_kinds, check_guarantee, fresh_recall
+from lineside.core.statistics.guarantees import certify_kinds, check_guarantee
 from lineside.core.statistics.operating_points import (
     OperatingPoint,
     operating_point,
     reject_threshold,
 )
+from lineside.core.statistics.proportions import clopper_pearson, count_text
 from lineside.core.statistics.ranking import Ranking, auroc
 from lineside.core.statistics.thresholds import (
     best_provable_recall,
@@ -326,6 +338,109 @@ def test_decision_rates_by_hand():
     assert shares["review_negative"].better == "lower"
 
 
+def test_units_that_are_unusual_are_never_accepted():
+    rows = [row(f"u{i}", score, label) for i, (score, label) in enumerate(MIXED_UNITS)]
+    odd = [dataclasses.replace(o, value={**o.value, "usual": 0.0}) for o in rows[:1] + rows[4:5]]
+    groups = unit_scores([*odd, *rows[1:4], *rows[5:]])
+    point = operating_point(unit_scores(rows), recall=0.9)
+    point = dataclasses.replace(point, threshold=0.4, reject_threshold=0.7)
+    rates = decision_rates(groups, point)
+    assert (rates.miss, rates.review_positive) == (0.0, 0.5)  # 0.2 is unusual
+    assert (rates.held_negative, rates.false_alarm) == (0.75, 0.25)  # 0.1 is unusual
+    assert rate_estimates(groups, point)["held_negative"].value == 0.75
+    assert rate_estimates(groups, point)["miss"].value == 0.0
+    two_views = [row("u", 0.1, 0, item="a"), row("u", 0.2, 0, item="b")]
+    two_views[1] = dataclasses.replace(two_views[1], value={**two_views[1].value, "usual": 0.0})
+    assert not unit_scores(two_views, "every").usual[0]  # one view is enough
+
+
+MIXED_UNITS = [(0.1, 0), (0.3, 0), (0.5, 0), (0.9, 0), (0.2, 1), (0.6, 1), (0.8, 1), (0.95, 1)]
+
+
+def test_trade_off_by_hand():
+    calibration = groups_of([0.0, 0.1, 0.2], np.arange(1, 21) / 10)
+    test = groups_of([0.05, 0.15, 0.55, 1.5], [0.5, 0.9, 1.8])
+    point = operating_point(calibration, recall=0.8)
+    rows = trade_off(calibration, test, point)
+    thresholds = [r.threshold for r in rows]
+    assert thresholds == pytest.approx([0.1, 0.2, 0.3, 0.5, 0.7, 1.1])  # 0, 1, 2, 4, 6, 10 of 20
+    assert [r.in_use for r in rows] == [t == point.threshold for t in thresholds]
+    assert sum(r.in_use for r in rows) == 1
+    assert [r.miss.value for r in rows] == pytest.approx([0, 0, 0, 0, 1 / 3, 2 / 3])
+    assert [r.held_negative.value for r in rows] == [0.75, 0.5, 0.5, 0.5, 0.25, 0.25]
+    for r, missed in zip(rows, (0, 1, 2, 4, 6, 10), strict=True):
+        bound = stats.binomtest(missed, 20, alternative="less").proportion_ci().high
+        assert r.proven_miss == pytest.approx(bound)
+    good_only = groups_of(np.arange(100.0), [])
+    rows = trade_off(good_only, good_only, operating_point(good_only, recall=0.9))
+    assert all(r.proven_miss is None and np.isnan(r.miss.value) for r in rows)
+    assert rows[0].held_negative.value == 0.5 and rows[-1].held_negative.value <= 0.01
+
+
+@pytest.mark.adversary("c")
+def test_misses_per_million_are_an_interval_or_nothing_is_shipped():
+    groups = groups_of(np.linspace(0, 1, 40), np.full(24, 2.0))
+    point = operating_point(groups, recall=0.8)
+    point = dataclasses.replace(point, threshold=0.5, reject_threshold=0.5)
+    found = misses_per_million(groups, point, 0.005)
+    miss, false_alarm = clopper_pearson(0, 24)[1], clopper_pearson(20, 40)[1]
+    worst = 0.005 * miss / (0.005 * miss + 0.995 * (1 - false_alarm))
+    assert (found.value, found.low) == (0, 0)
+    assert found.high == pytest.approx(1e6 * worst) and found.high > 1000
+    assert "one-sided" in found.method
+    some = misses_per_million(groups, dataclasses.replace(point, threshold=2.5,
+                              reject_threshold=2.5), 0.005)  # fmt: skip
+    assert 0 < some.low < some.value == pytest.approx(5000) and "two-sided" in some.method
+    everything = dataclasses.replace(point, threshold=-1.0, reject_threshold=-1.0)
+    nothing = misses_per_million(groups, everything, 0.005)
+    assert nothing.high is None and nothing.reason == "nothing is shipped"
+    assert np.isnan(at_prevalence(decision_rates(groups, everything), 0.005).misses_per_million)
+
+
+def test_the_interval_of_misses_per_million_covers():
+    """300 draws: units of known rates, 5 % misses and 30 % false alarms."""
+    rng = np.random.default_rng(0)
+    truth = 1e6 * 0.01 * 0.05 / (0.01 * 0.05 + 0.99 * 0.7)
+    point = dataclasses.replace(operating_point(normal_groups(9, 9), recall=0.8), threshold=0.5,
+                                reject_threshold=0.5)  # fmt: skip
+    covered = 0
+    for _ in range(300):
+        drawn = groups_of((rng.random(60) < 0.3) * 1.0, (rng.random(40) >= 0.05) * 1.0)
+        found = misses_per_million(drawn, point, 0.01)
+        covered += found.low <= truth <= found.high
+    assert covered >= 0.95 * 300
+
+
+def test_policies_by_hand():
+    groups = groups_of([0.1, 0.4, 0.6, 0.9], [0.2, 0.5, 0.7, 0.8, 0.95])
+    point = operating_point(groups, recall=0.9)
+    point = dataclasses.replace(point, threshold=0.4, reject_threshold=0.7)
+    found = policies(groups, point, Prices(prevalence=0.01, miss=100, review=0.2))
+    cost = {name: policy.cost for name, policy in found.items()}
+    assert cost["as decided"] == pytest.approx(
+        0.01 * (0.2 * 100 + 0.2 * 0.2) + 0.99 * (0.25 + 0.5 * 0.2)
+    )
+    assert cost["review what is held back"] == pytest.approx(
+        0.01 * (0.2 * 100 + 0.8 * 0.2) + 0.99 * 0.75 * 0.2
+    )
+    assert (cost["review all"], cost["accept all"]) == (0.2, 1.0)
+    assert all(policy.high >= policy.cost for policy in found.values())
+
+
+def test_the_bound_of_a_cost_holds_where_no_miss_was_seen():
+    """200 draws of 20 faulty units of which 8 % are missed: a bootstrap would say 0 too often."""
+    rng = np.random.default_rng(1)
+    prices = Prices(prevalence=0.05, miss=100, review=0.2)
+    truth = 0.05 * (0.08 * 100 + 0.92 * 0.2) + 0.95 * 0.3 * 0.2
+    point = dataclasses.replace(operating_point(normal_groups(9, 9), recall=0.8), threshold=0.5,
+                                reject_threshold=0.5)  # fmt: skip
+    holds = 0
+    for _ in range(200):
+        drawn = groups_of((rng.random(50) < 0.3) * 1.0, (rng.random(20) >= 0.08) * 1.0)
+        holds += policies(drawn, point, prices)["review what is held back"].high >= truth
+    assert holds >= 0.95 * 200
+
+
 def test_production_rates_by_hand():
     rates = DecisionRates(miss=0.1, false_alarm=0.05, review_positive=0.2, review_negative=0.15)
     made = at_prevalence(rates, 0.01)
@@ -360,13 +475,39 @@ def test_cost_curve_by_hand():
     assert at.low is None
 
 
-def test_fresh_recall_and_refuted_guarantee():
-    found = fresh_recall(np.arange(20), 1.0, words=PARTS)
-    assert found.value == 0.95
-    assert found.low == pytest.approx(
-        stats.binomtest(19, 20, alternative="greater").proportion_ci().low
-    )
-    assert fresh_recall([], 0.0).reason
+def test_counts_in_words():
+    upper = 1 - stats.binomtest(20, 20, alternative="greater").proportion_ci().low
+    assert count_text(0, 20) == f"0 of 20 (at most {100 * upper:.1f} %, one-sided 95 %)"
+    assert count_text(20, 20).startswith(f"20 of 20 (at least {100 * (1 - upper):.1f} %, one-sided")
+    ends = stats.binomtest(3, 20).proportion_ci()
+    low, high = (f"{100 * end:.1f} %" for end in (ends.low, ends.high))
+    assert count_text(3, 20) == f"3 of 20 (15.0 %; {low} to {high}, two-sided 95 %)"
+    assert count_text(0, 0) == "0 of 0"
+
+
+@pytest.mark.adversary("g")
+def test_a_check_states_the_promise_that_was_made_and_what_was_counted():
+    fresh = groups_of([0.1, 0.2, 0.6, 0.9], [0.4, 0.7, 0.8])
+    none = operating_point(groups_of(np.arange(50) / 100, []), recall=0.9, words=PARTS)
+    few = operating_point(normal_groups(30, 5), recall=0.9, words=PARTS)
+    lots = operating_point(normal_groups(50, 40), recall=0.9, words=PARTS).suspend("lots differ")
+    for point in (none, few, lots):
+        moved = dataclasses.replace(point, threshold=0.5, reject_threshold=0.7)
+        check = check_guarantee(moved, fresh)
+        assert check.kept, "nothing was promised with a confidence"
+        assert check.text.startswith("No promise")
+        assert "Promise:" not in check.text and "compatible" not in check.text
+        assert "1 of 3 (33.3 %; 0.8 % to 90.6 %, two-sided 95 %) of the faulty parts" in check.text
+        assert "2 of 4 (50.0 %; 6.8 % to 93.2 %, two-sided 95 %) of the good parts" in check.text
+        assert "1 were rejected" in check.text
+    assert "at most 1.96 % of good parts" in check_guarantee(none, fresh).text
+    assert "needs 29" in check_guarantee(few, fresh).text
+    assert "lots differ" in check_guarantee(lots, fresh).text
+    certified = operating_point(normal_groups(50, 40), recall=0.9, words=PARTS)
+    assert check_guarantee(certified, fresh).text.startswith("Promise: At least 90 %")
+
+
+def test_a_refuted_guarantee():
     point = operating_point(normal_groups(50, 60), recall=0.9, words=PARTS)
     fine = check_guarantee(point, normal_groups(10, 50, seed=1))
     assert fine.kept

@@ -52,16 +52,17 @@ def leaderboard(study: Study) -> Section:
     return Section(
         title="Leaderboard",
         lead=verdict(study),
+        folded=True,
         blocks=(
             Table(
                 title="All methods on the same test groups",
                 columns=(*columns, "difference to predicting", "fit [s]", "p50 [ms]", "p95 [ms]"),
                 rows=rows,
                 caption=(
-                    f"Ordered by {title}. Brackets hold 95 % intervals; groups are independent, "
-                    "their items are not. The difference is paired, a bracket without zero is "
-                    "a clear one. Times per item on this machine, decoding included. Metrics that "
-                    "are undefined for every method are left out."
+                    f"Ordered by {title}. Brackets hold two-sided 95 % intervals; groups are "
+                    "independent, their items are not. The difference is paired, a bracket without "
+                    "zero is a clear one. Times per item on this machine, decoding included. "
+                    "Metrics that are undefined for every method are left out."
                 ),
             ),
             plots.forest(
@@ -144,7 +145,7 @@ def training(study: Study) -> list[Section]:
     if not blocks:
         return []
     lead = "Learning curves, gradients and layers of the networks, with the recorder's warnings."
-    return [Section(title="Training", lead=lead, blocks=tuple(blocks))]
+    return [Section(title="Training", lead=lead, blocks=tuple(blocks), folded=True)]
 
 
 def features(study: Study) -> list[Section]:
@@ -170,7 +171,7 @@ def features(study: Study) -> list[Section]:
         "What the methods learned, and how: is it the part, or something beside it? Such pictures "
         "are easily over-interpreted; each caption says what to look for and what is suspicious."
     )
-    return [Section(title="What was learned", lead=lead, blocks=tuple(blocks))]
+    return [Section(title="What was learned", lead=lead, blocks=tuple(blocks), folded=True)]
 
 
 def training_blocks(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -311,6 +312,7 @@ def audit(study: Study) -> Section:
     refused = tuple(f"{r.item}: {r.message}" for r in study.refusals)
     return Section(
         title="Data audit",
+        folded=True,
         lead="Checks before training. 'Unknown' means that the data do not allow an answer.",
         blocks=(
             *checks,
@@ -350,6 +352,7 @@ def reproduction(study: Study) -> Section:
     )
     return Section(
         title="Reproduction",
+        folded=True,
         lead="The same command with the same data, settings and versions gives the same model.",
         blocks=(
             f"$ {command}",

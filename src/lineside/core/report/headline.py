@@ -1,42 +1,28 @@
-"""The headline of a report: four facts at a glance, each with a link to its chapter."""
+"""The headline of a report: a few facts at a glance, each with a link to its chapter."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lineside.core.contract import Fact
 from lineside.core.report.chapters import best_baseline, titled
 
 if TYPE_CHECKING:
     from lineside.core.study import MethodStudy, Study
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fact:
-    """One number or word with what it is about.
-
-    Attributes:
-        label: A few words.
-        value: The number or word, in large type.
-        note: A line below it.
-        anchor: The chapter with the details.
-        status: ``ok``, ``warn``, ``fail`` or ``info``; it colours the value.
-    """
-
-    label: str
-    value: str
-    note: str
-    anchor: str
-    status: str = "info"
-
-
 def headline(study: Study) -> list[Fact]:
-    """Return the predicting method, the best baseline, the audit and training health."""
+    """Return facts at a glance: the application's own, how it ranks, the audit, training health.
+
+    Beside facts of its own the best baseline and a healthy training are left to their chapters.
+    """
     primary = study.application.metrics[0]
-    facts = [_measured(titled(primary.name), study.best, primary.name)]
-    if (baseline := best_baseline(study)) is not None:
+    own = [*study.application.facts(study)]
+    facts = [*own, _measured(titled(primary.name), study.best, primary.name)]
+    if (baseline := best_baseline(study)) is not None and not own:
         facts.append(_measured("best baseline", baseline, primary.name))
-    return [*facts, _audit(study), *_health(study)]
+    health = [fact for fact in _health(study) if fact.status != "ok" or not own]
+    return [*facts, _audit(study), *health]
 
 
 def _measured(label: str, method: MethodStudy, metric: str) -> Fact:

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment
 
 from lineside import __version__
-from lineside.core.contract import Check, Explanation, Figure, Section, Table
+from lineside.core.contract import Check, Explanation, Fact, Figure, Section, Table
 from lineside.core.run.files import write_json
 from lineside.core.run.tables import write_text
 
 if TYPE_CHECKING:
-    from lineside.core.report.headline import Fact
     from lineside.core.study import Study
 
 Block = str | Table | Figure | Check | Explanation
@@ -30,9 +29,10 @@ def write_report(study: Study) -> None:
     from lineside.core.report import chapters
     from lineside.core.report.headline import headline
 
+    # readers who only decide stop after the application's own chapters
     sections = [
-        chapters.leaderboard(study),
         *study.application.sections(study),
+        chapters.leaderboard(study),
         *chapters.training(study),
         *chapters.features(study),
         chapters.audit(study),
@@ -117,14 +117,15 @@ def render(
         title: Heading of the page.
         kicker: Small line above it.
         summary: Plain-language paragraphs shown first.
-        sections: Chapters in reading order; anchors are made from the titles where missing.
+        sections: Chapters in reading order, folded ones last; anchors are made from the titles
+            where missing.
         facts: What is shown at a glance, below the summary.
     """
     template = files("lineside.core.report").joinpath("template.html").read_text(encoding="utf-8")
     chapters = [
         {"title": section.title, "lead": section.lead, "blocks": _grouped(section.blocks),
-         "anchor": section.anchor or _anchor(section.title)}
-        for section in sections
+         "anchor": section.anchor or _anchor(section.title), "folded": section.folded}
+        for section in sorted(sections, key=lambda section: section.folded)
     ]  # fmt: skip
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lineside.core.statistics.decisions import DecisionRates, shares
+from lineside.core.contract import Estimate
+from lineside.core.statistics.decisions import (
+    DecisionRates,
+    decision_rates,
+    decisions,
+    rate_estimates,
+    shares,
+)
 from lineside.core.statistics.operating_points import OperatingPoint
+from lineside.core.statistics.proportions import clopper_pearson_upper
 from lineside.core.statistics.units import UnitScores
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 REPETITIONS = 1000
 
 
@@ -22,7 +32,7 @@ class ProductionRates:
 
     Attributes:
         prevalence: Share of positive units in production.
-        misses_per_million: Positives among a million released units.
+        misses_per_million: Positives among a million released units; NaN if none is released.
         precision: Positives among the units that are held back; NaN if none is.
         first_pass_yield: Share of all units accepted at once.
         review_share: Share of all units that a person reviews.
@@ -49,11 +59,127 @@ def at_prevalence(rates: DecisionRates, prevalence: float) -> ProductionRates:
     review = pi * rates.review_positive + (1 - pi) * rates.review_negative
     return ProductionRates(
         prevalence=pi,
-        misses_per_million=1e6 * missed / released if released > 0 else 0.0,
+        misses_per_million=1e6 * missed / released if released > 0 else float("nan"),
         precision=held_positive / held if held > 0 else float("nan"),
         first_pass_yield=1 - held,
         review_share=review,
     )
+
+
+def misses_per_million(
+    scores: UnitScores, point: OperatingPoint, prevalence: float, confidence: float = 0.95
+) -> Estimate:
+    """Return the positives among a million released units with an interval.
+
+    It grows with the miss rate and with the false-alarm rate, so its ends are those of both rates,
+    each end with half of the error that is left (Bonferroni). The interval is one-sided, from 0
+    on, where no miss was seen, and two-sided otherwise.
+    """
+    seen = decision_rates(scores, point)
+    value = at_prevalence(seen, prevalence).misses_per_million
+    bare = Estimate(value=value, unit="per million", n=len(scores.scores), better="lower")
+    if np.isnan(value):
+        known = len(scores.positive) and len(scores.negative)
+        reason = "nothing is shipped" if known else "units of one label only"
+        return dataclasses.replace(bare, reason=reason)
+    # an interval of (1 + confidence) / 2 leaves half of the error to each of the two rates
+    each = (1 + confidence) / 2 if seen.miss > 0 else confidence
+    rates = rate_estimates(scores, point, each)
+    miss, false_alarm = rates["miss"], rates["false_alarm"]
+
+    def at(miss: float | None, false_alarm: float | None) -> float:
+        assert miss is not None and false_alarm is not None
+        ends = dataclasses.replace(seen, miss=miss, false_alarm=false_alarm)
+        return at_prevalence(ends, prevalence).misses_per_million
+
+    low = at(miss.low, false_alarm.low) if seen.miss > 0 else 0.0
+    side = "two-sided" if seen.miss > 0 else "one-sided"
+    return dataclasses.replace(
+        bare, low=low, high=at(miss.high, false_alarm.high),
+        method=f"Clopper-Pearson of both rates, {side}, {100 * confidence:.3g} %",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prices:
+    """What decisions cost, in units of one rejected negative.
+
+    Attributes:
+        prevalence: Share of positives in production.
+        miss: Cost of a miss.
+        review: Cost of a review by a person, who is taken to be right.
+    """
+
+    prevalence: float
+    miss: float
+    review: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """A way to decide and its expected cost per unit at the production prevalence.
+
+    Attributes:
+        name: ``as decided``, ``review what is held back``, ``review all`` or ``accept all``.
+        cost: Expected cost.
+        high: One-sided upper bound of it; equal to it where no model is used.
+    """
+
+    name: str
+    cost: float
+    high: float
+
+
+def policies(
+    scores: UnitScores, point: OperatingPoint, prices: Prices, confidence: float = 0.95
+) -> dict[str, Policy]:
+    """Return the expected cost per unit with the model (two ways to use it) and without.
+
+    policy                      cost of a positive unit               cost of a negative unit
+    as decided                  miss * C + reviewed * R               rejected + reviewed * R
+    review what is held back    miss * C + (1 - miss) * R             held back * R
+    review all                  R                                     R
+    accept all                  C                                     0
+
+    The bound takes one-sided Clopper-Pearson bounds of all its rates at once (Bonferroni), since a
+    bootstrap of rates that are 0 here would claim that they are 0.
+
+    Args:
+        scores: Fresh units of both labels.
+        point: The operating point.
+        prices: Costs.
+        confidence: Confidence of the bounds.
+    """
+    accepted, rejected = decisions(scores, point)
+    positive, negative = scores.labels == 1, scores.labels == 0
+    pi, miss_cost, review = prices.prevalence, prices.miss, prices.review
+
+    def policy(name: str, costs: Sequence[tuple[float, Bools, Bools]]) -> Policy:
+        """Add up cost * rate of (weight * cost, event, label); bound all rates together."""
+        each = 1 - (1 - confidence) / len(costs)
+        counts = [(price, int((e & label).sum()), int(label.sum())) for price, e, label in costs]
+        return Policy(
+            name=name,
+            cost=sum(price * hits / n for price, hits, n in counts),
+            high=sum(price * clopper_pearson_upper(hits, n, each) for price, hits, n in counts),
+        )
+
+    reviewed = ~accepted & ~rejected
+    missed = (pi * miss_cost, accepted, positive)
+    found = [
+        policy(
+            "as decided",
+            [missed, (pi * review, reviewed, positive), (1 - pi, rejected, negative),
+             ((1 - pi) * review, reviewed, negative)],
+        ),
+        policy(
+            "review what is held back",
+            [missed, (pi * review, ~accepted, positive), ((1 - pi) * review, ~accepted, negative)],
+        ),
+        Policy(name="review all", cost=review, high=review),
+        Policy(name="accept all", cost=pi * miss_cost, high=pi * miss_cost),
+    ]  # fmt: skip
+    return {policy.name: policy for policy in found}
 
 
 @dataclass(frozen=True, kw_only=True)

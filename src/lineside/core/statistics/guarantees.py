@@ -5,67 +5,67 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import special
 
-from lineside.core.contract import Estimate, GuaranteeCheck
+from lineside.core.contract import GuaranteeCheck
+from lineside.core.statistics.decisions import decisions
 from lineside.core.statistics.operating_points import OperatingPoint
-from lineside.core.statistics.proportions import clopper_pearson_lower
+from lineside.core.statistics.proportions import count_text
 from lineside.core.statistics.thresholds import (
     best_provable_recall,
     order_statistic_threshold,
     units_needed,
 )
-from lineside.core.statistics.units import NEUTRAL, UnitScores, Words
-
-
-def fresh_recall(
-    positives: ArrayLike, threshold: float, confidence: float = 0.95, words: Words = NEUTRAL
-) -> Estimate:
-    """Return the recall on fresh positive units with its one-sided Clopper-Pearson lower bound.
-
-    Args:
-        positives: Scores of units that were used for neither fitting nor calibration.
-        threshold: Score from which a unit is held back.
-        confidence: Confidence of the lower bound.
-        words: The application's words for messages.
-    """
-    scores = np.asarray(positives, dtype=np.float64)
-    n, held = len(scores), int((scores >= threshold).sum())
-    if not n:
-        reason = f"there are no fresh {words.positive} {words.units}"
-        return Estimate(value=float("nan"), reason=reason)
-    low = clopper_pearson_lower(held, n, confidence)
-    method = f"Clopper-Pearson lower bound over {words.units}, one-sided, {100 * confidence:.3g} %"
-    return Estimate(value=held / n, low=low, high=1.0, n=n, method=method)
+from lineside.core.statistics.units import UnitScores
 
 
 def check_guarantee(
     point: OperatingPoint, scores: UnitScores, significance: float = 0.05
 ) -> GuaranteeCheck:
-    """Test the guarantee of an operating point on fresh units.
+    """Say what was guaranteed and what fresh units show, and test a guarantee that is certified.
 
     It is broken if P(at least this many misses | recall exactly as guaranteed) is below
-    `significance` (one-sided binomial test).
+    `significance` (one-sided binomial test). Nothing else was guaranteed with a confidence, so
+    nothing else can be broken: a bound on average is no statement about one calibration.
     """
-    words, n, recall = point.words, len(scores.positive), point.recall
-    if recall is None:
-        text = "No recall is guaranteed, so no guarantee can be broken."
-        return GuaranteeCheck(kept=True, text=text)
-    if not n:
-        text = f"There are no {words.positive} {words.units} here, so the guarantee was not tested."
-        return GuaranteeCheck(kept=True, text=text)
-    missed = int((scores.positive < point.threshold).sum())
-    p = 1.0 if not missed else float(special.bdtrc(missed - 1, n, 1 - recall))
-    fact = f"{missed} of {n} {words.positive} {words.of(n)} escaped"
-    if p < significance:
-        text = (
-            f"{fact}; with the guaranteed recall of {recall:.4g} at least this many escape with "
+    words = point.words
+    accepted, rejected = decisions(scores, point)
+    positive, negative = scores.labels == 1, scores.labels == 0
+    missed, n = int((accepted & positive).sum()), int(positive.sum())
+    lines = [_promise(point)]
+    if n:
+        counted = count_text(missed, n, point.confidence)
+        lines.append(f"Escaped: {counted} of the {words.positive} {words.units}.")
+    else:
+        lines.append(f"There are no {words.positive} {words.units} here: escapes were not tested.")
+    if negative.any():
+        held = int((~accepted & negative).sum())
+        counted = count_text(held, int(negative.sum()), point.confidence)
+        lines.append(
+            f"Held back: {counted} of the {words.negative} {words.units}; "
+            f"{int((rejected & negative).sum())} were rejected, a person looks at the others."
+        )
+    kept = True
+    if point.certified and point.recall is not None and n:
+        p = 1.0 if not missed else float(special.bdtrc(missed - 1, n, 1 - point.recall))
+        kept = p >= significance
+        lines.append(
+            f"This is compatible with a recall of {point.recall:.4g} (p = {p:.2g})."
+            if kept
+            else f"With the guaranteed recall of {point.recall:.4g} at least this many escape with "
             f"probability {p:.2g}: calibrate again."
         )
-        return GuaranteeCheck(kept=False, text=text)
-    text = f"{fact}, which is compatible with a recall of {recall:.4g} (p = {p:.2g})."
-    return GuaranteeCheck(kept=True, text=text)
+    return GuaranteeCheck(kept=kept, text="\n".join(lines))
+
+
+def _promise(point: OperatingPoint) -> str:
+    """Return what was promised, or that nothing was."""
+    if point.certified:
+        return f"Promise: {point.message}"
+    units = f"{point.words.positive} {point.words.units}"
+    if point.suspended:
+        return f"No promise about {units} holds now: {point.suspended}."
+    return f"No promise with a confidence was made about {units}. {point.message}"
 
 
 @dataclass(frozen=True, kw_only=True)

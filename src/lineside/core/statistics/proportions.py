@@ -54,8 +54,26 @@ def proportion(
     if n == 0:
         return Estimate(value=float("nan"), better=better, reason="there are no units to count")
     low, high = clopper_pearson(successes, n, confidence)
-    method = f"Clopper-Pearson, {100 * confidence:.3g} %"
+    method = f"Clopper-Pearson, two-sided, {100 * confidence:.3g} %"
     return Estimate(value=successes / n, low=low, high=high, n=n, method=method, better=better)
+
+
+def count_text(hits: int, n: int, confidence: float = 0.95) -> str:
+    """Return e.g. ``2 of 40 (5.0 %; 0.6 % to 16.9 %, two-sided 95 %)``, exact intervals.
+
+    Where none or all were hit the interval is the one-sided bound: ``0 of 40 (at most 7.2 %,
+    one-sided 95 %)``.
+    """
+    if not n:
+        return "0 of 0"
+    named = f"{100 * confidence:.3g} %"
+    if hits in (0, n):
+        bound = clopper_pearson_upper(0, n, confidence)
+        word, share = ("at least", 1 - bound) if hits else ("at most", bound)
+        return f"{hits} of {n} ({word} {100 * share:.1f} %, one-sided {named})"
+    low, high = clopper_pearson(hits, n, confidence)
+    ends = f"{100 * low:.1f} % to {100 * high:.1f} %"
+    return f"{hits} of {n} ({100 * hits / n:.1f} %; {ends}, two-sided {named})"
 
 
 def _check(successes: int, n: int, confidence: float) -> None:

@@ -51,6 +51,8 @@ class UnitScores:
         labels: 1 positive, 0 negative, shape (n,).
         kinds: Kind of the positive, ``""`` for negatives or where it is unknown.
         index: An outcome of each unit, shape (n,).
+        usual: False if an item of the unit is unlike those of the calibration (its value ``usual``
+            is 0): prediction never accepts such a unit unseen, whatever its score. Shape (n,).
         rule: How the items of a unit were joined.
     """
 
@@ -59,6 +61,7 @@ class UnitScores:
     labels: NDArray[np.int64]
     kinds: tuple[str, ...]
     index: NDArray[np.int64]
+    usual: NDArray[np.bool_]
     rule: Rule
 
     @property
@@ -104,6 +107,7 @@ def unit_scores(outcomes: Sequence[Outcome], rule: Rule = "any") -> UnitScores:
             _kind(row) if label else "" for row, (_, label) in zip(rows, joined, strict=True)
         ),
         index=np.array([members[name][0] for name in names], dtype=np.int64),
+        usual=np.array([all(o.value.get("usual", 1.0) for o in row) for row in rows], dtype=bool),
         rule=rule,
     )
 

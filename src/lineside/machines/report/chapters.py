@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,12 +76,13 @@ def summary(study: Study) -> list[str]:
 
 
 def sections(study: Study) -> list[Section]:
-    """Return the chapters in reading order."""
-    chapters = [novelty_section(study), detectors_section(study), limits_section(study)]
-    chapters += [learning_record_section(study.best.model), events_section(study)]
+    """Return the chapters in reading order; what does not decide is folded."""
+    chapters = [novelty_section(study), detectors_section(study), events_section(study)]
+    folded = [cases_section(study), limits_section(study)]
+    folded.append(learning_record_section(study.best.model))
     if study.config.robustness:
-        chapters.append(robustness_section(study))
-    chapters.append(cases_section(study))
+        folded.append(robustness_section(study))
+    chapters += [dataclasses.replace(chapter, folded=True) for chapter in folded]
     return [chapter for chapter in chapters if chapter.blocks]
 
 

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from lineside.core.contract import Check, Estimate, Figure, Section, Table
+from lineside.core.contract import Check, Estimate, Fact, Figure, Section, Table
 from lineside.core.report import plots
 from lineside.core.report.chapters import verdict
+from lineside.core.report.decision import (
+    Decision,
+    decide,
+    decision_facts,
+    decision_section,
+    next_steps,
+)
 from lineside.core.report.render import Block
-from lineside.core.statistics.costs import CostCurve, at_prevalence, cost_curve
-from lineside.core.statistics.decisions import decision_rates, rate_estimates
+from lineside.core.statistics.costs import (
+    CostCurve,
+    Prices,
+    at_prevalence,
+    cost_curve,
+    misses_per_million,
+)
+from lineside.core.statistics.decisions import decision_rates, decisions, rate_estimates
 from lineside.core.statistics.estimates import by_slice
-from lineside.core.statistics.guarantees import KindCertificate, certify_kinds, fresh_recall
+from lineside.core.statistics.guarantees import KindCertificate, certify_kinds
 from lineside.core.statistics.operating_points import OperatingPoint
-from lineside.core.statistics.proportions import proportion
+from lineside.core.statistics.proportions import count_text, proportion
 from lineside.core.statistics.ranking import pr_curve
 from lineside.core.statistics.units import UnitScores, unit_scores
 from lineside.core.study import Study
@@ -23,11 +38,7 @@ from lineside.parts.models.anogan.training import against_chance
 from lineside.parts.report import cases, label_gain
 from lineside.parts.report.robustness import robustness
 
-REVIEW_COST = 0.2
-"""Cost of a manual review, in units of one good part rejected."""
 MOST_VALUES = 10
-OVERKILL = 0.3
-"""Share of good parts held back from which on a guarantee costs too much to be of use."""
 RATES = {
     "recall": "faulty parts held back (rejected or reviewed)",
     "miss": "faulty parts that escape",
@@ -37,77 +48,90 @@ RATES = {
 }
 
 
+def decision_of(study: Study) -> Decision:
+    """Return whether the model that predicts pays at the user's costs."""
+    config, point = study.config, _point(study)
+    calibration = unit_scores(study.best.outcomes["calibration"], point.rule)
+    prices = Prices(prevalence=config.prevalence, miss=config.cost_ratio, review=config.review_cost)
+    return decide(calibration, _test_groups(study), point, prices)
+
+
 def summary(study: Study) -> list[str]:
-    """Return plain-language paragraphs: fresh evidence, the guarantee, the baseline, the audit."""
-    point = _point(study)
-    groups = _test_groups(study)
-    lines = [*_fresh_evidence(point, groups), point.message]
-    lines.append(verdict(study))
-    lines += [line for line in (label_gain.verdict(study),) if line]
-    serious = [check for check in study.checks if check.status == "fail"]
+    """Return plain-language paragraphs: use it or not, what next, evidence, guarantee, baseline."""
+    decision = decision_of(study)
+    lines = [decision.sentence]
+    serious = [check.name for check in study.checks if check.status == "fail"]
     if serious:
-        names = ", ".join(check.name for check in serious)
-        lines.append(f"The data audit found serious problems first: {names}.")
-    lines.append(f"What to do next: {_next_step(study, point, groups)}")
-    return lines
+        lines.insert(
+            0,
+            f"Do not use it yet, because the data audit found serious problems "
+            f"({', '.join(serious)}): every rate below may be too good.",
+        )
+    lines.append(f"What to do next: {_next_step(study, decision, bool(serious))}")
+    lines += [_evidence(decision), study.best.model.certificate, verdict(study)]
+    return [*lines, *(line for line in (label_gain.verdict(study),) if line)]
 
 
-def _next_step(study: Study, point: OperatingPoint, groups: UnitScores) -> str:
-    """Return the one thing that helps most, in plain words."""
+def facts(study: Study) -> list[Fact]:
+    """Return the headline: use it or not, escapes, false rejects."""
+    return decision_facts(decision_of(study))
+
+
+def numbers(study: Study) -> dict[str, Any]:
+    """Return the decision as plain JSON, for ``report.json``."""
+    return {"decision": decision_of(study).as_json()}
+
+
+def _next_step(study: Study, decision: Decision, serious: bool) -> str:
+    """Return what helps most, in plain words."""
     run = study.run.folder
-    if any(check.status == "fail" for check in study.checks):
+    if serious:
         return "fix what the data audit names, then train again."
-    if not point.certified:
-        more = point.needed - point.n_positive
-        if more <= 0:
-            return f"recalibrate on fresh parts: lineside parts recalibrate DATA --model {run}"
-        return (
-            f"collect and label about {more} more faulty parts that the model was not trained on, "
-            f"then run: lineside parts recalibrate DATA --model {run}. Until then treat the "
-            "threshold as a suggestion and have rejected parts reviewed."
+    steps = next_steps(decision)
+    if decision.status == "ok":
+        steps.insert(
+            0,
+            f"let it judge new parts beside your present inspection for a while (lineside parts "
+            f"predict NEW --model {run}), and check some of what it accepts",
         )
-    held_back = decision_rates(groups, point).held_negative if len(groups.negative) else 0.0
-    if held_back > OVERKILL:
-        return (
-            f"look at the faulty parts with the lowest scores in the chapter on cases: they force "
-            f"{held_back:.0%} of the good parts back. Label more parts like them, or allow more "
-            "escapes (--max-escape)."
-        )
+    if not steps:
+        return "look at the misses and false rejects below, and label more parts like them."
+    then = f" Then: lineside parts recalibrate DATA --model {run}"
+    if decision.point.certified:
+        then = " Then train again with them."
+    return "; or ".join(steps) + "." + (then if steps[0].startswith("label") else "")
+
+
+def _evidence(decision: Decision) -> str:
+    """Return what the test parts show, in one sentence."""
+    test, confidence = decision.test, decision.point.confidence
+    accepted, rejected = decisions(test, decision.point)
+    faulty, good = test.labels == 1, test.labels == 0
+    unusual = int((~test.usual & good & (test.scores < decision.point.threshold)).sum())
+    escaped = count_text(int((accepted & faulty).sum()), int(faulty.sum()), confidence)
+    held = count_text(int((~accepted & good).sum()), int(good.sum()), confidence)
+    seen = f", {unusual} of them only because the picture is unusual" if unusual else ""
     return (
-        f"let it judge new parts beside your present inspection for a while: lineside parts "
-        f"predict NEW --model {run}. Hold back what it rejects, and check some of what it accepts."
+        f"On parts that it has never seen, {escaped} faulty ones escaped and {held} good ones were "
+        f"held back: {int((rejected & good).sum())} rejected, "
+        f"{int((~accepted & ~rejected & good).sum())} for a person to look at{seen}."
     )
-
-
-def _fresh_evidence(point: OperatingPoint, groups: UnitScores) -> list[str]:
-    """Return what the test parts show; nothing was set on them."""
-    if not len(groups.positive):
-        return ["There are no faulty test parts, so nothing is known about missed defects."]
-    fresh = fresh_recall(groups.positive, point.threshold, point.confidence, point.words)
-    missed = fresh.n - round(fresh.value * fresh.n)
-    text = (
-        f"On parts it has never seen it missed {missed} of {fresh.n} faulty ones: it misses at "
-        f"most {1 - (fresh.low or 0.0):.1%} ({point.confidence:.0%} confidence)."
-    )
-    if len(groups.negative):
-        rates = decision_rates(groups, point)
-        text += (
-            f" Of {len(groups.negative)} good ones it held back {rates.held_negative:.1%} "
-            f"({rates.review_negative:.1%} for review, the rest rejected)."
-        )
-    return [text]
 
 
 def sections(study: Study) -> list[Section]:
-    """Return the chapters in reading order."""
-    chapters = [
-        weak_methods(study), label_gain.label_gain(study), operating(study), kinds(study),
-        slices(study), costs(study), cases.cases(study),
+    """Return the chapters in reading order; those after the first two are folded."""
+    folded = [
+        operating(study), kinds(study), costs(study), cases.cases(study), slices(study),
+        label_gain.label_gain(study), weak_methods(study),
     ]  # fmt: skip
     if study.config.robustness:
-        chapters.append(robustness(study))
-    chapters += [cases.guide(study), cases.audit_cases(study)]
-    return [chapter for chapter in chapters if chapter.blocks]
+        folded.append(robustness(study))
+    folded += [cases.guide(study), cases.audit_cases(study)]
+    return [
+        decision_section(decision_of(study)),
+        cases.verdict_sheet(study),
+        *(dataclasses.replace(chapter, folded=True) for chapter in folded if chapter.blocks),
+    ]
 
 
 def weak_methods(study: Study) -> Section:
@@ -127,14 +151,19 @@ def operating(study: Study) -> Section:
     """Show thresholds, guarantee, score histograms and the precision-recall curve."""
     point, groups = _point(study), _test_groups(study)
     rates = rate_estimates(groups, point, point.confidence)
+    unusual = int((~groups.usual).sum())
     table = Table(
         title="Decisions on test parts",
-        columns=("share", "estimate [interval]"),
-        rows=tuple((text, rates[name].text()) for name, text in RATES.items()),
+        columns=("share", "parts (interval)"),
+        rows=tuple(
+            (text, count_text(round(rates[name].value * n), n, point.confidence))
+            for name, text in RATES.items()
+            if (n := rates[name].n)
+        ),
         caption=(
-            f"Counted by part, decided by '{point.rule} view'; intervals are "
-            f"Clopper-Pearson, {point.confidence:.0%}. The thresholds were set on other parts. "
-            "Pictures of unusual quality go to review as well; they are not counted here."
+            f"Counted by part, decided by '{point.rule} view', as predict decides: the "
+            f"{unusual} parts with a picture of unusual quality go to a person. Intervals are "
+            "Clopper-Pearson. The thresholds were set on other parts."
         ),
     )
     rule = (
@@ -173,7 +202,7 @@ def _pr(groups: UnitScores, point: OperatingPoint) -> list[Figure]:
         return []
     recall, precision, _ = pr_curve(groups.scores, groups.labels)
     rates = decision_rates(groups, point)
-    held = groups.scores >= point.threshold
+    held = ~decisions(groups, point)[0]
     now = float(groups.labels[held].mean()) if held.any() else 1.0
     return [
         plots.lines(
@@ -197,16 +226,19 @@ def kinds(study: Study) -> Section:
     if not names:
         return Section(title="Kinds of defects")
     found: dict[str, Estimate] = {}
+    accepted, _ = decisions(test, point)
     for name in names:
-        scores = test.scores[np.array([k == name for k in test.kinds]) & (test.labels == 1)]
-        found[name] = proportion(int((scores >= point.threshold).sum()), len(scores))
+        of_kind = np.array([k == name for k in test.kinds]) & (test.labels == 1)
+        found[name] = proportion(int((~accepted & of_kind).sum()), int(of_kind.sum()))
     provable = certify_kinds(
         calibration, recall=1 - study.config.max_escape, confidence=point.confidence
     )
     rows = tuple(
         (
             name,
-            found[name].text(),
+            count_text(round(found[name].value * found[name].n), found[name].n)
+            if found[name].n
+            else "no test part",
             str(provable[name].n) if name in provable else "0",
             _certificate(provable.get(name), point),
         )
@@ -214,14 +246,14 @@ def kinds(study: Study) -> Section:
     )
     table = Table(
         title="Recall by kind",
-        columns=("kind", "recall on test parts", "calibration parts", "certificate of this kind"),
+        columns=("kind", "test parts held back", "calibration parts", "certificate of this kind"),
         rows=rows,
         caption="An average hides kinds that are missed. Few parts of a kind prove little.",
     )
     shown = {name: estimate for name, estimate in found.items() if estimate.n}
     blocks: list[Block] = [table]
     if shown:
-        caption = "Share of faulty test parts held back at the operating point, 95 % intervals."
+        caption = "Share of faulty test parts held back, two-sided 95 % intervals."
         blocks.append(plots.bars("Recall by kind", caption, shown, y_label="recall [-]"))
     return Section(
         title="Kinds of defects",
@@ -279,7 +311,7 @@ def costs(study: Study) -> Section:
         groups,
         point,
         cost_ratio=config.cost_ratio,
-        review_cost=REVIEW_COST,
+        review_cost=config.review_cost,
         rng=study.run.rng("cost curve"),
     )
     x = np.asarray(curve.prevalence)
@@ -290,9 +322,13 @@ def costs(study: Study) -> Section:
         "reject everything": (x, curve.reject_all),
     }
     rates = at_prevalence(decision_rates(groups, point), config.prevalence)
+    escapes = misses_per_million(groups, point, config.prevalence, point.confidence)
     rows = (
-        ("escapes per million shipped", f"{rates.misses_per_million:.0f}"),
-        ("faulty among those held back", f"{rates.precision:.3f}"),
+        ("escapes per million shipped", per_million_text(escapes)),
+        (
+            "faulty among those held back",
+            "nothing is held back" if np.isnan(rates.precision) else f"{rates.precision:.3f}",
+        ),
         ("first-pass yield", f"{rates.first_pass_yield:.3f}"),
         ("share that a person reviews", f"{rates.review_share:.3f}"),
     )
@@ -300,7 +336,8 @@ def costs(study: Study) -> Section:
         title="Costs in production",
         lead=(
             f"One escaped faulty part costs as much as {config.cost_ratio:g} good parts rejected, "
-            f"a manual review as much as {REVIEW_COST:g} (cost_ratio is a setting)."
+            f"a look by a person as much as {config.review_cost:g} (settings cost_ratio and "
+            "review_cost)."
         ),
         blocks=(
             Table(
@@ -323,6 +360,16 @@ def costs(study: Study) -> Section:
             _break_even(curve),
         ),
     )
+
+
+def per_million_text(estimate: Estimate) -> str:
+    """Return the interval of a number per million, its upper end first where none was seen."""
+    if estimate.low is None or estimate.high is None:
+        return estimate.reason
+    named = estimate.method.split(", ", 1)[1]
+    if not estimate.value:
+        return f"at most {estimate.high:,.0f} ({named}; none was seen)"
+    return f"{estimate.value:,.0f} ({estimate.low:,.0f} to {estimate.high:,.0f}, {named})"
 
 
 def _break_even(curve: CostCurve) -> str:
