@@ -1,5 +1,10 @@
 # make setup demo test lint docs bench - each says what it does while it does it.
+#
+# PyTorch comes from the package index that pip knows. Where that offers the CUDA build only, several GB
+# that also run on the CPU, a CPU index saves them:
+#   make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 PYTHON ?= python3
+TORCH_INDEX ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
 DONE   := $(VENV)/.installed
@@ -9,10 +14,10 @@ DONE   := $(VENV)/.installed
 setup: $(DONE)
 
 $(DONE): pyproject.toml constraints.txt
-	@echo "== setting up $(VENV) (PyTorch for CPU and what lineside needs; a few minutes) =="
+	@echo "== setting up $(VENV) (PyTorch and what lineside needs; a few minutes, longer for a CUDA build) =="
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@$(BIN)/python -c "import torch; assert torch.version.cuda is None, 'a CUDA build of torch was installed'"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[dev]'
 	@touch $(DONE)
 
 # Real photographs of solar cells (CC BY-NC-SA, never bundled); fetched as a Python package.
