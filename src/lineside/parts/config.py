@@ -54,6 +54,9 @@ class Config:
     """Training steps of the patch CNN."""
     px_per_mm: float = 0.0
     """Pixels per millimetre, to state sizes in mm; 0 if unknown."""
+    ignore: str = ""
+    """Mask of what must not count in any picture, e.g. a fixture: white is ignored. It has the
+    shape of the pictures, and the model keeps it."""
     robustness: bool = True
     """Run the graded robustness suite on test parts."""
     insight: bool = True

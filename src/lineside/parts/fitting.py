@@ -11,7 +11,7 @@ from lineside.core.contract import Method, Split
 from lineside.core.report.figures import draw_figures
 from lineside.core.run.folder import Run
 from lineside.parts.config import Config
-from lineside.parts.data.images import training_image
+from lineside.parts.data.images import ignored_by, training_image
 from lineside.parts.methods import METHODS
 from lineside.parts.model import PartsModel, Settings, fit_references, make_model
 
@@ -79,7 +79,7 @@ def fit(name: str, split: Split, config: Config, run: Run) -> PartsModel:
             run, name,
             lambda: head_figures(cast(Any, detector), examples, onlooker, library), onlooker,
         )  # fmt: skip
-    return make_model(name, detector, Settings.of(config), shared)
+    return make_model(name, detector, Settings.of(config), shared, ignored_by(config))
 
 
 def _head_onlooker() -> HeadOnlooker:

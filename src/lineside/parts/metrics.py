@@ -47,7 +47,7 @@ AUPRO_LIMIT = 0.30
 
 
 def map_details(
-    cells: Map, mask: Mask, *, usual: float, threshold: float
+    cells: Map, mask: Mask, *, usual: float, threshold: float, ignored: Mask | None = None
 ) -> tuple[dict[str, Any], ...]:
     """Count the pixels of one map by score, for `MapOverlap`.
 
@@ -60,6 +60,7 @@ def map_details(
         mask: Where the faults are, shape (height, width) of the picture.
         usual: Score of what is normal, bin 0.
         threshold: Score from which on a place stands out.
+        ignored: Pixels that do not count, shape (height, width).
 
     Returns:
         A row with the number of good pixels by bin, then one row per fault (8-connected).
@@ -68,7 +69,11 @@ def map_details(
     scores = to_pixels(cells, (height, width)).astype(np.float64)
     steps = np.arcsinh(8 * (scores - usual) / max(threshold - usual, 1e-12))
     bins = np.floor(BINS_PER_UNIT * steps).astype(np.int64)
+    if ignored is not None:
+        mask = mask & ~ignored
     faults, count = ndimage.label(mask, structure=EIGHT_NEIGHBOURS)
+    if ignored is not None:
+        faults[ignored] = count + 1
     return tuple(
         {"fault": fault, "pixels_by_bin": _count_by_bin(bins[faults == fault])}
         for fault in range(count + 1)

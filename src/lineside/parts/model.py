@@ -20,7 +20,8 @@ from lineside.core.run import codec
 from lineside.core.run.model_store import identity_of
 from lineside.core.statistics.operating_points import Decision
 from lineside.parts.calibration import MapScale, Operating
-from lineside.parts.data.images import decode, digest
+from lineside.parts.data.ignored import IgnoredRegion
+from lineside.parts.data.images import decode, digest, ignored_by
 from lineside.parts.data.items import PartImage
 from lineside.parts.data.sources import check_pattern
 from lineside.parts.explain.exemplars import Library, build_library
@@ -165,6 +166,7 @@ class PartsModel:
         settings: How views combine, how parts are named, scale in mm.
         library: Known good and bad patches.
         health: Limits of picture quality, from good training images; None if they were too few.
+        ignored: What no picture is judged by; None if everything counts.
         operating: Thresholds from calibration parts, or None before calibration.
         identity: Hash of spec and tensors.
     """
@@ -176,6 +178,7 @@ class PartsModel:
     settings: Settings
     library: Library
     health: HealthReference | None
+    ignored: IgnoredRegion | None = None
     operating: Operating | None = field(default=None, metadata=codec.TRANSIENT)
     identity: str = field(default="", metadata=codec.TRANSIENT)
 
@@ -203,12 +206,31 @@ class PartsModel:
 
     def predict_image(self, image: Image) -> Prediction:
         """Return score and map of one image, shape (height, width, 1 or 3), values 0..1."""
-        return self.detector.predict(image)
+        return self._judge(self.visible(image))
+
+    def visible(self, image: Image) -> Image:
+        """Return an image without what the model ignores.
+
+        Raises:
+            UserError: if it has another shape than the ignored region.
+        """
+        return self.ignored.neutralise(image) if self.ignored else image
+
+    def _judge(self, image: Image) -> Prediction:
+        prediction = self.detector.predict(image)
+        if self.ignored is None:
+            return prediction
+        quiet = self.ignored.suppress(prediction.map, (image.shape[0], image.shape[1]))
+        return dataclasses.replace(prediction, map=quiet)
 
     def find_regions(self, image: Image, prediction: Prediction) -> list[Finding]:
         """Return the regions of an image above the map threshold, strongest first."""
         px_per_mm = self.settings.px_per_mm or None
-        return findings(prediction.map, image, self.scale.threshold, px_per_mm)
+        found = findings(prediction.map, image, self.scale.threshold, px_per_mm)
+        if self.ignored is None:
+            return found
+        ignored = self.ignored.at((image.shape[0], image.shape[1]))
+        return [f for f in found if not ignored[round(f.centroid[1]), round(f.centroid[0])]]
 
     def decide(self, scores: Sequence[float], *, usual: bool = True) -> tuple[float, Decision]:
         """Return part score and verdict for the scores of a part's views.
@@ -244,8 +266,8 @@ class PartsModel:
             keep_image: Keep the pixels for an overlay or a zoom.
         """
         try:
-            image = decode(item.path)
-            prediction = self.predict_image(image)
+            image = self.visible(decode(item.path))
+            prediction = self._judge(image)
             return ImagePrediction(
                 item=item.id,
                 part=item.part,
@@ -292,7 +314,10 @@ class PartsModel:
 
     def spec(self) -> dict[str, Any]:
         """Return everything but tensors and the operating point, as plain JSON values."""
-        return codec.encode(self)[0]
+        spec = codec.encode(self)[0]
+        if self.ignored is None:  # ids of models without a region are what they were
+            del spec["ignored"]
+        return spec
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the arrays of detector, library and image-quality reference."""
@@ -308,10 +333,20 @@ class PartsModel:
         return dataclasses.replace(self, operating=operating, identity=identity or self.identity)
 
     def config_for(self, config: Config) -> Config:
-        """Return a config with the model's own view rule and, where none is given, pattern."""
+        """Return a config with the model's own view rule and, where none is given, pattern.
+
+        Raises:
+            UserError: if the config ignores another region than the model.
+        """
+        if config.ignore:
+            given, own = ignored_by(config), self.ignored
+            if own is None or given is None or given.digest != own.digest:
+                raise UserError(
+                    f"{config.ignore} is not what this model ignores", "leave --ignore out"
+                )
         pattern = config.part_pattern or self.settings.part_pattern
         rule: Any = self.settings.view_rule
-        return dataclasses.replace(config, part_pattern=pattern, view_rule=rule)
+        return dataclasses.replace(config, part_pattern=pattern, view_rule=rule, ignore="")
 
     def with_pattern(self, pattern: str) -> PartsModel:
         """Return this model with another way to find the part in a file name; "" keeps its own.
@@ -353,7 +388,11 @@ class PartsModel:
 
 
 def make_model(
-    method: str, detector: Detector, settings: Settings, references: References
+    method: str,
+    detector: Detector,
+    settings: Settings,
+    references: References,
+    ignored: IgnoredRegion | None = None,
 ) -> PartsModel:
     """Put a fitted detector together with the references of its run."""
     model = PartsModel(
@@ -362,6 +401,7 @@ def make_model(
         settings=settings,
         library=references.library,
         health=references.health,
+        ignored=ignored,
     )
     return dataclasses.replace(model, identity=identity_of("parts", model))
 

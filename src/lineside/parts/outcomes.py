@@ -92,8 +92,11 @@ def _map_details(
         mask = mask_of(dataclasses.replace(item, boxes=()), shape)  # boxes are no outlines
     if mask is None:
         return ()
+    hidden = model.ignored.at(shape) if model.ignored else None
     scale = model.scale
-    return map_details(prediction.map, mask, usual=scale.low, threshold=scale.threshold)
+    return map_details(
+        prediction.map, mask, usual=scale.low, threshold=scale.threshold, ignored=hidden
+    )
 
 
 def calibrate(model: PartsModel, outcomes: Sequence[Outcome], config: Config) -> PartsModel:

@@ -297,6 +297,11 @@ def _mask_contents(masks: Sequence[tuple[PartImage, MaskStatistics]]) -> list[Ch
             "save masks as 0 and 255" if faint else "paint the defect, or correct the label",
         ),
         *_check_if_any(
+            "defects where nothing counts", "warn", [n for n, mask in of_defects if mask.ignored],
+            "defects lie in the ignored region, and their pictures are labelled as defects",
+            "label these good, or ignore less",
+        ),
+        *_check_if_any(
             "masks on good pictures", "warn",
             [item.id for item, mask in usable if not item.faulty and mask.area_px],
             "good pictures have a mask that is not empty", "correct the label or the mask",

@@ -17,7 +17,7 @@ from lineside.core.contract import Check
 from lineside.parts.audit.duplicates import Duplicates, find_same_part
 from lineside.parts.audit.survey import survey
 from lineside.parts.data.grouping import has_parts
-from lineside.parts.data.images import decode, file_state
+from lineside.parts.data.images import file_state, visible
 from lineside.parts.data.items import PartImage
 
 MOST_PICTURES = 6000
@@ -151,9 +151,9 @@ def _listed(items: Sequence[PartImage], sets: Sequence[Sequence[int]]) -> tuple[
 
 def _search(items: Sequence[PartImage]) -> Duplicates:
     """Search with a seed that is not that of a run, so that all runs find the same parts."""
-    key = tuple(file_state(item.path) for item in items)
+    key = tuple((file_state(item.path), item.ignore) for item in items)
     if key not in _LAST:
         _LAST.clear()
-        loaders = [partial(decode, item.path) for item in items]
+        loaders = [partial(visible, item) for item in items]
         _LAST[key] = find_same_part(loaders, rng=np.random.default_rng([0, 1]))
     return _LAST[key]

@@ -14,6 +14,7 @@ from scipy.ndimage import laplace
 
 from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
+from lineside.parts.data.ignored import IgnoredRegion
 from lineside.parts.data.images import (
     CACHE,
     FileState,
@@ -21,8 +22,9 @@ from lineside.parts.data.images import (
     file_state,
     read_mask_values,
     read_picture,
+    region_of,
 )
-from lineside.parts.data.items import PartImage
+from lineside.parts.data.items import IgnoreFile, PartImage
 from lineside.parts.data.masks import MASK_THRESHOLD, is_inverted
 
 SAMPLE_PIXELS = 500_000
@@ -32,8 +34,8 @@ SPECTRUM_PX = 128
 SPECTRUM_BINS = 12
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
-_Files = tuple[str, Path, Path | None, FileState, FileState | None]
-"""Id, picture and mask of an item, and the states of both files."""
+_Files = tuple[str, Path, Path | None, FileState, FileState | None, IgnoreFile | None]
+"""Id, picture and mask of an item, the states of both files, and what is ignored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,7 @@ class MaskStatistics:
         grey: Share of the pixels that are neither 0 nor 255, of all that are not 0.
         largest: Largest value, 0..255.
         inverted: Whether it marks what surrounds a defect.
+        ignored: Whether all of it lies where nothing counts.
         error: Why it cannot be used (wrong size, damaged, unclear), or ``""``.
     """
 
@@ -52,6 +55,7 @@ class MaskStatistics:
     grey: float = 0.0
     largest: float = 0.0
     inverted: bool = False
+    ignored: bool = False
     error: str = ""
 
 
@@ -126,10 +130,10 @@ def survey(items: Sequence[PartImage]) -> Survey:
         del _MEASURED[other]
     if not _MEASURED:
         CACHE.clear()
-    for key in files:
+    for item, key in zip(items, files, strict=True):
         if key not in _MEASURED:
             try:
-                _MEASURED[key] = measure_image(*key[:3])
+                _MEASURED[key] = measure_image(*key[:3], region_of(item))
             except UserError as error:
                 refusal = Refusal(item=key[0], message=error.message, hint=error.hint)
                 _MEASURED[key] = refusal
@@ -151,17 +155,20 @@ def survey(items: Sequence[PartImage]) -> Survey:
 
 def _files(item: PartImage) -> _Files:
     mask = file_state(item.mask) if item.mask is not None else None
-    return item.id, item.path, item.mask, file_state(item.path), mask
+    return item.id, item.path, item.mask, file_state(item.path), mask, item.ignore
 
 
-def measure_image(name: str, path: Path, mask: Path | None = None) -> ImageStatistics:
-    """Return the statistics of one picture.
+def measure_image(
+    name: str, path: Path, mask: Path | None = None, ignored: IgnoredRegion | None = None
+) -> ImageStatistics:
+    """Return the statistics of one picture, without the pixels that are ignored.
 
     Raises:
-        UserError: if the picture cannot be decoded; a bad mask is noted in the answer.
+        UserError: if the picture cannot be decoded, or has another shape than what is ignored; a
+            bad mask is noted in the answer.
     """
     picture = read_picture(path, keep=True)
-    image = picture.image
+    image = ignored.neutralise(picture.image) if ignored is not None else picture.image
     grey = image.mean(axis=2)
     height, width = grey.shape
     sample = grey[:: max(1, height * width // SAMPLE_PIXELS)]
@@ -184,7 +191,7 @@ def measure_image(name: str, path: Path, mask: Path | None = None) -> ImageStati
         clipped=float(((image <= CLIPPED) | (image >= 1 - CLIPPED)).all(axis=2).mean()),
         used=float(high - low),
         features=describe(grey),
-        mask=measure_mask(mask, (height, width)) if mask is not None else None,
+        mask=measure_mask(mask, (height, width), ignored) if mask is not None else None,
     )
 
 
@@ -232,16 +239,20 @@ def _radius() -> NDArray[np.int64]:
 _RADIUS = _radius()
 
 
-def measure_mask(path: Path, shape: tuple[int, int]) -> MaskStatistics:
+def measure_mask(
+    path: Path, shape: tuple[int, int], ignored: IgnoredRegion | None = None
+) -> MaskStatistics:
     """Return the statistics of a mask; what is wrong with the file is noted in them."""
     try:
         values = read_mask_values(path, shape, keep=True)
     except UserError as error:
         return MaskStatistics(error=error.message)
     inside = (values > CLIPPED) & (values < 1 - CLIPPED)
+    mask = values > MASK_THRESHOLD
     return MaskStatistics(
-        inverted=is_inverted(values > MASK_THRESHOLD),
-        area_px=int((values > MASK_THRESHOLD).sum()),
+        inverted=is_inverted(mask),
+        ignored=ignored is not None and bool(mask.any() and ignored.at(shape)[mask].all()),
+        area_px=int(mask.sum()),
         grey=float(inside.sum() / max(1, int((values > CLIPPED).sum()))),
         largest=float(values.max()) * 255,
     )

@@ -25,9 +25,8 @@ from xml.etree import ElementTree
 
 from lineside.core.errors import UserError
 from lineside.parts.data.images import size_of
-from lineside.parts.data.items import DEFECT, GOOD, Box, label_of, listed, plain
+from lineside.parts.data.items import ASPECT_TOLERANCE, DEFECT, GOOD, Box, label_of, listed, plain
 
-ASPECT_TOLERANCE = 0.02
 EDGE_TOLERANCE_PX = 2.0
 LARGEST_BYTES = 512 * 1024**2
 
@@ -180,8 +179,8 @@ def _coco_marks(source: Path, content: Mapping[str, Any], named: _Named) -> dict
         for entry in content["annotations"]:
             for key, known in (("image_id", boxes), ("category_id", kinds)):
                 if entry[key] not in known:
-                    named = f"annotation {entry.get('id', '')}".strip()
-                    raise ValueError(f"{named} has the unknown {key} {entry[key]!r}")
+                    which = f"annotation {entry.get('id', '')}".strip()
+                    raise ValueError(f"{which} has the unknown {key} {entry[key]!r}")
             boxes[entry["image_id"]] += _coco_box(entry, kinds)
         names = {entry["id"]: str(entry["file_name"]) for entry in content["images"]}
         sizes = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import unicodedata
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from lineside.parts.audit.survey import survey
 from lineside.parts.config import Config
 from lineside.parts.data.folders import read_folder
 from lineside.parts.data.grouping import has_parts, named_parts
-from lineside.parts.data.images import SUFFIXES, digest
+from lineside.parts.data.images import SUFFIXES, digest, ignore_file
 from lineside.parts.data.items import PartImage
 from lineside.parts.data.table import read_table
 
@@ -51,7 +52,8 @@ def read(data: Path, config: Any) -> tuple[PartImage, ...]:
         data: A CSV, a folder with ``parts.csv`` or ``labels.csv``, or a folder as `read_folder`
             understands it.
         config: Its ``part_pattern`` finds the part in a file name; without it the part is what
-            the table says, else every picture is a part of its own.
+            the table says, else every picture is a part of its own. Its ``ignore`` is the mask
+            of what does not count.
 
     Raises:
         UserError: if nothing usable is there; one line that says what and where.
@@ -62,6 +64,9 @@ def read(data: Path, config: Any) -> tuple[PartImage, ...]:
     except PermissionError as error:
         raise UserError(f"{error.filename or data} cannot be read", "check permissions") from error
     items = _once(items)
+    if ignore := getattr(config, "ignore", ""):
+        file = ignore_file(Path(ignore))
+        items = [dataclasses.replace(item, ignore=file) for item in items]
     if len(items) == 1:
         raise UserError(f"{data} holds only one picture", "give at least two good parts")
     if all(item.faulty for item in items):

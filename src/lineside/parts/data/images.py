@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,10 @@ from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
 from lineside.core.errors import Note, UserError, printable
-from lineside.core.run.files import read_and_hash, sha256_of_file
-from lineside.parts.data.items import Box, PartImage
+from lineside.core.run.files import read_and_hash, sha256, sha256_of_file
+from lineside.parts.config import Config
+from lineside.parts.data.ignored import IgnoredRegion
+from lineside.parts.data.items import Box, IgnoreFile, PartImage
 from lineside.parts.data.masks import MASK_THRESHOLD, defect_values, is_inverted
 from lineside.parts.models.detector import Image, Mask, TrainingImage
 
@@ -261,6 +263,50 @@ def read_mask(path: Path, shape: tuple[int, int]) -> Mask:
     return read_mask_values(path, shape) > MASK_THRESHOLD
 
 
+def ignore_file(path: Path) -> IgnoreFile:
+    """Return a mask of what is to be ignored, for items.
+
+    Raises:
+        UserError: if it cannot be read, or ignores nothing or everything.
+    """
+    file = IgnoreFile(path=path, sha256=digest(path))
+    share = _region(file).mask.mean()
+    if share in (0, 1):
+        what = "everything" if share else "nothing"
+        raise UserError(f"{path} ignores {what}", "white is ignored, black counts")
+    return file
+
+
+def region_of(item: PartImage) -> IgnoredRegion | None:
+    """Return the ignored region of an item; the file is read once."""
+    return _region(item.ignore) if item.ignore is not None else None
+
+
+def ignored_by(config: Config) -> IgnoredRegion | None:
+    """Return the region that a config names, None if everything counts.
+
+    Raises:
+        UserError: as `ignore_file`.
+    """
+    return _region(ignore_file(Path(config.ignore))) if config.ignore else None
+
+
+@lru_cache(maxsize=4)
+def _region(file: IgnoreFile) -> IgnoredRegion:
+    height, width = read_picture(file.path, smallest_px=1).values.shape[:2]
+    return IgnoredRegion(mask=read_mask(file.path, (height, width)))
+
+
+def visible(item: PartImage) -> Image:
+    """Return the picture of an item as methods see it: decoded, without what is ignored.
+
+    Raises:
+        UserError: as `decode`, and if it has another shape than the ignored region.
+    """
+    region = region_of(item)
+    return _neutral(item.path, region) if region is not None else decode(item.path)
+
+
 def boxes_mask(boxes: tuple[Box, ...], shape: tuple[int, int]) -> Mask:
     """Return the union of filled boxes, grown to whole pixels, shape (height, width)."""
     mask = np.zeros(shape, dtype=bool)
@@ -277,8 +323,8 @@ def mask_of(item: PartImage, shape: tuple[int, int] | None = None) -> Mask | Non
 
     A good image has an all-false mask, whatever lies beside it. A defect with an empty mask says
     nothing about the place (it was often too faint to paint), and neither does one that cannot be
-    used or is inverted (the audit names it): without boxes the answer is None. The shape is
-    (height, width), that of the picture if it is not given.
+    used or is inverted (the audit names it): without boxes the answer is None. What is ignored is
+    no place. The shape is (height, width), that of the picture if it is not given.
 
     Raises:
         UserError: if the mask file is gone.
@@ -289,6 +335,8 @@ def mask_of(item: PartImage, shape: tuple[int, int] | None = None) -> Mask | Non
     mask = _painted(item.mask, shape) if item.mask is not None else None
     if mask is None:
         mask = boxes_mask(item.boxes, shape)
+    if (region := region_of(item)) is not None:
+        mask = mask & ~region.at(shape)
     return mask if mask.any() else None
 
 
@@ -303,20 +351,33 @@ def _painted(path: Path, shape: tuple[int, int]) -> Mask | None:
     return None if is_inverted(mask) else mask
 
 
-def training_image(item: PartImage) -> TrainingImage:
+def training_image(item: PartImage, ignored: IgnoredRegion | None = None) -> TrainingImage:
     """Return a labelled item as what detectors are fitted on; pixels are decoded when asked for.
+
+    Args:
+        item: The item.
+        ignored: The region that a model ignores, where the item does not say.
 
     Raises:
         UserError: if the file cannot be read.
     """
+    region, content = ignored or region_of(item), digest(item.path)
+    image = partial(decode, item.path)
+    if region is not None:
+        content = sha256(f"{content} without {region.digest}".encode())
+        image = partial(_neutral, item.path, region)
     return TrainingImage(
         id=item.id,
         label=item.label,
         part=item.groups[0],
-        digest=digest(item.path),
-        image=partial(decode, item.path),
+        digest=content,
+        image=image,
         mask=partial(mask_of, item),
     )
+
+
+def _neutral(path: Path, region: IgnoredRegion) -> Image:
+    return region.neutralise(decode(path))
 
 
 @contextmanager

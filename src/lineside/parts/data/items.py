@@ -37,6 +37,8 @@ ROLE_WORDS = {
     "cal": "calibration", "calib": "calibration", "calibration": "calibration",
     "test": "test", "testing": "test", "holdout": "test",
 }  # fmt: skip
+ASPECT_TOLERANCE = 0.02
+"""Pictures whose ratios of width to height differ by less are alike but for their scale."""
 AMBIGUOUS = frozenset({"0", "1", "true", "false", "yes", "no", "positive", "negative", "none"})
 NO_LABEL = frozenset(
     (
@@ -64,6 +66,14 @@ class Box:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IgnoreFile:
+    """The mask of an ignored region, see `ignored`; its hash makes it part of a run's data."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class PartImage:
     """One image of one part.
 
@@ -78,6 +88,7 @@ class PartImage:
         lot: Coarser unit (lot, shift, tool) that is never split between roles, or ``""``.
         raters: Further people's labels by rater name.
         slices: Further columns, reported apart (e.g. ``{"exposure": "3"}``).
+        ignore: Mask of what does not count in a training; later the model has it.
     """
 
     id: str
@@ -90,6 +101,7 @@ class PartImage:
     lot: str = ""
     raters: Mapping[str, str] = field(default_factory=dict)
     slices: Mapping[str, str] = field(default_factory=dict)
+    ignore: IgnoreFile | None = None
 
     def __post_init__(self) -> None:
         """Make its names fit for one line, a table and a page; `path` stays as it is."""

@@ -42,7 +42,7 @@ def explain(model: PartsModel, item: PartImage, cnn: PatchCNN | None = None) -> 
         UserError: if the file cannot be read.
     """
     name = Path(item.id).name
-    image = decode(item.path)
+    image = model.visible(decode(item.path))
     prediction = model.predict_image(image)
     regions = model.find_regions(image, prediction)
     unusual = model.health.check(image) if model.health else ()

@@ -68,7 +68,7 @@ def update_model(
         )
     items = _items(missed, kind, parent) + _items(false_rejects, GOOD, parent)
     _check_apart(items)
-    examples = [training_image(item) for item in items]
+    examples = [training_image(item, parent.ignored) for item in items]
     before = [parent.predict_image(example.image()).score for example in examples]
     detector: Any = parent.detector
     learned = detector.update(examples, rng=rng_of(0, parent.identity))
@@ -122,7 +122,8 @@ def _config(folder: Path, model: PartsModel, changes: Mapping[str, Any]) -> Conf
     described = run_file(folder.parent.parent, "config.json")
     stored = read_json(described).get("config", {}) if described is not None else {}
     known = {field.name for field in dataclasses.fields(Config)}
-    of_run = {key: value for key, value in stored.items() if key in known and key != "methods"}
+    known -= {"methods", "ignore"}  # the model has its own
+    of_run = {key: value for key, value in stored.items() if key in known}
     settings = {"view_rule": model.settings.view_rule, "part_pattern": model.settings.part_pattern}
     return Config(**{**of_run, **settings, **changes})
 
