@@ -200,12 +200,14 @@ def _costs(say: Say, method: str, found: Sequence[tile.Fold]) -> None:
 
 
 ONE_SEED = (
-    "help", "resources", "learned_share", "pictures_opened", "audit", "certificate", "adversary",
+    "help", "resources", "many_images", "learned_share", "pictures_opened", "audit",
+    "certificate", "adversary",
 )  # fmt: skip
 """Results that come from one seed (0) only."""
 RESULTS: dict[str, Callable[[Say], None]] = {
     "help": resources.help_seconds,
     "resources": resources.fit_and_predict,
+    "many_images": resources.fit_many_images,
     "learned_share": resources.learned_share,
     "pictures_opened": pictures_opened.pictures_opened,
     "audit": tile_audit.audit_pairs,

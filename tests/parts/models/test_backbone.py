@@ -90,6 +90,17 @@ def test_tiles_cover_every_cell_once_and_agree_with_one_piece() -> None:
     assert float(error.mean()) < 0.05
 
 
+def test_means_of_squares_are_average_pooling() -> None:
+    x = torch.rand(2, 5, 12, 18)
+    torch.testing.assert_close(backbone.mean_2x2(x), torch.nn.functional.avg_pool2d(x, 2))
+
+
+def test_grey_values_are_the_mean_of_the_colours() -> None:
+    image = picture(9, 13, 3)
+    torch.testing.assert_close(backbone.grey_values(image)[0, 0].numpy(), image.mean(2))
+    assert torch.equal(backbone.grey_values(image[..., :1])[0, 0], torch.from_numpy(image[..., 0]))
+
+
 def test_the_same_image_gives_the_same_cells() -> None:
     image = picture(72, 56)
     first = backbone.grid_features(image)

@@ -10,14 +10,20 @@ from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.parts.models import backbone
 from lineside.parts.models.detector import TrainingImage
+from lineside.parts.models.feature_head import feature_head
 from lineside.parts.models.feature_head.cell_features import CellFeatures, head_inputs, resample_map
-from lineside.parts.models.feature_head.cell_sampling import FeatureSpool, inner_folds
+from lineside.parts.models.feature_head.cell_sampling import (
+    FeatureSpool,
+    inner_folds,
+    join_inputs,
+)
 from lineside.parts.models.feature_head.feature_head import (
     FeatureHead,
     fit_detector,
     parts_by_kind,
     pool_logits,
 )
+from lineside.parts.models.feature_head.head import fit_head
 from lineside.parts.models.feature_head.incremental import STEP
 
 SIZE = (64, 80)
@@ -169,6 +175,18 @@ def test_scores_are_the_same_without_onnx_runtime(labelled, monkeypatch):
 def test_refuses_other_backbone_weights(labelled):
     with pytest.raises(UserError, match="backbone weights"):
         dataclasses.replace(labelled, backbone="0" * 64)
+
+
+def test_training_cells_are_in_memory_once(monkeypatch):
+    seen = []
+
+    def spy(cells, **settings):
+        seen.append(join_inputs(cells).base is cells[0].inputs.base)
+        return fit_head(cells, **settings)
+
+    monkeypatch.setattr(feature_head, "fit_head", spy)
+    fitted([example(100, "spot"), example(102, "spot", masked=False)])
+    assert seen == [True]
 
 
 def test_needs_good_images():

@@ -1,5 +1,7 @@
 """The cell head: which cells it learns from, what it computes, what it can learn."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from lineside.parts.models.feature_head.cell_sampling import (
     ImageCells,
     choose_cells,
     image_weights,
+    join_inputs,
     mask_coverage,
     positive_cells,
 )
@@ -19,6 +22,7 @@ from lineside.parts.models.feature_head.head import (
     Head,
     fit_head,
     join_cells,
+    mean_std,
     train_network,
 )
 
@@ -160,6 +164,45 @@ def test_same_seed_same_network_whatever_the_global_state():
     torch.manual_seed(2)
     two = train_network(joined, generator=generator(), hidden=4, least_steps=20, most_steps=20)
     torch.testing.assert_close(one.first, two.first, rtol=0, atol=0)
+
+
+def test_batches_standardised_one_by_one_give_the_network_of_all_at_once():
+    rng = np.random.default_rng(0)
+    cells = [cells_of(rng, "good", i % 2) for i in range(6)]
+    cells += [cells_of(rng, "scratch", masked=masked) for masked in (True, False)]
+    joined, mean, std = join_cells(cells, 2, 0)
+    assert joined.inputs.dtype == torch.float16
+    standardised = ((joined.inputs.float() - mean) / std).clamp(-8, 8)
+    at_once = dataclasses.replace(joined, inputs=standardised, mean=None, std=None)
+    one, two = (
+        train_network(c, generator=generator(), hidden=8, least_steps=60, most_steps=60)
+        for c in (joined, at_once)
+    )
+    for name, weights in one.state_dict().items():
+        assert torch.equal(weights, two.state_dict()[name]), name
+
+
+def test_mean_and_std_are_those_of_each_feature():
+    inputs = torch.randn(50, 541, generator=generator()).half()
+    mean, std = mean_std(inputs)
+    torch.testing.assert_close(mean, inputs.float().mean(0))
+    torch.testing.assert_close(std, inputs.float().std(0) + 1e-3)
+
+
+def test_cells_that_lie_in_one_array_are_joined_without_a_copy():
+    rng = np.random.default_rng(0)
+    together = np.empty((200, 4), np.float16)
+    cells = [cells_of(rng, "good") for _ in range(3)]
+    for number, each in enumerate(cells):
+        together[40 * number : 40 * number + 40] = each.inputs
+    views = [
+        dataclasses.replace(c, inputs=together[40 * i : 40 * i + 40]) for i, c in enumerate(cells)
+    ]
+    assert join_inputs(views).base is together
+    for some in (views, views[1:], views[::-1], [*views[:2], cells[2]], cells):
+        np.testing.assert_array_equal(
+            join_inputs(some), np.concatenate([each.inputs for each in some])
+        )
 
 
 def test_training_on_leaves_the_parent_alone():

@@ -168,7 +168,7 @@ class HeadOnlooker(Onlooker, FitWatch):
                 self._due = frozenset(log_spaced(planned, STEPS))
                 self._rows = _probe_rows(cells)
             rows = self._rows
-            logits = network(cells.inputs[rows]).double()
+            logits = network(cells.standardised(rows)).double()
             self._pooled[done] = _separation(cells, rows, logits)
             if done == planned:
                 self._finish(network, cells)
@@ -188,24 +188,23 @@ class HeadOnlooker(Onlooker, FitWatch):
 
     def _finish(self, network: CellNetwork, cells: TrainingCells) -> None:
         rows, unseen = self._rows, _unseen(cells)
-        logits = network(cells.inputs[rows])
+        inputs = cells.standardised(rows)
+        logits = network(inputs)
         self.probe = _cells(cells, rows, logits, unseen)
         member = slice(WHOLE * network.hidden, (WHOLE + 1) * network.hidden)
-        hidden = F.relu(
-            F.linear(cells.inputs[rows], network.first[member], network.first_bias[member])
-        )
+        hidden = F.relu(F.linear(inputs, network.first[member], network.first_bias[member]))
         self.hidden = hidden.double().numpy()
         self.probe_held_out = unseen[cells.image[rows], WHOLE].numpy()
         faulty = _faulty_images(cells)
         own = _some_rows(cells, faulty, GALLERY_IMAGES, GALLERY_CELLS)
-        self.faulty = _cells(cells, own, network(cells.inputs[own]), unseen)
+        self.faulty = _cells(cells, own, network(cells.standardised(own)), unseen)
         pictures = cells.image[rows].unique()
         steps = sorted(self._pooled)
         without = {}
         for name, columns in INPUTS.items():
-            inputs = cells.inputs[rows].clone()
-            inputs[:, columns] = 0.0  # the mean of standardised inputs
-            pooled = _separation(cells, rows, network(inputs).double())[0]
+            others = inputs.clone()
+            others[:, columns] = 0.0  # the mean of standardised inputs
+            pooled = _separation(cells, rows, network(others).double())[0]
             is_faulty = torch.isin(pictures, faulty).numpy()
             without[name] = area(pooled[is_faulty], pooled[~is_faulty])
         self.separation = Separation(
@@ -277,7 +276,7 @@ def _cells(cells: TrainingCells, rows: Tensor, logits: Tensor, unseen: Tensor) -
         image=cells.image[rows].numpy(),
         target=cells.target[rows].numpy(),
         answer=held_out_answers(logits.double(), unseen[cells.image[rows]]).numpy(),
-        inputs=cells.inputs[rows].half(),
+        inputs=cells.standardised(rows).half(),
     )
 
 

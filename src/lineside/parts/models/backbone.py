@@ -202,7 +202,8 @@ def to_input(image: Image) -> Tensor:
     if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
         raise ValueError(f"expected an image (height, width, 1 or 3), got shape {image.shape}")
     x = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).permute(2, 0, 1)
-    return ((x * 255.0 - 127.0) / 128.0).expand(3, -1, -1)[None]
+    y = torch.mul(x, 255.0, out=torch.empty(x.shape))  # channel by channel in memory
+    return y.sub_(127.0).div_(128.0).expand(3, -1, -1)[None]
 
 
 @torch.inference_mode()
@@ -279,9 +280,14 @@ def halo_tiles(
 
 
 @torch.inference_mode()
-def _window_features(window: Image) -> Tensor:
-    """Return the cells (rows, columns, 256) of an image that is small enough for one pass."""
-    rows, columns = grid_of(window)
+def _window_features(window: Image, inside: Slices, result: Tensor) -> None:
+    """Pass an image that is small enough for one pass, and store some of its cells.
+
+    Args:
+        window: The image.
+        inside: Which of its cells are stored.
+        result: Takes them, shape (rows, columns, 256).
+    """
     pads = []
     for size in window.shape[:2]:
         total = -(-(size + 2 * MARGIN_PX) // 16) * 16
@@ -289,23 +295,28 @@ def _window_features(window: Image) -> Tensor:
     padded = np.pad(window, (*pads, (0, 0)), mode="symmetric")
     maps = block_maps(padded, CELL_BLOCKS)
     first = MARGIN_PX // CELL_PX
-    layers = [
-        _at_stride_8(maps[block], padded.shape[:2])[
-            :, first : first + rows, first : first + columns
-        ]
-        for block in CELL_BLOCKS
-    ]
-    return torch.cat(layers).permute(1, 2, 0).contiguous()  # (rows, columns, 256)
+    rows, columns = (slice(first + cells.start, first + cells.stop) for cells in inside)
+    at = 0
+    for block in CELL_BLOCKS:
+        cells = _at_stride_8(maps[block], padded.shape[:2])[:, rows, columns]
+        result[..., at : at + len(cells)] = cells.permute(1, 2, 0)  # channel last
+        at += len(cells)
 
 
 def _at_stride_8(x: Tensor, pixels: tuple[int, int]) -> Tensor:
     """Bring a map (channel, rows, columns) of a padded image to its stride-8 grid."""
     size = (pixels[0] // CELL_PX, pixels[1] // CELL_PX)
-    if x.shape[1] > size[0]:
-        return F.avg_pool2d(x[None], x.shape[1] // size[0])[0]
+    if x.shape[1] == 2 * size[0]:
+        return mean_2x2(x)
     if x.shape[1] < size[0]:
         return F.interpolate(x[None], size, mode="bilinear", align_corners=False)[0]
     return x
+
+
+def mean_2x2(x: Tensor) -> Tensor:
+    """Return the means of 2 x 2 squares, (..., rows, columns), faster than average pooling."""
+    rows = x[..., ::2, :] + x[..., 1::2, :]
+    return (rows[..., ::2] + rows[..., 1::2]).mul_(0.25)
 
 
 def grid_features(image: Image, tile_px: int = TILE_PX) -> Tensor:
@@ -317,5 +328,5 @@ def grid_features(image: Image, tile_px: int = TILE_PX) -> Tensor:
     """
     result = torch.empty(*grid_of(image), CELL_CHANNELS)
     for cells, pixels, inside in halo_tiles(grid_of(image), tile_px // CELL_PX, HALO_PX // CELL_PX):
-        result[cells] = _window_features(image[pixels])[inside]
+        _window_features(image[pixels], inside, result[cells])
     return result

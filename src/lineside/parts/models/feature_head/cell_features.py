@@ -26,7 +26,7 @@ from lineside.parts.models import backbone
 from lineside.parts.models.backbone import CELL_PX
 from lineside.parts.models.detector import Image
 
-BAND_CELLS = 16384
+BAND_CELLS = 4096
 """The head is applied to about this many cells at once: bounded memory for large images."""
 CONTRASTS = 25
 """Contrast features per cell."""
@@ -75,13 +75,14 @@ def head_inputs(features: CellFeatures, first_row: int = 0, last_row: int | None
         last_row: The row after the last one; None for all.
     """
     rows, columns = features.grid
-    row_index = torch.arange(first_row, rows if last_row is None else last_row)
+    last_row = rows if last_row is None else last_row
+    row_index = torch.arange(first_row, last_row)
     # (rows / 2, columns / 2, 256) -> (row, column, 256)
     coarse = _upsample(_upsample(features.half, row_index, 0), torch.arange(columns), 1)
     row = ((row_index + 0.5) / rows)[:, None].expand(len(row_index), columns)
     column = ((torch.arange(columns) + 0.5) / columns)[None].expand(len(row_index), columns)
     position = torch.stack([row, column, row.minimum(1 - row), column.minimum(1 - column)], 2)
-    native, contrast = features.native[row_index], features.contrast[row_index]
+    native, contrast = (x[first_row:last_row] for x in (features.native, features.contrast))
     return torch.cat([native, coarse, contrast, position], 2).flatten(0, 1)
 
 
@@ -143,7 +144,7 @@ def _window_contrast(grey: Tensor) -> Tensor:
     level = log
     for octave in range(3):
         if octave:
-            level = F.avg_pool2d(level, 2)
+            level = backbone.mean_2x2(level)
         responses = [*_blobs_and_lines(level), *(_edges(level) if octave == 2 else ())]
         size = CELL_PX >> octave  # pixels of this octave per cell
         for response in responses:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
 import numpy as np
@@ -72,7 +72,8 @@ class PreparedImage:
         grid: Rows and columns of cells.
         label: Good or the kind of defect.
         fold: Inner fold of the part.
-        cells: The sampled cells of a good image; those of a defective one are sampled later.
+        sampled: First byte of a good image's sampled cells in the spool; None for a defective
+            image, whose cells are sampled later.
         coverage: Share of each cell under the mask, shape (rows, columns), or None without a mask.
         offset: First byte of all its cells in the spool, or None if they were not kept.
     """
@@ -81,7 +82,7 @@ class PreparedImage:
     grid: tuple[int, int]
     label: str
     fold: int
-    cells: ImageCells | None
+    sampled: int | None
     coverage: NDArray[np.float32] | None
     offset: int | None
 
@@ -96,7 +97,7 @@ class FeatureSpool:
         """Append the cells of one image and return at which byte they start."""
         start = self.file.seek(0, 2)
         for array in (features.native, features.half, features.contrast):
-            np.save(self.file, array.half().contiguous().numpy())
+            self.write_array(array.half().contiguous().numpy())
         return start
 
     def read(self, start: int) -> CellFeatures:
@@ -106,6 +107,18 @@ class FeatureSpool:
             torch.from_numpy(np.load(self.file).astype(np.float32)) for _ in range(3)
         )
         return CellFeatures(native=native, half=half, contrast=contrast)
+
+    def write_array(self, array: NDArray[np.float16]) -> int:
+        """Append an array and return at which byte it starts."""
+        start = self.file.seek(0, 2)
+        np.save(self.file, array)
+        return start
+
+    def read_array(self, start: int) -> NDArray[np.float16]:
+        """Return an array."""
+        self.file.seek(start)
+        array: NDArray[np.float16] = np.load(self.file)
+        return array
 
 
 def inner_folds(
@@ -149,29 +162,67 @@ def prepare_image(
     """
     features, whole_image = passed
     mask = example.mask() if example.faulty else None
-    cells = None
+    sampled = None
     if not example.faulty:
-        suspicion = np.zeros(features.grid, np.float32)
-        index, target = choose_cells(None, suspicion, False, rng)
-        inputs = head_inputs(features)
-        cells = _cells_at(index, inputs, target, suspicion, example.label, fold)
+        index, _ = choose_cells(None, np.zeros(features.grid, np.float32), False, rng)
+        sampled = spool.write_array(_inputs_at(index, head_inputs(features)))
     return PreparedImage(
         features=whole_image,
         grid=features.grid,
         label=example.label,
         fold=fold,
-        cells=cells,
+        sampled=sampled,
         coverage=None if mask is None else mask_coverage(mask, *features.grid),
         offset=spool.write(features) if keep else None,
     )
 
 
 def sample_cells(
+    images: Sequence[PreparedImage],
+    normal: NormalModel,
+    spool: FeatureSpool,
+    rng: np.random.Generator,
+) -> list[ImageCells]:
+    """Return the cells to train on, those of all images one after another in one array.
+
+    Of an image without a mask they are the ones most unlike good images.
+    """
+    together = None
+    result, count = [], 0
+    for image in images:
+        cells = _image_cells(image, normal, spool, rng)
+        if together is None:
+            most = len(images) * max(GOOD_CELLS, POSITIVE_CELLS + NEGATIVE_CELLS)
+            together = np.empty((most, cells.inputs.shape[1]), np.float16)
+        rows = together[count : count + len(cells.inputs)]
+        rows[:] = cells.inputs
+        result.append(replace(cells, inputs=rows))
+        count += len(rows)
+    return result
+
+
+def join_inputs(cells: Sequence[ImageCells]) -> NDArray[np.float16]:
+    """Return the inputs of all images, shape (cell, feature); no copy after `sample_cells`."""
+    whole = cells[0].inputs.base
+    if whole is None or any(each.inputs.base is not whole for each in cells):
+        return np.concatenate([each.inputs for each in cells])
+    ends = np.cumsum([each.inputs.nbytes for each in cells])
+    starts = np.array([each.inputs.ctypes.data for each in cells]) - whole.ctypes.data
+    if not np.array_equal(starts, np.r_[0, ends[:-1]]):  # some left out, or in another order
+        return np.concatenate([each.inputs for each in cells])
+    joined: NDArray[np.float16] = whole[: sum(len(each.inputs) for each in cells)]
+    return joined
+
+
+def _image_cells(
     image: PreparedImage, normal: NormalModel, spool: FeatureSpool, rng: np.random.Generator
 ) -> ImageCells:
-    """Return the cells to train on; without a mask, those most unlike good images."""
-    if image.cells is not None:
-        return image.cells
+    if image.sampled is not None:
+        inputs = spool.read_array(image.sampled)
+        none = np.zeros(len(inputs), np.float32)
+        return ImageCells(
+            inputs=inputs, target=none, suspicion=none, kind=image.label, fold=image.fold
+        )
     assert image.offset is not None, "the cells of defective images are kept"
     suspicion = resample_map(normal.predict(image.features).map, *image.grid)
     features = spool.read(image.offset)
@@ -202,12 +253,17 @@ def _cells_at(
 ) -> ImageCells:
     """Return the chosen ones of all cells of an image."""
     return ImageCells(
-        inputs=inputs[torch.from_numpy(index)].numpy().astype(np.float16),
+        inputs=_inputs_at(index, inputs),
         target=target,
         suspicion=suspicion.ravel()[index],
         kind=kind,
         fold=fold,
     )
+
+
+def _inputs_at(index: NDArray[np.intp], inputs: Tensor) -> NDArray[np.float16]:
+    chosen: NDArray[np.float16] = inputs[torch.from_numpy(index)].half().numpy()
+    return chosen
 
 
 def mask_coverage(mask: Mask, rows: int, columns: int, cell_px: int = 8) -> NDArray[np.float32]:

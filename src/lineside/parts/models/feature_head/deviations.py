@@ -299,12 +299,13 @@ def cross_fit(images: Features, fold: Tensor) -> tuple[ViewGaussians, ViewScores
     held_out = []
     for number, sample in zip(folds, samples, strict=True):
         rest = {name: total[name].plus(sample[name], -1) for name in sample}
-        gaussians = _fit(rest, shift, images.rows(fold != number))
+        others = fold != number
+        gaussians = _fit(rest, shift, images.whole[others], images.lines[others])
         held_out.append(view_scores(gaussians, images.rows(fold == number)))
     # the scores are ordered fold by fold: bring them back to the order of the images
     order = torch.cat([torch.nonzero(fold == number)[:, 0] for number in folds]).argsort()
     scores = fieldwise(lambda *values: torch.cat(values)[order], *held_out)
-    return _fit(total, shift, images), scores
+    return _fit(total, shift, images.whole, images.lines), scores
 
 
 def _moments(images: Features, shift: Mapping[str, Tensor]) -> dict[str, Moments]:
@@ -312,13 +313,13 @@ def _moments(images: Features, shift: Mapping[str, Tensor]) -> dict[str, Moments
 
 
 def _fit(
-    sample: Mapping[str, Moments], shift: Mapping[str, Tensor], images: Features
+    sample: Mapping[str, Moments], shift: Mapping[str, Tensor], whole: Tensor, lines: Tensor
 ) -> ViewGaussians:
-    mean, std = _line_statistics(images.lines)
+    mean, std = _line_statistics(lines)
     return ViewGaussians(
         near=fit_grid_gaussian(sample["near"], shift["near"]),
         far=fit_grid_gaussian(sample["far"], shift["far"]),
-        whole=fit_vector_gaussian(images.whole),
+        whole=fit_vector_gaussian(whole),
         lines_mean=mean,
         lines_std=std,
     )

@@ -191,7 +191,7 @@ def fit_detector(
             watch=watch.normal_model,
         )  # fmt: skip
         log({"stage": "good-only model", "images": len(goods)})
-        cells = [sample_cells(image, normal, spool, rng) for image in images]
+        cells = sample_cells(images, normal, spool, rng)
         head, cross_fitted = None, None
         if len(goods) < len(examples):
             head, cross_fitted = fit_head(

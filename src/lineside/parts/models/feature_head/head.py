@@ -26,11 +26,13 @@ from torch.nn import functional as F
 from lineside.core.run.codec import built_by
 from lineside.core.training.recorder import Recorder
 from lineside.parts.data.items import GOOD
+from lineside.parts.models.feature_head.cell_features import BAND_CELLS
 from lineside.parts.models.feature_head.cell_sampling import (
     BAG_CELLS,
     UNKNOWN,
     ImageCells,
     image_weights,
+    join_inputs,
 )
 
 WHOLE = 2
@@ -41,6 +43,8 @@ TOP_CELLS = 5
 """The head's logit for an image is the mean of this many highest cells."""
 CLIP = 8.0
 """Standardised inputs are clipped to -CLIP..CLIP."""
+STATISTICS_COLUMNS = 32
+"""Features whose statistics are computed at once: their cells are in memory in float32."""
 
 
 class CellNetwork(nn.Module):
@@ -97,16 +101,27 @@ class TrainingCells:
     """The cells of all training images in one piece.
 
     Attributes:
-        inputs: Standardised, shape (cell, feature), float32.
+        inputs: Shape (cell, feature), any float type; standardised when a batch is taken.
         target: 0, 1 or `UNKNOWN`, shape (cell,).
         weight: Weight of the cell for each member, 0 where held out; shape (cell, member).
         image: Number of the image each cell belongs to, shape (cell,).
+        mean: Mean of each feature, shape (feature,); None where inputs are standardised already.
+        std: Standard deviation of each feature, shape (feature,).
     """
 
     inputs: Tensor
     target: Tensor
     weight: Tensor
     image: Tensor
+    mean: Tensor | None = None
+    std: Tensor | None = None
+
+    def standardised(self, rows: Tensor) -> Tensor:
+        """Return the standardised inputs of some cells, float32: one batch in memory, not all."""
+        x = self.inputs[rows].float()
+        if self.mean is None or self.std is None:
+            return x
+        return x.sub_(self.mean).div_(self.std).clamp_(-CLIP, CLIP)
 
 
 def train_network(
@@ -143,7 +158,7 @@ def train_network(
     network = _initial_network(cells, hidden, generator, start)
     (count, members), batch = cells.weight.shape, min(batch, len(cells.weight))
     steps = int(np.clip(epochs * count // batch, least_steps, most_steps))
-    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
     recorder = Recorder(network, optimiser, log)
     noise_pool = _NoisePool(generator, noise, dropout)
@@ -157,7 +172,7 @@ def train_network(
         if step * batch % count + batch > count:
             order = torch.randperm(count, generator=generator)
         rows = _batch_rows(order, step * batch % count, batch)
-        x = noise_pool.add_noise(cells.inputs[rows])
+        x = noise_pool.add_noise(cells.standardised(rows))
         recorder.loaded()
         keep = noise_pool.dropout_mask(batch, members * hidden)
         loss = _loss(network(x, keep), labels[rows], weight[rows])
@@ -226,7 +241,7 @@ def _rank_bags(cells: TrainingCells, weight: Tensor, network: CellNetwork) -> No
     rows = torch.nonzero(cells.target == UNKNOWN)[:, 0]
     if len(rows) == 0:
         return
-    logits = network(cells.inputs[rows])
+    logits = torch.cat([network(cells.standardised(some)) for some in rows.split(BAND_CELLS)])
     image = cells.image[rows]
     for number in image.unique():
         bag = rows[image == number]
@@ -239,14 +254,15 @@ def _rank_bags(cells: TrainingCells, weight: Tensor, network: CellNetwork) -> No
 
 def mean_std(inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each feature, (feature,), of cells (cell, feature)."""
-    values = inputs.float()
-    return values.mean(0), values.std(0) + 1e-3
+    some = [(x.mean(0), x.std(0)) for x in map(Tensor.float, inputs.split(STATISTICS_COLUMNS, 1))]
+    mean, std = (torch.cat(values) for values in zip(*some, strict=True))
+    return mean, std + 1e-3
 
 
 def join_cells(
     cells: Sequence[ImageCells], whole: int, folds: int
 ) -> tuple[TrainingCells, Tensor, Tensor]:
-    """Standardise and join the cells of all images and weigh them for each member.
+    """Join the cells of all images and weigh them for each member.
 
     The first `whole` members see everything. Of the `folds` members after them, member m does not
     see the good images of inner fold m; defective images are hidden from none.
@@ -254,9 +270,8 @@ def join_cells(
     Returns:
         The cells, and mean and standard deviation of each feature, shape (feature,).
     """
-    inputs = torch.from_numpy(np.concatenate([c.inputs for c in cells])).float()
+    inputs = torch.from_numpy(join_inputs(cells))
     mean, std = mean_std(inputs)
-    inputs = ((inputs - mean) / std).clamp_(-CLIP, CLIP)
     sizes = [len(c.target) for c in cells]
     weight = np.concatenate([image_weights(c.target, c.suspicion) for c in cells])
     fold = torch.from_numpy(np.repeat([c.fold if c.kind == GOOD else -1 for c in cells], sizes))
@@ -266,6 +281,8 @@ def join_cells(
             target=torch.from_numpy(np.concatenate([c.target for c in cells])),
             weight=torch.from_numpy(weight)[:, None] * member_mask(fold, whole, folds),
             image=torch.from_numpy(np.repeat(np.arange(len(cells)), sizes)),
+            mean=mean,
+            std=std,
         ),
         mean,
         std,
@@ -305,7 +322,7 @@ class Head:
     @torch.inference_mode()
     def logits(self, inputs: Tensor) -> Tensor:
         """Return each member's logits, shape (cell, member), of cells (cell, feature)."""
-        x = ((inputs.float() - self.mean) / self.std).clamp_(-CLIP, CLIP)
+        x = (inputs.float() - self.mean).div_(self.std).clamp_(-CLIP, CLIP)
         return self.network(x)
 
 

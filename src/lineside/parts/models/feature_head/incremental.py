@@ -36,6 +36,7 @@ from lineside.parts.models.feature_head.cell_sampling import (
     ImageCells,
     choose_cells,
     image_weights,
+    join_inputs,
     mask_coverage,
 )
 from lineside.parts.models.feature_head.fusion import (
@@ -132,7 +133,7 @@ def build_replay_buffer(
         head: Chooses the positives of a bag; without it the suspicion does.
         rng: Chooses the sample.
     """
-    inputs = torch.from_numpy(np.concatenate([c.inputs for c in cells]))
+    inputs = torch.from_numpy(join_inputs(cells))
     mean, std = (head.mean, head.std) if head else mean_std(inputs)
     targets = [_resolve_targets(c, head) for c in cells]
     target = np.concatenate(targets)
