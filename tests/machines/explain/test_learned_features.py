@@ -1,6 +1,7 @@
 """What the report shows of an autoencoder: errors over its training, codes and prototypes."""
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def learned(items):
     onlooker = TrainingOnlooker()
     fit(items, onlooker)
     assert not onlooker.failure
-    return onlooker.learned
+    return pickle.loads(pickle.dumps(onlooker)).learned  # as it comes back from a worker
 
 
 def test_a_fitted_machine_is_shown_with_names_units_and_what_is_suspicious(learned):

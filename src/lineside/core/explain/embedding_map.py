@@ -71,7 +71,9 @@ def embedding_map(
         return paint
 
     painters = [painter(xy, panel, i == 0) for i, (panel, xy) in enumerate(maps.items())]
-    return plots.panels(title, caption, painters, size_inches=size_inches, margins=margins)
+    return plots.panels(
+        title, caption, painters, size_inches=size_inches, margins=margins, wide=margins is None
+    )
 
 
 def principal(embeddings: Floats) -> Floats:

@@ -202,7 +202,7 @@ def draw_prototypes(learned: LearnedFeatures) -> Figure:
         members = learned.members == number
         text = f"{NAMES[number]}: {(known == number).mean():.0%} of the snapshots"
         middle = np.median(learned.times[members] - learned.times.min()) / seconds
-        text += f", in the middle {unit.rstrip('s')} {middle:.1f}"
+        text += f", median {unit.rstrip('s')} {middle:.1f}"
         speed = learned.speeds_hz[members]
         if np.isfinite(speed).all():
             text += f" and {np.median(speed):.3g} Hz"

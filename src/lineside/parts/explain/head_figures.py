@@ -45,7 +45,7 @@ FIELDS = 5
 """Rows and columns of fields in which places are counted."""
 FEWEST = 10
 """Pictures from which places are judged."""
-MARGINS = {"left": 0.1, "right": 0.98, "bottom": 0.17, "top": 0.88, "wspace": 0.28}
+MARGINS = {"left": 0.1, "right": 0.98, "bottom": 0.17, "top": 0.88, "wspace": 0.36}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,7 +369,7 @@ def cell_map(onlooker: HeadOnlooker, examples: Sequence[TrainingImage]) -> Figur
     return embedding_map(
         "Map of good and faulty cells", caption,
         {"before the head": principal(before), "in the head": principal(hidden)},
-        names, classes, marked=held_out.tolist(), size_inches=(7.4, 3.4),
+        names, classes, marked=held_out.tolist(), size_inches=(5.6, 2.9),
         margins={"left": 0.01, "right": 0.99, "bottom": 0.02, "top": 0.9, "wspace": 0.04},
     )  # fmt: skip
 
@@ -414,7 +414,8 @@ def training_figure(separation: Separation) -> Figure:
         "How the head learned",
         _describe_training(separation, held, seen),
         [framed(paint_answers, "answers"), framed(paint_area, "separation")],
-        size_inches=(7.4, 3.0),
+        size_inches=(5.6, 2.9),
+        wide=False,
         margins=MARGINS,
     )
 
