@@ -8,12 +8,14 @@ from PIL import Image as Picture
 
 import lineside
 from lineside.core.contract import Outcome
+from lineside.core.errors import UserError
 from lineside.core.statistics.estimates import estimate
 from lineside.parts.config import Config
 from lineside.parts.data.items import PartImage
 from lineside.parts.explain.exemplars import Library
 from lineside.parts.metrics import METRICS, MapOverlap
 from lineside.parts.model import PartsModel, Settings
+from lineside.parts.models.detector import Prediction
 from lineside.parts.outcomes import calibrate, map_scale
 from lineside.parts.outcomes import outcomes as judge
 
@@ -149,3 +151,18 @@ def test_intervals_of_parts_with_lots_resample_lots(trained, shop, tmp_path):
     )
     assert (by_lot.n, by_part.n) == (4, 40)
     assert by_lot.value == by_part.value
+
+
+@pytest.mark.adversary("a")
+def test_a_score_that_is_no_number_is_named(model, tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class NotANumber(Nothing):
+        def predict(self, image):
+            return Prediction(score=float("nan"), map=np.zeros((2, 2), np.float32))
+
+    path = tmp_path / "a.png"
+    Picture.new("L", (32, 32), 9).save(path)
+    item = PartImage(id="a.png", path=path, label="good", part="a")
+    broken = dataclasses.replace(model, detector=NotANumber())
+    with pytest.raises(UserError, match=r"detector has no score for a.png \(nan\)"):
+        list(judge(broken, [item]))

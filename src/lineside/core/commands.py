@@ -219,6 +219,8 @@ def run_training(
         print(printable(line))
     print(printable(f"model   {out / 'models' / study.chosen}"))
     print(printable(f"report  {(out / 'report.html').resolve()}"))
+    for failure in study.failures:
+        print(printable(f"note: {failure.name} failed: {failure.reason}"), file=sys.stderr)
     print_refusals(study.refusals)
     return BAD_INPUT if study.refusals else 0
 

@@ -39,8 +39,28 @@ class MethodStudy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MethodFailure:
+    """A method that could not be fitted, calibrated or judged; the others are studied without it.
+
+    Attributes:
+        name: Name of the method.
+        kind: ``deep``, ``classical`` or ``trivial``.
+        reason: What went wrong, in one line.
+        help: One line that says what the method is.
+    """
+
+    name: str
+    kind: str
+    reason: str
+    help: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
-    """A finished training run, everything that its report is made of."""
+    """A finished training run, everything that its report is made of.
+
+    `methods` holds those that can be used, `failures` the rest.
+    """
 
     application: Application
     run: Run
@@ -51,6 +71,7 @@ class Study:
     methods: Sequence[MethodStudy]
     chosen: str
     refusals: Sequence[Refusal] = ()
+    failures: Sequence[MethodFailure] = ()
 
     @property
     def best(self) -> MethodStudy:

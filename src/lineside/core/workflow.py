@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
+import textwrap
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,15 +21,18 @@ import numpy as np
 
 from lineside.core.contract import Application, Estimate, Method, Metric, Outcome, Refusal, Split
 from lineside.core.errors import UserError
-from lineside.core.parallel import Executor
+from lineside.core.parallel import Executor, WorkerError
 from lineside.core.run import model_store, tables
 from lineside.core.run.files import canonical, sha256
 from lineside.core.run.folder import Run, Stopped
 from lineside.core.run.progress import Progress
 from lineside.core.statistics.estimates import estimate, paired_difference
 from lineside.core.stored_model import outcomes_of, stored_model
-from lineside.core.study import MethodStudy, Study
+from lineside.core.study import MethodFailure, MethodStudy, Study
 from lineside.core.training import torchrun
+
+LONGEST_REASON = 300
+"""Characters of the reason why a method failed."""
 
 
 def train(
@@ -71,8 +75,8 @@ def train(
                 application=application, run=run, data=data, config=config, split=split,
                 checks=checks, methods=(), chosen=methods[0].name, refusals=refusals,
             )  # fmt: skip
-            studies = [_study(study, method, progress) for method in methods]
-            study = _compare(dataclasses.replace(study, methods=studies), progress)
+            study = _compare(_study_methods(study, methods, progress), progress)
+            _refuse_without_chosen(study)
             _publish(study, progress)
     except (Stopped, KeyboardInterrupt):
         torchrun.announce("")
@@ -123,6 +127,59 @@ def _job(
         "data_sha256": sha256(canonical(content)),
         "config": dataclasses.asdict(config),
     }
+
+
+def _study_methods(study: Study, methods: Sequence[Method], progress: Progress) -> Study:
+    """Study every method; one that fails is a row with its reason, and the others go on.
+
+    Raises:
+        Exception: that of the method that predicts, if no method can be used: then it is the data.
+        UserError: if the disk, or the connection to workers, fails under a method.
+    """
+    studies: list[MethodStudy] = []
+    failures: list[MethodFailure] = []
+    errors: dict[str, Exception] = {}
+    for method in methods:
+        try:
+            studies.append(_study(study, method, progress))
+        except Stopped:
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) or isinstance(error.__cause__, OSError | WorkerError):
+                raise
+            errors[method.name] = error
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            reason = textwrap.shorten(f"{kind}{error}", LONGEST_REASON, placeholder=" ...")
+            failures.append(
+                MethodFailure(name=method.name, kind=method.kind, reason=reason, help=method.help)
+            )
+            progress.say(f"{method.name} failed: {reason}; the run goes on")
+            trace = "".join(traceback.format_exception(error))
+            study.run.log({"event": "failed", "method": method.name, "traceback": trace})
+    if not studies:
+        raise errors[study.chosen]
+    return dataclasses.replace(study, methods=studies, failures=failures)
+
+
+def _refuse_without_chosen(study: Study) -> None:
+    """Say which method to choose if the one that predicts failed: none is taken in its place.
+
+    Raises:
+        UserError: in that case; the models of the other methods stay in the run folder.
+    """
+    failed = next((f for f in study.failures if f.name == study.chosen), None)
+    if failed is None:
+        return
+    from lineside.core.report.chapters import rank
+
+    primary = study.application.metrics[0]
+    best = rank(study)[0]
+    raise UserError(
+        f"{failed.name}, the method that predicts, failed: {failed.reason}",
+        f"nothing predicts in its place; {', '.join(m.name for m in study.methods)} worked and "
+        f"are kept: take --model {study.run.folder / 'models' / best.name} ({primary.name} "
+        f"{best.estimates[primary.name].value:.3f}), or train again with another first method",
+    )
 
 
 def _study(study: Study, method: Method, progress: Progress) -> MethodStudy:
@@ -249,7 +306,7 @@ def _judged(
 def _compare(study: Study, progress: Progress) -> Study:
     """Add test estimates with intervals over groups, and paired differences to the chosen one."""
     progress.say("comparing the methods on the test items")
-    best = study.best.outcomes["test"]
+    best = next((m.outcomes["test"] for m in study.methods if m.name == study.chosen), None)
     metrics: Sequence[Metric] = study.application.metrics
     primary = metrics[0]
     compared = []
@@ -259,7 +316,7 @@ def _compare(study: Study, progress: Progress) -> Study:
             m.name: estimate(test, m, study.run.rng(f"interval {m.name}")) for m in metrics
         }
         differences = {}
-        if method.name != study.chosen:
+        if best is not None and method.name != study.chosen:
             rng = study.run.rng("paired")
             differences[primary.name] = paired_difference(test, best, primary, rng)
         compared.append(dataclasses.replace(method, estimates=estimates, differences=differences))

@@ -20,6 +20,7 @@ from lineside.machines.data.items import FAULTY, HEALTHY, Snapshot
 from lineside.machines.metrics import timeline
 from lineside.machines.model import FleetSession, MachinesModel
 from lineside.machines.models.machine import Branch, Machine
+from lineside.machines.monitoring.session import NO_SCORE
 from lineside.machines.signals.engine import Engine
 from lineside.machines.training.fitting import compensated_rows
 
@@ -107,6 +108,8 @@ def _scores(branch: Branch, rows: np.ndarray) -> NDArray[np.float64]:
     found = np.full(len(rows), np.nan)
     if len(rows) > history:
         found[history:] = branch.detector.score(branch.select(rows))
+        if not np.isfinite(found[history:]).all():
+            raise UserError(f"{branch.method}: {NO_SCORE}", "leave this method out")
     return found
 
 
@@ -120,6 +123,8 @@ def _judged_outcomes(
         start = clock.perf_counter()
         verdicts.append(session.push(item))
         took.append(1000 * (clock.perf_counter() - start))
+    if any(getattr(verdict, "note", "") == NO_SCORE for verdict in verdicts):
+        raise UserError(f"{model.method}: {NO_SCORE} ({machine.name})", "leave this method out")
     # a refusal has neither novelty nor state
     novelty = np.array([getattr(v, "novelty", None) for v in verdicts], dtype=np.float64)
     states = [getattr(v, "state", "refused") for v in verdicts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lineside.core.contract import GuaranteeCheck, Outcome
+from lineside.core.errors import UserError
 from lineside.core.run.files import sha256
 from lineside.core.statistics import guarantees
 from lineside.core.statistics.operating_points import operating_point
@@ -47,7 +49,7 @@ def outcomes(model: PartsModel, items: Sequence[PartImage]) -> Iterator[Outcome]
         details count map pixels by score, for AUPRO.
 
     Raises:
-        UserError: if an image cannot be read.
+        UserError: if an image cannot be read, or a score is not a number.
     """
     for item in items:
         picture = read_picture(item.path)
@@ -55,6 +57,11 @@ def outcomes(model: PartsModel, items: Sequence[PartImage]) -> Iterator[Outcome]
         start = time.perf_counter()
         prediction = model.predict_image(image)
         milliseconds = 1000 * (picture.seconds + time.perf_counter() - start)
+        if not math.isfinite(prediction.score):
+            raise UserError(
+                f"{model.method} has no score for {item.id} ({prediction.score})",
+                "leave this method or this picture out",
+            )
         lot = {"lot": item.lot} if item.lot else {}
         yield Outcome(
             item=item.id,

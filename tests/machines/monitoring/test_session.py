@@ -15,7 +15,8 @@ from lineside.machines.application import APPLICATION
 from lineside.machines.config import METHOD_NAMES, Config
 from lineside.machines.data import find_snapshots, load_measurement
 from lineside.machines.data.measurement import Channel
-from lineside.machines.monitoring.session import Session
+from lineside.machines.monitoring.session import NO_SCORE, Session
+from lineside.machines.outcomes import outcomes
 from lineside.machines.simulation.demo import save_history
 from lineside.machines.simulation.rig import Rig, Sensor
 from lineside.machines.simulation.scenarios import Scenario, SensorEpisode, simulate_history
@@ -212,3 +213,23 @@ def test_a_suspect_speed_is_not_used_and_the_snapshot_is_judged(model, later):
     assert np.isnan(session.row).any() and not np.isnan(trusting.row).any()
     assert plain.novelty is not None and verdict.novelty is not None
     assert verdict.novelty < verdict.limit
+
+
+def test_a_score_that_is_no_number_is_not_remembered(model, later, monkeypatch):
+    """It would stay in the EWMA, and the machine would never alarm again."""
+    detector = type(model.machines["pump"].main.detector)
+    score, calls = detector.score, []
+
+    def broken(self, rows):
+        calls.append(1)
+        return score(self, rows) * (np.nan if len(calls) == 3 else 1.0)
+
+    whole = model.predict(later[:40])
+    monkeypatch.setattr(detector, "score", broken)
+    verdicts = model.predict(later[:40])
+    odd = [v for v in verdicts if v.note == NO_SCORE]
+    assert [v.state for v in odd] == ["unknown state"] and odd[0].novelty is None
+    assert verdicts[-1].novelty == pytest.approx(whole[-1].novelty, abs=0.2)
+    calls.clear()
+    with pytest.raises(UserError, match="pca: the detector gave no score"):
+        list(outcomes(model, later[:40]))

@@ -229,3 +229,39 @@ def test_colour_tiny_and_long_pictures(name):
 def test_no_good_picture_is_an_error(name):
     with pytest.raises(UserError, match="good"):
         fitted(name, BAD)
+
+
+def on_black(number: int, faulty: bool) -> TrainingImage:
+    """A clean 8-bit picture of a disc on a background of exactly 0; a defect is a dark spot."""
+    rng = np.random.default_rng([number, faulty])
+    rows, columns = np.indices((96, 96))
+    row, column = 48 + rng.integers(-3, 4, 2)
+    grey = np.where(np.hypot(rows - row, columns - column) < 22, 150 + rows - row, 0)
+    if faulty:
+        grey[np.hypot(rows - row - 5, columns - column) < 4] = 40
+    image = (grey.astype(np.uint8) / np.float32(255))[..., None].astype(np.float32)
+    return TrainingImage.from_array(image, "spot" if faulty else "good", part=f"{number} {faulty}")
+
+
+@pytest.mark.adversary("a")
+@pytest.mark.parametrize("name", FITS)
+def test_a_flat_background_gives_numbers(name):
+    """The running sum of a filter leaves -1e-20 in cells without gradient."""
+    good = [on_black(n, False) for n in range(24)]
+    with np.errstate(invalid="raise", divide="raise"):
+        detector = fitted(name, [*good, *(on_black(n, True) for n in range(6))])
+        flat = [np.full((96, 96, 1), grey, np.float32) for grey in (0, 0.5, 1)]
+        for image in [*flat, *(on_black(n, n % 2 == 0).image() for n in range(100, 110))]:
+            prediction = detector.predict(image)
+            assert np.isfinite(prediction.score) and np.isfinite(prediction.map).all()
+
+
+@pytest.mark.adversary("a")
+def test_no_method_learns_from_flat_pictures_alone_what_is_no_number():
+    """Every picture is the same grey: all deviations are 0."""
+    for name in FITS:
+        grey = [np.full((64, 64, 1), 0.5, np.float32) for _ in range(24)]
+        same = [TrainingImage.from_array(g, part=str(i)) for i, g in enumerate(grey)]
+        with np.errstate(invalid="raise", divide="raise"):
+            detector = fitted(name, same)
+            assert np.isfinite(detector.predict(on_black(0, True).image()).score), name

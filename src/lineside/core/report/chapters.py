@@ -48,6 +48,8 @@ def leaderboard(study: Study) -> Section:
         )
         for method in ranked
     )
+    rest = ("-",) * (len(metrics) + 3)  # further metrics, difference, fit, p50, p95
+    rows += tuple((f.name, f.kind, f"failed: {f.reason}", *rest) for f in study.failures)
     title = titled(primary.name)
     return Section(
         title="Leaderboard",

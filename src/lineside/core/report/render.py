@@ -70,6 +70,7 @@ def numbers(study: Study, summary: Sequence[str]) -> dict[str, Any]:
             }
             for method in study.methods
         },
+        "failures": [dataclasses.asdict(failure) for failure in study.failures],
         "checks": [dataclasses.asdict(check) for check in study.checks],
         "refusals": [refusal.as_json() for refusal in study.refusals],
     }

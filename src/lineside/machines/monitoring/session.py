@@ -43,6 +43,7 @@ INITIAL: dict[str, Any] = {
 
 LEVEL_FACTOR = 0.4
 """Weight of the newest vibration level in its EWMA; it worked on the four runs of FEMTO."""
+NO_SCORE = "the detector gave no score"
 
 
 class Session:
@@ -225,6 +226,8 @@ class Session:
         calibration = branch.calibration
         assert calibration is not None
         score = float(branch.detector.score(window)[-1])
+        if not math.isfinite(score):  # it would stay in the EWMA for ever
+            return self._verdict(measurement, "unknown state", events, note=NO_SCORE)
         # Started at the healthy median: one outlier after a restart must not count five times.
         before = calibration.center if self._s[key] is None else self._s[key]
         smoothed = calibration.smooth(score, before)

@@ -109,5 +109,5 @@ def power_density(samples: Curve, rate_hz: float, bins: int = PSD_BINS) -> tuple
     density = 2 * power / (rate_hz * np.sum(window**2))
     density[0] /= 2
     width = max(1, len(density) // bins)
-    smooth = uniform_filter1d(density, width, mode="nearest")
+    smooth = np.maximum(uniform_filter1d(density, width, mode="nearest"), 0)  # a running sum
     return fft.rfftfreq(len(samples), 1 / rate_hz)[::width], smooth[::width]

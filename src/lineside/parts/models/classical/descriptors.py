@@ -167,8 +167,9 @@ def texture_features(grey: Array, cell_px: int) -> Array:
     grid = grid_of(grey.shape[0], grey.shape[1], cell_px)
     features: list[Array] = []
     for octave in pyramid(grey):
+        # the filter's running sum leaves -1e-20 where a cell of a flat background holds 0
         patterns, gradients = (
-            ndimage.uniform_filter(counts, (3, 3, 1), mode="nearest")
+            np.maximum(ndimage.uniform_filter(counts, (3, 3, 1), mode="nearest"), 0)
             for counts in (lbp_histograms(octave, grid), hog_histograms(octave, grid))
         )
         total = gradients.sum(axis=-1, keepdims=True)
