@@ -32,6 +32,31 @@ def test_the_first_lines_of_python_work_as_pasted(trained, shop, tmp_path):
     assert "reject" in lines[0]
 
 
+@pytest.mark.adversary("n")
+def test_the_lines_for_pictures_in_memory_work_as_pasted(trained, shop, tmp_path):
+    code = re.findall(r"```python\n(.*?)```", README, re.S)[2]
+    os.symlink(trained, tmp_path / "run")
+    for number, name in enumerate(("a.png", "b.png")):
+        shop.picture(tmp_path / name, 130.0 * (number == 0), number)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    frame, pillow, file, explained = done.stdout.splitlines()
+    assert frame.startswith("frame 0 reject") and explained.startswith("frame 0: reject")
+    assert pillow.split()[-1] == file.split()[-1]
+
+
+def test_a_measurement_in_memory_is_what_the_readme_says():
+    from lineside.machines.data.measurement import Channel, Measurement
+    from lineside.machines.model import MachinesModel
+
+    line = re.search(r"push\((Measurement\(.*?\)\}\))", README, re.S)[1]
+    names = {"Measurement": Measurement, "Channel": Channel, "seconds": 0.0, "array": [0.0]}
+    assert eval(line, names).channels["x"].rate_hz == 12800.0
+    assert callable(MachinesModel.session)
+
+
 def test_lines_for_machines_use_what_results_have():
     from lineside.core.predictor import Predictor
     from lineside.machines.alarms.verdict import Verdict

@@ -15,6 +15,7 @@ from benchmarks.core import (
     coverage,
     damage,
     explanations,
+    fuzz,
     house,
     information,
     recording,
@@ -35,6 +36,7 @@ RESULTS: dict[str, Callable[[Say], None]] = {
     "coverage": coverage.coverage,
     "damage": damage.damage,
     "house": house.house,
+    "fuzz": fuzz.fuzz,
     "scale": scale.scale,
 }
 

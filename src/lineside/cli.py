@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import cyclopts
 from lineside import __version__
 from lineside.applications import APPLICATIONS
 from lineside.core.errors import Note, UserError, printable, unknown_key
+from lineside.core.run.files import LARGEST_JSON, check_file, parse_json
 from lineside.core.run.seal import KEY_VARIABLE, MAKE_KEY
 
 FINE, FINDING, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 3, 130
@@ -140,7 +140,8 @@ def expand_config(tokens: list[str]) -> list[str]:
     path = Path(tokens[index + 1])
     rest = tokens[:index] + tokens[index + 2 :]
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        check_file(path, LARGEST_JSON, "JSON file")
+        settings = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}", "check the file") from error
     if isinstance(settings, dict) and isinstance(settings.get("config"), dict):

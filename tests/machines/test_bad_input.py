@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 from scipy.io import savemat, wavfile
+from tests.odd_files import ODD, no_longer_than
 
 import lineside
 from lineside.core.contract import Refusal
@@ -262,3 +263,34 @@ def test_speeds_that_no_shaft_turns_are_not_known(tmp_path):
     np.savez(tmp_path / "m.npz", acc=acc, fs=12800, t=[0, 1, 2], speed_hz=[-25.0, 1e9, np.nan])
     found = [load_measurement(s).speed_hz for s in find_snapshots(tmp_path)]
     assert found == [25.0, None, None]
+
+
+@pytest.mark.adversary("l")
+@pytest.mark.parametrize("kind", [kind for kind in ODD if kind != "folder"])
+@pytest.mark.parametrize("suffix", [".csv", ".wav", ".npz", ".mat", ".tdms", ".uff"])
+def test_an_odd_file_gets_one_line_at_once(folder, model, kind, suffix):
+    ODD[kind][0](folder / f"{name_of(LEARNED + 1)}{suffix}")
+    (folder / f"{name_of(LEARNED)}.csv").write_text(as_text(wave()))
+    with no_longer_than(60):
+        verdicts, (refused,) = judged(folder, model)
+    assert [v.state for v in verdicts] == ["normal"]
+    assert ODD[kind][1] in refused.message or "40960 MB" in refused.message
+
+
+@pytest.mark.adversary("l")
+@pytest.mark.parametrize("kind", ODD)
+def test_an_odd_sidecar_is_told(folder, model, kind):
+    (folder / f"{name_of(LEARNED)}.csv").write_text(as_text(wave()))
+    (folder / "machine.json").unlink()
+    ODD[kind][0](folder / "machine.json")
+    with no_longer_than(60), pytest.raises(UserError, match=ODD[kind][1]):
+        judged(folder, model)
+
+
+@pytest.mark.adversary("l")
+def test_a_deeply_nested_sidecar_is_told(folder, model):
+    (folder / f"{name_of(LEARNED)}.csv").write_text(as_text(wave()))
+    for text in ("[" * 100_000, '{"bearing": ' + '{"a": ' * 900 + "1" + "}" * 901):
+        (folder / "machine.json").write_text(text)
+        with pytest.raises(UserError, match="nested in more than 64 levels"):
+            judged(folder, model)

@@ -400,6 +400,10 @@ class Application:
         config_for: Returns a config with what a model was trained with and later data must be
             read with.
         session: Returns a model's memory of one stream; None: its models have no memory.
+        in_memory: Turns a value that is no path (a camera's frame), its place among the given ones
+            and the config into an item to predict. None: there are only files.
+        probe: Tries a model that was read on something made up, and raises whatever it raises where
+            its parts do not fit together: then it is refused before it judges anything.
         columns: Heading of the lines that ``predict`` prints.
         notes: What a user must know beside the results of ``predict``.
         summary: What a finished `Study` found, in plain language.
@@ -426,6 +430,8 @@ class Application:
     config_for: Callable[[Any, Any], Any] = lambda model, config: config
     independent_groups: bool = False
     session: Callable[[Any, Mapping[str, Any] | None], Session] | None = None
+    in_memory: Callable[[Any, int, Any], Any] | None = None
+    probe: Callable[[Any], None] = lambda model: None
     columns: str = ""
     notes: Callable[[Any, Sequence[Any]], Sequence[str]] = lambda model, results: ()
     summary: Callable[[Study], Sequence[str]] = lambda study: ()

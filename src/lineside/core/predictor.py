@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from lineside.core.run.model_store import load_model, model_folder
 from lineside.core.run.progress import Progress
 from lineside.core.stored_model import batches_of, predict_batches, stored_model
 
-Files = str | Path | Iterable[str | Path]
+Files = Any
+"""A path, something in memory that the application takes, or several of both."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,31 @@ class Predictor:
     def items(self, files: Files) -> list[Any]:
         """Return the items of files and folders in order, a `Refusal` for what cannot be read.
 
+        Args:
+            files: A path, or something in memory that the application takes, or several of both.
+
         Raises:
-            UserError: if no file is given, or a folder holds nothing to predict.
+            UserError: if no file is given, a folder holds nothing to predict, or the application
+                takes nothing but files.
         """
-        paths = [files] if isinstance(files, str | Path) else list(files)
-        if not paths:
+        given = [files] if _is_one(files) else list(files)
+        if not given:
             raise UserError(
                 "no files are given", f"e.g. lineside {self.application.name} predict FILES"
             )
-        return list(self.application.sources([Path(path) for path in paths], self.config))
+        sources, in_memory = self.application.sources, self.application.in_memory
+        odd = [value for value in given if not isinstance(value, str | os.PathLike)]
+        if not odd:
+            return list(sources([Path(path) for path in given], self.config))
+        if in_memory is None:
+            raise UserError(f"a {type(odd[0]).__name__} is no file", "give files or folders")
+        items: list[Any] = []
+        for index, value in enumerate(given):
+            if isinstance(value, str | os.PathLike):
+                items += sources([Path(value)], self.config)
+            else:
+                items.append(in_memory(value, index, self.config))
+        return items
 
     def predict(self, files: Files) -> list[Any]:
         """Return one `Result` or `Refusal` per item of the files, in order.
@@ -84,13 +102,16 @@ class Predictor:
                 results[index] = result
         return results
 
-    def explain(self, file: str | Path) -> Explanation:
+    def explain(self, file: Any) -> Explanation:
         """Explain the result of a file; of several items in it the last, the newest of a history.
+
+        Args:
+            file: A path, or something in memory that the application takes.
 
         Raises:
             UserError: if the file cannot be read.
         """
-        items = self.items(file)
+        items = self.items([file])
         usable = [item for item in items if not isinstance(item, Refusal)]
         if not usable:
             raise UserError(f"{items[0].item}: {items[0].message}", items[0].hint)
@@ -102,6 +123,12 @@ class Predictor:
         if self.application.session is None:
             return _WithoutMemory(self.model)
         return self.application.session(self.model, state)
+
+
+def _is_one(files: Any) -> bool:
+    """Whether it is one thing: a path, or an array, whose rows are no things of their own."""
+    alone = isinstance(files, str | os.PathLike) or hasattr(type(files), "__array__")
+    return alone or not isinstance(files, Iterable)
 
 
 @dataclass(frozen=True)

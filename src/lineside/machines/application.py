@@ -6,7 +6,7 @@ from lineside.machines.config import Config
 from lineside.machines.data import find_snapshots
 from lineside.machines.data.dataset import sources, split
 from lineside.machines.metrics import METRICS
-from lineside.machines.model import FleetSession, load
+from lineside.machines.model import FleetSession, load, probe
 from lineside.machines.outcomes import calibrate, outcomes
 from lineside.machines.report.chapters import numbers, sections, summary
 from lineside.machines.simulation.demo import make_demo
@@ -25,6 +25,7 @@ APPLICATION = Application(
     outcomes=outcomes,
     independent_groups=True,
     load=load,
+    probe=probe,
     calibrate=calibrate,
     session=FleetSession,
     columns=f"{'state':<13} {'novelty':>8}  {'time (UTC)':<19}  machine",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from lineside.core.contract import Explanation, Refusal
@@ -15,8 +16,10 @@ from lineside.core.run.codec import TRANSIENT, decode, encode
 from lineside.machines.alarms.verdict import Verdict
 from lineside.machines.data import load_measurement
 from lineside.machines.data.items import Snapshot
+from lineside.machines.data.measurement import Channel, Measurement
 from lineside.machines.models.machine import Machine
 from lineside.machines.monitoring.session import Session
+from lineside.machines.signals.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +122,26 @@ class FleetSession:
     def state(self) -> dict[str, Any]:
         """Return the state of every machine seen so far, by name, as plain JSON values."""
         return {name: session.state() for name, session in self._sessions.items()}
+
+
+def probe(model: MachinesModel) -> None:
+    """Try every machine on noise: it raises where the parts of one do not fit."""
+    rng = np.random.default_rng(0)
+    for machine in model.machines.values():
+        layout = machine.layout
+        channels = {
+            name: Channel(
+                samples=rng.standard_normal(group.length, dtype=np.float32),
+                rate_hz=group.rate_hz, unit=group.unit,
+            )
+            for group in layout.groups for name in group.channels
+        }  # fmt: skip
+        values = dict.fromkeys(layout.values, 0.0)
+        noise = Measurement(machine=machine.name, time=0.0, channels=channels, values=values)
+        if machine.main.calibration is None:  # its run is not finished
+            Engine(layout).features(noise)
+        else:
+            Session(machine).probe(noise)
 
 
 def load(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> MachinesModel:

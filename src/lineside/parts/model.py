@@ -20,8 +20,9 @@ from lineside.core.run import codec
 from lineside.core.run.model_store import identity_of
 from lineside.core.statistics.operating_points import Decision
 from lineside.parts.calibration import MapScale, Operating
+from lineside.parts.data.frames import digest_of, image_of, item_of
 from lineside.parts.data.ignored import IgnoredRegion
-from lineside.parts.data.images import decode, digest, ignored_by
+from lineside.parts.data.images import ignored_by
 from lineside.parts.data.items import PartImage
 from lineside.parts.data.sources import check_pattern
 from lineside.parts.explain.exemplars import Library, build_library
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 HEALTH_IMAGES = 200
 FEWEST_HEALTHY = 5
+PROBE_PX = 256
+"""Longest side of the noise that a model is tried on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +95,7 @@ class PartResult:
         health: What is unusual about the picture itself (blur, brightness, pose).
         certificate: The guarantee behind the threshold, or why it is suspended.
         model: Id of the model.
-        sha256: Hash of the image file.
+        sha256: Hash of the image file, or of the values of a frame.
         zoom_paths: Paths to its strongest places, strongest first; None unless it was zoomed.
     """
 
@@ -245,8 +248,11 @@ class PartsModel:
         verdict = self._operating().point.decide(score)
         return score, "review" if verdict == "accept" and not usual else verdict
 
-    def predict(self, items: Sequence[PartImage]) -> list[PartResult | Refusal]:
+    def predict(self, items: Sequence[Any]) -> list[PartResult | Refusal]:
         """Judge images; views of one part share its verdict.
+
+        Args:
+            items: Images as items, paths, arrays or Pillow pictures, in any mixture; see `frames`.
 
         Returns:
             One `PartResult` or `Refusal` per item, in order; a bad file never stops the rest.
@@ -254,7 +260,8 @@ class PartsModel:
         Raises:
             UserError: if the model was never calibrated.
         """
-        return self.decide_parts([self.predict_view(item) for item in items])
+        images = (item_of(v, i, self.settings.part_pattern) for i, v in enumerate(items))
+        return self.decide_parts([self.predict_view(item) for item in images])
 
     def predict_view(
         self, item: PartImage, *, keep_image: bool = False
@@ -266,7 +273,7 @@ class PartsModel:
             keep_image: Keep the pixels for an overlay or a zoom.
         """
         try:
-            image = self.visible(decode(item.path))
+            image = self.visible(image_of(item))
             prediction = self._judge(image)
             return ImagePrediction(
                 item=item.id,
@@ -275,7 +282,7 @@ class PartsModel:
                 prediction=prediction,
                 findings=tuple(self.find_regions(image, prediction)),
                 health=self.health.check(image) if self.health else (),
-                sha256=digest(item.path),
+                sha256=digest_of(item),
             )
         except UserError as error:
             return Refusal(item=item.id, message=error.message, hint=error.hint)
@@ -302,15 +309,18 @@ class PartsModel:
             for image in images
         ]
 
-    def explain(self, item: PartImage) -> Explanation:
+    def explain(self, item: Any) -> Explanation:
         """Say in a sentence and pictures what the model saw in one image.
 
+        Args:
+            item: An item, a path, an array or a Pillow picture.
+
         Raises:
-            UserError: if the file cannot be read.
+            UserError: if it cannot be read.
         """
         from lineside.parts.explain.explanation import explain
 
-        return explain(self, item)
+        return explain(self, item_of(item, 0, self.settings.part_pattern))
 
     def spec(self) -> dict[str, Any]:
         """Return everything but tensors and the operating point, as plain JSON values."""
@@ -418,6 +428,20 @@ def as_stored(detector: Detector) -> Detector:
 def load(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PartsModel:
     """Rebuild a model from its spec and tensors; see `lineside.core.run.model_store`."""
     return codec.decode(PartsModel, spec, tensors)
+
+
+def probe(model: PartsModel) -> None:
+    """Judge noise, as a picture is judged: it raises where the parts of a model do not fit."""
+    height, width = model.ignored.mask.shape if model.ignored else (64, 48)
+    scale = min(1.0, PROBE_PX / max(height, width, 1))  # an ignored region keeps its shape
+    shape = (round(height * scale), round(width * scale), 1)
+    image = np.random.default_rng(0).random(shape, dtype=np.float32)
+    prediction = model.predict_image(image)
+    model.find_regions(image, prediction)
+    if model.health:
+        model.health.check(image)
+    if model.operating:
+        model.decide([prediction.score])
 
 
 def notes(model: PartsModel, results: Sequence[Any]) -> list[str]:

@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 
+import lineside
 from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.parts.models.classical.registration import phase_shift
@@ -113,3 +115,75 @@ def test_unmeasurable_pictures_are_findings_and_never_dropped():
 def test_too_few_pictures_are_refused():
     with pytest.raises(UserError, match="too few"):
         fit_health(pictures(3))
+
+
+def discs(count: int, radius: float, shape=(128, 160), seed: int = 0) -> list[np.ndarray]:
+    """A bright part before a dark background, its place and its light a little different."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.indices(shape)
+    result = []
+    for _ in range(count):
+        row, column = np.array(shape) / 2 + rng.integers(-6, 7, 2)
+        grey = rng.normal(0.08, 0.015, shape)
+        grey[np.hypot(rows - row, columns - column) < radius] += rng.uniform(0.4, 0.6)
+        result.append(grey.clip(0, 1).astype(np.float32)[..., None])
+    return result
+
+
+@pytest.mark.adversary("i")
+def test_another_size_of_the_picture_is_said():
+    reference = fit_health(pictures(30))
+    for factor, said in ((1.0, False), (0.5, True), (0.9, True), (2.0, True)):
+        for image in pictures(10, seed=7):
+            resized = ndimage.zoom(image, (factor, factor, 1), order=1)
+            found = [line for line in reference.check(resized) if "another size" in line]
+            assert bool(found) == said, (factor, found)
+            if factor == 0.5:
+                assert found[0].startswith("the width of 64 px is 0.50 times the usual 128 px")
+                assert found[1].startswith("the height of 48 px is 0.50 times the usual 96 px")
+
+
+@pytest.mark.adversary("i")
+def test_sizes_that_varied_in_training_may_vary():
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(90, 180, (40, 2))
+    varied = [scene(i, tuple(size))[..., None] for i, size in enumerate(sizes)]
+    reference = fit_health(varied[:30])
+    assert not any("size" in line for image in varied[30:] for line in reference.check(image))
+    assert "another size" in reference.check(scene(99, (40, 120))[..., None])[0]
+
+
+@pytest.mark.adversary("i")
+def test_another_scale_of_the_part_in_the_picture_is_said():
+    reference = fit_health(discs(40, 40.0))
+    assert "log_extent" in reference.center
+    assert not any(reference.check(image) for image in discs(200, 40.0, seed=1))
+    for radius in (20.0, 28.0, 58.0):
+        for image in discs(20, radius, seed=2):
+            assert any("another scale than in training" in x for x in reference.check(image))
+    spotted = discs(20, 40.0, seed=3)
+    for image in spotted:
+        image[60:68, 70:78] = 1.0  # a defect is no other scale
+        assert not any("scale" in line for line in reference.check(image))
+
+
+@pytest.mark.adversary("i")
+def test_the_scale_is_not_judged_where_parts_fill_the_picture_or_differ():
+    assert "log_extent" not in fit_health(pictures(30)).center
+    mixed = [image for radius in (20.0, 30.0, 45.0) for image in discs(12, radius)]
+    assert "log_extent" not in fit_health(mixed).center
+
+
+@pytest.mark.adversary("i")
+def test_a_good_part_at_half_size_is_not_rejected_without_a_word(trained, shop, tmp_path):
+    whole = shop.picture(tmp_path / "whole_v1.png", seed=77)
+    with Image.open(whole) as raw:
+        raw.resize((48, 48)).save(tmp_path / "half_v1.png")
+    predictor = lineside.load(trained)
+    full, half = predictor.predict([whole, tmp_path / "half_v1.png"])
+    assert full.health == ()
+    assert any("0.50 times the usual 96 px" in line for line in half.health)
+    assert half.verdict != "accept"
+    assert "0.50 times the usual 96 px" in half.as_line()
+    assert any("another size" in line for line in half.as_json()["health"])
+    assert "another size" in predictor.explain(tmp_path / "half_v1.png").facts["picture"]

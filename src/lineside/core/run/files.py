@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -86,14 +87,66 @@ def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
     write_bytes(path, (json.dumps(finite(value), indent=1, sort_keys=False) + "\n").encode())
 
 
+LARGEST_JSON = 512 * 2**20
+MOST_LEVELS = 64
+"""Levels of nested JSON; what is read goes through functions that call themselves."""
+
+
+def check_file(path: Path, largest: int, what: str = "file") -> int:
+    """Return the size of a file, before it is opened: a pipe would be waited for without an end.
+
+    Args:
+        path: The file.
+        largest: Bytes that fit into memory with what is made of them.
+        what: What it should be, for the message.
+
+    Raises:
+        UserError: for a folder, pipe, socket or device, and for a larger file.
+        OSError: if it is missing.
+    """
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        kind = "folder" if stat.S_ISDIR(state.st_mode) else "pipe, socket or device"
+        raise UserError(f"{path} is a {kind}, not a {what}", "give a file")
+    if state.st_size > largest:
+        raise UserError(
+            f"{path} is too large: {state.st_size / 2**20:.0f} MB, at most "
+            f"{largest / 2**20:.0f} MB are read", "split it, or check that it is the right file",
+        )  # fmt: skip
+    return state.st_size
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: if it is no JSON, or nested too deeply.
+    """
+    too_deep = f"it is nested in more than {MOST_LEVELS} levels"
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(too_deep) from None
+    level = [value]  # all lists and objects of one depth
+    for _ in range(MOST_LEVELS + 1):
+        entries = (
+            e.values() if isinstance(e, dict) else e for e in level if isinstance(e, dict | list)
+        )
+        level = [child for below in entries for child in below if isinstance(child, dict | list)]
+        if not level:
+            return value
+    raise ValueError(too_deep)
+
+
 def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        UserError: if the file is missing or is not JSON.
+        UserError: if the file is missing, no ordinary file, too large, or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        check_file(path, LARGEST_JSON, "JSON file")
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist", "check the path") from error
     except (OSError, ValueError) as error:
@@ -155,6 +208,8 @@ _HASHES: dict[_FileState, str] = {}
 
 def _file_state(path: Path) -> _FileState:
     state = path.stat()
+    if not stat.S_ISREG(state.st_mode) and not stat.S_ISDIR(state.st_mode):
+        raise OSError(errno.EINVAL, "it is a pipe, socket or device")
     return (str(path), state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
 
 

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
@@ -27,6 +26,7 @@ from lineside.core.errors import UserError
 from lineside.core.run.files import (
     DRAFT,
     canonical,
+    check_file,
     disk_errors,
     read_json,
     sha256,
@@ -36,11 +36,8 @@ from lineside.core.run.seal import SEAL, check_seal, key, write_sealed
 from lineside.core.run.status import STATUS, read_status
 
 FORMAT_VERSION = 2
+LARGEST_ARRAYS = 8 * 2**30
 REPAIR = "copy the model again, or train it again"
-MISFITS = (
-    KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, SafetensorError,
-)  # fmt: skip
-"""What loading a model raises whose content does not fit together."""
 
 
 def model_id(application: str, spec: Mapping[str, Any], tensors: bytes) -> str:
@@ -198,8 +195,9 @@ def load_model(path: str | Path, application: Application) -> Any:
     arrays = _arrays(folder, description)
     try:
         model = application.load(description["spec"], tensors_from_bytes(arrays))
-        return model.with_calibration(description["calibration"], identity=description["id"])
-    except (UserError, *MISFITS) as error:
+        model = model.with_calibration(description["calibration"], identity=description["id"])
+        application.probe(model)
+    except Exception as error:  # whatever a library raises on what does not fit together
         named = (
             error.message if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         )
@@ -208,6 +206,7 @@ def load_model(path: str | Path, application: Application) -> Any:
             f"{folder} holds a model that this version cannot read ({reason})",
             "train it again with this version",
         ) from error
+    return model
 
 
 def application_of(path: str | Path) -> str:
@@ -253,9 +252,10 @@ def _description(folder: Path) -> dict[str, Any]:
     if not isinstance(description, dict) or "format" not in description:
         raise UserError(f"{folder}/model.json is not a lineside model", "check the path")
     if description["format"] != FORMAT_VERSION:
+        version = "".join(str(description.get("lineside", "0.1.0")).split())[:20]
         raise UserError(
-            f"{folder} has format {description['format']}, written by lineside "
-            f"{description.get('lineside', '0.1.0')}; this version reads format {FORMAT_VERSION}",
+            f"{folder} has format {description['format']!r:.20}, written by lineside {version}; "
+            f"this version reads format {FORMAT_VERSION}",
             "train the model again, or install the version that wrote it",
         )
     missing = {"application", "spec", "tensors", "calibration", "calibration_sha256", "id"}
@@ -279,11 +279,12 @@ def _unsealed(folder: Path, description: dict[str, Any]) -> dict[str, Any]:
 
 def _arrays(folder: Path, description: Mapping[str, Any]) -> bytes:
     path = folder / "model.safetensors"
+    expected = description["tensors"]
     try:
-        arrays = path.read_bytes()
+        size = check_file(path, LARGEST_ARRAYS)
+        arrays = path.read_bytes() if size == expected.get("bytes") else b""
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}", REPAIR) from error
-    expected = description["tensors"]
     if len(arrays) != expected.get("bytes") or sha256(arrays) != expected.get("sha256"):
         raise UserError(f"{path} is damaged or was altered", REPAIR)
     if model_id(description["application"], description["spec"], arrays) != description["id"]:

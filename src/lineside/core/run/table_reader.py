@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineside.core.errors import UserError
+from lineside.core.run.files import check_file
 
 SEPARATORS = (";", "\t", ",", " ")
 MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
@@ -27,6 +28,8 @@ DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
 SAVE_AS = "save it as CSV in UTF-8"
 LARGEST_BYTES = 200_000_000
 """Text takes some ten times its size in memory."""
+LARGEST_FILE = 2**62
+"""Of a file of which only the first lines are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +139,7 @@ def read_text(path: Path, most: int | None = None, *, guess: bool = True) -> str
         UserError: if it cannot be read, is too large, or no text.
     """
     try:
-        size = path.stat().st_size
+        size = check_file(path, LARGEST_FILE, "text file")
         if most is None and size > LARGEST_BYTES:
             raise UserError(
                 f"{path} holds {size / 1e9:.1f} GB of text",

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from lineside.core.errors import UserError
-from lineside.core.run.files import disk_errors, finite
+from lineside.core.run.files import disk_errors, finite, parse_json
 from lineside.core.run.seal import digest_of, key, read_sealed, write_sealed
 
 LINE = re.compile(rb'(\{.*"row": (\d{1,15})), "(chain|hmac)": "([0-9a-f]{64})"\}')
@@ -233,8 +233,8 @@ def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSON-lines file one by one, leaving out what is not a JSON object."""
     for line in _lines(path):
         try:
-            row = json.loads(line.decode("utf-8", errors="replace"))
-        except (ValueError, RecursionError):
+            row = parse_json(line.decode("utf-8", errors="replace"))
+        except ValueError:
             continue
         if isinstance(row, dict):
             yield row
@@ -255,8 +255,8 @@ def repair_lines(path: Path) -> None:
         if tail.endswith(b"\n"):
             return
         try:
-            json.loads(tail)
-        except (ValueError, RecursionError):
+            parse_json(tail)
+        except ValueError:
             stream.truncate(start)
         else:
             stream.seek(0, os.SEEK_END)

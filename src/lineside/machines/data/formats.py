@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineside.core.errors import UserError
+from lineside.core.run.files import check_file
 from lineside.core.run.table_reader import Columns, read_columns
 from lineside.machines.data.arrays import read_mat, read_npz
 from lineside.machines.data.recording import Recording, check_recording, unit_of
@@ -21,6 +22,7 @@ CLOCKS = ("", "time", "t", "date", "datetime", "timestamp", "index", "seconds", 
 PARTS_OF_SECOND = {"ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 UNEVEN = 0.05
 """Steps of a time column that differ from their median by more than this share are gaps."""
+LARGEST_BYTES = 16 * 2**30
 MOST_HOLES = 4
 """A waveform is refused if its time column spans more than this multiple of its samples."""
 
@@ -31,7 +33,7 @@ def read_recording(path: Path) -> Recording:
     Raises:
         UserError: if it is empty, damaged, of an unknown type, or has no waveform.
     """
-    if not path.stat().st_size:
+    if not check_file(path, LARGEST_BYTES, "recording"):
         raise UserError(f"{path} is empty (0 bytes)", "remove it, or copy it again")
     reader = READERS.get(path.suffix.lower(), read_text)
     try:

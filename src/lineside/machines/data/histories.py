@@ -93,7 +93,7 @@ def time_of_name(name: str) -> float | None:
 
 def machines_in(data: Path) -> Iterator[tuple[str, list[Path]]]:
     """Yield each machine of a folder (or of one file) with its files, at least one."""
-    if data.is_file():
+    if not data.is_dir():
         has_sidecar = (data.parent / NAME).exists()
         yield data.parent.name if has_sidecar else data.stem, [data]
         return
@@ -118,7 +118,7 @@ def machines_in(data: Path) -> Iterator[tuple[str, list[Path]]]:
 def _files(folder: Path) -> list[Path]:
     return [
         p for p in sorted(folder.iterdir())
-        if p.is_file() and not p.name.startswith(".") and p.name != NAME
+        if p.exists() and not p.is_dir() and not p.name.startswith(".") and p.name != NAME
         and (p.suffix.lower() in SUFFIXES or DATE.search(p.name)) and p.stem.upper() not in NOTES
     ]  # fmt: skip
 
@@ -187,7 +187,7 @@ def _add_days(snapshots: Sequence[Snapshot], sidecar: Sidecar) -> list[Snapshot]
 
 def _refuse_unread(data: Path) -> list[Refusal]:
     """Return refusals for files that are not read, so that none is ignored silently."""
-    if data.is_file():
+    if not data.is_dir():
         return []
     is_machine = (data / NAME).exists()
     folders = [] if is_machine else _folders(data)

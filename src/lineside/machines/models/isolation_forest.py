@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lineside.core.errors import UserError
 from lineside.machines.models.detector import TINY, Floats, Log, Rows, no_log
 from lineside.machines.models.scaling import RowDetector, ScalingKind, fit_scaling, occlusion_shares
 
@@ -39,6 +40,13 @@ class IsolationForest(RowDetector):
     threshold: Floats
     length: Floats
     normal: float
+
+    def __post_init__(self) -> None:
+        own = np.arange(len(self.left))
+        if any(
+            (child < own).any() or (child >= len(own)).any() for child in (self.left, self.right)
+        ):
+            raise UserError("a tree of the isolation forest has a loop", "train the model again")
 
     @property
     def ceiling(self) -> float:

@@ -43,6 +43,7 @@ INITIAL: dict[str, Any] = {
 
 LEVEL_FACTOR = 0.4
 """Weight of the newest vibration level in its EWMA; it worked on the four runs of FEMTO."""
+MOST_HISTORY = 10_000
 NO_SCORE = "the detector gave no score"
 
 
@@ -107,6 +108,22 @@ class Session:
         if state == "unknown":
             return self._judge_outside(measurement, row, events)
         return self._judge(measurement, row, events)
+
+    def probe(self, measurement: Measurement) -> None:
+        """Judge a snapshot by every detector, whatever its sensors and its operating state say.
+
+        Raises:
+            Exception: of whatever kind, where the parts of the machine do not fit together.
+        """
+        find_sensor_faults(measurement, self.machine.norms)
+        row = np.nan_to_num(self._engine.features(measurement))
+        self.machine.operating_model.state_of(measurement, row, self._names)
+        history = self.machine.main.detector.history
+        if not 0 <= history <= MOST_HISTORY:
+            raise UserError(f"a detector needs {history} rows", "train it again")
+        for _ in range(history + 1):
+            self._judge(measurement, row, ())
+        self._judge_outside(measurement, row, ())
 
     def act(self, action: Action, time: float) -> Event:
         """Apply an operator's action just before the snapshot of a time."""

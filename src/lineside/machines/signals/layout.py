@@ -40,6 +40,8 @@ ACCELERATION = {"g": 9806.65, "m/s2": 1000.0, "mm/s2": 1.0}
 VELOCITY = {"mm/s": 1.0, "m/s": 1000.0, "in/s": 25.4}
 """Factors from a unit of velocity to mm/s."""
 MIN_SAMPLES = 64
+MOST_SAMPLES = 2**28
+MOST_BANDS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,13 @@ class Group:
     length: int
     mels: int
     envelope_hz: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        if not (MIN_SAMPLES <= self.length <= MOST_SAMPLES and 0 <= self.mels <= MOST_BANDS):
+            raise UserError(
+                f"a layout of {self.length} samples and {self.mels} mel filters is not possible",
+                f"{MIN_SAMPLES} to {MOST_SAMPLES} samples and up to {MOST_BANDS} filters are",
+            )
 
     @property
     def resolution_hz(self) -> float:
@@ -108,6 +117,13 @@ class Layout:
     bands: int = BANDS
     envelope_bands: int = ENVELOPE_BANDS
     bearing: Bearing | None = None
+
+    def __post_init__(self) -> None:
+        if not all(0 <= count <= MOST_BANDS for count in (self.bands, self.envelope_bands)):
+            raise UserError(
+                f"a layout of {self.bands} and {self.envelope_bands} bands is not possible",
+                f"up to {MOST_BANDS} are",
+            )
 
     @cached_property
     def names(self) -> tuple[str, ...]:

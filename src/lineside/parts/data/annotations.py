@@ -13,7 +13,6 @@ another shape is an error. A coordinate that is not a number leaves the kind wit
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -24,6 +23,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from lineside.core.errors import UserError
+from lineside.core.run.files import check_file, parse_json
 from lineside.parts.data.images import size_of
 from lineside.parts.data.items import ASPECT_TOLERANCE, DEFECT, GOOD, Box, label_of, listed, plain
 
@@ -121,8 +121,7 @@ def text_of(path: Path) -> str:
         UserError: if it cannot be read as text.
     """
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise UserError(f"{path} is too large for an annotation", "split it")
+        check_file(path, LARGEST_BYTES, "annotation")
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as text: {error}", "save it as UTF-8") from error
@@ -164,8 +163,8 @@ def _coco(named: _Named, others: Sequence[Path]) -> dict[Path, Marks]:
         if source.suffix.lower() != ".json":
             continue
         try:
-            content = json.loads(text_of(source))
-        except (ValueError, RecursionError) as error:
+            content = parse_json(text_of(source))
+        except ValueError as error:
             raise broken(source, error) from error
         if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
             found.update(_coco_marks(source, content, named))

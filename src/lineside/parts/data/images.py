@@ -31,7 +31,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
 from lineside.core.errors import Note, UserError, printable
-from lineside.core.run.files import read_and_hash, sha256, sha256_of_file
+from lineside.core.run.files import check_file, read_and_hash, sha256, sha256_of_file
 from lineside.parts.config import Config
 from lineside.parts.data.ignored import IgnoredRegion
 from lineside.parts.data.items import Box, IgnoreFile, PartImage
@@ -53,6 +53,7 @@ DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, 
 TRANSPOSED = (5, 6, 7, 8)
 """EXIF orientations that exchange width and height."""
 ORIENTATION_TAG = 0x0112
+LARGEST_BYTES = 4 * 2**30
 MOST_BYTES_AT_ONCE = 256 * 2**20
 """Larger files (stacks of pages) are not read into memory as a whole."""
 CACHE_MB = 256
@@ -171,18 +172,39 @@ def read_picture(path: Path, *, keep: bool = False, smallest_px: int = SMALLEST_
         return known
     start = time.perf_counter()
     with _opened(path) as raw:
-        width, height = raw.size
-        if min(width, height) < smallest_px:
-            raise UserError(
-                f"{path} is too small: {width}x{height} pixels",
-                f"pictures of {smallest_px}x{smallest_px} pixels and more can be judged",
-            )
+        check_shape(*raw.size, path, smallest_px)
         values, mode, bits = _pixels(raw, path)
-    values = _grey_if_equal(values)
+    values = grey_if_equal(values)
     picture = Picture(values=values, mode=mode, bits=bits, seconds=time.perf_counter() - start)
     if keep:
         CACHE.put(state, picture)
     return picture
+
+
+def pillow_pixels(raw: Pillow.Image, name: str) -> Image:
+    """Return a picture that Pillow holds as `decode` returns one.
+
+    Raises:
+        UserError: one line for a truncated, too small or too large picture.
+    """
+    with _one_line(name):
+        check_shape(*raw.size, name)
+        return grey_if_equal(_pixels(raw, name)[0])
+
+
+def check_shape(width: int, height: int, name: object, smallest_px: int = SMALLEST_PX) -> None:
+    """Refuse what is too small to be judged, or too large for the memory.
+
+    Raises:
+        UserError: in one line.
+    """
+    if min(width, height) < smallest_px:
+        raise UserError(
+            f"{name} is too small: {width}x{height} pixels",
+            f"pictures of {smallest_px}x{smallest_px} pixels and more can be judged",
+        )
+    if width * height > LARGEST_PIXELS:
+        raise _too_large(name, f"{width}x{height}")
 
 
 def file_state(path: Path) -> FileState:
@@ -388,19 +410,24 @@ def _opened(path: Path, *, whole: bool = True) -> Iterator[Pillow.Image]:
         path: The picture file.
         whole: Read (and hash) all bytes at once; False where the header is enough.
     """
-    try:
-        size = path.stat().st_size
-        if path.is_file() and size == 0:
+    with _one_line(path):
+        size = check_file(path, LARGEST_BYTES, "picture")
+        if size == 0:
             raise UserError(f"{path} is empty (0 bytes)", "copy the file again")
         whole = whole and size <= MOST_BYTES_AT_ONCE
         source = io.BytesIO(read_and_hash(path)) if whole else path
+        with Pillow.open(source, formats=FORMATS) as raw:
+            check_shape(*raw.size, path, smallest_px=1)
+            yield raw
+
+
+@contextmanager
+def _one_line(path: Path | str) -> Iterator[None]:
+    """Put all damage of a picture into one line."""
+    try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # size and damage are judged here, in one line
-            with Pillow.open(source, formats=FORMATS) as raw:
-                width, height = raw.size
-                if width * height > LARGEST_PIXELS:
-                    raise _too_large(path, f"{width}x{height}")
-                yield raw
+            warnings.simplefilter("ignore")  # size and damage are judged here
+            yield
     except Pillow.DecompressionBombError as error:
         raise _too_large(path, "more than twice as many") from error
     except UnidentifiedImageError as error:
@@ -408,7 +435,7 @@ def _opened(path: Path, *, whole: bool = True) -> Iterator[Pillow.Image]:
             f"{path} is not a picture that can be read",
             "PNG, JPEG, BMP, TIFF, WebP, PGM and PPM are",
         ) from error
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+    except (FileNotFoundError, PermissionError) as error:
         raise _unreadable(path, error) from error
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
@@ -419,14 +446,14 @@ def _opened(path: Path, *, whole: bool = True) -> Iterator[Pillow.Image]:
         ) from error
 
 
-def _too_large(path: Path, size: str) -> UserError:
+def _too_large(path: object, size: str) -> UserError:
     return UserError(
         f"{path} is too large: {size} pixels, at most {LARGEST_PIXELS // 10**6} million are read",
         "cut it into several pictures",
     )
 
 
-def _unreadable(path: Path, error: OSError) -> UserError:
+def _unreadable(path: Path | str, error: OSError) -> UserError:
     if isinstance(error, FileNotFoundError):
         return UserError(f"{path} does not exist", "check the path")
     if isinstance(error, IsADirectoryError):
@@ -435,7 +462,7 @@ def _unreadable(path: Path, error: OSError) -> UserError:
     return UserError(f"{path} cannot be read: {error.strerror}", hint)
 
 
-def _pixels(raw: Pillow.Image, path: Path) -> tuple[NDArray[np.float32], str, int]:
+def _pixels(raw: Pillow.Image, path: object) -> tuple[NDArray[np.float32], str, int]:
     """Return values 0..1 of shape (height, width, 1 or 3), the storage mode and its bits."""
     mode = raw.mode
     raw.load()
@@ -447,14 +474,19 @@ def _pixels(raw: Pillow.Image, path: Path) -> tuple[NDArray[np.float32], str, in
         upright = upright.convert("RGBA")
     if upright.mode in ("LA", "La", "RGBA", "RGBa", "PA"):
         values = np.asarray(upright.convert("RGBA"), dtype=np.float32) / np.float32(255)
-        return values[:, :, :3] * values[:, :, 3:], mode, 8
+        return without_alpha(values), mode, 8
     flat = upright.convert("L" if upright.mode in ("L", "1") else "RGB")
     values = np.asarray(flat, dtype=np.float32)
     values /= 255
     return np.atleast_3d(values), mode, 1 if mode == "1" else 8
 
 
-def _deep(upright: Pillow.Image, path: Path) -> tuple[NDArray[np.float32], int]:
+def without_alpha(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Composite over black: (height, width, 4) -> (height, width, 3); others stay as they are."""
+    return values[:, :, :3] * values[:, :, 3:] if values.shape[2] == 4 else values
+
+
+def _deep(upright: Pillow.Image, path: object) -> tuple[NDArray[np.float32], int]:
     """Return grey values 0..1 of integers over 8 bits (read as 16-bit) or floating point."""
     raw = np.asarray(upright)
     if not np.isfinite(raw).all():
@@ -468,7 +500,7 @@ def _deep(upright: Pillow.Image, path: Path) -> tuple[NDArray[np.float32], int]:
     return (raw / np.float32(largest)).astype(np.float32), bits
 
 
-def _grey_if_equal(values: NDArray[np.float32]) -> Image:
+def grey_if_equal(values: NDArray[np.float32]) -> Image:
     """Drop the copies of a channel: many cameras store grey pictures as RGB."""
     if values.shape[2] == 1:
         return np.ascontiguousarray(values)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lineside.core.contract import Explanation, Figure
-from lineside.parts.data.images import decode
+from lineside.parts.data.frames import image_of
 from lineside.parts.data.items import PartImage
 from lineside.parts.explain.exemplars import Library, crop_at
 from lineside.parts.explain.findings import Finding
@@ -42,7 +42,7 @@ def explain(model: PartsModel, item: PartImage, cnn: PatchCNN | None = None) -> 
         UserError: if the file cannot be read.
     """
     name = Path(item.id).name
-    image = model.visible(decode(item.path))
+    image = model.visible(image_of(item))
     prediction = model.predict_image(image)
     regions = model.find_regions(image, prediction)
     unusual = model.health.check(image) if model.health else ()

@@ -1,7 +1,8 @@
 """Image quality: does the camera still send pictures like those of the training?
 
-`fit_health` sets limits of sharpness, brightness, saturation and pose from good pictures;
-`HealthReference.check` compares each new one. A picture that cannot be measured is a finding too.
+`fit_health` sets limits of sharpness, brightness, saturation, size, scale and pose from good
+pictures; `HealthReference.check` compares each new one. A picture that cannot be measured is a
+finding too.
 For the scores of good parts see `drift`.
 """
 
@@ -27,10 +28,27 @@ SIDES: Mapping[str, Literal["both", "above"]] = {
     "sharpness": "both",
     "brightness": "both",
     "saturated_share": "above",
+    "log_width": "both",
+    "log_height": "both",
+    "log_extent": "both",
     "offset_px": "above",
 }
-FLOORS = {"sharpness": 0.05, "brightness": 0.01, "saturated_share": 0.002, "offset_px": 0.5}
+FLOORS = {
+    "sharpness": 0.05, "brightness": 0.01, "saturated_share": 0.002, "offset_px": 0.5,
+    "log_extent": 0.03,
+}  # fmt: skip
 """Smallest standard deviation of a measure: identical reference pictures would give 0."""
+SAME_EXTENT = 0.1
+"""Deviation of `log_extent` above which the parts themselves differ in size."""
+SIZE_MARGIN = (0.05, 0.2)
+"""How far outside their range sizes are usual: as far as it is wide, within these logarithms."""
+BORDER_PX = 3
+"""Ring of the square picture that is taken for the background."""
+BORDER_DEVIATIONS = 5.0
+LEAST_EXTENT = 0.2
+"""A part that takes a smaller share of the side is not measured."""
+NO_PART = 0.05
+"""Added to the extent: pictures without a part have a logarithm too."""
 MATCHING_PEAK = 8.0
 LIMIT = 5.0
 """Robust deviations beyond which a picture is unhealthy."""
@@ -74,6 +92,17 @@ class HealthReference:
 
 
 def _sentence(name: str, value: float, middle: float, deviations: float) -> str:
+    if name == "log_extent":
+        return (
+            f"the part fills {np.exp(value) - NO_PART:.0%} of the picture's side, usually "
+            f"{np.exp(middle) - NO_PART:.0%}: another scale than in training"
+        )
+    if name.startswith("log_"):
+        return (
+            f"the {name.removeprefix('log_')} of {np.exp(value):.0f} px is "
+            f"{np.exp(value - middle):.2f} times the usual {np.exp(middle):.0f} px: another size "
+            "than in training"
+        )
     title = name.removesuffix("_px").replace("_", " ")
     unit = " px" if name.endswith("_px") else ""
     where = "above" if deviations > 0 else "below"
@@ -88,12 +117,18 @@ def _square(grey: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def measure(grey: NDArray[np.float32], template: NDArray[np.float32] | None) -> dict[str, float]:
-    """Return sharpness (log10 of the variance of the Laplacian), brightness, saturation, pose."""
+    """Return sharpness (log10 of the variance of the Laplacian), brightness, saturation, pose.
+
+    Size and scale are logarithms: of width and height in px, and of `extent`.
+    """
     measures = {
         # one unit is a factor of ten
         "sharpness": float(np.log10(np.var(ndimage.laplace(grey, mode="reflect")) + 1e-8)),
         "brightness": float(grey.mean()),
         "saturated_share": float((grey >= SATURATED).mean()),
+        "log_width": float(np.log(grey.shape[1])),
+        "log_height": float(np.log(grey.shape[0])),
+        "log_extent": float(np.log(extent(_square(grey)) + NO_PART)),
     }
     if template is not None:
         shift = phase_shift(template, _square(grey))
@@ -104,12 +139,28 @@ def measure(grey: NDArray[np.float32], template: NDArray[np.float32] | None) -> 
     return measures
 
 
+def extent(square: NDArray[np.float32]) -> float:
+    """Return the root of the share of a square picture that the part takes, 0..1.
+
+    The part is what differs from the median of the border by more than half of what the most
+    different tenth of the picture does, so that neither exposure nor a small defect has an
+    influence, and by more than `BORDER_DEVIATIONS` of the border.
+    """
+    border = np.ones(square.shape, dtype=bool)
+    border[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = False
+    difference = np.abs(square - np.median(square[border]))
+    noise = max(1.4826 * float(np.median(difference[border])), 1 / 255)
+    threshold = max(0.5 * float(np.quantile(difference, 0.9)), BORDER_DEVIATIONS * noise)
+    return float(np.sqrt((difference > threshold).mean()))
+
+
 def fit_health(images: Iterable[Image]) -> HealthReference:
     """Set the limits of image quality; pictures are read once and not kept.
 
     The deviation of a measure is the larger of 1.4826 x the median absolute deviation and the
     central 90 % range / 3.29: the second covers pictures of several exposures. The pose is
-    checked only if most pictures match their common mean.
+    checked only if most pictures match their common mean, the scale only if the parts take about
+    the same share of them. A size is unusual outside of the range of sizes and a margin.
 
     Args:
         images: Calibration pictures of good parts, at least 5.
@@ -127,19 +178,32 @@ def fit_health(images: Iterable[Image]) -> HealthReference:
             f"{len(greys)} pictures are too few for limits of image quality", "give 5 or more"
         )
     columns = {name: np.array([row[0][name] for row in greys]) for name in greys[0][0]}
+    log_extent = columns["log_extent"]
+    too_small = np.median(log_extent) < np.log(LEAST_EXTENT + NO_PART)
+    if too_small or _spread(log_extent, 0.0) > SAME_EXTENT:
+        del columns["log_extent"]
     template = np.mean([row[1] for row in greys], axis=0).astype(np.float32)
     offsets = _offsets(template, [(row[1], row[2]) for row in greys])
     if offsets is not None:
         columns["offset_px"] = offsets
         # rounded to the grey levels of a picture
         rounded = (np.round(template * 255) / np.float32(255)).astype(np.float32)
+    sizes = {name: _middle_and_reach(columns.pop(name)) for name in ("log_width", "log_height")}
+    center = {name: float(np.median(values)) for name, values in columns.items()}
+    deviation = {name: _spread(values, FLOORS[name]) for name, values in columns.items()}
     return HealthReference(
-        center={name: float(np.median(values)) for name, values in columns.items()},
-        deviation={name: _spread(values, FLOORS[name]) for name, values in columns.items()},
+        center=center | {name: middle for name, (middle, _) in sizes.items()},
+        deviation=deviation | {name: reach / LIMIT for name, (_, reach) in sizes.items()},
         limit=LIMIT,
         template=None if offsets is None else rounded,
         count=len(greys),
     )
+
+
+def _middle_and_reach(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the middle of the range of sizes, and how far from it one is still usual."""
+    width = float(np.ptp(values))
+    return float(values.min()) + width / 2, width / 2 + float(np.clip(width, *SIZE_MARGIN))
 
 
 def _spread(values: NDArray[np.float64], floor: float) -> float:
