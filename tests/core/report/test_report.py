@@ -165,6 +165,23 @@ def test_too_few_parts_to_tell_say_how_many_would():
 
 
 @pytest.mark.adversary("b")
+def test_a_suspended_guarantee_takes_the_bounds_of_the_cost_with_it():
+    test, calibration = (
+        units(np.linspace(0, 1, 80), np.full(60, 2.5)),
+        units([0.0, 1.0], [2.0] * 60),
+    )
+    point = operating_point(calibration, recall=0.95, words=WORDS).suspend(
+        "parts of a lot are alike"
+    )
+    found = decide(calibration, test, point, Prices(prevalence=0.005, miss=100, review=0.2))
+    assert found.status == "warn"
+    assert found.sentence.startswith(
+        "Do not use it yet, because its guarantee is suspended (parts of"
+    )
+    assert next_steps(found) == []
+
+
+@pytest.mark.adversary("b")
 def test_without_a_class_nothing_is_known_and_said_so():
     for test, word in ((units([0.1, 0.2], []), "missed"), (units([], [2.5, 2.6]), "held back")):
         found = decided(test)
@@ -188,8 +205,8 @@ def test_the_table_of_thresholds_marks_the_one_in_use_and_a_cheaper_one_is_named
     assert table.rows[used][2].endswith(" %)") and " % to " in table.rows[used][2]
     assert "two-sided (95 %), one-sided where none or all" in table.caption
     steps = " ".join(next_steps(found))
-    assert "accept that 1.7% of 60 faulty parts escape (at most " in steps
-    assert "for 0.0% of 60 good ones held back" in steps
+    assert "accept that 1.7 % of 60 faulty parts escape (at most " in steps
+    assert "for 0.0 % of 60 good ones held back" in steps
 
 
 def test_later_rows_of_a_step_replace_earlier_ones_and_warnings_are_told():

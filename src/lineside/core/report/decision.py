@@ -118,6 +118,12 @@ def _verdict(
     )
     own = sorted((costs[name] for name in WITH_MODEL), key=lambda policy: policy.cost)
     alike = f"(one rejected {words.negative} {words.unit} = 1)"
+    if point.suspended:
+        return "warn", (
+            f"Do not use it yet, because its guarantee is suspended ({point.suspended}), and the "
+            f"bounds of its cost with it: it costs about {own[0].cost:.3f} a {words.unit}, against "
+            f"{without} {alike}."
+        )
     for policy in own:
         if policy.high < alone:
             person = "" if policy.name == "as decided" else f" with {_person(point)}"
@@ -156,12 +162,13 @@ def next_steps(decision: Decision) -> list[str]:
             f"label about {more} more {words.positive} {words.units} that it was not trained on, "
             f"to calibrate on {point.needed}: only then a promise about escapes can be proven"
         )
-    if decision.status == "warn" and (times := _times_to_tell(decision)):
+    undecided = decision.status == "warn" and not point.suspended
+    if undecided and (times := _times_to_tell(decision)):
         n = (times - 1) * len(decision.test.positive)
         steps.append(
             f"label about {n} more {words.positive} and "
             f"{(times - 1) * len(decision.test.negative)} more {words.negative} {words.units} to "
-            "test on: at the present rates they would tell"
+            "test on, and train again with them: at the present rates they would tell"
         )
     if (other := _better_row(decision)) is not None:
         steps.append(other)
@@ -194,10 +201,11 @@ def _better_row(decision: Decision) -> str | None:
     )  # the threshold in use is always a row
     if row.in_use or row.proven_miss is None or cost >= now:
         return None
+    missed, held = row.miss, row.held_negative
     return (
-        f"accept that {row.miss.value:.1%} of {row.miss.n} {words.positive} {words.units} escape "
-        f"(at most {row.proven_miss:.1%} by the calibration) for {row.held_negative.value:.1%} of "
-        f"{row.held_negative.n} {words.negative} ones held back: the threshold {row.threshold:.3f} "
+        f"accept that {_share(missed.value)} of {missed.n} {words.positive} {words.units} escape "
+        f"(at most {_share(row.proven_miss)} by the calibration) for {_share(held.value)} of "
+        f"{held.n} {words.negative} ones held back: the threshold {row.threshold:.3f} "
         f"costs {cost:.3f} a {words.unit} instead of {now:.3f} "
         f"(--max-escape {row.proven_miss:.3f})"
     )
@@ -273,7 +281,7 @@ def _costs_table(decision: Decision) -> list[Table]:
             rows=rows,
             caption=f"One rejected {words.negative} {words.unit} costs 1, an escaped "
             f"{words.positive} one {prices.miss:g}, a look by a person {prices.review:g}; "
-            f"{prices.prevalence:.2%} of all {words.units} are {words.positive} (settings "
+            f"{100 * prices.prevalence:.3g} % of all {words.units} are {words.positive} (settings "
             "cost_ratio, review_cost, prevalence). A person is taken to be right.",
         )
     ]
@@ -288,7 +296,7 @@ def _thresholds_table(decision: Decision) -> Table:
             _short(estimate, decision.point.confidence)
             for estimate in (row.miss, row.held_negative)
         ]
-        cells.append("unknown" if row.proven_miss is None else f"{row.proven_miss:.1%}")
+        cells.append("unknown" if row.proven_miss is None else _share(row.proven_miss))
         cells.append("unknown" if np.isnan(cost) else f"{cost:.3f}")
         rows.append(tuple(cells))
     return Table(
@@ -317,6 +325,10 @@ def _short(estimate: Estimate, confidence: float) -> str:
     text = count_text(round(estimate.value * estimate.n), estimate.n, confidence)
     counts, _, interval = text.removesuffix(")").partition(" (")
     return f"{counts} ({interval.split('; ')[-1].split(', ')[0]})"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
 
 
 def _percent(decision: Decision) -> str:

@@ -87,7 +87,13 @@ def _next_step(study: Study, decision: Decision, serious: bool) -> str:
     run = study.run.folder
     if serious:
         return "fix what the data audit names, then train again."
-    steps = next_steps(decision)
+    steps, point = next_steps(decision), decision.point
+    if not point.certified:
+        command = f"lineside parts recalibrate DATA --model {run}"
+        if point.needed > point.n_positive:  # the first step is to label more
+            steps[0] += f" ({command})"
+        else:
+            steps.insert(0, f"recalibrate on fresh parts ({command})")
     if decision.status == "ok":
         steps.insert(
             0,
@@ -96,10 +102,7 @@ def _next_step(study: Study, decision: Decision, serious: bool) -> str:
         )
     if not steps:
         return "look at the misses and false rejects below, and label more parts like them."
-    then = f" Then: lineside parts recalibrate DATA --model {run}"
-    if decision.point.certified:
-        then = " Then train again with them."
-    return "; or ".join(steps) + "." + (then if steps[0].startswith("label") else "")
+    return "; or ".join(steps) + "."
 
 
 def _evidence(decision: Decision) -> str:
@@ -292,7 +295,7 @@ def slices(study: Study) -> Section:
         columns=("column", "value", "image AUROC"),
         rows=tuple(rows),
         caption="Columns with up to ten values, values with both good and faulty pictures; "
-        "parts are the independent units of the intervals.",
+        "parts are the independent units of the two-sided 95 % intervals.",
     )
     return Section(
         title="Slices",
@@ -341,7 +344,7 @@ def costs(study: Study) -> Section:
         ),
         blocks=(
             Table(
-                title=f"At a prevalence of {config.prevalence:.2%} faulty parts",
+                title=f"At a prevalence of {100 * config.prevalence:.3g} % faulty parts",
                 columns=("quantity", "value"),
                 rows=rows,
                 caption="From the test parts' rates; the reviewer is assumed to be right.",
@@ -379,8 +382,8 @@ def _break_even(curve: CostCurve) -> str:
         cheaper = "cheaper" if curve.cost[0] < curve.review_all[0] else "more expensive"
         return f"At every prevalence the operating point is {cheaper} than reviewing all parts."
     return (
-        f"The operating point and a review of every part cost the same where {crossing:.2%} of the "
-        "parts are faulty."
+        f"The operating point and a review of every part cost the same where "
+        f"{100 * crossing:.3g} % of the parts are faulty."
     )
 
 
