@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from lineside.core.contract import Refusal
+from lineside.core.contract import Figure, Refusal
 from lineside.core.errors import UserError
 from lineside.core.predictor import load_predictor
+from lineside.core.report.figures import save_figures
 from lineside.core.run.folder import Run, Stopped
 from lineside.core.run.model_store import load_model, save_calibration
 from lineside.core.run.progress import Progress
@@ -194,6 +195,34 @@ def test_a_stage_that_was_damaged_is_computed_again_and_said(
     assert study.best.estimates == whole.best.estimates
     assert study.best.model == dataclasses.replace(whole.best.model)
     assert read_outcomes(tmp_path / "run" / "outcomes.csv")["distance"] == study.best.outcomes
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda p: p.write_text("{}")])
+def test_figures_that_were_damaged_are_drawn_again(
+    toy, numbers, tmp_path, monkeypatch, capsys, damage
+):
+    def stop(study, progress):
+        raise Stopped
+
+    def fit(split, config, run):
+        """Trains up to a checkpoint of its own and draws only when it has trained."""
+        checkpoint = run.folder / "checkpoint" / "distance"
+        if not checkpoint.exists():
+            checkpoint.mkdir(parents=True)
+            save_figures(run.folder, "distance", [Figure(title="f", image=b"p", caption="c")])
+        return plain_fit(split, config, run)
+
+    plain_fit = toy.fit
+    monkeypatch.setattr(toy, "fit", fit)
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr("lineside.core.workflow._publish", stop)
+        run(toy, numbers, tmp_path / "run")
+    (figures,) = (tmp_path / "run" / "figures").iterdir()
+    before = figures.read_bytes()
+    damage(figures)
+    train(toy.APPLICATION, numbers, tmp_path / "run", toy.Config(), Progress())
+    assert "the figures of distance are not those that were drawn" in capsys.readouterr().err
+    assert figures.read_bytes() == before
 
 
 def test_a_model_of_another_fit_is_not_taken_for_the_one_of_this_run(

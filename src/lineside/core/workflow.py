@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import tempfile
 import textwrap
 import traceback
@@ -249,6 +250,8 @@ def _fitted(study: Study, method: Method, progress: Progress) -> tuple[Any, floa
         if model.identity != row["model"]:
             raise UserError(f"{folder} is not the model that was fitted")
         if _figures_hash(run, name) != row["figures"]:
+            # they are drawn at the end of a fit that trains, not of one that is at its end
+            shutil.rmtree(run.folder / "checkpoint" / name, ignore_errors=True)
             raise UserError(f"the figures of {name} are not those that were drawn")
     except UserError as error:
         progress.say(f"{error.message}: {name} is fitted again")
