@@ -68,6 +68,17 @@ def test_watch_takes_up_a_stored_model(trained, tmp_path, capsys):
     assert [row["events"] for row in again] == [row["events"] for row in watched]
 
 
+def test_a_store_that_was_emptied_is_not_taken_for_a_new_one(trained, tmp_path):
+    model, items = trained
+    save_model(tmp_path / "model", "machines", model)
+    (tmp_path / "machines.db").touch()
+    with pytest.raises(UserError, match="was emptied"):
+        watch(
+            items[0].path.parent.parent, model=tmp_path / "model", once=True,
+            store=str(tmp_path / "machines.db"),
+        )  # fmt: skip
+
+
 def test_what_is_not_there_is_said_in_one_line(tmp_path):
     for ask in (
         lambda: lines_of(str(tmp_path / "no.db")),
@@ -76,6 +87,10 @@ def test_what_is_not_there_is_said_in_one_line(tmp_path):
         with pytest.raises(UserError, match="there is no store"):
             ask()
     where = str(tmp_path / "machines.db")
+    (tmp_path / "machines.db").touch()
+    with pytest.raises(UserError, match="was emptied"):
+        lines_of(where)
+    (tmp_path / "machines.db").unlink()
     open_store(where).close()
     assert lines_of(where) == (0, ["state          novelty  newest (UTC)         machine"])
     with pytest.raises(UserError, match="has no machine"):

@@ -45,6 +45,7 @@ def run_watch(
     console = ConsoleReporter(as_json=as_json, everything=everything)
     for line in consent_notes(fitted):
         console.note(line)
+    _refuse_emptied(store)
     with open_store(store, retention=retention, durable=durable) as opened:
         check_ends(opened)
         return watch(
@@ -124,7 +125,17 @@ def open_existing(store: str) -> Store:
     """
     if "://" not in store and not Path(store).expanduser().exists():
         raise UserError(f"there is no store {store}", "lineside machines watch creates one")
+    _refuse_emptied(store)
     return open_store(store)
+
+
+def _refuse_emptied(store: str) -> None:
+    """Refuse a file of no bytes, which SQLite would take for a new database."""
+    path = Path(store).expanduser()
+    if "://" in store or not path.is_file() or path.with_name(f"{path.name}-wal").exists():
+        return
+    if path.stat().st_size == 0:
+        raise UserError(f"the store {store} was emptied", "restore a copy, or remove it")
 
 
 def _now(store: Store, machine: str) -> float:
