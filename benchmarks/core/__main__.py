@@ -18,6 +18,7 @@ from benchmarks.core import (
     fuzz,
     house,
     information,
+    recorder_rules,
     recording,
     scale,
 )
@@ -26,7 +27,12 @@ from benchmarks.results import Say, run_command
 
 RESULTS: dict[str, Callable[[Say], None]] = {
     "planted_faults": recording.planted_faults,
+    "one_sided": recording.one_sided,
     "recorder_cost": recording.recorder_cost,
+    "recorder_cost_small": recording.recorder_cost_small,
+    "late_deaths": recorder_rules.late_deaths,
+    "other_scales": recorder_rules.other_scales,
+    "units": recorder_rules.units,
     "captum": explanations.captum_parity,
     "sanity": explanations.sanity_cascade,
     "information": information.information_plane,
@@ -41,7 +47,11 @@ RESULTS: dict[str, Callable[[Say], None]] = {
 }
 
 SEEDS = {
-    "planted_faults": tuple(range(100, 120)),
+    "planted_faults": recording.SEEDS,
+    "one_sided": recording.RARE_SEEDS,
+    "late_deaths": recorder_rules.LATE_SEEDS,
+    "other_scales": recorder_rules.SCALE_SEEDS,
+    "units": recorder_rules.UNIT_SEEDS,
     "sanity": (0, 1, 2),
     "information": tuple(range(5)),
     "adversarial": tuple(range(5)),

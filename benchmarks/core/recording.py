@@ -3,14 +3,20 @@
 The rules were set on seeds 0 to 7; the faults are planted with seeds 100 to 119. Every run trains
 VGG11 at quarter width on 600 crops of the magnetic tiles, drawn again with its seed, half of them
 with a blowhole or a crack. Rehearse with ``python -m benchmarks.core.recording``.
+
+One-sided label noise is judged on 600 crops with few defects, of which a part is labelled good.
+What the recorder costs is measured on that network and on a small dense autoencoder, whose rows
+are written to a run folder as in a real training.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,11 +32,13 @@ from benchmarks.results import Say, plain
 from lineside.core.audit.label_noise import estimate_label_noise
 from lineside.core.contract import Estimate
 from lineside.core.run.files import read_json, write_json
-from lineside.core.run.folder import rng_of
+from lineside.core.run.folder import Run, rng_of
 from lineside.core.statistics.proportions import proportion
 from lineside.core.training.loop import Hooks, Training, train
 from lineside.core.training.recorder import Recorder
 from lineside.core.training.step_function import supervised_step
+from lineside.machines.models.networks import build_network
+from lineside.machines.models.reconstruction import squared_error
 from lineside.parts.models.crops import crop_pool
 from lineside.parts.models.patch_cnn.training import describe_crop
 from lineside.parts.models.patch_cnn.vgg import initialise, vgg19
@@ -51,6 +59,11 @@ NAMED = 50
 DEAD_BETA = -20.0
 BLOCKS = 16
 BLOCK_STEPS = 20
+SMALL_BLOCK_STEPS = 1000
+SMALL_ROWS, SMALL_FEATURES, SMALL_BATCH = 500, 24, 20
+RARE_DEFECTS = (50, 100)
+LOST_SHARES = (0.2, 0.35, 0.5)
+RARE_SEEDS = tuple(range(100, 120))
 
 
 @functools.cache
@@ -171,21 +184,79 @@ def planted_faults(say: Say, seeds: tuple[int, ...] = SEEDS, steps: int = STEPS)
         print(f"  {fault}: {counts}; contradicted share {min(span):.3f} to {max(span):.3f}")
 
 
+def one_sided(say: Say, seeds: tuple[int, ...] = RARE_SEEDS) -> None:
+    """Label 20 to 50 % of a rare class good; count the sets that are warned of, and clean ones."""
+    found = {
+        share: [_rare_noise(rare, share, seed) for rare in RARE_DEFECTS for seed in seeds]
+        for share in (0.0, *LOST_SHARES)
+    }
+    for share, sets in found.items():
+        print(f"  {share:.0%} of the defects labelled good: {sum(sets)} of {len(sets)} warned of")
+    planted = [warned for share in LOST_SHARES for warned in found[share]]
+    say("warning_recall_onesided", proportion(sum(planted), len(planted)))
+    say("warning_false_onesided", proportion(sum(found[0.0]), len(found[0.0]), better="lower"))
+
+
+def _rare_noise(rare: int, share: float, seed: int) -> bool:
+    _, faulty, parts, looks = crops()
+    rng = np.random.default_rng(seed)
+    counts = {False: 2 * EACH - rare, True: rare}
+    chosen = np.concatenate(
+        [rng.permutation(np.flatnonzero(faulty == side))[:n] for side, n in counts.items()]
+    )
+    labels = faulty[chosen].copy()
+    labels[rng.permutation(np.flatnonzero(labels))[: round(share * rare)]] = False
+    ids = [f"{i:04d}" for i in range(len(chosen))]
+    return estimate_label_noise(
+        ids, looks[chosen], labels.tolist(), parts[chosen].tolist(), np.random.default_rng(0)
+    ).noisy
+
+
 def recorder_cost(say: Say, blocks: int = BLOCKS, steps: int = BLOCK_STEPS) -> None:
-    """CPU time of training with and without the recorder, in pairs of blocks of steps.
+    """CPU time of training with and without the recorder, in pairs of blocks of steps."""
+    nets = [_trainee() for _ in range(2)]
+    recorder = Recorder(*nets[1], lambda row: None)
+    differing = _paired(say, "recorder_overhead", nets, recorder, _crop_batch, blocks, steps)
+    steps_done = (blocks + 1) * steps
+    say("recorder_changes_result", plain(differing, "losses", steps_done, "lower", "a count"))
+
+
+def recorder_cost_small(say: Say, blocks: int = BLOCKS, steps: int = SMALL_BLOCK_STEPS) -> None:
+    """The same for the dense autoencoder of `machines`; rows are written to a run folder."""
+    nets = [_small_trainee() for _ in range(2)]
+    rows = torch.randn(SMALL_ROWS, 1, SMALL_FEATURES, generator=torch.Generator().manual_seed(0))
+
+    def batch(generator: torch.Generator) -> tuple[Tensor, ...]:
+        return (rows[torch.randint(SMALL_ROWS, (SMALL_BATCH,), generator=generator)],)
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run.begin(Path(folder) / "run", {"benchmark": "recorder_cost_small"}, 0)
+        recorder = Recorder(*nets[1], run.log)
+        name = "recorder_overhead_small"
+        differing = _paired(say, name, nets, recorder, batch, blocks, steps)
+    steps_done = (blocks + 1) * steps
+    say("recorder_changes_small", plain(differing, "losses", steps_done, "lower", "a count"))
+
+
+Trainee = tuple[nn.Module, torch.optim.Optimizer]
+
+
+def _paired(
+    say: Say, name: str, nets: list[Trainee], recorder: Recorder,
+    batch: Callable[[torch.Generator], tuple[Tensor, ...]], blocks: int, steps: int,
+) -> int:  # fmt: skip
+    """Measure the recorder's share; return the number of losses that differ.
 
     Both networks start alike, see the same batches and take turns, so that what else the machine
     does meets both. The recorder goes on from block to block as in one long run.
     """
     torch.set_num_threads(1)
-    nets = [_trainee() for _ in range(2)]
-    recorder = Recorder(*nets[1], lambda row: None)
     ratios, differing = [], 0
     for block in range(-1, blocks):
         seconds, losses = [0.0, 0.0], [[], []]  # type: ignore[var-annotated]
         for side in (0, 1) if block % 2 else (1, 0):
             start = time.process_time()
-            losses[side] = _block(*nets[side], block, steps, recorder if side else None)
+            losses[side] = _block(*nets[side], block, steps, batch, recorder if side else None)
             seconds[side] = time.process_time() - start
         differing += sum(a != b for a, b in zip(*losses, strict=True))
         if block >= 0:  # the first pair warms caches up
@@ -193,20 +264,30 @@ def recorder_cost(say: Say, blocks: int = BLOCKS, steps: int = BLOCK_STEPS) -> N
     draws = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
     low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5]).tolist()
     say(
-        "recorder_overhead",
+        name,
         Estimate(
             value=float(np.median(ratios)), low=low, high=high, n=len(ratios), better="lower",
             method="median of paired blocks, CPU time; bootstrap over blocks, 95 %",
         ),
     )  # fmt: skip
-    steps_done = (blocks + 1) * steps
-    say("recorder_changes_result", plain(differing, "losses", steps_done, "lower", "a count"))
+    return differing
 
 
-def _trainee() -> tuple[nn.Module, torch.optim.Optimizer]:
+def _trainee() -> Trainee:
     network = vgg19("vgg19_quarter").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     initialise(network, 0)
     return network, torch.optim.AdamW(network.parameters(), lr=RATE)
+
+
+def _small_trainee() -> Trainee:
+    sizes = {"features": SMALL_FEATURES, "hidden": (64, 32, 8, 32, 64)}
+    network = build_network("dense", sizes, seed=0)
+    return network, torch.optim.Adam(network.parameters(), lr=RATE)
+
+
+def _crop_batch(generator: torch.Generator) -> tuple[Tensor, ...]:
+    x = torch.randn(BATCH, 1, CROP_PX, CROP_PX, generator=generator)
+    return x, (torch.rand(BATCH, generator=generator) < 0.5).float()
 
 
 def _block(
@@ -214,6 +295,7 @@ def _block(
     optimizer: torch.optim.Optimizer,
     block: int,
     steps: int,
+    draw: Callable[[torch.Generator], tuple[Tensor, ...]],
     recorder: Recorder | None,
 ) -> list[float]:
     generator = torch.Generator().manual_seed(1000 + block)
@@ -221,11 +303,11 @@ def _block(
     for step in range(steps):
         if recorder:
             recorder.start((block + 1) * steps + step)
-        x = torch.randn(BATCH, 1, CROP_PX, CROP_PX, generator=generator)
-        y = (torch.rand(BATCH, generator=generator) < 0.5).float()
+        batch = draw(generator)
         if recorder:
             recorder.loaded()
-        loss = _loss(network, (x, y))
+        # crops and labels, or windows to reconstruct
+        loss = _loss(network, batch) if len(batch) > 1 else squared_error(network, batch[0])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if recorder:
@@ -245,3 +327,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     _rehearse(planted_faults, (0, 1), 30)
     _rehearse(recorder_cost, 4, 10)
+    _rehearse(recorder_cost_small, 4, 200)

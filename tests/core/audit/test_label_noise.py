@@ -58,3 +58,15 @@ def test_contradiction_weights_the_classes_equally():
     # weights: positive 2, negative 2/3
     score = _contradiction(np.array([[1, 2], [0, 2], [1, 3], [0, 1]]), y)
     np.testing.assert_allclose(score, [1, 2 / (2 + 2 / 3), 0, 0.75])
+
+
+def test_a_rare_class_that_lost_many_items_is_warned_of_as_a_set():
+    for share in (0.2, 0.35, 0.5):
+        ids, features, positive, groups = blobs(6.0, positives=60, n=500)
+        lost = np.random.default_rng(1).permutation(np.arange(440, 500))[: round(60 * share)]
+        positive[lost] = False
+        check = check_labels(ids, features, positive, groups, np.random.default_rng(0))
+        assert check.status == "warn" and "look most like the rare class positive" in check.evidence
+        assert set(check.items[:3]) <= {str(i) for i in lost}
+    clean = blobs(6.0, positives=60, n=500)
+    assert "look most" not in check_labels(*clean, np.random.default_rng(0)).evidence

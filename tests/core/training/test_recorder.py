@@ -198,6 +198,15 @@ def test_slow_data_is_named():
     assert [w["warning"] for w in warnings] == ["slow data"]
 
 
+def test_one_long_wait_in_a_window_is_not_slow_data():
+    for waits, expected in ((1, []), (5, ["slow data"])):
+        monitor = TrainingMonitor(lambda row: None)
+        for step in range(80):
+            data = 2.0 if step % 20 < waits else 0.0
+            monitor.check({"step": step, "data_seconds": data, "compute_seconds": 0.01})
+        assert [w["warning"] for w in monitor.warnings] == expected
+
+
 def test_validation_rows_and_resumable_monitor():
     values = iter(np.linspace(0.5, 0.9, 6))
     _, rows, _ = run(steps=6, validate=lambda: {"loss": next(values), "ap": 0.5})
@@ -414,3 +423,342 @@ def test_labels_that_nothing_explains_are_not_accused():
         ids[:20], features[:20], labels[:20], groups[:20], np.random.default_rng(0)
     )
     assert math.isnan(few.share) and not few.noisy
+
+
+def steps_by_hand(recorder, network, optimizers, steps, turn, x):
+    """Train with `turn(step)`, the names of the optimisers that update in a step."""
+    for step in range(steps):
+        recorder.start(step)
+        recorder.loaded()
+        loss = sum(network[name](x).square().mean() for name in network)
+        loss.backward()
+        for name in turn(step):
+            recorder.before_update(name)
+            optimizers[name].step()
+            optimizers[name].zero_grad()
+        recorder.finish({"loss": loss})
+
+
+def test_every_network_is_sampled_when_they_take_turns():
+    torch.manual_seed(0)
+    pair = nn.ModuleDict({n: mlp(nn.ReLU, 2) for n in ("actor", "critic")})
+    optimizers = {n: torch.optim.SGD(net.parameters(), lr=1e-3) for n, net in pair.items()}
+    rows: list = []
+    recorder = Recorder(pair, optimizers, rows.append)
+    # The critic on even steps; the actor on every fourth, never on a step that begins a sample.
+    turns = {0: ["critic"], 1: ["actor"], 2: ["critic"], 3: []}
+    steps_by_hand(recorder, pair, optimizers, 40, lambda s: turns[s % 4], torch.randn(16, 16))
+    updates = [(row["step"], name) for row in rows for name in row.get("optimizers", {})]
+    assert updates[:4] == [(0, "critic"), (1, "actor"), (10, "critic"), (13, "actor")]
+    assert all("lr" not in row for row in rows if row["step"] % 4 in (0, 2, 3))
+    assert "gradient_norm" not in rows[0] and "gradient_norm" in rows[1]  # of the first optimiser
+
+
+def test_networks_that_are_called_in_turn_are_all_observed():
+    pair = nn.ModuleDict(
+        {"even": mlp(nn.ReLU, 1), "odd": mlp(nn.ReLU, 1), "never": mlp(nn.ReLU, 1)}
+    )
+    optimizer = torch.optim.SGD(pair.parameters(), lr=1e-3)
+    rows: list = []
+    recorder = Recorder(pair, optimizer, rows.append)
+    for step in range(250):
+        recorder.start(step)
+        recorder.loaded()
+        loss = pair["odd" if step % 2 else "even"](torch.ones(8, 16)).sum()
+        loss.backward()
+        recorder.before_update()
+        recorder.finish({"loss": loss})
+        assert not any(module._forward_hooks for module in pair.modules())
+    seen = {name.split(".")[0] for row in rows for name in row.get("layers", {})}
+    assert seen == {"even", "odd"}
+    assert {"even.0", "even.1", "even.2"} == set(rows[0]["layers"])
+    assert {"odd.0", "odd.1", "odd.2"} == set(rows[1]["layers"])
+
+
+def test_accumulated_gradients_and_skipped_steps():
+    torch.manual_seed(0)
+    net, rows = mlp(nn.ReLU, 2), []
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    recorder = Recorder(net, optimizer, rows.append)
+    for step in range(24):
+        recorder.start(step)
+        recorder.loaded()
+        if step != 10:  # a step that does nothing at all
+            loss = net(torch.randn(8, 16)).square().mean()
+            loss.backward()
+        if step % 4 == 3:
+            recorder.before_update()
+            optimizer.step()
+            optimizer.zero_grad()
+        recorder.finish({"loss": loss} if step != 10 else {})
+    recorder.flush()
+    assert [row["step"] for row in rows if "layers" in row] == [0, 11, 20]
+    measured = [row for row in rows if "gradient_norm" in row]
+    assert [row["step"] for row in measured] == [3, 11, 23]
+    assert all(row["update_to_weight"] > 0 for row in measured)
+    assert "loss" not in rows[10] and recorder.warnings == []
+
+
+def test_a_training_with_steps_without_loss_and_two_optimisers():
+    pair = nn.ModuleDict({n: mlp(nn.Tanh, 1) for n in ("a", "b")})
+    optimizers = {n: torch.optim.Adam(net.parameters(), lr=1e-3) for n, net in pair.items()}
+    count, seen, progress = iter(range(40)), [], []
+
+    def step(update):
+        (x,) = update.draw(lambda rng: (torch.from_numpy(rng.normal(size=(8, 16))).float(),))
+        number = next(count)
+        if number % 3 == 2:  # collects only
+            return {}
+        name = "ab"[number % 3]
+        loss = pair[name](x).square().mean()
+        update.descend(loss, name)
+        return {f"{name}_loss": loss}
+
+    result = train(
+        Training(
+            network=pair, optimizers=optimizers, step=step, steps=40, rng=np.random.default_rng(0)
+        ),
+        Hooks(log=seen.append, progress=progress.append),
+    )
+    assert result.warnings == [] and len(progress) == 40 and math.isnan(progress[2].loss)
+    assert {n for row in seen for n in row.get("optimizers", {})} == {"a", "b"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_precisions_and_empty_batches(dtype):
+    net = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 16), nn.ReLU()).to(dtype)
+    x = torch.ones(9, 16, dtype=dtype)
+    mean = net[0](x).mean().item()
+    rows, _ = by_hand(net, lambda model: model(x).sum(), 1)
+    assert rows[0]["layers"]["0"]["mean"] == pytest.approx(mean, abs=1e-2)
+    empty = nn.Sequential(nn.Linear(16, 4), nn.ReLU())
+    assert by_hand(empty, lambda model: model(torch.zeros(0, 16)).sum(), 12)[1] == []
+
+
+class Fails(nn.Module):
+    def __init__(self, where):
+        super().__init__()
+        self.body, self.where = mlp(nn.ReLU, 2), where
+
+    def forward(self, x):
+        if self.where == "forward":
+            self.body[:2](x)
+            raise ValueError("in forward")
+        return self.body(x)
+
+
+@pytest.mark.parametrize("where", ["draw", "forward", "backward"])
+def test_no_hook_is_left_after_an_exception(where):
+    net = Fails(where)
+
+    def draw(rng):
+        if where == "draw":
+            raise ValueError("in draw")
+        return (torch.ones(8, 16),)
+
+    def loss(model, batch):
+        if where == "backward":
+            return model(batch[0]).detach().sum()  # nothing to differentiate
+        return model(batch[0]).sum()
+
+    training = Training(
+        network=net, optimizers={"sgd": torch.optim.SGD(net.parameters(), lr=0.1)},
+        step=supervised_step(draw, loss), steps=3, rng=np.random.default_rng(0),
+    )  # fmt: skip
+    with pytest.raises(RuntimeError if where == "backward" else ValueError):
+        train(training)
+    assert not any(module._forward_hooks for module in net.modules())
+    with (
+        pytest.raises(ValueError, match="by hand"),
+        Recorder(net, training.optimizers, lambda row: None) as recorder,
+    ):
+        recorder.start(0)
+        assert any(module._forward_hooks for module in net.modules())
+        raise ValueError("by hand")
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_a_loop_without_the_context_recovers_at_the_next_step():
+    net = mlp(nn.ReLU, 2)
+    recorder = Recorder(net, torch.optim.SGD(net.parameters(), lr=0.1), lambda row: None)
+    recorder.start(0)
+    with pytest.raises(RuntimeError):
+        net(torch.ones(8, 3))  # a wrong shape: the call takes its hooks with it
+    assert not any(module._forward_hooks for module in net.modules())
+    for step in (1, 2):
+        recorder.start(step)
+        recorder.loaded()
+        loss = net(torch.ones(8, 16)).sum()
+        loss.backward()
+        recorder.before_update()
+        recorder.finish({"loss": loss})
+        assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_short_steps_are_checked_all_and_written_in_part():
+    net, rows = nn.Linear(2, 1), []
+
+    def slow_disk(row):
+        rows.append(row)
+        if len(rows) <= 400:
+            time.sleep(2e-4)
+
+    recorder = Recorder(net, torch.optim.SGD(net.parameters(), lr=0.1), slow_disk)
+    for step in range(1500):
+        recorder.start(step)
+        recorder.loaded()
+        value = math.nan if step == 1400 else 1.0
+        recorder.finish({"loss": torch.tensor(value)})
+    recorder.flush()
+    assert [row["step"] for row in rows[:100]] == list(range(100))
+    assert len(rows) < 1000
+    assert [(w["warning"], w["step"]) for w in recorder.warnings] == [("diverged", 1400)]
+
+
+def test_a_layer_that_dies_late_in_a_fast_training_is_named():
+    torch.manual_seed(0)
+    net, count = mlp(nn.ReLU, 3), iter(range(2000))
+
+    def loss(model, batch):
+        if next(count) == 1900:
+            nn.init.constant_(model[2].bias, -100.0)
+        return (model(batch[0]) - 1.0).square().mean()
+
+    def log(row):
+        if row["step"] == 20:
+            time.sleep(0.2)  # an expensive step
+
+    training = Training(
+        network=net, optimizers={"adam": torch.optim.Adam(net.parameters(), lr=1e-3)},
+        step=supervised_step(lambda rng: (torch.randn(16, 16),), loss), steps=2000,
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
+    warnings = train(training, Hooks(log=log)).warnings
+    assert ("dead layer", "3") in {(w["warning"], w["layer"]) for w in warnings}
+
+
+def faults(net, x, steps=31):
+    """Kinds and layers of the warnings of a short training with small steps."""
+    _, warnings = by_hand(net, lambda model: (model(x) - 1.0).square().mean(), steps, lr=1e-4)
+    return [(w["warning"], w["layer"]) for w in warnings]
+
+
+def test_most_units_dead():
+    torch.manual_seed(0)
+    x = torch.randn(64, 16)
+    for share, expected in ((0.91, [("dead units", "1")]), (0.5, [])):
+        net = nn.Sequential(nn.Linear(16, 100), nn.ReLU(), nn.Linear(100, 1))
+        nn.init.constant_(net[0].bias[: round(100 * share)].data, -50.0)
+        nn.init.constant_(net[0].bias[round(100 * share) :].data, 1.0)
+        assert faults(net, x) == expected
+    maps = nn.Sequential(
+        nn.Conv2d(1, 20, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(20, 1)
+    )
+    nn.init.constant_(maps[0].bias[:18].data, -50.0)
+    nn.init.constant_(maps[0].bias[18:].data, 5.0)
+    assert faults(maps, torch.randn(16, 1, 8, 8)) == [("dead units", "1")]
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.Sigmoid])
+def test_saturation_is_named_but_for_the_output(activation):
+    torch.manual_seed(0)
+    x = torch.randn(64, 16)
+    net = nn.Sequential(nn.Linear(16, 32), activation(), nn.Linear(32, 1))
+    assert faults(net, x) == []
+    net[0].weight.data *= 300.0
+    assert faults(net, x) == [("saturated layer", "1")]
+    sure = nn.Sequential(nn.Linear(16, 8), activation())  # a classifier that is sure of itself
+    sure[0].weight.data *= 300.0
+    assert faults(sure, x) == []
+
+
+class TwoHeads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Sequential(nn.Linear(16, 8), nn.Sigmoid()) for _ in "ab")
+
+    def forward(self, x):
+        return {name: head(x) for name, head in zip("ab", self.heads, strict=True)}
+
+
+def test_no_output_of_several_heads_is_called_saturated():
+    torch.manual_seed(0)
+    net, x = TwoHeads(), torch.randn(64, 16)
+    for head in net.heads:
+        head[0].weight.data *= 300.0
+    _, warnings = by_hand(net, lambda model: sum(y.mean() for y in model(x).values()), lr=1e-6)
+    assert warnings == []
+
+
+def test_constant_output_is_named():
+    torch.manual_seed(0)
+    x = torch.randn(64, 16)
+    net = mlp(nn.ReLU, 2)
+    assert faults(net, x) == []
+    net[-1].weight.requires_grad_(False).zero_()
+    assert faults(net, x) == [("constant output", "")]
+
+
+def monitor_of(losses, updates):
+    """Check losses with sampled sizes of updates; return the kinds of warning."""
+    monitor = TrainingMonitor(lambda row: None)
+    for step, loss in enumerate(losses):
+        row = {"step": step, "loss": loss, "data_seconds": 0.0, "compute_seconds": 0.1}
+        monitor.check(row | ({"update_to_weight": updates[step]} if step in updates else {}))
+    return [w["warning"] for w in monitor.warnings]
+
+
+def test_a_loss_of_any_sign_and_scale_may_grow_but_not_run_away():
+    calm, wild = {0: 1e-3, 10: 2e-3, 20: 1e-2}, {0: 1e-3, 10: 3.0}
+    healthy = [
+        [1e-9 * (1 + step**2) for step in range(60)],  # starts near zero
+        [-0.1 - step for step in range(60)],  # negative, and falls
+        [-1.0, -3.0, 25.0, -4.0] * 10,  # a Gaussian likelihood too sure of itself
+        [0.01] * 30 + [500.0] * 30,  # a stage that is switched on
+    ]
+    for losses in healthy:
+        assert monitor_of(losses, calm) == []
+    assert monitor_of([-3.0 - step for step in range(60)], wild) == []
+    for start in (0.7, -3.0, 1e-6, 1e6):
+        losses = [start] * 11 + [start + 1000 * abs(start)] * 20
+        assert monitor_of(losses, wild) == ["diverged"]
+    assert monitor_of([-1.0, math.nan], {}) == monitor_of([-1.0, -math.inf], {}) == ["diverged"]
+
+
+def test_a_monitor_of_the_last_version_is_restored():
+    old = {"warnings": [], "usual_loss": 1.0, "diverged": False, "dead": ["2"], "vanished": [],
+           "validation_loss": 0.5, "rises": 3}  # fmt: skip
+    monitor = TrainingMonitor(lambda row: None)
+    monitor.restore(old)
+    assert monitor.state()["rises"] == 3
+
+
+def one_sided(share, distance=6.0, seed=0):
+    """Ids, features, labels and groups of 60 rare and 440 other items; some rare ones are lost."""
+    rng = np.random.default_rng(seed)
+    rare = np.arange(500) >= 440
+    features = rng.normal(size=(500, 5))
+    features[:, 0] += distance * rare
+    labels = np.where(rare, "scratch", "good")
+    labels[rng.permutation(np.flatnonzero(rare))[: round(60 * share)]] = "good"
+    return [str(i) for i in range(500)], features, labels, [str(i // 2) for i in range(500)]
+
+
+def test_rare_labels_that_were_lost_to_the_other_class_are_warned_of():
+    for seed in range(3):
+        clean = estimate_label_noise(*one_sided(0.0, seed=seed), np.random.default_rng(0))
+        assert not clean.noisy and clean.rare == ""
+        # classes that overlap: others look alike without being wrong
+        for distance in (1.0, 2.0):
+            overlap = one_sided(0.0, distance=distance, seed=seed)
+            assert not estimate_label_noise(*overlap, np.random.default_rng(0)).rare_items
+    for share in (0.2, 0.5):
+        noise = estimate_label_noise(*one_sided(share), np.random.default_rng(0))
+        assert noise.noisy and noise.rare == "scratch"
+        assert noise.rare_share == pytest.approx(share, abs=0.12)
+        assert all(int(item) >= 440 for item in noise.rare_items)
+    rows: list = []
+    net = nn.Linear(2, 1)
+    Recorder(net, torch.optim.SGD(net.parameters(), lr=0.1), rows.append).labels(noise)
+    assert [row["warning"] for row in rows] == ["label noise"]
+    assert "rare class scratch" in rows[0]["text"] and rows[0]["items"][0] in rows[0]["text"]

@@ -11,7 +11,8 @@ trained cannot judge labels: it flags correct ones while it diverges and memoris
 second, cross-validated model joins the neighbours. Hard items are contradicted too, so the set as a
 whole is judged on its clearest items: where the classes are separated without error, the share with
 another label is the share of wrong labels (Menon et al. 2015, anchor points; Northcutt et al. 2021,
-confident learning).
+confident learning). A rare class is judged by itself as well: of the items that look most like it,
+those with another label are few among all, but the rare class may have lost half of its own.
 """
 
 from __future__ import annotations
@@ -55,6 +56,19 @@ NOISY_SHARE = 0.15
 CLEAREST = 0.3
 PERMUTATIONS = 19
 FEWEST_ITEMS = 100
+RARE = 0.6
+"""Of the mean size of a class; a smaller class is judged by itself."""
+RARE_SHARE = 0.1
+"""Largest share of other labels among the items that look most like a rare class."""
+FEWEST_LOST = 3
+FLATTEST = ((0.6, 2.0), (0.8, 3.0))
+"""Among the clearest 60 and 80 % of a rare class, other labels to own ones may be so many times
+what they are among the clearest 30 %: wrong labels are as frequent in all, similar items are not.
+"""
+TOLD_APART = 0.05
+"""A class is judged if half of the other items look less like it than this."""
+MOST_LOST = 2.0
+"""Other labels to own ones among the clearest 80 %; with more the features do not tell a class."""
 REPETITIONS = 3
 """Divisions into folds that the regression is averaged over."""
 _PENALTY = 0.1
@@ -75,7 +89,8 @@ def check_labels(
     Threshold and trust come from trials: labels of some groups are exchanged on purpose; the
     threshold of a label separates exchanged from given ones best (Youden 1950). If too few are
     found, or hardly more often than given ones are flagged, that label is not judged; if this
-    holds for both, the answer is ``unknown``.
+    holds for both, the answer is ``unknown``. A rare class that has lost many of its items to the
+    other label, beyond what neighbours can show, is looked for by `estimate_label_noise`.
 
     Args:
         ids: Item ids.
@@ -91,12 +106,10 @@ def check_labels(
     near = neighbours(standardise(features), groups, CHECK_NEIGHBOURS)
     score = _contradiction(near, y)
     trials = [_exchange_labels(near, y, groups, score, side, rng) for side in (False, True)]
-    rates = "; ".join(
-        f"{name}: of labels exchanged on purpose {t.found:.0%} are noticed, "
-        f"{t.flagged:.0%} of those given"
-        for name, t in zip((words.negative, words.positive), trials, strict=True)
-    )
-    if not any(trial.trusted for trial in trials):
+    rates = _rates(trials, words)
+    sides = [words.positive if label else words.negative for label in y]
+    lost = estimate_label_noise(ids, features, sides, groups, rng)
+    if not any(trial.trusted for trial in trials) and not lost.rare_items:
         return Check(
             name=name,
             status="unknown",
@@ -105,15 +118,25 @@ def check_labels(
         )
     limits = np.array([trial.threshold if trial.trusted else np.inf for trial in trials])
     doubtful = score >= limits[y.astype(int)]
-    order = [i for i in np.argsort(-score, kind="stable") if doubtful[i]]
+    order = [ids[i] for i in np.argsort(-score, kind="stable") if doubtful[i]]
+    found = tuple(dict.fromkeys([*lost.rare_items, *order]))
+    whole = f"{lost.sentence}; " if lost.rare_items else ""
     return Check(
         name=name,
-        status="warn" if order else "ok",
-        count=len(order),
-        evidence=f"{len(order)} of {len(ids)} labels contradict the {CHECK_NEIGHBOURS} nearest "
-        f"neighbours from other groups ({rates})",
-        hint="look at these first" if order else "",
-        items=tuple(ids[i] for i in order[:MOST_ITEMS]),
+        status="warn" if found else "ok",
+        count=len(found),
+        evidence=f"{whole}{len(order)} of {len(ids)} labels contradict the {CHECK_NEIGHBOURS} "
+        f"nearest neighbours from other groups ({rates})",
+        hint="look at these first" if found else "",
+        items=found[:MOST_ITEMS],
+    )
+
+
+def _rates(trials: Sequence[_Trial], words: Words) -> str:
+    return "; ".join(
+        f"{name}: of labels exchanged on purpose {t.found:.0%} are noticed, "
+        f"{t.flagged:.0%} of those given"
+        for name, t in zip((words.negative, words.positive), trials, strict=True)
     )
 
 
@@ -127,17 +150,31 @@ class LabelNoise:
         count: Items whose own label is contradicted.
         items: Number of different items.
         ranked: Ids, the most contradicted first.
+        rare: A rare class of which many items carry another label; ``""`` if there is none.
+        rare_share: Share of other labels among the items that look most like it.
+        rare_items: Ids of these, the clearest first.
     """
 
     share: float
     count: int
     items: int
     ranked: tuple[str, ...]
+    rare: str = ""
+    rare_share: float = 0.0
+    rare_items: tuple[str, ...] = ()
 
     @property
     def noisy(self) -> bool:
         """Whether too many labels are contradicted."""
-        return self.share > NOISY_SHARE
+        return self.share > NOISY_SHARE or bool(self.rare_items)
+
+    @property
+    def sentence(self) -> str:
+        """What a rare class has lost, without a full stop."""
+        return (
+            f"of the items that look most like the rare class {self.rare}, {self.rare_share:.0%} "
+            "carry another label"
+        )
 
 
 def estimate_label_noise(
@@ -160,7 +197,8 @@ def estimate_label_noise(
         groups: The independent unit by row; neighbours from the same group do not count.
         rng: Random stream of folds and permutations, used for nothing else.
     """
-    y = np.unique(np.asarray(labels), return_inverse=True)[1].astype(np.int64)
+    names_of_classes, index = np.unique(np.asarray(labels), return_inverse=True)
+    y = index.astype(np.int64)
     if not _enough(y, groups):
         return LabelNoise(share=math.nan, count=0, items=len(set(ids)), ranked=())
     x = standardise(features)
@@ -177,7 +215,12 @@ def estimate_label_noise(
     names, row_of = np.unique(np.asarray(ids, dtype=str), return_inverse=True)
     by_item = np.bincount(row_of, weights=score) / np.bincount(row_of)
     wrong = belief.argmax(axis=1) != y
+    rare, lost = _lost_by_rare_class(belief, y) if separable else (0, np.zeros(0, dtype=np.int64))
+    own = _clearest(belief[:, rare], y == rare, CLEAREST)[1]
     return LabelNoise(
+        rare=str(names_of_classes[rare]) if lost.size else "",
+        rare_share=lost.size / (lost.size + own),
+        rare_items=tuple(dict.fromkeys(names[row_of[lost]].tolist())),
         share=_clearest_share(belief, y, wrong) if separable else math.nan,
         count=len(set(row_of[wrong].tolist())),
         items=len(names),
@@ -314,6 +357,38 @@ def _cross_validate(
         model = make_pipeline(StandardScaler(), regression)
         belief[test] = model.fit(x[train], y[train]).predict_proba(x[test])
     return belief
+
+
+def _lost_by_rare_class(belief: Floats, y: Integers) -> tuple[int, Integers]:
+    """Return a rare class and the rows that it seems to have lost to others, clearest first.
+
+    Labels that are wrong at random leave the look of the class as it is: above any of its
+    quantiles, wrong rows stand to right ones as in the whole class. Rows of other classes that
+    merely look similar become rare towards the clear end.
+    """
+    sizes = np.bincount(y)
+    for c in np.flatnonzero(sizes < RARE * len(y) / len(sizes)).tolist():
+        lost, kept = _clearest(belief[:, c], y == c, CLEAREST)
+        ratio = lost.size / kept
+        wider = [(_clearest(belief[:, c], y == c, share), most) for share, most in FLATTEST]
+        flat = all(others.size / own <= most * ratio for (others, own), most in wider)
+        others, own = wider[-1][0]
+        told_apart = np.median(belief[y != c, c]) < TOLD_APART and others.size / own <= MOST_LOST
+        many = lost.size >= FEWEST_LOST and lost.size > RARE_SHARE * (lost.size + kept)
+        if many and flat and told_apart:
+            return c, lost
+    return 0, np.zeros(0, dtype=np.int64)
+
+
+def _clearest(belief: Floats, own: Bools, share: float) -> tuple[Integers, int]:
+    """Return the other rows above the quantile that a share of the own ones exceeds.
+
+    Beside them, how many of the own rows that are.
+    """
+    count = min(max(5, round(share * int(own.sum()))), int(own.sum()))
+    limit = np.sort(belief[own])[-count]
+    others = np.flatnonzero(~own & (belief >= limit))
+    return others[np.argsort(-belief[others], kind="stable")], count
 
 
 def _clearest_share(belief: Floats, y: Integers, wrong: Bools) -> float:

@@ -193,7 +193,8 @@ def training_blocks(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
             y_label="loss",
         )
     )
-    sampled = {step: row for step, row in steps.items() if "gradient_norm" in row}
+    # With several networks or accumulated gradients, a row holds what its step called and updated.
+    sampled = {step: row for step, row in sorted(steps.items()) if "memory_mb" in row}
     if len(sampled) > 1:
         blocks += _health_plots(name, sampled)
     return blocks
@@ -229,8 +230,9 @@ def _warnings(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Check]:
     """One line per kind of warning: of several layers the first, and how many follow it."""
     if not rows:
         evidence = (
-            "the loss has not diverged, no layer is dead, gradients reach the first layer, "
-            "validation has not turned, labels agree with their neighbours where that can be judged"
+            "the loss has not diverged, no layer is dead or saturated, gradients reach the first "
+            "layer, the output is not constant, validation has not turned, labels agree with their "
+            "neighbours where that can be judged"
         )
         return [Check(name=f"{name}: training health", status="ok", evidence=evidence)]
     first: dict[str, Mapping[str, Any]] = {}
@@ -280,13 +282,15 @@ def _by_layer(
     sampled: Mapping[int, Mapping[str, Any]], key: str, of: Callable[[Any], float]
 ) -> dict[str, tuple[plots.Array, plots.Array]]:
     """Five layers from the first to the last, each with a number over steps; empty without any."""
-    rows = {step: row[key] for step, row in sampled.items() if row.get(key)}
-    if not rows:
+    series: dict[str, dict[int, float]] = {}
+    for step, row in sampled.items():
+        for name, value in row.get(key, {}).items():
+            series.setdefault(name, {})[step] = of(value)
+    if not series:
         return {}
-    names = list(next(iter(rows.values())))
+    names = list(series)
     shown = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, 5).astype(int))]
-    x = np.array(list(rows), float)
-    return {n: (x, np.array([of(row[n]) for row in rows.values()], float)) for n in shown}
+    return {n: (np.array([*series[n]], float), np.array([*series[n].values()])) for n in shown}
 
 
 def _series(

@@ -108,7 +108,6 @@ class Training:
             or None to keep the last weights.
         labels: Called once before the first step, to let the recorder check the labels.
         monitors: Make monitors of their own kind of fault, see `warnings.Monitor`.
-        usual_loss: Reference of a divergence, see `warnings.TrainingMonitor`.
         most_seconds: Time limit over all resumes, after which training is finished.
         checkpoint_every: Steps between checkpoints.
         settings: What else a checkpoint must agree with to be resumed, plain JSON.
@@ -126,7 +125,6 @@ class Training:
     keep: str | None = None
     labels: Callable[[Recorder], object] | None = None
     monitors: Sequence[Callable[[Log], Monitor]] = ()
-    usual_loss: float | None = None
     most_seconds: float = math.inf
     checkpoint_every: int = 100
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -167,7 +165,8 @@ def train(training: Training, hooks: Hooks = NO_HOOKS) -> Trained:
         torch.manual_seed(seed + processes.index)
         loop = _Loop(training, hooks if processes.main else NO_HOOKS, processes)
         loop.load()
-        loop.run()
+        with loop.recorder:
+            loop.run()
     training.network.load_state_dict(processes.from_main(loop.weights()))
     training.network.to(home).eval()
     trained: Trained = processes.from_main(loop.result())
@@ -238,8 +237,8 @@ class _Loop:
 
     def __init__(self, training: Training, hooks: Hooks, processes: Processes) -> None:
         self._training, self._hooks, self._processes = training, hooks, processes
-        self._recorder = Recorder(
-            training.network, training.optimizers, hooks.log, usual_loss=training.usual_loss,
+        self.recorder = Recorder(
+            training.network, training.optimizers, hooks.log, steps=training.steps,
             monitors=[monitor(hooks.log) for monitor in training.monitors],
         )  # fmt: skip
         self._snapshots = (
@@ -256,7 +255,7 @@ class _Loop:
         first, begin = state.step, time.perf_counter()
         self._save_snapshot()
         if training.labels and state.step == 0 and self._processes.main:
-            training.labels(self._recorder)
+            training.labels(self.recorder)
         if state.step >= training.steps and not state.finished:  # a training of 0 steps
             self._finish()
         while not state.finished:
@@ -290,7 +289,7 @@ class _Loop:
         state = self._state
         return Trained(
             step=state.best_step if state.best else state.step, history=state.history,
-            warnings=self._recorder.warnings, seconds=state.seconds, cpu_seconds=state.cpu_seconds,
+            warnings=self.recorder.warnings, seconds=state.seconds, cpu_seconds=state.cpu_seconds,
         )  # fmt: skip
 
     def weights(self) -> Mapping[str, Tensor]:
@@ -305,7 +304,7 @@ class _Loop:
         stored = self._processes.from_main(stored)
         if stored is not None:
             process = self._processes.index
-            self._state = restore_training(training, self._recorder, stored, process)
+            self._state = restore_training(training, self.recorder, stored, process)
 
     def _save(self) -> None:
         training, state = self._training, self._state
@@ -313,7 +312,7 @@ class _Loop:
         state.seconds, state.cpu_seconds = self._seconds(), self._cpu_seconds()
         self._begin, self._cpu_begin = time.perf_counter(), time.process_time()
         if self._hooks.checkpoint is not None:
-            tensors, values = collect_training(training, state, self._recorder, streams)
+            tensors, values = collect_training(training, state, self.recorder, streams)
             save_checkpoint(self._hooks.checkpoint, state.step, job_of(training), tensors, values)
 
     def _decision(self) -> int:
@@ -322,17 +321,19 @@ class _Loop:
         return _TIME_IS_UP if self._seconds() > self._training.most_seconds else _GO
 
     def _step(self) -> float:
-        """Do one step and return its loss."""
+        """Do one step and return its loss, NaN if it has none."""
         training = self._training
-        self._recorder.start(self._state.step)
+        self.recorder.start(self._state.step)
         training.network.train()
-        update = Update(training, self._recorder, self._processes)
+        update = Update(training, self.recorder, self._processes)
         losses = update.average(training.step(update))
-        self._recorder.finish(losses)
+        self.recorder.finish(losses)
         for scheduler in training.schedulers:
             scheduler.step()
         self._state.step += 1
-        return float(losses["loss"].detach())
+        first = next(iter(losses.values()), None)  # an adversarial pair may have no "loss"
+        loss = losses.get("loss", first)
+        return math.nan if loss is None else float(loss.detach())
 
     def _validate(self) -> None:
         """Measure on held-out data and remember the weights if they are the best so far."""
@@ -341,7 +342,7 @@ class _Loop:
             return
         training.network.eval()
         measures = {name: float(value) for name, value in training.validate().items()}
-        self._recorder.validation(state.step, measures)
+        self.recorder.validation(state.step, measures)
         state.history.append({"step": state.step, **measures})
         if training.keep is not None and measures[training.keep] >= state.best_value:
             state.best_value, state.best_step = measures[training.keep], state.step
@@ -349,7 +350,7 @@ class _Loop:
 
     def _finish(self) -> None:
         self._state.finished = True
-        self._recorder.close(self._state.step)
+        self.recorder.close(self._state.step)
         self._save()
 
     def _save_snapshot(self) -> None:

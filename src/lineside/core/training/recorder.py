@@ -2,15 +2,21 @@
 
 The training loop calls the recorder around every step, and so can a loop of its own::
 
-    recorder.start(step); batch = draw(); recorder.loaded()
-    loss.backward(); recorder.before_update(); optimizer.step()
-    recorder.finish({"loss": loss})
+    with Recorder(network, optimizer, log) as recorder:
+        for step in range(steps):
+            recorder.start(step); batch = draw(); recorder.loaded()
+            loss.backward(); recorder.before_update(); optimizer.step()
+            recorder.finish({"loss": loss})
 
 There may be several named losses (heads), and several networks and optimisers by name (generator
-and critic, actor and critic): ``before_update("critic")``. The recorder observes only: it draws no
-random number and changes no tensor, so a run gives the same weights with and without it.
-Statistics of layers and gradients are taken on sampled steps (every tenth at first); a budget
-controller stretches the interval when its own time exceeds 1 % of the run.
+and critic, actor and critic): ``before_update("critic")``. A step may update any of them or none.
+The recorder observes only: it draws no random number and changes no tensor, so a run gives the
+same weights with and without it.
+
+Statistics of layers and gradients are taken on sampled steps, every tenth at first; then a budget
+spaces them (`Pace`). What a sampled step does not call or update (a network whose turn is later,
+accumulated gradients) is measured on the next step that does. All losses are checked, but where
+steps are so short that writing their rows would exceed the budget, only some rows are written.
 """
 
 from __future__ import annotations
@@ -19,8 +25,10 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Mapping, Sequence
+from statistics import median
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -28,20 +36,18 @@ from torch import Tensor, nn
 
 from lineside.core.audit.label_noise import LabelNoise
 from lineside.core.errors import UserError
+from lineside.core.training.activation_statistics import ActivationStatistics
+from lineside.core.training.pace import Pace
 from lineside.core.training.update_statistics import UpdateStatistics
 from lineside.core.training.warnings import MEASURED, Log, Monitor, TrainingMonitor
 
-# Activations beyond this count are not measured: the first items of a batch are a fair sample.
-_MEASURED_ACTIVATIONS = 1 << 18
-_LONGEST_INTERVAL_STEPS = 320
-_OBSERVED = (
-    nn.Linear, nn.RNNBase, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish,
-    nn.Tanh, nn.Sigmoid,
-)  # fmt: skip
+_MOST_PENDING = 256
+_LEAST_SHARE = 0.25
+"""Of the budget: what samples get, and what written rows get, at the least and at the most."""
 
 
 class Recorder:
-    """Records one training run.
+    """Records one training run; as a context manager it leaves no hook behind, whatever happens.
 
     Args:
         network: The module that is trained; several networks: an ``nn.ModuleDict`` by name.
@@ -49,9 +55,12 @@ class Recorder:
         log: Receives rows, plain dictionaries with a ``step``; a later row for the same step
             (after a resume) replaces an earlier one.
         monitors: Check the rows too, beside `TrainingMonitor`; see `warnings.Monitor`.
-        usual_loss: See `TrainingMonitor`.
-        every_steps: Interval of the sampled statistics at the start.
+        every_steps: Fewest steps between samples.
         budget: Largest share of the run's time that recording may take.
+        steps: Length of the training, if it is known: its end is sampled.
+
+    Attributes:
+        interval_steps: About how many steps lie between samples at present.
     """
 
     def __init__(
@@ -61,31 +70,47 @@ class Recorder:
         log: Log,
         *,
         monitors: Sequence[Monitor] = (),
-        usual_loss: float | None = None,
         every_steps: int = 10,
         budget: float = 0.01,
+        steps: int | None = None,
     ) -> None:
-        self.interval_steps = every_steps
-        names = list(network.keys()) if isinstance(network, nn.ModuleDict) else []
-        prefixes = [f"{name}." for name in names] or [""]
-        self.monitor = TrainingMonitor(log, networks=prefixes, usual_loss=usual_loss)
+        self.interval_steps: float = every_steps
+        networks = dict(network.items()) if isinstance(network, nn.ModuleDict) else {"": network}
+        prefixes = [f"{name}." if name else "" for name in networks] or [""]
+        self.monitor = TrainingMonitor(log, networks=prefixes)
         self._monitors = tuple(monitors)
-        self._network = network
+        self._activations = ActivationStatistics(networks)
         optimizers = optimizer if isinstance(optimizer, Mapping) else {"optimizer": optimizer}
         weights = list(network.named_parameters())
         self._statistics = {n: UpdateStatistics(o, weights) for n, o in optimizers.items()}
-        self._updated: list[str] = []  # optimisers that were measured in this step
+        self._first = next(iter(self._statistics))
+        self._due: set[str] = set()  # optimisers that are still to be measured
+        self._updated: list[str] = []  # those that were measured in this step
         self._log = log
         self._budget = budget
+        self._every_steps = every_steps
+        self._pace = Pace(every_steps, None if steps is None else steps - 1)
         self._pending: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
-        self._hooks = ExitStack()
-        self._activations: dict[str, list[Tensor]] = {}
         self._row: dict[str, Any] = {}
-        self._sampled = False
-        self._next_sample = 0
-        self._samples = 0
-        self._own_seconds = self._run_seconds = 0.0
-        self._started = self._loaded = self._own_at_start = 0.0
+        self._hooked = False  # in this step
+        self._row_interval, self._since_row = 1, 0
+        # Of the last flushes: seconds of a written row; share of the time beside samples.
+        self._row_costs, self._base_shares = deque[float](maxlen=9), deque[float](maxlen=9)
+        self._steps = 0
+        self._own_seconds = self._sample_seconds = self._run_seconds = 0.0
+        self._planned = (0.0, 0.0)  # seconds of the run, and of recording beside samples
+        self._started = self._loaded = self._own = 0.0
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._activations.detach()
 
     @property
     def warnings(self) -> list[dict[str, Any]]:
@@ -100,14 +125,18 @@ class Recorder:
 
     def start(self, step: int) -> None:
         """Begin a step (0-based), before its batch is drawn."""
-        self._started = time.perf_counter()
-        self._own_at_start = self._own_seconds
-        self._row = {"step": step}
-        self._updated = []
-        self._sampled = step >= self._next_sample
-        if self._sampled:
-            self._attach()
-        self._own_seconds += time.perf_counter() - self._started
+        self._started = self._loaded = time.perf_counter()
+        self._own = 0.0
+        if self._hooked:
+            self._activations.detach()  # the last step was not finished
+        self._row, self._updated = {"step": step}, []
+        if self._pace.due(step, self._run_seconds):
+            self._pace.begin(step, self._run_seconds)
+            self._activations.expect()
+            self._due = set(self._statistics)
+        self._hooked = self._activations.attach()
+        if self._hooked:
+            self._own = time.perf_counter() - self._started
 
     def loaded(self) -> None:
         """Mark that the batch is loaded; what follows is compute."""
@@ -121,22 +150,22 @@ class Recorder:
         Args:
             name: Which optimiser; may be left out if there is one.
         """
-        begin = time.perf_counter()
-        first = next(iter(self._statistics))
-        name = first if name is None else name
+        name = self._first if name is None else name
         statistics = self._statistics[name]
-        if name == first:
+        if name == self._first:
             self._row["lr"] = statistics.learning_rate
-        if self._sampled and name not in self._updated:
+        if name in self._due:
+            begin = time.perf_counter()
             statistics.before_update()
             self._updated.append(name)
-        self._own_seconds += time.perf_counter() - begin
+            self._due.discard(name)
+            self._own += time.perf_counter() - begin
 
     def finish(self, losses: Mapping[str, Tensor]) -> None:
-        """End a step with its losses by name.
+        """End a step with its losses by name, none if it has none.
 
-        The one called ``"loss"``, if any, is expected to fall: ten times its first value is a
-        divergence. Others (those of an adversarial pair) only have to stay finite.
+        The one called ``"loss"``, if any, is expected to be minimised; see `TrainingMonitor` for
+        when it has diverged. Others (those of an adversarial pair) only have to stay finite.
 
         Raises:
             UserError: if a loss has the name of something that the recorder measures itself.
@@ -144,23 +173,35 @@ class Recorder:
         begin = time.perf_counter()
         row = self._row
         if not MEASURED.isdisjoint(losses):
+            self._activations.detach()
             raise UserError(
                 f"losses {sorted(losses)}: a name is taken by the recorder", "rename that loss"
             )
-        own = self._own_seconds - self._own_at_start
+        own = self._own + (self._activations.seconds if self._hooked else 0.0)
         row["data_seconds"] = self._loaded - self._started
         row["compute_seconds"] = max(begin - self._loaded - own, 0.0)
-        scalars = {name: loss.detach() for name, loss in losses.items()}
-        for name in self._updated:
-            norms = self._statistics[name].after_update()
-            scalars.update({f"{name} {key}": norm for key, norm in norms.items()})
-        self._pending.append((row, scalars))
-        if self._sampled:
-            self._hooks.close()
+        waiting = {}
+        for name, loss in losses.items():
+            if loss.is_cpu:
+                row[name] = loss.item()
+            else:  # read later, not to wait for the device in every step
+                waiting[name] = loss.detach()
+        self._pending.append((row, waiting))
+        sampled = self._hooked or bool(self._updated)
+        if sampled:
+            self._complete(row)
+            cost = own + time.perf_counter() - begin
+            self._sample_seconds += cost
+            self._pace.spend(cost)
+        full = "memory_mb" in row or len(self._pending) >= _MOST_PENDING
+        if full:
             self.flush()
-            self._pace(row["step"])
-        self._own_seconds += time.perf_counter() - begin
-        self._run_seconds += time.perf_counter() - self._started
+        end = time.perf_counter()
+        self._steps += 1
+        self._run_seconds += end - self._started
+        self._own_seconds += own + end - begin
+        if full:
+            self._plan()
 
     def validation(self, step: int, measures: Mapping[str, float]) -> None:
         """Record measures on held-out data after `step` updates; ``"loss"`` is monitored."""
@@ -176,16 +217,22 @@ class Recorder:
     def flush(self) -> None:
         """Write pending rows; the only place that waits for the device."""
         pending, self._pending = self._pending, []
-        tensors = [t.float().reshape(()) for _, scalars in pending for t in scalars.values()]
-        numbers = iter(torch.stack(tensors).tolist() if tensors else [])
-        for row, scalars in pending:
-            row.update({name: next(numbers) for name in scalars})
-            if self._sampled and row is self._row:
-                self._complete(row)
-            self._log(row)
+        numbers = iter(_numbers([t for _, waiting in pending for t in waiting.values()]))
+        written, seconds = 0, 0.0
+        for row, waiting in pending:
+            for name in waiting:
+                row[name] = next(numbers)
+            self._since_row += 1
+            if self._since_row >= self._row_interval or "memory_mb" in row:
+                begin = time.perf_counter()
+                self._log(row)
+                seconds += time.perf_counter() - begin
+                written, self._since_row = written + 1, 0
             self.monitor.check(row)
             for monitor in self._monitors:
                 monitor.check(row)
+        if written:
+            self._row_costs.append(seconds / written)
 
     def close(self, step: int) -> None:
         """Write what is pending and let the monitors judge the whole training."""
@@ -204,63 +251,54 @@ class Recorder:
         self.monitor.restore(state["training"])
         for monitor, stored in zip(self._monitors, state["monitors"], strict=True):
             monitor.restore(stored)
-        self._next_sample = step
+        self._pace.resume(step)
 
     def _complete(self, row: dict[str, Any]) -> None:
         """Add the sampled statistics: of the first optimiser by themselves, of several by name."""
-        by_name = {n: self._update_measures(n, row) for n in self._statistics if n in self._updated}
-        row |= next(iter(by_name.values()), {})
-        row["layer_gradients"] = {}
+        if self._hooked:
+            self._activations.detach()
+            row |= self._activations.take()
+        by_name = {name: self._update_measures(name) for name in self._updated}
+        if by_name:
+            row |= by_name.get(self._first, {})
+            row["layer_gradients"] = {}
         for name in by_name:
             row["layer_gradients"] |= self._statistics[name].layer_gradients()
-        if len(self._statistics) > 1:
+        if by_name and len(self._statistics) > 1:
             row["optimizers"] = by_name
-        row["memory_mb"] = peak_memory_mb()
-        layers = {name: torch.stack(seen).mean(0) for name, seen in self._activations.items()}
-        if layers:
-            table = torch.stack(list(layers.values())).tolist()
-            row["layers"] = {
-                name: {"mean": mean, "spread": spread, "zero_share": zero}
-                for name, (mean, spread, zero) in zip(layers, table, strict=True)
-            }
-        self._activations = {}
-        row["recorder_share"] = self.overhead
+        if by_name or "layers" in row:
+            row["memory_mb"] = peak_memory_mb()
+            row["recorder_share"] = self.overhead
 
-    def _update_measures(self, name: str, row: dict[str, Any]) -> dict[str, float]:
-        """Take the norms of one optimiser out of the row; return what is logged instead."""
+    def _update_measures(self, name: str) -> dict[str, float]:
+        """Return what is logged of one optimiser's update."""
         statistics = self._statistics[name]
-        update, weight = row.pop(f"{name} update_norm"), row.pop(f"{name} weight_norm")
+        tensors = statistics.after_update()
+        norms = dict(zip(tensors, _numbers(list(tensors.values())), strict=True))
         measures = {"lr": statistics.learning_rate}
-        if f"{name} gradient_norm" in row:
-            measures["gradient_norm"] = row.pop(f"{name} gradient_norm")
+        if "gradient_norm" in norms:
+            measures["gradient_norm"] = norms["gradient_norm"]
+        update, weight = norms["update_norm"], norms["weight_norm"]
         measures["update_to_weight"] = update / weight if weight else math.nan
         snr = statistics.signal.ratio()
         if snr is not None:
             measures["gradient_snr"] = snr
         return measures
 
-    def _pace(self, step: int) -> None:
-        """Choose the next sampled step so that recording stays within its budget."""
-        self._samples += 1
-        if self._samples >= 3 and self.overhead > self._budget:
-            self.interval_steps = min(2 * self.interval_steps, _LONGEST_INTERVAL_STEPS)
-        self._next_sample = step + self.interval_steps
-
-    def _attach(self) -> None:
-        self._activations = {}
-        for name, module in self._network.named_modules():
-            if isinstance(module, _OBSERVED):
-                self._hooks.enter_context(module.register_forward_hook(self._observe(name)))
-
-    def _observe(self, name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            begin = time.perf_counter()
-            output = output[0] if isinstance(output, tuple) else output  # recurrent: and states
-            output = getattr(output, "data", output)  # packed sequences
-            self._activations.setdefault(name, []).append(_moments(output.detach()))
-            self._own_seconds += time.perf_counter() - begin
-
-        return hook
+    def _plan(self) -> None:
+        """Plan the next sample and the rows between, so that recording stays within its budget."""
+        least = _LEAST_SHARE * self._budget
+        step_seconds = self._run_seconds / self._steps
+        now = self._run_seconds, self._own_seconds - self._sample_seconds
+        run, base = now[0] - self._planned[0], now[1] - self._planned[1]
+        self._base_shares.append(base / run)
+        self._planned = now
+        share = max(self._budget - median(self._base_shares), least)
+        wait = self._pace.plan(share, confirm=self.monitor.suspicious)
+        self.interval_steps = max(self._every_steps, wait / step_seconds)
+        if self._steps > _MOST_PENDING and self._row_costs:
+            ratio = median(self._row_costs) / (step_seconds * max(least, 1e-9))
+            self._row_interval = max(1, math.ceil(min(ratio, 1e6)))
 
 
 def peak_memory_mb() -> float:
@@ -271,11 +309,8 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def _moments(output: Tensor) -> Tensor:
-    """Mean, spread and share of zeros of a layer's output, shape (3,)."""
-    output = output[: max(1, _MEASURED_ACTIVATIONS // max(output[:1].numel(), 1))]
-    count = max(output.numel(), 1)
-    mean = output.sum() / count
-    square = torch.linalg.vector_norm(output).square() / count
-    zeros = 1.0 - torch.count_nonzero(output).to(mean.dtype) / count
-    return torch.stack((mean, (square - mean.square()).clamp_min(0.0).sqrt(), zeros)).float()
+def _numbers(tensors: Sequence[Tensor]) -> list[float]:
+    """The values of scalars; on an accelerator it is waited for once."""
+    if not tensors or tensors[0].is_cpu:
+        return [tensor.item() for tensor in tensors]
+    return [float(v) for v in torch.stack([t.float().reshape(()) for t in tensors]).tolist()]

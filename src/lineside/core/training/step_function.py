@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Batch = tuple[Tensor, ...]
 Losses = Mapping[str, Tensor]
-"""By name; the one called ``"loss"`` is expected to fall."""
+"""By name, none for a step without any; the one called ``"loss"`` is watched for divergence."""
 Shard = Callable[[Batch, int, int], tuple[Batch, float]]
 """Takes (batch, process, processes) to that process's part and its weight; weights average 1."""
 
@@ -93,7 +93,7 @@ class Update:
 
     def average(self, losses: Losses) -> Losses:
         """Return the losses of the whole batch."""
-        if self._processes.count == 1:
+        if self._processes.count == 1 or not losses:
             return losses
         values = torch.stack([self._weight * value.detach().float() for value in losses.values()])
         return dict(zip(losses, self._processes.mean(values), strict=True))

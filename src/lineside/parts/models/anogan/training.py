@@ -163,8 +163,6 @@ def against_chance(name: str, auroc: Estimate) -> str:
 
 
 CHECKPOINT_EVERY = 50
-USUAL_LOSS = 100.0
-"""Of the critic, generously: ten times this is a divergence. Its first loss is near zero."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +231,6 @@ def train_gan(
         rng=rng,
         seed=0,  # nothing draws from torch's stream
         monitors=(GanMonitor,),
-        usual_loss=USUAL_LOSS,
         most_seconds=most_seconds,
         checkpoint_every=CHECKPOINT_EVERY,
         settings={

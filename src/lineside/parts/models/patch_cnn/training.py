@@ -295,7 +295,8 @@ def _check_labels(recorder: Recorder, *, pool: CropPool) -> None:
         for crop, bad in zip(chosen, faulty, strict=True)
     ]
     looks = np.stack(descriptors)
-    recorder.labels(estimate_label_noise(ids, looks, faulty.tolist(), parts, rng))
+    labels = ["defect" if bad else "good" for bad in faulty]
+    recorder.labels(estimate_label_noise(ids, looks, labels, parts, rng))
 
 
 def _draw_function(
