@@ -52,13 +52,18 @@ class Estimate:
     positives: int | None = None
 
     def text(self) -> str:
-        """Return e.g. ``0.941 [0.902, 0.973] (n = 34, 9 positive)``: value, interval, units."""
+        """Return e.g. ``0.941 [0.902, 0.973] (n = 9 positive + 25 negative)``."""
         if self.value != self.value:
             return f"not defined ({self.reason})" if self.reason else "not defined"
         if self.low is None or self.high is None:
             return f"{self.value:.3f} (no interval: {self.reason})"
-        positive = "" if self.positives is None else f", {self.positives} positive"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n}{positive})"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.counts()})"
+
+    def counts(self) -> str:
+        """Return the number of units, per class where there are classes: the rarer one limits."""
+        if self.positives is None:
+            return str(self.n)
+        return f"{self.positives} positive + {self.n - self.positives} negative"
 
     def as_json(self) -> dict[str, Any]:
         """Return the plain dictionary that is written to JSON files."""

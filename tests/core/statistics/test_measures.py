@@ -248,7 +248,7 @@ def test_the_jackknife_of_weights_is_that_of_subsets():
     assert fast.low < fast.value < fast.high
     assert fast.n == 20 and fast.positives == len({o.groups for o in outcomes if positive(o)})
     assert "jackknife over groups" in fast.method
-    assert f"(n = 20, {fast.positives} positive)" in fast.text()
+    assert f"(n = {fast.positives} positive + {20 - fast.positives} negative)" in fast.text()
 
 
 def test_the_jackknife_of_an_area_is_that_of_delong():

@@ -458,7 +458,6 @@ def test_cost_curve_by_hand():
     point = dataclasses.replace(point, threshold=0.4, reject_threshold=0.7)
     curve = cost_curve(
         groups, point, cost_ratio=100, review_cost=0.5, prevalences=[0.01, 0.2],
-        rng=np.random.default_rng(0),
     )  # fmt: skip
     for i, pi in enumerate((0.01, 0.2)):
         review = pi * 0.2 + (1 - pi) * 0.5
@@ -472,7 +471,22 @@ def test_cost_curve_by_hand():
     pi = cost_curve(groups, point, cost_ratio=100, review_cost=0.8).break_even_prevalence
     at = cost_curve(groups, point, cost_ratio=100, review_cost=0.8, prevalences=[pi])
     assert at.cost[0] == pytest.approx(at.review_all[0])
-    assert at.low is None
+
+
+def test_the_band_of_costs_holds_where_no_miss_was_seen():
+    """A bootstrap of 12 positives without a miss says that none will ever be missed."""
+    groups = groups_of(np.linspace(0, 1, 40), np.linspace(2, 3, 12))
+    point = dataclasses.replace(
+        operating_point(groups, recall=0.9), threshold=1.5, reject_threshold=1.5
+    )
+    curve = cost_curve(groups, point, cost_ratio=50, review_cost=0.2, prevalences=[0.1])
+    assert curve.cost[0] == 0
+    upper = stats.norm.ppf(0.975) ** 2  # Wilson's upper end of 0 of n is z^2 / (n + z^2)
+    positive, negative = (share * upper / (n + upper) for share, n in ((0.1, 12), (0.9, 40)))
+    reach = [50 * positive, negative, 0.2 * positive, 0.2 * negative]  # misses ... reviews
+    assert curve.high[0] == pytest.approx(np.linalg.norm(reach) / (0.1 * 50 + 0.9))
+    single = groups_of([0.0, 1.0], [2.0])
+    assert cost_curve(single, point, cost_ratio=50, review_cost=0.2).low is None
 
 
 def test_counts_in_words():

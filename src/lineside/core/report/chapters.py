@@ -51,6 +51,7 @@ def leaderboard(study: Study) -> Section:
     rest = ("-",) * (len(metrics) + 3)  # further metrics, difference, fit, p50, p95
     rows += tuple((f.name, f.kind, f"failed: {f.reason}", *rest) for f in study.failures)
     title = titled(primary.name)
+    counts = study.best.estimates[primary.name].counts()
     return Section(
         title="Leaderboard",
         lead=verdict(study),
@@ -61,10 +62,10 @@ def leaderboard(study: Study) -> Section:
                 columns=(*columns, "difference to predicting", "fit [s]", "p50 [ms]", "p95 [ms]"),
                 rows=rows,
                 caption=(
-                    f"Ordered by {title}. Brackets hold two-sided 95 % intervals; groups are "
-                    "independent, their items are not. The difference is paired, a bracket without "
-                    "zero is a clear one. Times per item on this machine, decoding included. "
-                    "Metrics that are undefined for every method are left out."
+                    f"Ordered by {title}, on n = {counts} groups. Brackets hold two-sided 95 % "
+                    "intervals; groups are independent, their items are not. The difference is "
+                    "paired, a bracket without zero is a clear one. Times per item on this machine, "
+                    "decoding included. Metrics that are undefined for every method are left out."
                 ),
             ),
             plots.forest(

@@ -18,12 +18,11 @@ from lineside.core.statistics.decisions import (
     shares,
 )
 from lineside.core.statistics.operating_points import OperatingPoint
-from lineside.core.statistics.proportions import clopper_pearson_upper
+from lineside.core.statistics.proportions import clopper_pearson_upper, wilson
 from lineside.core.statistics.units import UnitScores
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-REPETITIONS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +187,10 @@ class CostCurve:
 
     Costs are normalised as in Drummond & Holte (2006): divided by the cost of deciding every
     unit wrongly, prevalence * cost_ratio + (1 - prevalence), where one false alarm costs 1.
-    `low` and `high` are 95 % bootstrap ends over units.
+    `low` and `high` are the ends of a 95 % interval: the Wilson intervals of the four rates that
+    the cost is a weighted sum of, their distances from the rates joined by squares (MOVER, Zou and
+    Donner 2008). Rates of one label cannot be high at the same time, so it is rather too wide; a
+    rate of 0 keeps its upper end, which a bootstrap over units does not.
 
     Attributes:
         prevalence: Shape (k,).
@@ -218,7 +220,6 @@ def cost_curve(
     cost_ratio: float,
     review_cost: float,
     prevalences: Sequence[float] | Floats | None = None,
-    rng: np.random.Generator | None = None,
 ) -> CostCurve:
     """Return the expected cost of an operating point over prevalence.
 
@@ -231,35 +232,28 @@ def cost_curve(
         cost_ratio: Cost of a miss over that of a false alarm.
         review_cost: Cost of a review in the same unit.
         prevalences: Where to evaluate; 61 values from 1e-4 to 0.5, spaced evenly in the logarithm.
-        rng: Random stream of the bands; without it there are none.
     """
     pi = np.asarray(np.geomspace(1e-4, 0.5, 61) if prevalences is None else prevalences)
-
     scale = pi * cost_ratio + (1 - pi)
-
-    def costs_by_label(weights: Floats) -> tuple[Floats, Floats]:
-        # (repetitions, 4) -> two columns (repetitions, 1), which broadcast over pi (k,)
-        share = shares(scores, point, weights)
-        miss, false_alarm, reviewed, reviewed_negative = (share[:, i, None] for i in range(4))
-        of_positive = miss * cost_ratio + reviewed * review_cost
-        return of_positive, false_alarm + reviewed_negative * review_cost
-
-    def expected(of_positive: Floats, of_negative: Floats) -> Floats:
-        costs: Floats = (pi * of_positive + (1 - pi) * of_negative) / scale
-        return costs
-
-    n = len(scores.scores)
-    of_positive, of_negative = costs_by_label(np.ones((1, n)))
+    # rates of miss, false alarm, reviewed positive and reviewed negative, shape (4,)
+    rates = shares(scores, point, np.ones((1, len(scores.scores))))[0]
+    counts = [len(scores.positive), len(scores.negative)] * 2
+    prices = np.array([cost_ratio, 1.0, review_cost, review_cost])
+    # what each rate adds to the cost of a unit, at every prevalence: shape (4, k)
+    price = prices[:, None] * np.array([pi, 1 - pi, pi, 1 - pi]) / scale
+    cost = rates @ price
     low = high = None
-    if rng is not None and min(len(scores.negative), len(scores.positive)) >= 2:
-        weights = rng.multinomial(n, np.full(n, 1 / n), REPETITIONS).astype(np.float64)
-        low, high = np.nanpercentile(expected(*costs_by_label(weights)), [2.5, 97.5], axis=0)
+    if min(counts) >= 2:
+        ends = np.array([wilson(round(r * n), n) for r, n in zip(rates, counts, strict=True)])
+        below, above = (np.sqrt(((end - rates) ** 2) @ price**2) for end in ends.T)
+        low, high = np.maximum(cost - below, 0), cost + above
     return CostCurve(
-        prevalence=pi, cost=expected(of_positive, of_negative)[0], low=low, high=high,
+        prevalence=pi, cost=cost, low=low, high=high,
         review_all=review_cost / scale, accept_all=pi * cost_ratio / scale,
         reject_all=(1 - pi) / scale,
         break_even_prevalence=_crossing(
-            float(of_positive[0, 0]) - review_cost, float(of_negative[0, 0]) - review_cost
+            cost_ratio * rates[0] + review_cost * (rates[2] - 1),
+            rates[1] + review_cost * (rates[3] - 1),
         ),
     )  # fmt: skip
 

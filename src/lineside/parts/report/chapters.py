@@ -315,7 +315,6 @@ def costs(study: Study) -> Section:
         point,
         cost_ratio=config.cost_ratio,
         review_cost=config.review_cost,
-        rng=study.run.rng("cost curve"),
     )
     x = np.asarray(curve.prevalence)
     series: Mapping[str, tuple[plots.Array, plots.Array]] = {
