@@ -111,7 +111,10 @@ def publish_all(say: Say, data: str) -> dict[str, Estimate]:
 
 
 def _mean(runs: Sequence[dict[str, object]], metric: Metric) -> Estimate:
-    """Return the mean over seeds; the ends are means of the seeds' bootstrap ends over parts."""
+    """Return the mean over seeds; its ends are the means of the seeds' ends.
+
+    Each seed tests other parts, which overlap: the mean is at least as sure as one of them.
+    """
     each = [
         estimate(
             [
@@ -130,7 +133,8 @@ def _mean(runs: Sequence[dict[str, object]], metric: Metric) -> Estimate:
     low, high = np.mean(ends, axis=0).tolist() if ends and not extreme else (None, None)
     return Estimate(
         value=float(np.mean([e.value for e in each])), low=low, high=high, n=each[0].n,
-        better=metric.better, method=f"mean over {len(each)} splits; bootstrap over parts, 95 %",
+        better=metric.better, positives=each[0].positives,
+        method=f"mean over {len(each)} splits and of their ends; {each[0].method}",
         reason="an extreme value" if extreme else "" if ends else each[0].reason,
     )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 Protocol: the images in the order of ``groups_derived.csv``; five folds stratified by kind and
 grouped by part; three different splits (seeds 0, 1, 2); a number is the mean over the folds of a
-split, averaged over the splits. Intervals resample parts (the same ones in every split).
+split, averaged over the splits (`cross_validation`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -20,36 +18,22 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from benchmarks.checkpoints import checkpoint_folder
+from benchmarks.parts.cross_validation import Fold
 from benchmarks.parts.pixel_counts import aupro
 from benchmarks.parts.remembered_features import CACHED_METHODS, remember_backbone
-from lineside.core.contract import Estimate
 from lineside.core.errors import UserError
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
-from lineside.core.statistics.ranking import auroc, average_precision, rank
 from lineside.parts.data.images import training_image
 from lineside.parts.data.items import GOOD, PartImage
 from lineside.parts.methods import METHODS
-from lineside.parts.models.detector import TrainingImage
+from lineside.parts.models.detector import KNOWN_TERM, NORMAL_TERM, TrainingImage
 
 TILES = Path(__file__).resolve().parents[3] / "shared" / "data" / "parts" / "magnetic_tile"
 STORE = checkpoint_folder("parts/tiles", __file__)
 SEEDS = (0, 1, 2)
 FOLDS = 5
 KINDS = ("blowhole", "break", "crack", "fray", "uneven")
-
-
-@dataclass(frozen=True)
-class Fold:
-    """What one method said about the test images of one fold."""
-
-    scores: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    parts: tuple[str, ...]
-    kinds: tuple[str, ...]
-    aupro30: float
-    fit_seconds: float
-    read_ms: tuple[float, ...]
 
 
 @cache
@@ -115,13 +99,15 @@ def fold_outcome(
         return Fold(
             scores=np.array(stored["scores"]), labels=np.array(stored["labels"]),
             parts=tuple(stored["parts"]), kinds=tuple(stored["kinds"]),
+            good_only=np.array(stored["good_only"], float),
             aupro30=float("nan") if stored["aupro30"] is None else stored["aupro30"],
             fit_seconds=stored["fit_seconds"] or float("nan"), read_ms=tuple(stored["read_ms"]),
         )  # fmt: skip
     found = _compute(method, seed, fold, regime, without, maps)
     write_json(path, {
         "scores": found.scores.tolist(), "labels": found.labels.tolist(),
-        "parts": list(found.parts), "kinds": list(found.kinds), "aupro30": found.aupro30,
+        "parts": list(found.parts), "kinds": list(found.kinds),
+        "good_only": found.good_only.tolist(), "aupro30": found.aupro30,
         "fit_seconds": found.fit_seconds, "read_ms": list(found.read_ms),
     })  # fmt: skip
     return found
@@ -139,19 +125,22 @@ def _compute(method: str, seed: int, fold: int, regime: str, without: str, maps:
     start = time.perf_counter()
     detector = METHODS[method].fit(train, [], rng=rng, log=lambda row: None)
     fit_seconds = time.perf_counter() - start
-    scores, milliseconds, anomaly_maps = [], [], []
+    scores, good_only, milliseconds, anomaly_maps = [], [], [], []
     for example in test:
         start = time.perf_counter()
         prediction = detector.predict(example.image())
         milliseconds.append(1000 * (time.perf_counter() - start))
         scores.append(prediction.score)
+        if KNOWN_TERM in prediction.contributions:
+            good_only.append(prediction.contributions[NORMAL_TERM])
         if maps:
             anomaly_maps.append(prediction.map)
     overlap = aupro(anomaly_maps, [_mask(example) for example in test]) if maps else float("nan")
     return Fold(
         scores=np.array(scores, float), labels=np.array([int(e.faulty) for e in test]),
         parts=tuple(e.part for e in test), kinds=tuple(e.label for e in test),
-        aupro30=overlap, fit_seconds=fit_seconds if timed else float("nan"),
+        good_only=np.array(good_only, float), aupro30=overlap,
+        fit_seconds=fit_seconds if timed else float("nan"),
         read_ms=tuple(milliseconds) if timed else (),
     )  # fmt: skip
 
@@ -165,65 +154,3 @@ def _shown(example: TrainingImage, regime: str, without: str) -> bool:
 def _mask(example: TrainingImage) -> NDArray[np.bool_]:
     mask = example.mask() if example.faulty else None
     return np.zeros(example.image().shape[:2], bool) if mask is None else mask
-
-
-MEASURES = {
-    "auroc": auroc,
-    "ap": average_precision,
-    "frr95": lambda scores, labels: float(rank(scores, labels).fpr_at_recall(0.95)),
-    "frr100": lambda scores, labels: float(rank(scores, labels).fpr_at_recall(1.0)),
-}
-
-
-def mean_of(found: Sequence[Fold], measure: str) -> float:
-    """Return the mean over folds, leaving out folds where the measure is not defined."""
-    values = [
-        MEASURES[measure](f.scores, f.labels) for f in found if 0 < f.labels.sum() < f.labels.size
-    ]
-    return float(np.nanmean(values))
-
-
-def estimate_of(found: Sequence[Fold], measure: str, repetitions: int = 300) -> Estimate:
-    """Return the mean over folds and splits with an interval from resampling parts."""
-    rng = np.random.default_rng(0)
-    names = sorted({part for fold in found for part in fold.parts})
-    draws = []
-    for _ in range(repetitions):
-        counts = dict(
-            zip(names, rng.multinomial(len(names), [1 / len(names)] * len(names)), strict=True)
-        )
-        resampled = [_repeat(fold, counts) for fold in found]
-        draws.append(mean_of([f for f in resampled if f.labels.size], measure))
-    low, high = np.nanpercentile(draws, [2.5, 97.5]).tolist()
-    value = mean_of(found, measure)
-    # Where the lowest faulty image decides, resampling misses the value and says nothing about it.
-    if measure == "frr100" or not low <= value <= high:
-        low = high = None
-    return Estimate(
-        value=value, low=low, high=high, n=len(names),
-        method="mean over folds and splits; bootstrap over parts, 95 %",
-        better="lower" if measure.startswith("frr") else "higher",
-        reason="an extreme value" if low is None else "",
-    )  # fmt: skip
-
-
-def _repeat(fold: Fold, counts: dict[str, int]) -> Fold:
-    index = np.repeat(np.arange(len(fold.parts)), [counts[part] for part in fold.parts])
-    return Fold(
-        scores=fold.scores[index], labels=fold.labels[index], parts=(), kinds=(),
-        aupro30=fold.aupro30, fit_seconds=0.0, read_ms=(),
-    )  # fmt: skip
-
-
-def only_kind(fold: Fold, kind: str) -> Fold:
-    """Return a fold with its good images and those of one kind of defect."""
-    keep = np.array([k in (GOOD, kind) for k in fold.kinds])
-    return Fold(
-        scores=fold.scores[keep],
-        labels=fold.labels[keep],
-        parts=tuple(p for p, k in zip(fold.parts, keep, strict=True) if k),
-        kinds=tuple(p for p, k in zip(fold.kinds, keep, strict=True) if k),
-        aupro30=fold.aupro30,
-        fit_seconds=fold.fit_seconds,
-        read_ms=fold.read_ms,
-    )

@@ -23,6 +23,7 @@ from lineside.parts.models.feature_head.feature_head import (
     parts_by_kind,
     pool_logits,
 )
+from lineside.parts.models.feature_head.fusion import slope_for
 from lineside.parts.models.feature_head.head import fit_head
 from lineside.parts.models.feature_head.incremental import STEP
 
@@ -128,6 +129,36 @@ def test_one_defect_is_enough_to_learn(good_only):
     detector = fitted([example(100, "spot")])
     assert detector.kinds == {"spot": 1}
     assert scores(detector, "spot").min() > scores(detector, "good").max()
+
+
+def test_the_weight_of_the_head_is_learned_from_parts_that_it_has_not_seen():
+    """Good parts labelled as faulty: a head knows those it was shown, and says nothing of others.
+
+    Judged on parts that it has seen it would look perfect.
+    """
+    mislabelled = [
+        TrainingImage(
+            id=f"x{i}", label="odd", part=f"x{i}", digest="",
+            image=lambda i=i: picture(400 + i, "good")[0], mask=lambda: None,
+        )
+        for i in range(12)
+    ]  # fmt: skip
+    stages = []
+    detector = fit_detector(
+        [*(example(i) for i in range(24)), *mislabelled], [],
+        rng=np.random.default_rng(0), log=stages.append, **FAST,
+    )  # fmt: skip
+    real = fitted([example(100 + i, "spot") for i in range(12)])
+    assert detector.fusion.slope < 0.6 * slope_for(12)
+    assert real.fusion.slope >= slope_for(6)
+    assert {"stage": "weight of the head", "slope": detector.fusion.slope} in stages
+
+
+def test_a_missed_defect_counts_even_where_the_head_had_lost_its_weight(labelled):
+    silent = dataclasses.replace(labelled, fusion=dataclasses.replace(labelled.fusion, slope=0.0))
+    child = silent.update([example(300, "scratch")], rng=np.random.default_rng(0))
+    assert child.fusion.slope == slope_for(sum(labelled.kinds.values()) + 1)
+    assert silent.update([example(301)], rng=np.random.default_rng(0)).fusion.slope == 0
 
 
 @pytest.mark.parametrize("parent", ["good_only", "labelled"])

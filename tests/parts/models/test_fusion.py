@@ -4,14 +4,20 @@ import numpy as np
 import pytest
 
 from lineside.core.run.codec import decode, encode
+from lineside.core.statistics.ranking import auroc
 from lineside.parts.models.feature_head.fusion import (
     HINGE_QUANTILE,
+    MEASURED_PARTS,
     MIN_SPREAD,
     NEGATIVE_SLOPE,
     SLOPE,
     Fusion,
+    HeldOut,
+    expected_ranks,
     fit_fusion,
+    learn_slope,
     slope_for,
+    standard_error,
 )
 
 
@@ -54,3 +60,74 @@ def test_a_head_that_is_always_the_same_is_not_trusted_with_tiny_differences():
 def test_survives_its_spec():
     c = fit_fusion(np.arange(10.0), 2)
     assert decode(Fusion, *encode(c)) == c
+
+
+GOOD, PARTS = 200, 30
+
+
+def held_out(normal_shift, logit_shift, kinds=1, parts=PARTS):
+    """Held-out scores of 200 good images and of two images of each faulty part."""
+    rng = np.random.default_rng(0)
+    faulty = np.arange(GOOD + 2 * parts) >= GOOD
+    return HeldOut(
+        normal=rng.normal(size=len(faulty)) + normal_shift * faulty,
+        logits=rng.normal(size=len(faulty)) + logit_shift * faulty,
+        parts=[f"g{i}" for i in range(GOOD)] + [f"f{i // 2}" for i in range(2 * parts)],
+        labels=["good"] * GOOD + [f"kind{i // 2 % kinds}" for i in range(2 * parts)],
+        faulty=faulty,
+    )
+
+
+def learned(found):
+    usual = fit_fusion(found.logits[~found.faulty], len({p for p in found.parts if p[0] == "f"}))
+    return learn_slope(usual, found).slope, usual.slope
+
+
+def test_a_head_that_recognises_held_out_parts_counts_more():
+    slope, usual = learned(held_out(0.5, 5))
+    assert slope > usual
+
+
+def test_a_head_that_raises_only_good_parts_counts_nothing():
+    assert learned(held_out(1, -2))[0] == 0
+
+
+def test_a_head_that_knows_nothing_counts_less_than_usual():
+    slope, usual = learned(held_out(3, 0))
+    assert slope < usual / 2
+
+
+def test_a_weight_that_nothing_speaks_against_stays():
+    slope, usual = learned(held_out(50, 50))  # all faulty parts are far above all good ones
+    assert slope == usual
+
+
+def test_few_parts_do_not_move_the_weight():
+    slope, usual = learned(held_out(0.5, 5, parts=MEASURED_PARTS - 1))
+    assert slope == usual
+    assert usual == slope_for(MEASURED_PARTS - 1)
+
+
+def test_where_each_part_is_another_kind_the_next_one_is_probably_unknown_too():
+    """The same scores count less for the head where kinds do not repeat."""
+    assert learned(held_out(1, 5, kinds=PARTS))[0] < learned(held_out(1, 5))[0]
+
+
+def test_expected_ranks_are_the_auroc_with_and_without_what_the_head_says():
+    found = held_out(1, 2)
+    term = np.maximum(0, found.logits)
+    known = expected_ranks(found.normal, term, found.faulty, 0.0)
+    assert known.mean() == pytest.approx(auroc(found.normal + term, found.faulty))
+    # an unknown part gets the term of a random good image
+    rng = np.random.default_rng(1)
+    shuffled = np.where(found.faulty, rng.choice(term[~found.faulty], len(term)), term)
+    unknown = expected_ranks(found.normal, term, found.faulty, 1.0)
+    assert unknown.mean() == pytest.approx(auroc(found.normal + shuffled, found.faulty), abs=0.03)
+
+
+def test_the_standard_error_counts_groups_not_images():
+    values = np.random.default_rng(0).normal(size=40)
+    each = np.arange(40).astype(str)
+    usual = values.std(ddof=1) / 40**0.5
+    assert standard_error(values, each) == pytest.approx(usual)
+    assert standard_error(np.repeat(values, 3), np.repeat(each, 3)) == pytest.approx(usual)

@@ -127,6 +127,14 @@ def test_a_member_does_not_see_good_parts_of_its_fold_but_all_defects():
     assert joined.weight[40:].all()
 
 
+def test_a_member_does_not_see_defects_of_its_fold_where_they_are_hidden_too():
+    rng = np.random.default_rng(0)
+    cells = [cells_of(rng, "good", 1), cells_of(rng, "scratch", 1)]
+    joined, _, _ = join_cells(cells, 1, 2, hide_faulty=True)
+    assert joined.weight[:, :2].all()
+    assert not joined.weight[:, 2].any()
+
+
 def test_some_members_compute_what_they_computed_among_all():
     network = CellNetwork(5, 3, 7).initialise(generator())
     x = torch.randn(11, 5, generator=generator(1))

@@ -24,7 +24,11 @@ from lineside.parts.models.feature_head.image_features import (
     line_responses,
     stack,
 )
-from lineside.parts.models.feature_head.normal_model import NormalModel, fit_normal_model
+from lineside.parts.models.feature_head.normal_model import (
+    NormalModel,
+    cross_fit_normal_model,
+    fit_normal_model,
+)
 from lineside.parts.models.size_regression import fit_size_regression
 
 PARTS = [f"part{i // 3}" for i in range(12)]
@@ -142,8 +146,8 @@ def test_no_evidence_falls_below_what_is_ordinary(model: NormalModel, cracked: F
 
 def test_each_image_is_held_out_of_its_own_model(goods: list[Features]) -> None:
     stacked, fold = stack(goods), torch.arange(12) // 4
-    _, held = cross_fit(stacked, fold)
-    rest, _ = cross_fit(stacked.rows(fold != 1), torch.arange(8) // 4)
+    _, held, _ = cross_fit(stacked, fold)
+    rest, _, _ = cross_fit(stacked.rows(fold != 1), torch.arange(8) // 4)
     expected = view_scores(rest, stacked.rows(fold == 1))
     torch.testing.assert_close(held.distances[4:8], expected.distances, atol=2e-3, rtol=0)
     torch.testing.assert_close(held.peaks[4:8], expected.peaks, atol=2e-3, rtol=1e-3)
@@ -267,3 +271,19 @@ def test_band_by_band_equals_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> No
     whole = line_responses(image)
     monkeypatch.setattr(module, "PASS_PIXELS", 300)
     torch.testing.assert_close(line_responses(image), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_faulty_images_are_scored_without_their_part_and_never_change_the_model(
+    goods: list[Features], model: NormalModel, cracked: Features
+) -> None:
+    # a copy of a good image of part 1, and a part of its own
+    faulty, names = [goods[3], cracked], ["part1", "other"]
+    beside, scores = cross_fit_normal_model(goods, PARTS, faulty, names, inner_folds=4)
+    spec, tensors = encode(beside)
+    alone = encode(model)
+    assert spec == alone[0]
+    assert all(torch.equal(tensors[name], alone[1][name]) for name in alone[1])
+    assert len(scores) == len(goods) + 2
+    torch.testing.assert_close(scores[: len(goods)].sort().values, model.held_out_scores)
+    torch.testing.assert_close(scores[len(goods)], scores[3])  # judged by the same models
+    assert scores[-1] > scores[: len(goods)].max()

@@ -27,6 +27,21 @@ _EDGE, _BESIDE = 1e-12, 1e-9
 def auroc_interval(
     scores: Floats, labels: Floats, positives: int, negatives: int, confidence: float = CONFIDENCE
 ) -> Interval:
+    """Return the interval of an area under the ROC curve: `newcombe_interval` around its value.
+
+    Args:
+        scores: Shape (units,).
+        labels: 1 positive, 0 negative, shape (units,).
+        positives: Groups with a positive unit.
+        negatives: Groups with a negative unit.
+        confidence: Of the two-sided interval.
+    """
+    return newcombe_interval(auroc(scores, labels), positives, negatives, confidence)
+
+
+def newcombe_interval(
+    value: float, positives: int, negatives: int, confidence: float = CONFIDENCE
+) -> Interval:
     """Return the interval of an area under the ROC curve (Newcombe 2006, method 5).
 
     It holds all areas A with (A - value)^2 <= z^2 V(A), where V is the variance of Hanley and
@@ -35,13 +50,11 @@ def auroc_interval(
     So it has a width also for a perfect ranking.
 
     Args:
-        scores: Shape (units,).
-        labels: 1 positive, 0 negative, shape (units,).
+        value: The area.
         positives: Groups with a positive unit, m.
         negatives: Groups with a negative unit, n.
         confidence: Of the two-sided interval.
     """
-    value = auroc(scores, labels)
     z = float(special.ndtri(0.5 + confidence / 2))
     rest = (positives + negatives) / 2 - 1
 

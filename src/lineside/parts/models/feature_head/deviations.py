@@ -14,7 +14,7 @@ so a fold of parts is left out by subtraction, without a second pass over the im
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -280,15 +280,23 @@ def view_scores(gaussians: ViewGaussians, images: Features) -> ViewScores:
     return fieldwise(lambda *values: torch.cat(values), *chunks)
 
 
-def cross_fit(images: Features, fold: Tensor) -> tuple[ViewGaussians, ViewScores]:
-    """Fit on all images, and score each image by Gaussians that were fitted without its fold.
+NO_FOLD = torch.zeros(0, dtype=torch.long)
+
+
+def cross_fit(
+    images: Features, fold: Tensor, faulty: Features | None = None, faulty_fold: Tensor = NO_FOLD
+) -> tuple[ViewGaussians, ViewScores, ViewScores | None]:
+    """Fit on all good images, and score each image by Gaussians that were fitted without its fold.
 
     Args:
         images: Good images.
         fold: Inner fold of each image, shape (image,); a part is in one fold.
+        faulty: Faulty images, which are scored only.
+        faulty_fold: The fold without which each of them is scored, shape (faulty image,).
 
     Returns:
-        The Gaussians of all images, and the raw scores of each image when held out.
+        The Gaussians of all images, the raw scores of each image when held out, and those of the
+        faulty ones.
     """
     shift = {"near": images.near.float().mean(0), "far": images.far.float().mean(0)}
     folds = sorted(set(fold.tolist()))
@@ -296,16 +304,23 @@ def cross_fit(images: Features, fold: Tensor) -> tuple[ViewGaussians, ViewScores
     total = dict(samples[0])
     for sample in samples[1:]:
         total = {name: total[name].plus(sample[name]) for name in total}
-    held_out = []
+    held_out, of_faulty = [], []
     for number, sample in zip(folds, samples, strict=True):
         rest = {name: total[name].plus(sample[name], -1) for name in sample}
         others = fold != number
         gaussians = _fit(rest, shift, images.whole[others], images.lines[others])
         held_out.append(view_scores(gaussians, images.rows(fold == number)))
-    # the scores are ordered fold by fold: bring them back to the order of the images
-    order = torch.cat([torch.nonzero(fold == number)[:, 0] for number in folds]).argsort()
-    scores = fieldwise(lambda *values: torch.cat(values)[order], *held_out)
-    return _fit(total, shift, images.whole, images.lines), scores
+        if faulty is not None and (faulty_fold == number).any():
+            of_faulty.append(view_scores(gaussians, faulty.rows(faulty_fold == number)))
+    scores = _in_order(held_out, fold)
+    faulty_scores = _in_order(of_faulty, faulty_fold) if of_faulty else None
+    return _fit(total, shift, images.whole, images.lines), scores, faulty_scores
+
+
+def _in_order(by_fold: Sequence[ViewScores], fold: Tensor) -> ViewScores:
+    """Return scores that lie fold by fold in the order of the images, whose folds are given."""
+    order = fold.argsort(stable=True).argsort()
+    return fieldwise(lambda *values: torch.cat(values)[order], *by_fold)
 
 
 def _moments(images: Features, shift: Mapping[str, Tensor]) -> dict[str, Moments]:

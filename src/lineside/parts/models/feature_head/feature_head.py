@@ -8,7 +8,8 @@ good images, the head (`head`) scores every 8-px grid cell for the labelled kind
     score = z(normal model) + slope * max(0, (pooled head logit - hinge) / spread)
 
 Constants that compare images come from inner folds by part: each member of the head, and one
-normal model per fold, score parts that they were not fitted on.
+normal model per fold, score parts that they were not fitted on. So does the slope: faulty parts
+that both have not seen say how much the head helps (`fusion.learn_slope`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch import Tensor
 from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
 from lineside.core.parallel import Executor, map_items
+from lineside.parts.data.items import GOOD
 from lineside.parts.models.backbone import check_weights, weight_digest
 from lineside.parts.models.detector import (
     KNOWN_TERM,
@@ -53,7 +55,14 @@ from lineside.parts.models.feature_head.cell_sampling import (
     prepare_image,
     sample_cells,
 )
-from lineside.parts.models.feature_head.fusion import Fusion, Values, fit_fusion
+from lineside.parts.models.feature_head.fusion import (
+    MEASURED_PARTS,
+    Fusion,
+    HeldOut,
+    Values,
+    fit_fusion,
+    learn_slope,
+)
 from lineside.parts.models.feature_head.head import (
     FOLDS,
     WHOLE,
@@ -69,7 +78,10 @@ from lineside.parts.models.feature_head.incremental import (
     build_replay_buffer,
     update_detector,
 )
-from lineside.parts.models.feature_head.normal_model import NormalModel, fit_normal_model
+from lineside.parts.models.feature_head.normal_model import (
+    NormalModel,
+    cross_fit_normal_model,
+)
 
 REFERENCE_IMAGES = 400
 """Maximum of good images that set the constants of the fusion."""
@@ -180,36 +192,42 @@ def fit_detector(
     """
     examples = [*train, *validation]
     goods = _two_or_more_good(examples)
+    faulty = [i for i, example in enumerate(examples) if example.faulty]
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     folds = inner_folds(examples, FOLDS, rng)
     reference = sorted(rng.permutation(goods)[:REFERENCE_IMAGES].tolist())
     with tempfile.TemporaryFile() as file:
         spool = FeatureSpool(file)
         images = _prepare(examples, folds, set(reference), spool, rng, log, executor)
-        normal = fit_normal_model(
-            [images[i].features for i in goods], [examples[i].part for i in goods],
-            watch=watch.normal_model,
-        )  # fmt: skip
+        normal, normal_scores = _fit_normal_model(images, examples, goods, faulty, watch)
         log({"stage": "good-only model", "images": len(goods)})
         cells = sample_cells(images, normal, spool, rng)
         head, cross_fitted = None, None
-        if len(goods) < len(examples):
+        faulty_parts = {examples[i].part for i in faulty}
+        measured = len(faulty_parts) >= MEASURED_PARTS
+        if faulty:
             head, cross_fitted = fit_head(
-                cells, whole=WHOLE, folds=FOLDS, generator=generator, watch=watch.head,
-                log=lambda row: log({"phase": "head", **row}), **settings,
+                cells, whole=WHOLE, folds=FOLDS, generator=generator, hide_faulty=measured,
+                watch=watch.head, log=lambda row: log({"phase": "head", **row}), **settings,
             )  # fmt: skip
-            log({"stage": "head", "defective_images": len(examples) - len(goods)})
-        logits, hard = _score_reference([images[i] for i in reference], cross_fitted, normal, spool)
+            log({"stage": "head", "defective_images": len(faulty)})
+        judged = [*reference, *(_spread(faulty, REFERENCE_IMAGES) if measured else ())]
+        logits, hard = _score_reference([images[i] for i in judged], cross_fitted, normal, spool)
         watch.hard_cells(reference[: len(hard)], hard)
-    defective_parts = len({example.part for example in examples if example.faulty})
+    fusion = Fusion()
+    if head is not None:
+        seen = [examples[i] for i in judged]
+        fusion = _fit_fusion(seen, normal_scores[judged], logits, len(faulty_parts))
+        log({"stage": "weight of the head", "slope": fusion.slope})
     return FeatureHead(
-        normal=normal,
-        head=head,
-        fusion=fit_fusion(logits, defective_parts) if head else Fusion(),
-        replay=build_replay_buffer(cells, hard, head, rng),
-        kinds=parts_by_kind(examples),
-        backbone=weight_digest(),
-    )
+        normal=normal, head=head, fusion=fusion, kinds=parts_by_kind(examples),
+        replay=build_replay_buffer(cells, hard, head, rng), backbone=weight_digest(),
+    )  # fmt: skip
+
+
+def _spread(numbers: Sequence[int], most: int) -> Sequence[int]:
+    """Return at most so many of the numbers, evenly spread."""
+    return numbers[:: max(1, -(-len(numbers) // most))]
 
 
 def _two_or_more_good(examples: Sequence[TrainingImage]) -> list[int]:
@@ -248,13 +266,31 @@ def _prepare(
     return images
 
 
+def _fit_normal_model(
+    images: Sequence[PreparedImage],
+    examples: Sequence[TrainingImage],
+    goods: Sequence[int],
+    faulty: Sequence[int],
+    watch: FitWatch,
+) -> tuple[NormalModel, Values]:
+    """Return the model of the good images, and every image's score by models without its part."""
+    good, bad = (
+        ([images[i].features for i in chosen], [examples[i].part for i in chosen])
+        for chosen in (goods, faulty)
+    )
+    model, found = cross_fit_normal_model(*good, *bad, watch=watch.normal_model)
+    scores = np.zeros(len(examples))
+    scores[[*goods, *faulty]] = found.numpy()
+    return model, scores
+
+
 def _score_reference(
     images: Sequence[PreparedImage],
     cross_fitted: Head | None,
     normal: NormalModel,
     spool: FeatureSpool,
 ) -> tuple[Values, list[ImageCells]]:
-    """Return pooled logits of good images by the member that did not see them, and hard cells."""
+    """Return pooled logits by the member that did not see an image, and hard cells of good ones."""
     pooled: list[float] = []
     hard: list[ImageCells] = []
     for image in images if cross_fitted is not None else images[:HARD_IMAGES]:
@@ -266,9 +302,31 @@ def _score_reference(
             logits = cell_logits(cross_fitted, features)[:, image.fold]
             pooled.append(pool_logits(logits))
             scores = logits.numpy()
-        if len(hard) < HARD_IMAGES:
+        if image.label == GOOD and len(hard) < HARD_IMAGES:
             hard.append(hard_cells(image, scores, head_inputs(features)))
     return np.array(pooled), hard
+
+
+def _fit_fusion(
+    judged: Sequence[TrainingImage], normal: Values, logits: Values, defective_parts: int
+) -> Fusion:
+    """Return the fusion from what models that did not see their parts say of training images.
+
+    Args:
+        judged: Good images and, with enough defective parts, faulty ones.
+        normal: Their scores by the normal model, shape (image,).
+        logits: Their pooled logits, shape (image,).
+        defective_parts: That the head was trained on.
+    """
+    faulty = np.array([example.faulty for example in judged])
+    held_out = HeldOut(
+        normal=normal,
+        logits=logits,
+        parts=[example.part for example in judged],
+        labels=[example.label for example in judged],
+        faulty=faulty,
+    )
+    return learn_slope(fit_fusion(logits[~faulty], defective_parts), held_out)
 
 
 def parts_by_kind(examples: Sequence[TrainingImage]) -> dict[str, int]:

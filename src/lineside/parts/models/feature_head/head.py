@@ -2,11 +2,11 @@
 
 An ensemble of perceptrons with one hidden layer, logit = w2 . relu(W1 x + b1) + b2, trained side by
 side in one matrix product with a weighted binary cross-entropy. The mean of the members that see
-everything is the head; further members, one per inner fold, do not see the good parts of their
-fold, so their logits there are unbiased and set constants ("cross-fitting", Chernozhukov et al.
-2018). The head itself is never cross-fitted: the variety of good parts is what it needs most.
-Strong Gaussian noise on standardised inputs (Bishop 1995: equivalent to Tikhonov regularisation)
-makes up for the few defective parts.
+everything is the head; further members, one per inner fold, do not see the parts of their fold, so
+their logits there are unbiased and set constants ("cross-fitting", Chernozhukov et al. 2018); of
+few defective parts none is hidden. The head itself is never cross-fitted: the variety of good parts
+is what it needs most. Strong Gaussian noise on standardised inputs (Bishop 1995: equivalent to
+Tikhonov regularisation) makes up for the few defective parts.
 
 Shapes: inputs (cell, feature); logits (cell, member).
 """
@@ -260,12 +260,12 @@ def mean_std(inputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def join_cells(
-    cells: Sequence[ImageCells], whole: int, folds: int
+    cells: Sequence[ImageCells], whole: int, folds: int, *, hide_faulty: bool = False
 ) -> tuple[TrainingCells, Tensor, Tensor]:
     """Join the cells of all images and weigh them for each member.
 
     The first `whole` members see everything. Of the `folds` members after them, member m does not
-    see the good images of inner fold m; defective images are hidden from none.
+    see the good images of inner fold m, and the defective ones if they are hidden too.
 
     Returns:
         The cells, and mean and standard deviation of each feature, shape (feature,).
@@ -274,7 +274,8 @@ def join_cells(
     mean, std = mean_std(inputs)
     sizes = [len(c.target) for c in cells]
     weight = np.concatenate([image_weights(c.target, c.suspicion) for c in cells])
-    fold = torch.from_numpy(np.repeat([c.fold if c.kind == GOOD else -1 for c in cells], sizes))
+    hidden = [c.fold if hide_faulty or c.kind == GOOD else -1 for c in cells]
+    fold = torch.from_numpy(np.repeat(hidden, sizes))
     return (
         TrainingCells(
             inputs=inputs,
@@ -342,6 +343,7 @@ def fit_head(
     whole: int,
     folds: int,
     generator: torch.Generator,
+    hide_faulty: bool = False,
     **settings: Any,
 ) -> tuple[Head, Head]:
     """Train a head, and beside it members that only set constants.
@@ -351,12 +353,13 @@ def fit_head(
         whole: Members of the head; they see everything.
         folds: Inner folds; one more member each that does not see the fold's good images.
         generator: All randomness.
+        hide_faulty: Those members do not see the fold's defective images either.
         settings: Keywords of `train_network`.
 
     Returns:
-        The head, and one whose member m did not see the good images of fold m.
+        The head, and one whose member m did not see the images of fold m.
     """
-    joined, mean, std = join_cells(cells, whole, folds)
+    joined, mean, std = join_cells(cells, whole, folds, hide_faulty=hide_faulty)
     network = train_network(joined, generator=generator, **settings)
     return (
         make_head(network.subset(0, whole), mean, std),

@@ -301,11 +301,14 @@ def _train_on(
     before, after = (
         parent.replay.good_image_logits(each, held_out=False) for each in (head.network, network)
     )
+    slope = parent.fusion.slope
+    if defective_parts > sum(parent.kinds.values()):  # whatever was measured: this one was missed
+        slope = max(slope, slope_for(defective_parts))
     move = float(np.quantile(after, HINGE_QUANTILE) - np.quantile(before, HINGE_QUANTILE))
     fusion = Fusion(
         hinge=parent.fusion.hinge + move,
         spread=parent.fusion.spread * robust_std(after) / robust_std(before),
-        slope=slope_for(defective_parts),
+        slope=slope,
     )
     return dataclasses.replace(head, network=network), fusion
 

@@ -118,34 +118,55 @@ class NormalModel:
         return replace(self, accepted=newest)
 
 
-@torch.inference_mode()
 def fit_normal_model(
     images: Sequence[Features],
     parts: Sequence[str] | None = None,
     *,
     inner_folds: int = INNER_FOLDS,
-    watch: Callable[[Tensor, Tensor], None] = lambda scores, maps: None,
 ) -> NormalModel:
-    """Fit on good images; deterministic.
+    """Fit on good images; deterministic. See `cross_fit_normal_model`."""
+    return cross_fit_normal_model(images, parts, inner_folds=inner_folds)[0]
+
+
+@torch.inference_mode()
+def cross_fit_normal_model(
+    images: Sequence[Features],
+    parts: Sequence[str] | None = None,
+    faulty: Sequence[Features] = (),
+    faulty_parts: Sequence[str] = (),
+    *,
+    inner_folds: int = INNER_FOLDS,
+    watch: Callable[[Tensor, Tensor], None] = lambda scores, maps: None,
+) -> tuple[NormalModel, Tensor]:
+    """Fit on good images, and score all images by models without their parts; deterministic.
 
     Args:
         images: Features of good images only.
         parts: The physical part of each, so that a part is in one inner fold. Without it every
             image counts as a part of its own: several views of one part then make the
             standardisation too optimistic.
+        faulty: Features of faulty images; they are scored, the model never depends on them.
+        faulty_parts: The part of each.
         inner_folds: Number of inner folds, at most.
-        watch: Gets the score (image,) and the map (image, 32, 32) of each image when held out.
+        watch: Gets score (image,) and map (image, 32, 32) of each good image when held out.
+
+    Returns:
+        The model, and the scores of good and faulty images by models without their parts, shape
+        (good image + faulty image,); the good ones have mean 0 and standard deviation 1.
 
     Raises:
-        UserError: With fewer than two images.
+        UserError: With fewer than two good images.
     """
     if len(images) < 2:
         raise UserError(
             f"only {len(images)} good image(s) to learn from", "give two or more good images"
         )
     stacked = stack(images)
-    fold = assign_folds(parts or [str(i) for i in range(len(images))], inner_folds)
-    gaussians, held_out = cross_fit(stacked, fold)
+    names = parts or [str(i) for i in range(len(images))]
+    fold = assign_folds(names, inner_folds)
+    others = stack(faulty) if len(faulty) else None
+    other_fold = _folds_of(faulty_parts, dict(zip(names, fold.tolist(), strict=True)))
+    gaussians, held_out, of_others = cross_fit(stacked, fold, others, other_fold)
     size = stacked.size.float()
     distance_size = fit_size_regression(held_out.distances, size)
     peak_size = fit_size_regression(held_out.peaks, size)
@@ -159,15 +180,28 @@ def fit_normal_model(
     scale["score"] = _mean_std(total)
     maps = _mean_map(held_out, scale)
     scale["map"] = _mean_std(maps.amax((1, 2)))
-    watch(_z(total, scale["score"]), _z(maps, scale["map"]))
-    return NormalModel(
+    scores = good = _z(total, scale["score"])
+    watch(good, _z(maps, scale["map"]))
+    if others is not None and of_others is not None:
+        views = _view_z(of_others, others.size.float(), distance_size, peak_size, scale)
+        scores = torch.cat([good, _z(views.mean(1), scale["score"])])
+    model = NormalModel(
         gaussians=gaussians,
         distance_size=distance_size,
         peak_size=peak_size,
         score_scale=scale,
-        held_out_scores=_z(total, scale["score"]).sort().values,
+        held_out_scores=good.sort().values,
         extractor=extractor(),
     )
+    return model, scores
+
+
+def _folds_of(parts: Sequence[str], known: Mapping[str, int]) -> Tensor:
+    """Return the fold of each part: that of its good images, or else one after the other."""
+    new = [name for name in dict.fromkeys(parts) if name not in known]
+    count = max(known.values()) + 1
+    fold = {**known, **{name: index % count for index, name in enumerate(new)}}
+    return torch.tensor([fold[part] for part in parts], dtype=torch.long)
 
 
 def assign_folds(parts: Sequence[str], count: int) -> Tensor:
