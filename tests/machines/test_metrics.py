@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lineside.core.contract import Outcome
+from lineside.core.statistics.estimates import estimate
 from lineside.machines.metrics import LATE_COST, METRICS, MISSED_COST, MONTH_SECONDS, timeline
 
 HOUR = 3600.0
@@ -30,6 +31,20 @@ def scenario(episodes, scores=None, labels=None, failed_at=None, times=None, mac
 def test_false_episodes_are_counted_over_healthy_time_only():
     found = scenario([0, 1, 0, 1, 0, 1], labels=[0, 0, 0, 0, 1, 1])
     assert OF["false_episodes"](found) == pytest.approx(2 / (4 * HOUR / MONTH_SECONDS))
+
+
+def test_false_episodes_have_an_interval_over_machines_even_without_any():
+    """A jackknife of machines that all had none would claim that there never will be one."""
+    metric = next(metric for metric in METRICS if metric.name == "false_episodes")
+    quiet = [o for i in range(6) for o in scenario([0] * 20, machine=f"m{i}")]
+    months = 6 * 20 * HOUR / MONTH_SECONDS
+    found = estimate(quiet, metric, np.random.default_rng(0))
+    assert (found.value, found.low) == (0, 0)
+    assert found.high == pytest.approx(-np.log(0.025) / months)
+    one = [*quiet, *scenario([0, 1] * 10, machine="m6")]
+    assert estimate(one, metric, np.random.default_rng(0)).high > found.high
+    three = [o for i in range(3) for o in scenario([0, 1] * 10, machine=f"m{i}")]
+    assert "needs" in estimate(three, metric, np.random.default_rng(0)).reason
 
 
 def test_a_gap_counts_as_three_intervals_at_most():

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from lineside.core.contract import Metric, Outcome
 from lineside.core.statistics.estimates import Units, area_under_roc
-from lineside.core.statistics.intervals import Interval, median_interval
+from lineside.core.statistics.intervals import Interval, median_interval, rate_interval
 from lineside.machines.alarms.calibration import MONTH_SECONDS
 
 MISSED_COST = 50.0
@@ -47,11 +47,33 @@ def healthy_months(outcomes: Sequence[Outcome]) -> float:
     return float(np.nansum(column(outcomes, "seconds")[healthy])) / MONTH_SECONDS
 
 
-def false_episodes(outcomes: Sequence[Outcome]) -> float:
-    """Return the number of alarm episodes that begin while healthy, per machine-month."""
-    months = healthy_months(outcomes)
-    started = column(outcomes, "episode")[column(outcomes, "label") == 0]
-    return float(np.nansum(started)) / months if months > 0 else np.nan
+@dataclass(frozen=True)
+class FalseEpisodes:
+    """A measure: alarm episodes that begin while healthy, per machine-month."""
+
+    def __call__(self, outcomes: Sequence[Outcome]) -> float:
+        """Return the rate; NaN without healthy time."""
+        counts, months = self._by_machine(outcomes)
+        return float(counts.sum() / months.sum()) if months.sum() > 0 else np.nan
+
+    def interval(self, outcomes: Sequence[Outcome]) -> tuple[Interval | str, str]:
+        """Return its interval over machines."""
+        counts, months = self._by_machine(outcomes)
+        return rate_interval(counts, months), "wider of Garwood and jackknife over machines"
+
+    def _by_machine(self, outcomes: Sequence[Outcome]) -> tuple[Floats, Floats]:
+        """Return episodes and monitored months of each machine's healthy snapshots."""
+        healthy = column(outcomes, "label") == 0
+        names = np.array([o.groups[0] for o in outcomes])[healthy]
+        known, machine = np.unique(names, return_inverse=True)
+        counts, seconds = (
+            np.bincount(machine, np.nan_to_num(column(outcomes, name)[healthy]), len(known))
+            for name in ("episode", "seconds")
+        )
+        return counts, seconds / MONTH_SECONDS
+
+
+false_episodes = FalseEpisodes()
 
 
 def detected_share(outcomes: Sequence[Outcome]) -> float:

@@ -20,7 +20,14 @@ from lineside.core.statistics.estimates import (
     paired_difference,
     worst_cases,
 )
-from lineside.core.statistics.intervals import auroc_interval, fpr_interval, median_interval
+from lineside.core.statistics.intervals import (
+    FEWEST_RATE,
+    auroc_interval,
+    fpr_interval,
+    median_interval,
+    precision_interval,
+    rate_interval,
+)
 from lineside.core.statistics.proportions import (
     clopper_pearson,
     clopper_pearson_lower,
@@ -343,6 +350,35 @@ def test_intervals_cover_the_truth_with_few_groups():
         found = estimate(outcomes, AUROC, np.random.default_rng(10_000 + seed))
         hits.append(found.low <= truth <= found.high)
     assert np.mean(hits) >= 0.92
+
+
+def test_precision_at_a_prevalence_by_simulation_and_at_its_edges():
+    rng = np.random.default_rng(0)
+    truth = 1 / (1 + 0.1 / 0.9 * 0.98 / 0.02)
+    held = []
+    for found, called in zip(rng.binomial(15, 0.9, 400), rng.binomial(60, 0.1, 400), strict=True):
+        low, high = precision_interval(found, 15, called, 60, prevalence=0.02)
+        held.append(low <= truth <= high)
+    assert np.mean(held) >= 0.93
+    low, high = precision_interval(15, 15, 0, 60, prevalence=0.02)  # no false alarm was seen
+    assert 0 < low < 0.5 and high == 1
+    low, high = precision_interval(0, 15, 6, 60, prevalence=0.02)
+    assert low == 0 and 0 < high < 0.2
+    assert precision_interval(0, 15, 0, 60, prevalence=0.02) == "nothing is called positive"
+    assert precision_interval(0, 0, 3, 60, prevalence=0.02) == "groups of one class only"
+
+
+def test_rates_of_few_groups_are_exact_for_independent_events_and_wider_where_groups_differ():
+    time = np.ones(8)
+    low, high = rate_interval(np.array([2.0, 0, 1, 1, 0, 2, 1, 1]), time)
+    exact = stats.chi2.ppf(0.025, 16) / 16, stats.chi2.ppf(0.975, 18) / 16
+    assert (low, high) == pytest.approx(exact)  # Garwood: groups agree better than by chance
+    low, high = rate_interval(np.array([8.0, 0, 0, 0, 0, 0, 0, 0]), time)
+    assert low < exact[0] / 3 and high > 2 * exact[1]
+    low, high = rate_interval(np.zeros(8), time)
+    assert (low, high) == (0, pytest.approx(stats.chi2.ppf(0.975, 2) / 16))
+    few = FEWEST_RATE - 1
+    assert "needs" in rate_interval(np.ones(few), np.ones(few))
 
 
 def test_the_interval_of_a_median_is_that_of_the_table():

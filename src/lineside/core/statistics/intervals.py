@@ -21,6 +21,8 @@ Interval = tuple[float, float]
 CONFIDENCE = 0.95
 FEWEST = 10
 """Groups of the rarer class below which the jackknife of a fraction covers less than it says."""
+FEWEST_RATE = 4
+"""Groups below which it is not known how much their rates differ."""
 _EDGE, _BESIDE = 1e-12, 1e-9
 
 
@@ -113,6 +115,78 @@ def fpr_interval(
         return max(0.0, float(lower)), 1.0
     upper = value + np.hypot(rate(most / positives) - value, high - value)
     return max(0.0, float(lower)), min(1.0, float(upper))
+
+
+def precision_interval(
+    found: int,
+    positives: int,
+    called: int,
+    negatives: int,
+    prevalence: float,
+    confidence: float = CONFIDENCE,
+) -> Interval | str:
+    """Return the interval of the precision at a threshold and a prevalence, or why there is none.
+
+    Precision = 1 / (1 + f / r * (1 - prevalence) / prevalence) with the recall r and the
+    false-positive rate f. The interval of the ratio f / r joins their Wilson intervals (MOVER-R,
+    Donner and Zou 2012), so that it has a width also where one of them is 0.
+
+    Args:
+        found: Positive groups that are called positive.
+        positives: All positive groups.
+        called: Negative groups that are called positive.
+        negatives: All negative groups.
+        prevalence: Share of positives where the threshold is used.
+        confidence: Of the two-sided interval.
+    """
+    if not positives or not negatives:
+        return "groups of one class only"
+    if not found and not called:
+        return "nothing is called positive"
+    rate, recall = called / negatives, found / positives
+    rate_low, rate_high = wilson(called, negatives, confidence)
+    recall_low, recall_high = wilson(found, positives, confidence)
+
+    def ratio(end: float, other: float, sign: int) -> float:
+        """End of rate / recall from an end of the rate and the opposite end of the recall."""
+        below = other * (2 * recall - other)
+        if abs(below) < _EDGE:  # the recall may be 0
+            return 0.0 if sign < 0 else float("inf")
+        root = (rate * recall) ** 2 - end * other * (2 * rate - end) * (2 * recall - other)
+        return float((rate * recall + sign * np.sqrt(max(0.0, root))) / below)
+
+    odds = (1 - prevalence) / prevalence
+    low = 1 / (1 + odds * ratio(rate_high, recall_low, 1))
+    return low, 1 / (1 + odds * max(0.0, ratio(rate_low, recall_high, -1)))
+
+
+def rate_interval(
+    counts: Floats, exposures: Floats, confidence: float = CONFIDENCE
+) -> Interval | str:
+    """Return the interval of a rate of events, sum of counts / sum of exposures, over groups.
+
+    The wider of two: exact for independent events (Garwood 1936), and the jackknife over groups of
+    the logarithm of the rate with Student's quantile, for groups that differ by more than chance.
+    Without any event only the first exists.
+
+    Args:
+        counts: Events of each group, shape (groups,).
+        exposures: Time of each group, shape (groups,).
+        confidence: Of the two-sided interval.
+    """
+    total, time, groups = float(counts.sum()), float(exposures.sum()), len(counts)
+    if groups < FEWEST_RATE:
+        return f"{groups} groups, an interval of their rate needs {FEWEST_RATE}"
+    tail = (1 - confidence) / 2
+    low = float(special.gammaincinv(total, tail)) / time if total else 0.0
+    high = float(special.gammaincinv(total + 1, 1 - tail)) / time
+    if not total:
+        return low, high
+    rate = total / time
+    residual = counts - rate * exposures
+    error = np.sqrt(groups / (groups - 1) * (residual**2).sum()) / total
+    reach = float(np.exp(special.stdtrit(groups - 1, 1 - tail) * error))
+    return min(low, rate / reach), max(high, rate * reach)
 
 
 def jackknife_interval(
