@@ -364,7 +364,7 @@ def test_precision_at_a_prevalence_by_simulation_and_at_its_edges():
     assert 0 < low < 0.5 and high == 1
     low, high = precision_interval(0, 15, 6, 60, prevalence=0.02)
     assert low == 0 and 0 < high < 0.2
-    assert precision_interval(0, 15, 0, 60, prevalence=0.02) == "nothing is called positive"
+    assert precision_interval(0, 15, 0, 60, prevalence=0.02) == "nothing is held back"
     assert precision_interval(0, 0, 3, 60, prevalence=0.02) == "groups of one class only"
 
 

@@ -18,6 +18,7 @@ from lineside.core.statistics.costs import (
     cost_curve,
     misses_per_million,
     policies,
+    precision_at_prevalence,
 )
 from lineside.core.statistics.decisions import (
     DecisionRates,
@@ -471,6 +472,19 @@ def test_cost_curve_by_hand():
     pi = cost_curve(groups, point, cost_ratio=100, review_cost=0.8).break_even_prevalence
     at = cost_curve(groups, point, cost_ratio=100, review_cost=0.8, prevalences=[pi])
     assert at.cost[0] == pytest.approx(at.review_all[0])
+
+
+def test_precision_of_what_is_held_back_has_an_interval_or_a_reason():
+    groups = groups_of([0.1, 0.4, 0.6, 0.9], [0.2, 0.5, 0.7, 0.8, 0.95])
+    point = dataclasses.replace(
+        operating_point(groups, recall=0.9), threshold=0.5, reject_threshold=0.7
+    )
+    found = precision_at_prevalence(groups, point, 0.1)
+    assert found.value == pytest.approx(0.1 * 0.8 / (0.1 * 0.8 + 0.9 * 0.5))
+    assert 0 < found.low < found.value < found.high < 1
+    assert (found.n, found.positives) == (9, 5)
+    nothing = dataclasses.replace(point, threshold=2.0, reject_threshold=2.0)
+    assert precision_at_prevalence(groups, nothing, 0.1).reason == "nothing is held back"
 
 
 def test_the_band_of_costs_holds_where_no_miss_was_seen():

@@ -64,8 +64,9 @@ def leaderboard(study: Study) -> Section:
                 caption=(
                     f"Ordered by {title}, on n = {counts} groups. Brackets hold two-sided 95 % "
                     "intervals; groups are independent, their items are not. The difference is "
-                    "paired, a bracket without zero is a clear one. Times per item on this machine, "
-                    "decoding included. Metrics that are undefined for every method are left out."
+                    "paired, a bracket without zero is a clear one. Times per item on this "
+                    "machine, decoding included. Metrics that are undefined for every method are "
+                    "left out."
                 ),
             ),
             plots.forest(

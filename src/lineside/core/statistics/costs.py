@@ -17,6 +17,7 @@ from lineside.core.statistics.decisions import (
     rate_estimates,
     shares,
 )
+from lineside.core.statistics.intervals import precision_interval
 from lineside.core.statistics.operating_points import OperatingPoint
 from lineside.core.statistics.proportions import clopper_pearson_upper, wilson
 from lineside.core.statistics.units import UnitScores
@@ -96,6 +97,23 @@ def misses_per_million(
     return dataclasses.replace(
         bare, low=low, high=at(miss.high, false_alarm.high),
         method=f"Clopper-Pearson of both rates, {side}, {100 * confidence:.3g} %",
+    )  # fmt: skip
+
+
+def precision_at_prevalence(
+    scores: UnitScores, point: OperatingPoint, prevalence: float, confidence: float = 0.95
+) -> Estimate:
+    """Return the positives among what is held back in production with a two-sided interval."""
+    held = ~decisions(scores, point)[0]
+    found, called = (int(held[scores.labels == label].sum()) for label in (1, 0))
+    positives, negatives = len(scores.positive), len(scores.negative)
+    interval = precision_interval(found, positives, called, negatives, prevalence, confidence)
+    low, high = (None, None) if isinstance(interval, str) else interval
+    return Estimate(
+        value=at_prevalence(decision_rates(scores, point), prevalence).precision,
+        low=low, high=high, n=positives + negatives, positives=positives,
+        method=f"MOVER-R of Wilson intervals, {100 * confidence:.3g} %",
+        reason=interval if isinstance(interval, str) else "",
     )  # fmt: skip
 
 

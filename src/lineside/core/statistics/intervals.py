@@ -142,7 +142,7 @@ def precision_interval(
     if not positives or not negatives:
         return "groups of one class only"
     if not found and not called:
-        return "nothing is called positive"
+        return "nothing is held back"
     rate, recall = called / negatives, found / positives
     rate_low, rate_high = wilson(called, negatives, confidence)
     recall_low, recall_high = wilson(found, positives, confidence)

@@ -25,6 +25,7 @@ from lineside.core.statistics.costs import (
     at_prevalence,
     cost_curve,
     misses_per_million,
+    precision_at_prevalence,
 )
 from lineside.core.statistics.decisions import decision_rates, decisions, rate_estimates
 from lineside.core.statistics.estimates import by_slice
@@ -324,12 +325,13 @@ def costs(study: Study) -> Section:
         "reject everything": (x, curve.reject_all),
     }
     rates = at_prevalence(decision_rates(groups, point), config.prevalence)
+    precision = precision_at_prevalence(groups, point, config.prevalence, point.confidence)
     escapes = misses_per_million(groups, point, config.prevalence, point.confidence)
     rows = (
         ("escapes per million shipped", per_million_text(escapes)),
         (
             "faulty among those held back",
-            "nothing is held back" if np.isnan(rates.precision) else f"{rates.precision:.3f}",
+            precision.reason if precision.low is None else precision.text(),
         ),
         ("first-pass yield", f"{rates.first_pass_yield:.3f}"),
         ("share that a person reviews", f"{rates.review_share:.3f}"),
