@@ -193,25 +193,26 @@ def fit_detector(
     examples = [*train, *validation]
     goods = _two_or_more_good(examples)
     faulty = [i for i, example in enumerate(examples) if example.faulty]
+    faulty_parts = {examples[i].part for i in faulty}
+    measured = len(faulty_parts) >= MEASURED_PARTS
+    judged_faulty = _spread(faulty, REFERENCE_IMAGES) if measured else ()
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     folds = inner_folds(examples, FOLDS, rng)
     reference = sorted(rng.permutation(goods)[:REFERENCE_IMAGES].tolist())
     with tempfile.TemporaryFile() as file:
         spool = FeatureSpool(file)
         images = _prepare(examples, folds, set(reference), spool, rng, log, executor)
-        normal, normal_scores = _fit_normal_model(images, examples, goods, faulty, watch)
+        normal, normal_scores = _fit_normal_model(images, examples, goods, judged_faulty, watch)
         log({"stage": "good-only model", "images": len(goods)})
         cells = sample_cells(images, normal, spool, rng)
         head, cross_fitted = None, None
-        faulty_parts = {examples[i].part for i in faulty}
-        measured = len(faulty_parts) >= MEASURED_PARTS
         if faulty:
             head, cross_fitted = fit_head(
                 cells, whole=WHOLE, folds=FOLDS, generator=generator, hide_faulty=measured,
                 watch=watch.head, log=lambda row: log({"phase": "head", **row}), **settings,
             )  # fmt: skip
             log({"stage": "head", "defective_images": len(faulty)})
-        judged = [*reference, *(_spread(faulty, REFERENCE_IMAGES) if measured else ())]
+        judged = [*reference, *judged_faulty]
         logits, hard = _score_reference([images[i] for i in judged], cross_fitted, normal, spool)
         watch.hard_cells(reference[: len(hard)], hard)
     fusion = Fusion()
