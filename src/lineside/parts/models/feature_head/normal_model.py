@@ -158,15 +158,12 @@ def cross_fit_normal_model(
         UserError: With fewer than two good images.
     """
     if len(images) < 2:
-        raise UserError(
-            f"only {len(images)} good image(s) to learn from", "give two or more good images"
-        )
-    stacked = stack(images)
+        message = f"only {len(images)} good image(s) to learn from"
+        raise UserError(message, "give two or more good images")
+    stacked, others = stack(images), stack(faulty) if faulty else None
     names = parts or [str(i) for i in range(len(images))]
-    fold = assign_folds(names, inner_folds)
-    others = stack(faulty) if len(faulty) else None
-    other_fold = _folds_of(faulty_parts, dict(zip(names, fold.tolist(), strict=True)))
-    gaussians, held_out, of_others = cross_fit(stacked, fold, others, other_fold)
+    fold, faulty_fold = _inner_folds(names, faulty_parts, inner_folds)
+    gaussians, held_out, of_faulty = cross_fit(stacked, fold, others, faulty_fold)
     size = stacked.size.float()
     distance_size = fit_size_regression(held_out.distances, size)
     peak_size = fit_size_regression(held_out.peaks, size)
@@ -182,8 +179,8 @@ def cross_fit_normal_model(
     scale["map"] = _mean_std(maps.amax((1, 2)))
     scores = good = _z(total, scale["score"])
     watch(good, _z(maps, scale["map"]))
-    if others is not None and of_others is not None:
-        views = _view_z(of_others, others.size.float(), distance_size, peak_size, scale)
+    if others is not None and of_faulty is not None:
+        views = _view_z(of_faulty, others.size.float(), distance_size, peak_size, scale)
         scores = torch.cat([good, _z(views.mean(1), scale["score"])])
     model = NormalModel(
         gaussians=gaussians,
@@ -196,12 +193,18 @@ def cross_fit_normal_model(
     return model, scores
 
 
-def _folds_of(parts: Sequence[str], known: Mapping[str, int]) -> Tensor:
-    """Return the fold of each part: that of its good images, or else one after the other."""
-    new = [name for name in dict.fromkeys(parts) if name not in known]
-    count = max(known.values()) + 1
-    fold = {**known, **{name: index % count for index, name in enumerate(new)}}
-    return torch.tensor([fold[part] for part in parts], dtype=torch.long)
+def _inner_folds(
+    parts: Sequence[str], faulty_parts: Sequence[str], count: int
+) -> tuple[Tensor, Tensor]:
+    """Return the fold of each good image, and of each faulty one.
+
+    A faulty part has the fold of its good images; those without any are dealt out one by one.
+    """
+    fold = assign_folds(parts, count)
+    of_part = dict(zip(parts, fold.tolist(), strict=True))
+    for number, name in enumerate(n for n in dict.fromkeys(faulty_parts) if n not in of_part):
+        of_part[name] = number % (int(fold.max()) + 1)
+    return fold, torch.tensor([of_part[part] for part in faulty_parts], dtype=torch.long)
 
 
 def assign_folds(parts: Sequence[str], count: int) -> Tensor:
