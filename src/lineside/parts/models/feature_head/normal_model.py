@@ -145,8 +145,7 @@ def cross_fit_normal_model(
         parts: The physical part of each, so that a part is in one inner fold. Without it every
             image counts as a part of its own: several views of one part then make the
             standardisation too optimistic.
-        faulty: Features of faulty images; they are scored, the model never depends on them.
-        faulty_parts: The part of each.
+        faulty, faulty_parts: The same of faulty images, on which the model never depends.
         inner_folds: Number of inner folds, at most.
         watch: Gets score (image,) and map (image, 32, 32) of each good image when held out.
 
