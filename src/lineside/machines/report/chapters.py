@@ -42,14 +42,14 @@ RECORD_COLUMNS = (
 
 
 def summary(study: Study) -> list[str]:
-    """Return the first paragraphs: faults found, false alarms, and the detector to use."""
+    """Return the first paragraphs: rely on it or not, faults, false alarms, the detector to use."""
     test = study.best.outcomes["test"]
     months = healthy_months(test)
     false = int(np.nansum(column(test, "episode")[column(test, "label") == 0]))
     onset = column(test, "onset") == 1
-    lines = []
+    found = int(np.nansum(column(test, "found")[onset]))
+    lines = decision(found, int(onset.sum()), false, months, study.config.budget)
     if onset.any():
-        found = int(np.nansum(column(test, "found")[onset]))
         lead = MEASURES["lead_time"](test)
         early = "" if np.isnan(lead) else f", in the median {lead:.0f} h before the failure"
         lines.append(f"{study.chosen} found {found} of {int(onset.sum())} faults in time{early}.")
@@ -59,7 +59,7 @@ def summary(study: Study) -> list[str]:
         upper = poisson_upper_bound(false, months)
         lines.append(
             f"It raised {false} false alarms in {months:.2f} healthy machine-months after "
-            f"learning: at most {upper:.2g} per month with 95 % confidence; the budget is "
+            f"learning: at most {upper:.2g} per month (one-sided 95 %); the budget is "
             f"{study.config.budget:g}."
         )
     deep = any(method.kind == "deep" for method in study.methods)
@@ -73,6 +73,37 @@ def summary(study: Study) -> list[str]:
     else:
         lines.append(leaderboard_verdict(study))
     return lines + consent_notes(study.best.model)
+
+
+def decision(found: int, faults: int, false: int, months: float, budget: float) -> list[str]:
+    """Return whether to rely on the alarms, and what to do next.
+
+    Args:
+        found: Faults found in time.
+        faults: Known faults of the test.
+        false: False alarms.
+        months: Healthy machine-months in which they were counted.
+        budget: Acceptable false alarms per machine-month.
+    """
+    reasons = []
+    if not faults:
+        reasons.append("nothing is known about missed faults")
+    elif found < faults:
+        reasons.append(f"it missed {faults - found} of {faults} faults")
+    needed = poisson_upper_bound(false, 1.0) / budget
+    if months < needed:
+        reasons.append("the budget of false alarms is not proven")
+    if not reasons:
+        return [f"Use it, because it found all {faults} faults and the budget of false alarms is "
+                "proven."]  # fmt: skip
+    lines = [f"Do not rely on it alone yet, because {' and '.join(reasons)}."]
+    if months < needed:
+        lines.append(
+            "What to do next: let it watch beside your present checks; "
+            f"{needed - months:.0f} more healthy machine-months without a further false alarm "
+            "would prove the budget."
+        )
+    return lines
 
 
 def sections(study: Study) -> list[Section]:
