@@ -34,6 +34,14 @@ def test_what_counts_as_a_fault(changes, fault):
     assert fault_of(WHOLE, dataclasses.replace(WHOLE, **changes)) == fault
 
 
+def test_what_a_missing_file_changes_must_be_said():
+    other = dataclasses.replace(WHOLE, output=[[]])
+    assert fault_of(WHOLE, other, "trail") == "silent"
+    said = dataclasses.replace(other, errors=[["a new store: trail"]])
+    assert fault_of(WHOLE, said, "trail") == "" and fault_of(WHOLE, said) == "silent"
+    assert fault_of(WHOLE, dataclasses.replace(said, result=2), "trail") == "silent"
+
+
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_each_damage_changes_a_file(tmp_path, kind):
     path = tmp_path / "f.json"

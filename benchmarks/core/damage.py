@@ -123,7 +123,7 @@ def judge(found: Sequence[Scene], damages: Sequence[str], every: int = 1) -> tup
             if any(code not in (0, 1) for code in whole[scene.name].codes):
                 raise AssertionError(f"{scene.name} does not work: {whole[scene.name]}")
         reply = answer(scene, file, kind)
-        fault = fault_of(whole[scene.name], reply)
+        fault = fault_of(whole[scene.name], reply, Path(file).name if kind == "missing" else "")
         tracebacks += fault == "traceback"
         silent += fault == "silent"
         if fault:
@@ -131,16 +131,23 @@ def judge(found: Sequence[Scene], damages: Sequence[str], every: int = 1) -> tup
     return tracebacks, silent, len(cases)
 
 
-def fault_of(whole: Answer, reply: Answer) -> str:
-    """Return ``"traceback"``, ``"silent"`` or, if all is well, ``""``."""
+def fault_of(whole: Answer, reply: Answer, missing: str = "") -> str:
+    """Return ``"traceback"``, ``"silent"`` or, if all is well, ``""``.
+
+    Args:
+        whole: Of the scene without damage.
+        reply: Of the damaged one.
+        missing: Name of a file that was removed: where that is said, an output may differ.
+    """
     for code, errors in zip(reply.codes, reply.errors, strict=True):
         named = [line for line in errors if line.startswith("error: ")]
         if code not in (0, 1, 2) or any("Traceback" in line for line in errors):
             return "traceback"
         if code == 2 and len(named) != 1:
             return "traceback"
+    said = missing and any(missing in line for lines in reply.errors for line in lines)
     pairs = zip(whole.codes, whole.output, reply.codes, reply.output, strict=True)
-    if any(b < 2 and (a, out) != (b, other) for a, out, b, other in pairs):
+    if not said and any(b < 2 and (a, out) != (b, other) for a, out, b, other in pairs):
         return "silent"
     return "silent" if 2 not in reply.codes and reply.result != whole.result else ""
 

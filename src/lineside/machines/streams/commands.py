@@ -46,6 +46,8 @@ def run_watch(
     for line in consent_notes(fitted):
         console.note(line)
     _refuse_emptied(store)
+    if "://" not in store and not Path(store).expanduser().exists():
+        console.note(f"a new store: {store}")
     with open_store(store, retention=retention, durable=durable) as opened:
         check_ends(opened)
         return watch(
