@@ -88,7 +88,11 @@ def test_a_metric_that_no_method_has_is_no_column():
         for name, recall in (("a", nothing), ("b", RATE))
     ]  # fmt: skip
     study = SimpleNamespace(
-        application=SimpleNamespace(metrics=metrics), methods=methods, chosen="a", best=methods[0]
+        application=SimpleNamespace(metrics=metrics),
+        methods=methods,
+        chosen="a",
+        best=methods[0],
+        failures=(),
     )
     table = leaderboard(study).blocks[0]
     titles = ("method", "kind", "AUROC", "recall")
