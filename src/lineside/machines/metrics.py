@@ -66,11 +66,12 @@ class FalseEpisodes:
         healthy = column(outcomes, "label") == 0
         names = np.array([o.groups[0] for o in outcomes])[healthy]
         known, machine = np.unique(names, return_inverse=True)
-        counts, seconds = (
-            np.bincount(machine, np.nan_to_num(column(outcomes, name)[healthy]), len(known))
-            for name in ("episode", "seconds")
-        )
-        return counts, seconds / MONTH_SECONDS
+
+        def total(name: str) -> Floats:
+            values = np.nan_to_num(column(outcomes, name)[healthy])
+            return np.asarray(np.bincount(machine, values, len(known)), dtype=np.float64)
+
+        return total("episode"), total("seconds") / MONTH_SECONDS
 
 
 false_episodes = FalseEpisodes()
