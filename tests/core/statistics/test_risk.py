@@ -495,8 +495,8 @@ def test_the_band_of_costs_holds_where_no_miss_was_seen():
     )
     curve = cost_curve(groups, point, cost_ratio=50, review_cost=0.2, prevalences=[0.1])
     assert curve.cost[0] == 0
-    upper = stats.norm.ppf(0.975) ** 2  # Wilson's upper end of 0 of n is z^2 / (n + z^2)
-    positive, negative = (share * upper / (n + upper) for share, n in ((0.1, 12), (0.9, 40)))
+    # the upper end of 0 of n is 1 - 0.025^(1 / n)
+    positive, negative = (share * (1 - 0.025 ** (1 / n)) for share, n in ((0.1, 12), (0.9, 40)))
     reach = [50 * positive, negative, 0.2 * positive, 0.2 * negative]  # misses ... reviews
     assert curve.high[0] == pytest.approx(np.linalg.norm(reach) / (0.1 * 50 + 0.9))
     single = groups_of([0.0, 1.0], [2.0])

@@ -19,7 +19,7 @@ from lineside.core.statistics.decisions import (
 )
 from lineside.core.statistics.intervals import precision_interval
 from lineside.core.statistics.operating_points import OperatingPoint
-from lineside.core.statistics.proportions import clopper_pearson_upper, wilson
+from lineside.core.statistics.proportions import clopper_pearson, clopper_pearson_upper
 from lineside.core.statistics.units import UnitScores
 
 Floats = NDArray[np.float64]
@@ -112,7 +112,7 @@ def precision_at_prevalence(
     return Estimate(
         value=at_prevalence(decision_rates(scores, point), prevalence).precision,
         low=low, high=high, n=positives + negatives, positives=positives,
-        method=f"MOVER-R of Wilson intervals, {100 * confidence:.3g} %",
+        method=f"MOVER-R of Clopper-Pearson intervals, {100 * confidence:.3g} %",
         reason=interval if isinstance(interval, str) else "",
     )  # fmt: skip
 
@@ -205,10 +205,10 @@ class CostCurve:
 
     Costs are normalised as in Drummond & Holte (2006): divided by the cost of deciding every
     unit wrongly, prevalence * cost_ratio + (1 - prevalence), where one false alarm costs 1.
-    `low` and `high` are the ends of a 95 % interval: the Wilson intervals of the four rates that
-    the cost is a weighted sum of, their distances from the rates joined by squares (MOVER, Zou and
-    Donner 2008). Rates of one label cannot be high at the same time, so it is rather too wide; a
-    rate of 0 keeps its upper end, which a bootstrap over units does not.
+    `low` and `high` are the ends of a 95 % interval: the cost is a weighted sum of four rates,
+    whose Clopper-Pearson intervals are joined by the squares of their distances (MOVER, Zou and
+    Donner 2008). Rates of one label cannot both be high, so it is rather too wide; a rate of 0
+    keeps its upper end, which a bootstrap over units does not.
 
     Attributes:
         prevalence: Shape (k,).
@@ -262,7 +262,9 @@ def cost_curve(
     cost = rates @ price
     low = high = None
     if min(counts) >= 2:
-        ends = np.array([wilson(round(r * n), n) for r, n in zip(rates, counts, strict=True)])
+        ends = np.array([
+            clopper_pearson(round(r * n), n) for r, n in zip(rates, counts, strict=True)
+        ])  # fmt: skip
         below, above = (np.sqrt(((end - rates) ** 2) @ price**2) for end in ends.T)
         low, high = np.maximum(cost - below, 0), cost + above
     return CostCurve(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from lineside.core.statistics.proportions import wilson
+from lineside.core.statistics.proportions import clopper_pearson, wilson
 from lineside.core.statistics.ranking import auroc, rank
 
 Floats = NDArray[np.float64]
@@ -128,7 +128,7 @@ def precision_interval(
     """Return the interval of the precision at a threshold and a prevalence, or why there is none.
 
     Precision = 1 / (1 + f / r * (1 - prevalence) / prevalence) with the recall r and the
-    false-positive rate f. The interval of the ratio f / r joins their Wilson intervals (MOVER-R,
+    false-positive rate f. The interval of f / r joins their Clopper-Pearson intervals (MOVER-R,
     Donner and Zou 2012), so that it has a width also where one of them is 0.
 
     Args:
@@ -144,8 +144,8 @@ def precision_interval(
     if not found and not called:
         return "nothing is held back"
     rate, recall = called / negatives, found / positives
-    rate_low, rate_high = wilson(called, negatives, confidence)
-    recall_low, recall_high = wilson(found, positives, confidence)
+    rate_low, rate_high = clopper_pearson(called, negatives, confidence)
+    recall_low, recall_high = clopper_pearson(found, positives, confidence)
 
     def ratio(end: float, other: float, sign: int) -> float:
         """End of rate / recall from an end of the rate and the opposite end of the recall."""
