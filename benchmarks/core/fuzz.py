@@ -85,7 +85,8 @@ def make_cases(folder: Path, methods: dict[str, tuple[str, ...]]) -> list[Case]:
         data, file, config = make(folder / app, methods[app])
         run = folder / f"{app}_run"
         if not (run / "report.html").exists():
-            train(application(app), data, run, config, Progress(quiet=True))
+            study = train(application(app), data, run, config, Progress(quiet=True))
+            assert not study.failures, study.failures
         models = sorted(path.parent for path in (run / "models").glob("*/model.json"))
         cases += [Case(app=app, model=model, file=file) for model in models]
     return cases
@@ -116,13 +117,13 @@ def _machines(folder: Path, methods: tuple[str, ...]) -> tuple[Path, Path, Any]:
     from lineside.machines.simulation.rig import Rig
     from lineside.machines.simulation.scenarios import Scenario, simulate_history
 
-    for name, where, days in (("pump", "data", 14.0), ("pump", "new", 2.0)):
+    for name, where, days in (("pump", "data", 20.0), ("pump", "new", 2.0)):
         plan = Scenario(
             name=name, rig=Rig(seconds=0.1), interval_hours=3.0, run_in=0.0, days=days,
             onset_day=None,
         )  # fmt: skip
         save_history(simulate_history(plan, rng_of(int(days), "fuzz")), folder / where / name)
-    config = Config(methods=methods, learn=72, robustness=False)
+    config = Config(methods=methods, learn=120, robustness=False)
     return folder / "data", folder / "new" / "pump" / "history.npz", config
 
 
