@@ -300,6 +300,12 @@ def test_learns_from_image_labels_alone():
     assert np.mean(scores[::2]) > np.mean(scores[1::2]) + 1
 
 
+@pytest.mark.parametrize("steps", [1, 4])
+def test_fits_in_few_steps(steps):
+    detector = fit_patch_cnn(data_set(), [], rng=rng(), crop_px=32, steps=steps, batch=24)
+    assert np.isfinite(detector.predict(example(99, True).image()).score)
+
+
 def test_refuses_one_class_only():
     good = [example(n, False) for n in range(4)]
     with pytest.raises(UserError, match="4 good and 0 defective"):

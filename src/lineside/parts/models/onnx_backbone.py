@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +92,8 @@ def write_graph(network: Lite0, blocks: Sequence[int]) -> bytes:
     graph = _Graph()
     x = graph.conv("image", network.stem, (0, 0, 1, 1), relu6=True)
     outputs = []
-    for number, block in enumerate(network.blocks[: max(blocks) + 1]):
+    for number, module in enumerate(network.blocks[: max(blocks) + 1]):
+        block: Any = module  # a Bottleneck, which an nn.ModuleList does not know
         left, right, top, bottom = block.pad
         y = x if block.expand is None else graph.conv(x, block.expand, relu6=True)
         y = graph.conv(y, block.depthwise, (top, left, bottom, right), relu6=True)

@@ -227,8 +227,9 @@ def train_on_crops(
     """
     rate = settings.learning_rate
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=settings.weight_decay)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=settings.steps + 1, pct_start=0.2, cycle_momentum=False
+    cycle = settings.steps + 1
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(  # a rise of no step would divide by zero
+        optimizer, rate, total_steps=cycle, pct_start=max(0.2, 2 / cycle), cycle_momentum=False
     )
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
