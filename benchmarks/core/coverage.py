@@ -197,7 +197,6 @@ def _plans() -> dict[str, dict[str, Plan]]:
             f"{100 * gain:.0f}_{g}": _difference(area, 0.90, 0.90 - gain, g)
             for gain in (0.05, 0.0) for g in CASES
         },
-        "frr_difference": {f"0_{g}": _difference(rate, 0.97, 0.97, g) for g in CASES},
         "kappa": {f"{100 * k:.0f}_{g}": _kappa(k, g) for k in KAPPAS for g in CASES},
         "aupro": {f"{x}_{g}": _overlap(x, g) for x in (2, 3) for g in CASES},
         "precision": {f"{r}_{g}": _precision(r / 100, g) for r in (80, 95) for g in CASES},

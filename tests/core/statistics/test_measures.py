@@ -17,6 +17,7 @@ from lineside.core.statistics.estimates import (
     area_under_roc,
     by_slice,
     estimate,
+    fpr_at_recall,
     paired_difference,
     worst_cases,
 )
@@ -432,6 +433,22 @@ def test_paired_difference_is_tighter_than_two_intervals():
     part = paired_difference(a, b[:-3], AUROC, np.random.default_rng(2))
     assert "3 items left out" in part.method
     assert paired_difference(a, [], AUROC, np.random.default_rng(2)).reason
+
+
+def test_a_difference_of_false_rejects_has_no_interval_but_a_reason():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    a, b = (
+        [
+            Outcome(item=str(i), groups=(str(i),), value={"score": float(s), "label": float(y)})
+            for i, (s, y) in enumerate(zip(rng.normal(labels), labels, strict=True))
+        ]
+        for _ in range(2)
+    )
+    metric = Metric(name="m", unit="fraction", better="lower", of=fpr_at_recall(0.95))
+    found = paired_difference(a, b, metric, rng)
+    assert found.value == metric.of(a) - metric.of(b)
+    assert found.low is None and "few items decide it" in found.reason
 
 
 def test_slices():
