@@ -90,6 +90,14 @@ def test_without_defects_it_is_the_good_only_model(good_only):
     assert scores(good_only, "spot").min() > scores(good_only, "good").max()
 
 
+def test_without_a_head_no_cell_is_computed(good_only, monkeypatch):
+    image = picture(200, "spot")[0]
+    expected = good_only.predict(image)
+    monkeypatch.setattr(feature_head, "cell_features", None)
+    np.testing.assert_array_equal(good_only.predict(image).map, expected.map)
+    assert expected.map.shape == (8, 10)
+
+
 def test_shares_add_up_and_the_map_shows_the_defect(labelled):
     image, mask = picture(201, "spot")
     prediction = labelled.predict(image)

@@ -29,7 +29,7 @@ from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
 from lineside.core.parallel import Executor, map_items
 from lineside.parts.data.items import GOOD
-from lineside.parts.models.backbone import check_weights, weight_digest
+from lineside.parts.models.backbone import check_weights, grid_of, weight_digest
 from lineside.parts.models.detector import (
     KNOWN_TERM,
     NORMAL_TERM,
@@ -143,14 +143,13 @@ class FeatureHead:
             The score (standard deviations above good images), a map in about the same unit on
             8-px cells, and the terms ``normal model`` and ``known defects`` of the score.
         """
-        cells = cell_features(image)
         normal = self.normal.predict(image_features(image))
         terms = {NORMAL_TERM: normal.score}
-        heat = resample_map(normal.map, *cells.grid).astype(np.float64)
-        if self.head is not None:
-            logits = cell_logits(self.head, cells).mean(1)
+        heat = resample_map(normal.map, *grid_of(image)).astype(np.float64)
+        if self.head is not None:  # only the head needs cells
+            logits = cell_logits(self.head, cell_features(image)).mean(1)
             terms[KNOWN_TERM] = float(self.fusion.score_term(np.array(pool_logits(logits))))
-            heat += self.fusion.map_term(logits.double().numpy().reshape(cells.grid))
+            heat += self.fusion.map_term(logits.double().numpy().reshape(heat.shape))
         score = sum(terms.values())
         return Prediction(score=score, map=heat.astype(np.float32), contributions=terms)
 
