@@ -14,8 +14,11 @@ from lineside.parts.models.feature_head import feature_head
 from lineside.parts.models.feature_head.cell_features import CellFeatures, head_inputs, resample_map
 from lineside.parts.models.feature_head.cell_sampling import (
     FeatureSpool,
+    StoredFeatures,
     inner_folds,
     join_inputs,
+    pass_backbone,
+    prepare_image,
 )
 from lineside.parts.models.feature_head.feature_head import (
     FeatureHead,
@@ -25,6 +28,7 @@ from lineside.parts.models.feature_head.feature_head import (
 )
 from lineside.parts.models.feature_head.fusion import slope_for
 from lineside.parts.models.feature_head.head import fit_head
+from lineside.parts.models.feature_head.image_features import stack
 from lineside.parts.models.feature_head.incremental import STEP
 
 SIZE = (64, 80)
@@ -285,6 +289,18 @@ def test_the_spool_reads_what_was_written(tmp_path):
             for name in ("native", "half", "contrast"):
                 expected = getattr(one, name).half().float()
                 torch.testing.assert_close(getattr(got, name), expected, rtol=0, atol=0)
+
+
+def test_features_of_images_wait_in_the_spool(tmp_path):
+    rng = np.random.default_rng(0)
+    with open(tmp_path / "spool", "w+b") as file:
+        spool = FeatureSpool(file)
+        passed = [pass_backbone(example(i)) for i in range(3)]
+        images = [prepare_image(example(i), passed[i], 0, spool, i == 1, rng) for i in range(3)]
+        found = stack(StoredFeatures(images))
+    for name in ("near", "far", "whole", "lines", "size"):
+        expected = torch.stack([getattr(features, name) for _, features in passed])
+        assert torch.equal(getattr(found, name), expected)
 
 
 def test_head_inputs_align_the_two_scales_and_know_the_place():

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import IO
+from dataclasses import dataclass, fields, replace
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -68,7 +68,8 @@ class PreparedImage:
     """One training image after the backbone.
 
     Attributes:
-        features: For the normal model.
+        spool: Where features and cells lie.
+        features_offset: First byte of the features for the normal model.
         grid: Rows and columns of cells.
         label: Good or the kind of defect.
         fold: Inner fold of the part.
@@ -78,13 +79,19 @@ class PreparedImage:
         offset: First byte of all its cells in the spool, or None if they were not kept.
     """
 
-    features: Features
+    spool: FeatureSpool
+    features_offset: int
     grid: tuple[int, int]
     label: str
     fold: int
     sampled: int | None
     coverage: NDArray[np.float32] | None
     offset: int | None
+
+    @property
+    def features(self) -> Features:
+        """Features for the normal model, read from the spool."""
+        return self.spool.read_features(self.features_offset)
 
 
 class FeatureSpool:
@@ -108,6 +115,18 @@ class FeatureSpool:
         )
         return CellFeatures(native=native, half=half, contrast=contrast)
 
+    def write_features(self, features: Features) -> int:
+        """Append the features of one image and return at which byte they start."""
+        start = self.file.seek(0, 2)
+        for field in fields(features):
+            self.write_array(getattr(features, field.name).numpy())
+        return start
+
+    def read_features(self, start: int) -> Features:
+        """Return the features of an image."""
+        self.file.seek(start)
+        return Features(**{f.name: torch.from_numpy(np.load(self.file)) for f in fields(Features)})
+
     def write_array(self, array: NDArray[np.float16]) -> int:
         """Append an array and return at which byte it starts."""
         start = self.file.seek(0, 2)
@@ -119,6 +138,19 @@ class FeatureSpool:
         self.file.seek(start)
         array: NDArray[np.float16] = np.load(self.file)
         return array
+
+
+class StoredFeatures(Sequence[Features]):
+    """Features of images for the normal model, each read from the spool when it is asked for."""
+
+    def __init__(self, images: Sequence[PreparedImage]) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self.images[number].features
 
 
 def inner_folds(
@@ -167,7 +199,8 @@ def prepare_image(
         index, _ = choose_cells(None, np.zeros(features.grid, np.float32), False, rng)
         sampled = spool.write_array(_inputs_at(index, head_inputs(features)))
     return PreparedImage(
-        features=whole_image,
+        spool=spool,
+        features_offset=spool.write_features(whole_image),
         grid=features.grid,
         label=example.label,
         fold=fold,

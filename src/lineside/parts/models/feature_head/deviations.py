@@ -28,6 +28,8 @@ OWN, NEAR, ALL = 0.4, 0.3, 0.3
 RIDGE = 0.1
 """Added to the diagonal, as a fraction of the mean variance (the whole: of a correlation of 1)."""
 _CHUNK = 256
+_SCORED = 64
+"""Images scored at once: their whitened features are in memory in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +277,7 @@ def view_scores(gaussians: ViewGaussians, images: Features) -> ViewScores:
     """Return the raw scores of many images, a few hundred at a time."""
     chunks = [
         pool(gaussians.deviations(images.rows(index)))
-        for index in torch.arange(len(images.near)).split(_CHUNK)
+        for index in torch.arange(len(images.near)).split(_SCORED)
     ]
     return fieldwise(lambda *values: torch.cat(values), *chunks)
 
@@ -300,12 +302,13 @@ def cross_fit(
     """
     shift = {"near": images.near.float().mean(0), "far": images.far.float().mean(0)}
     folds = sorted(set(fold.tolist()))
-    samples = [_moments(images.rows(fold == number), shift) for number in folds]
-    total = dict(samples[0])
-    for sample in samples[1:]:
+    total = _moments(images, fold == folds[0], shift)
+    for number in folds[1:]:
+        sample = _moments(images, fold == number, shift)
         total = {name: total[name].plus(sample[name]) for name in total}
     held_out, of_faulty = [], []
-    for number, sample in zip(folds, samples, strict=True):
+    for number in folds:  # computed again, which takes less than the memory for all of them
+        sample = _moments(images, fold == number, shift)
         rest = {name: total[name].plus(sample[name], -1) for name in sample}
         others = fold != number
         gaussians = _fit(rest, shift, images.whole[others], images.lines[others])
@@ -323,8 +326,8 @@ def _in_order(by_fold: Sequence[ViewScores], fold: Tensor) -> ViewScores:
     return fieldwise(lambda *values: torch.cat(values)[order], *by_fold)
 
 
-def _moments(images: Features, shift: Mapping[str, Tensor]) -> dict[str, Moments]:
-    return {name: moments(getattr(images, name), shift[name]) for name in shift}
+def _moments(images: Features, rows: Tensor, shift: Mapping[str, Tensor]) -> dict[str, Moments]:
+    return {name: moments(getattr(images, name)[rows], shift[name]) for name in shift}
 
 
 def _fit(

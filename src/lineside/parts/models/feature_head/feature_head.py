@@ -49,6 +49,7 @@ from lineside.parts.models.feature_head.cell_sampling import (
     FeatureSpool,
     ImageCells,
     PreparedImage,
+    StoredFeatures,
     hard_cells,
     inner_folds,
     pass_backbone,
@@ -275,7 +276,7 @@ def _fit_normal_model(
 ) -> tuple[NormalModel, Values]:
     """Return the model of the good images, and every image's score by models without its part."""
     good, bad = (
-        ([images[i].features for i in chosen], [examples[i].part for i in chosen])
+        (StoredFeatures([images[i] for i in chosen]), [examples[i].part for i in chosen])
         for chosen in (goods, faulty)
     )
     model, found = cross_fit_normal_model(*good, *bad, watch=watch.normal_model)

@@ -254,8 +254,13 @@ def _rank_bags(cells: TrainingCells, weight: Tensor, network: CellNetwork) -> No
 
 def mean_std(inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each feature, (feature,), of cells (cell, feature)."""
-    some = [(x.mean(0), x.std(0)) for x in map(Tensor.float, inputs.split(STATISTICS_COLUMNS, 1))]
-    mean, std = (torch.cat(values) for values in zip(*some, strict=True))
+    block = torch.empty(len(inputs), STATISTICS_COLUMNS)  # one for all columns
+    mean, std = torch.empty(2, inputs.shape[1])
+    for first in range(0, inputs.shape[1], STATISTICS_COLUMNS):
+        columns = slice(first, first + STATISTICS_COLUMNS)
+        values = inputs[:, columns]
+        x = block[:, : values.shape[1]].copy_(values)
+        mean[columns], std[columns] = x.mean(0), x.std(0)
     return mean, std + 1e-3
 
 

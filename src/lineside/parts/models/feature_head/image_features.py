@@ -85,8 +85,13 @@ def fieldwise(function: Callable[..., Any], *records: Record) -> Record:
 
 
 def stack(images: Sequence[Features]) -> Features:
-    """Return the features of several images with a leading image axis."""
-    return fieldwise(lambda *values: torch.stack(values), *images)
+    """Return the features of several images with a leading image axis, taking one at a time."""
+    first = images[0]
+    table = fieldwise(lambda values: values.new_empty(len(images), *values.shape), first)
+    for number, image in enumerate(images):
+        for field in fields(table):
+            getattr(table, field.name)[number] = getattr(image, field.name)
+    return table
 
 
 @functools.cache

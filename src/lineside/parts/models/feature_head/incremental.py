@@ -25,6 +25,7 @@ from torch import Tensor
 from lineside.parts.data.items import GOOD
 from lineside.parts.models.detector import TrainingImage
 from lineside.parts.models.feature_head.cell_features import (
+    BAND_CELLS,
     CellFeatures,
     cell_features,
     head_inputs,
@@ -148,12 +149,12 @@ def build_replay_buffer(
             _sample(np.flatnonzero(target == 0), MAX_NEGATIVE, rng),
         ]
     )
-    stored = [inputs[rows], *(torch.from_numpy(c.inputs) for c in hard)]
+    stored = [*inputs[rows].split(BAND_CELLS), *(torch.from_numpy(c.inputs) for c in hard)]
     count = sum(len(c.target) for c in hard)
     images = np.repeat(np.arange(len(hard)), [len(c.target) for c in hard])
     folds = np.repeat([c.fold for c in hard], [len(c.target) for c in hard])
     return ReplayBuffer(
-        inputs=quantise((torch.cat(stored).float() - mean) / std),
+        inputs=torch.cat([quantise((some.float() - mean) / std) for some in stored]),
         target=torch.from_numpy(np.r_[target[rows], np.zeros(count)]).to(torch.int8),
         weight=torch.from_numpy(np.r_[weight[rows], np.ones(count)]).float(),
         fold=torch.from_numpy(np.r_[fold[rows], folds]).to(torch.int8),
