@@ -107,7 +107,8 @@ def test_overlay_and_zoom_take_one_decode_and_one_pass(
     tokens = ["--model", trained, "--overlay", tmp_path / "maps", "--zoom", tmp_path / "zooms"]
     assert main(["parts", "predict", *map(str, [spot, fine, *tokens])]) == 1
     assert opened[str(spot)] == opened[str(fine)] == 1, "hash and pixels come from one reading"
-    assert len(passes) == 2
+    # a model that is read is tried on noise of another size
+    assert len([shape for shape in passes if shape == (96, 96, 1)]) == 2
     for folder in ("maps", "zooms"):
         names = [path.name for path in sorted((tmp_path / folder).iterdir())]
         assert names == ["0000_reject_spot_v1.png", "0001_accept_fine_v1.png"]

@@ -93,7 +93,7 @@ def time_of_name(name: str) -> float | None:
 
 def machines_in(data: Path) -> Iterator[tuple[str, list[Path]]]:
     """Yield each machine of a folder (or of one file) with its files, at least one."""
-    if not data.is_dir():
+    if data.exists() and not data.is_dir():  # a folder that went away raises below
         has_sidecar = (data.parent / NAME).exists()
         yield data.parent.name if has_sidecar else data.stem, [data]
         return
