@@ -207,7 +207,7 @@ def _plans() -> dict[str, dict[str, Plan]]:
                for i, (name, shift) in enumerate(separations.items())},
         },
         "machine_rate": {
-            f"{episodes:g}_{spread}_{name}": _episodes(count, episodes, spread)
+            f"{episodes:g}_{spread}_{name}".replace(".", "_"): _episodes(count, episodes, spread)
             for episodes in EPISODES for spread in (0, 1) for name, count in MACHINES.items()
         },
     }  # fmt: skip
