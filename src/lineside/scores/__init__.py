@@ -1,0 +1,1 @@
+"""What music is on this page? Music scanning: page images to symbols."""

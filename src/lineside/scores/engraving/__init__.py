@@ -1,0 +1,1 @@
+"""Engraved pages with the place and meaning of every symbol."""

@@ -1,0 +1,116 @@
+"""Engraved pages: every symbol lies on its ink and means what the score says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lineside.core.errors import UserError
+from lineside.scores.engraving.page import Page, Symbol, read_page, write_page
+from lineside.scores.engraving.verovio_engraver import (
+    FONTS,
+    UNSEEN_FONT,
+    Style,
+    engrave,
+    random_style,
+)
+from lineside.scores.engraving.vocabulary import LINES, NAMES
+
+SCORE = """X:1
+M:6/8
+L:1/8
+K:Eb
+z3 .G^FG | (3A=Bc d3- d>e | [E2G2] {a}g !fermata!c3 | !p!E,,2 z z3 |]
+"""
+
+
+@pytest.fixture
+def score(tmp_path: Path) -> Path:
+    path = tmp_path / "song.abc"
+    path.write_text(SCORE)
+    return path
+
+
+def engraved(score: Path, style: Style, interline_px: float = 10.5) -> tuple[np.ndarray, Page]:
+    ((image, page),) = engrave(score, style, interline_px)
+    return image, page
+
+
+def named(page: Page, name: str) -> list[Symbol]:
+    return [symbol for symbol in page.symbols if symbol.name == name]
+
+
+@pytest.mark.parametrize("font", [*FONTS, UNSEEN_FONT])
+def test_boxes_hold_their_ink(score: Path, font: str) -> None:
+    image, page = engraved(score, Style(font=font), 20.0)
+    dark = np.asarray(image) < 128
+    for symbol in page.symbols:
+        left, top, right, bottom = symbol.box
+        rows = slice(max(0, int(top)), int(np.ceil(bottom)))
+        columns = slice(max(0, int(left)), int(np.ceil(right)))
+        assert dark[rows, columns].any(), symbol
+    for symbol in named(page, "noteheadBlack"):  # nothing of a head lies outside its box
+        left, top, right, bottom = (round(value) for value in symbol.box)
+        middle = (top + bottom) // 2
+        assert dark[middle, left + 3 : right - 3].all(), symbol
+        assert right - left == pytest.approx(1.25 * 20, abs=4)
+
+
+def test_symbols_are_those_of_the_score(score: Path) -> None:
+    _, page = engraved(score, Style(font="Bravura"))
+    assert len(named(page, "keyFlat")) == 3
+    assert len(named(page, "noteheadBlackSmall")) == 1
+    assert len(named(page, "tuplet3")) == 1
+    assert len(named(page, "articStaccato")) == 1
+    assert len(named(page, "dynamicP")) == 1
+    assert len(named(page, "staffLine")) == 5
+    assert {symbol.name for symbol in page.symbols} <= {*NAMES, *LINES}
+    (fermata,) = named(page, "fermataAbove")
+    assert (fermata.bar, fermata.staff, fermata.system) == (2, 0, 0)
+
+
+def test_notes_mean_what_the_score_says(score: Path) -> None:
+    _, page = engraved(score, Style())
+    owner = {note.id: note for note in page.notes}
+    heads = sorted(
+        (s for s in page.symbols if s.name.startswith("notehead") and s.staff == 0),
+        key=lambda s: (s.bar, s.box[0]),
+    )
+    found = [(owner[s.owner].pitch, owner[s.owner].onset, owner[s.owner].duration) for s in heads]
+    assert found[:3] == [("G4", 1.5, 0.5), ("F#4", 2.0, 0.5), ("G4", 2.5, 0.5)]
+    third = [round(note[1], 3) for note in found[3:6]]
+    assert third == [0.0, 0.333, 0.667]
+    assert next(note for note in page.notes if note.kind == "grace").duration == 0.0
+    chord = [note for note in page.notes if note.chord]
+    assert sorted(note.pitch for note in chord) == ["Eb4", "G4"]
+    assert {note.duration for note in chord} == {1.0}
+
+
+def test_the_same_style_gives_the_same_page(score: Path, tmp_path: Path) -> None:
+    style = random_style(np.random.default_rng(5))
+    first, second = engraved(score, style), engraved(score, style)
+    assert np.array_equal(first[0], second[0])
+    write_page(tmp_path / "a.json.gz", first[1])
+    write_page(tmp_path / "b.json.gz", second[1])
+    assert (tmp_path / "a.json.gz").read_bytes() == (tmp_path / "b.json.gz").read_bytes()
+    again = read_page(tmp_path / "a.json.gz")
+    assert [s.name for s in again.symbols] == [s.name for s in first[1].symbols]
+    assert again.notes == first[1].notes
+    assert again.symbols[0].box == pytest.approx(first[1].symbols[0].box, abs=0.006)
+
+
+def test_boxes_grow_with_the_page(score: Path) -> None:
+    (_, small), (_, large) = engraved(score, Style(), 8.0), engraved(score, Style(), 16.0)
+    assert large.width == pytest.approx(2 * small.width, abs=1)
+    for a, b in zip(small.symbols, large.symbols, strict=True):
+        assert b.box == pytest.approx([2 * value for value in a.box])
+
+
+@pytest.mark.parametrize("content", ["", "no music", "<score-partwise>"])
+def test_what_is_no_score_is_said_in_one_line(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "song.musicxml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"song\.musicxml is no score"):
+        list(engrave(path, Style()))
