@@ -53,7 +53,7 @@ Row = dict[str, Any]
 def fanogan(say: Say, store: Path = STORE, share: float = 1.0) -> None:
     """f-AnoGAN (CPU preset), its linear encoder, autoencoder, PCA and mean patch on the tiles."""
     found = {name: _kept(name, store, share) for name in NAMES}
-    outcomes = {name: [Outcome(**row) for row in kept["outcomes"]] for name, kept in found.items()}
+    outcomes = {name: [_outcome(row) for row in kept["outcomes"]] for name, kept in found.items()}
     for name, own in outcomes.items():
         auroc = estimate(own, AUROC, np.random.default_rng(0))
         say(f"{name}_auroc", auroc)
@@ -105,7 +105,7 @@ def _computed(name: str, store: Path, share: float) -> Row:
         "minutes": (time.perf_counter() - begin) / 60,
         "cpu_minutes": (time.process_time() - cpu) / 60,
         "warnings": [row for row in rows if "warning" in row],
-        "outcomes": [_outcome(detector, example) for example in test],
+        "outcomes": [_judged(detector, example) for example in test],
     }
     if isinstance(detector, AnoGAN):  # which may have been resumed: its own clock knows
         spent = rows[-1]
@@ -146,12 +146,19 @@ def _fits(store: Path, share: float) -> dict[str, Callable[..., Detector]]:
     }
 
 
-def _outcome(detector: Detector, example: TrainingImage) -> Row:
+def _judged(detector: Detector, example: TrainingImage) -> Row:
     prediction = detector.predict(example.image())
     return {
-        "item": example.id, "group": example.part, "slices": {"kind": example.label},
-        "value": {"score": prediction.score, "label": float(example.faulty)},
+        "item": example.id, "part": example.part, "kind": example.label,
+        "score": prediction.score, "label": float(example.faulty),
     }  # fmt: skip
+
+
+def _outcome(row: Row) -> Outcome:
+    return Outcome(
+        item=row["item"], groups=(row["part"],), slices={"kind": row["kind"]},
+        value={"score": row["score"], "label": row["label"]},
+    )  # fmt: skip
 
 
 def main() -> None:
