@@ -10,7 +10,7 @@ import pytest
 
 from lineside.parts.calibration import MapScale
 from lineside.parts.explain.explanation import sentence
-from lineside.parts.explain.findings import findings
+from lineside.parts.explain.findings import _interpolate, _pieces, findings
 from lineside.parts.explain.overlays import overlay
 from lineside.parts.metrics import to_pixels
 
@@ -115,3 +115,31 @@ def test_no_size_is_stated_where_the_outline_is_not_to_be_seen(kind):
     assert found.area_px is None and found.area_mm2 is None and found.length_mm is None
     said = sentence("a.png", "reject", 2.0, 1.0, [found])
     assert f"region of about {found.region_px} px" in said
+
+
+def test_a_region_is_continued_as_a_smooth_surface_whatever_its_shape():
+    rows, columns = np.indices((40, 50)).astype(float)
+    surface = np.stack([rows * columns, rows**2 - columns**2])  # both solve Laplace's equation
+    wide, frame = np.zeros((2, 40, 50), dtype=bool)
+    wide[12:16, 3:45] = True
+    wide[14:17, 44:] = True  # reaches the border of the picture, where nothing is known beyond
+    frame[5:35, 10:30] = True
+    frame[9:30, 14:26] = False  # the inside is known
+    for region in (wide & (columns < 50 - 1), frame):
+        for values, mask in ((surface, region), (surface.swapaxes(1, 2), region.T)):
+            holes = np.where(mask, 0.0, values)
+            np.testing.assert_allclose(_interpolate(holes, mask), values, atol=1e-8)
+
+
+def test_a_region_at_the_border_of_the_picture_is_continued_without_what_lies_beyond():
+    values = np.array([[[0.0, 1.0, 4.0], [0.0, 2.0, 5.0]]])
+    mask = np.array([[True, False, False], [True, False, False]])
+    # 2 a = 1 + b and 2 b = 2 + a: each is the mean of the two neighbours that it has
+    np.testing.assert_allclose(_interpolate(values, mask)[0, :, 0], [4 / 3, 5 / 3])
+
+
+def test_pieces_are_those_of_each_level_alone():
+    z = np.array([[0, 9, 2, 5, 0], [0, 3, 0, 5, 0], [7, 0, 0, 0, 4]], dtype=float)
+    pieces = _pieces(z, np.array([1.0, 2.5, 4.0]))
+    assert pieces.sum((1, 2)).tolist() == [7, 3, 1]
+    assert pieces[1, [0, 1, 2], [1, 1, 0]].all()  # corners connect
