@@ -101,6 +101,17 @@ def test_grey_values_are_the_mean_of_the_colours() -> None:
     assert torch.equal(backbone.grey_values(image[..., :1])[0, 0], torch.from_numpy(image[..., 0]))
 
 
+def test_the_order_in_memory_does_not_matter() -> None:
+    image = np.random.default_rng(0).random((50, 70, 3)).astype(np.float32)
+    turned = np.ascontiguousarray(image[::-1])[::-1]  # rows backwards in memory
+    ordered = backbone.by_channel(image)
+    assert ordered.transpose(2, 0, 1).flags.c_contiguous and np.array_equal(ordered, image)
+    assert np.shares_memory(backbone.by_channel(ordered), ordered)  # no second copy
+    for other in (turned, ordered):
+        assert torch.equal(backbone.grid_features(other), backbone.grid_features(image))
+        assert np.array_equal(backbone.resize(other, 20, 30), backbone.resize(image, 20, 30))
+
+
 def test_the_same_image_gives_the_same_cells() -> None:
     image = picture(72, 56)
     first = backbone.grid_features(image)

@@ -10,8 +10,14 @@ from lineside.core.errors import UserError
 from lineside.core.run.codec import decode, encode
 from lineside.parts.models import backbone
 from lineside.parts.models.detector import TrainingImage
-from lineside.parts.models.feature_head import feature_head
-from lineside.parts.models.feature_head.cell_features import CellFeatures, head_inputs, resample_map
+from lineside.parts.models.feature_head import cell_features, feature_head
+from lineside.parts.models.feature_head.cell_features import (
+    CellFeatures,
+    head_inputs,
+    inputs_at,
+    resample_map,
+    row_bands,
+)
 from lineside.parts.models.feature_head.cell_sampling import (
     FeatureSpool,
     StoredFeatures,
@@ -27,7 +33,7 @@ from lineside.parts.models.feature_head.feature_head import (
     pool_logits,
 )
 from lineside.parts.models.feature_head.fusion import slope_for
-from lineside.parts.models.feature_head.head import fit_head
+from lineside.parts.models.feature_head.head import CellNetwork, fit_head, make_head
 from lineside.parts.models.feature_head.image_features import stack
 from lineside.parts.models.feature_head.incremental import STEP
 
@@ -313,6 +319,41 @@ def test_head_inputs_align_the_two_scales_and_know_the_place():
     torch.testing.assert_close(x[0, 0, 5:], torch.tensor([0.1, 1 / 12, 0.1, 1 / 12]))
     torch.testing.assert_close(x[4, 5, 5:], torch.tensor([0.9, 11 / 12, 0.1, 1 / 12]))
     torch.testing.assert_close(head_inputs(seen, 2, 4).view(2, 6, 9), x[2:4])
+
+
+def random_cells(rows, columns):
+    return CellFeatures(
+        native=torch.randn(rows, columns, 6),
+        half=torch.randn(-(-rows // 2), -(-columns // 2), 5),
+        contrast=torch.randn(rows, columns, 3),
+    )
+
+
+@pytest.mark.parametrize("grid", [(5, 6), (1, 1), (7, 2)])
+def test_inputs_of_chosen_cells_are_those_of_all_cells(grid):
+    cells = random_cells(*grid)
+    index = torch.randperm(grid[0] * grid[1])
+    assert torch.equal(inputs_at(cells, index), head_inputs(cells)[index])
+
+
+@pytest.mark.parametrize("grid", [(9, 12), (1, 1), (8, 3)])
+@pytest.mark.parametrize("clipped", [False, True])
+def test_a_layer_before_interpolation_gives_the_logits_of_interpolated_inputs(
+    grid, clipped, monkeypatch
+):
+    monkeypatch.setattr(cell_features, "BAND_CELLS", 24)  # several bands of rows
+    cells = random_cells(*grid)
+    assert grid != (9, 12) or len(list(row_bands(cells))) == 5
+    if clipped:
+        cells.half[0, 0, 3] = 40.0
+        cells.native[0, 0, 0] = -40.0
+    count = head_inputs(cells).shape[1]
+    network = CellNetwork(count, 3, 4).initialise(torch.Generator().manual_seed(0))
+    head = make_head(network, torch.randn(count), torch.rand(count) + 0.5)
+    expected = head.logits(head_inputs(cells))
+    torch.testing.assert_close(head.cell_logits(cells), expected, atol=1e-5, rtol=1e-5)
+    alone = torch.cat([member.cell_logits(cells) for member in head.alone()], 1)
+    torch.testing.assert_close(alone, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_maps_of_the_same_grid_are_left_as_they_are():

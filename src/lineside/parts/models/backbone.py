@@ -201,15 +201,22 @@ def to_input(image: Image) -> Tensor:
     """
     if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
         raise ValueError(f"expected an image (height, width, 1 or 3), got shape {image.shape}")
-    x = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).permute(2, 0, 1)
-    y = torch.mul(x, 255.0, out=torch.empty(x.shape))  # channel by channel in memory
+    y = torch.from_numpy(by_channel(image)).permute(2, 0, 1) * 255.0
     return y.sub_(127.0).div_(128.0).expand(3, -1, -1)[None]
+
+
+def by_channel(image: Image) -> Image:
+    """Return the image itself, float32, with its channels one after another in memory.
+
+    Every step of the backbone's input takes a fraction of the time then.
+    """
+    return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32).transpose(1, 2, 0)
 
 
 @torch.inference_mode()
 def resize(image: Image, rows_px: int, columns_px: int) -> Image:
     """Return the image resampled to a size (bilinear, anti-aliased when shrinking)."""
-    x = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).permute(2, 0, 1)[None]
+    x = torch.from_numpy(by_channel(image)).permute(2, 0, 1)[None]
     y = F.interpolate(x, (rows_px, columns_px), mode="bilinear", antialias=True)
     result: NDArray[np.float32] = y[0].permute(1, 2, 0).numpy()
     return result
@@ -292,7 +299,8 @@ def _window_features(window: Image, inside: Slices, result: Tensor) -> None:
     for size in window.shape[:2]:
         total = -(-(size + 2 * MARGIN_PX) // 16) * 16
         pads.append((MARGIN_PX, total - size - MARGIN_PX))
-    padded = np.pad(window, (*pads, (0, 0)), mode="symmetric")
+    # padded channel by channel: (channel, height, width) -> (height, width, channel)
+    padded = np.pad(window.transpose(2, 0, 1), ((0, 0), *pads), mode="symmetric").transpose(1, 2, 0)
     maps = block_maps(padded, CELL_BLOCKS)
     first = MARGIN_PX // CELL_PX
     rows, columns = (slice(first + cells.start, first + cells.stop) for cells in inside)

@@ -121,6 +121,7 @@ def measure(grey: NDArray[np.float32], template: NDArray[np.float32] | None) -> 
 
     Size and scale are logarithms: of width and height in px, and of `extent`.
     """
+    square = _square(grey)
     measures = {
         # one unit is a factor of ten
         "sharpness": float(np.log10(np.var(ndimage.laplace(grey, mode="reflect")) + 1e-8)),
@@ -128,10 +129,10 @@ def measure(grey: NDArray[np.float32], template: NDArray[np.float32] | None) -> 
         "saturated_share": float((grey >= SATURATED).mean()),
         "log_width": float(np.log(grey.shape[1])),
         "log_height": float(np.log(grey.shape[0])),
-        "log_extent": float(np.log(extent(_square(grey)) + NO_PART)),
+        "log_extent": float(np.log(extent(square) + NO_PART)),
     }
     if template is not None:
-        shift = phase_shift(template, _square(grey))
+        shift = phase_shift(template, square)
         down = shift.down_px * grey.shape[0] / TEMPLATE_PX
         right = shift.right_px * grey.shape[1] / TEMPLATE_PX
         measures["offset_px"] = float(np.hypot(down, right))

@@ -76,14 +76,45 @@ def head_inputs(features: CellFeatures, first_row: int = 0, last_row: int | None
     """
     rows, columns = features.grid
     last_row = rows if last_row is None else last_row
-    row_index = torch.arange(first_row, last_row)
     # (rows / 2, columns / 2, 256) -> (row, column, 256)
-    coarse = _upsample(_upsample(features.half, row_index, 0), torch.arange(columns), 1)
-    row = ((row_index + 0.5) / rows)[:, None].expand(len(row_index), columns)
-    column = ((torch.arange(columns) + 0.5) / columns)[None].expand(len(row_index), columns)
-    position = torch.stack([row, column, row.minimum(1 - row), column.minimum(1 - column)], 2)
+    coarse = enlarge(features.half, first_row, last_row, columns)
     native, contrast = (x[first_row:last_row] for x in (features.native, features.contrast))
+    position = cell_positions(features.grid, first_row, last_row)
     return torch.cat([native, coarse, contrast, position], 2).flatten(0, 1)
+
+
+def cell_positions(grid: tuple[int, int], first_row: int, last_row: int) -> Tensor:
+    """Return where the cells of some rows of a grid lie, shape (row, column, 4)."""
+    row, column = torch.arange(first_row, last_row), torch.arange(grid[1])
+    return _position(row[:, None], column[None], grid)
+
+
+@torch.inference_mode()
+def inputs_at(features: CellFeatures, index: Tensor) -> Tensor:
+    """Return the rows of `head_inputs` of chosen cells, shape (cell, 541).
+
+    Args:
+        features: Of the image.
+        index: Numbers of cells, row by row, shape (cell,).
+    """
+    row, column = index // features.grid[1], index % features.grid[1]
+    top, bottom, down = _between(row, features.half.shape[0])
+    left, right, along = _between(column, features.half.shape[1])
+    half = features.half
+    coarse = torch.lerp(
+        torch.lerp(half[top, left], half[bottom, left], down[:, None]),
+        torch.lerp(half[top, right], half[bottom, right], down[:, None]),
+        along[:, None],
+    )
+    position = _position(row, column, features.grid)
+    at = (row, column)
+    return torch.cat([features.native[at], coarse, features.contrast[at], position], 1)
+
+
+def _position(row: Tensor, column: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return row, column and distances to the nearest borders, as fractions, on a last axis."""
+    row, column = torch.broadcast_tensors((row + 0.5) / grid[0], (column + 0.5) / grid[1])
+    return torch.stack([row, column, row.minimum(1 - row), column.minimum(1 - column)], -1)
 
 
 def row_bands(features: CellFeatures) -> Iterator[tuple[int, int]]:
@@ -94,19 +125,40 @@ def row_bands(features: CellFeatures) -> Iterator[tuple[int, int]]:
         yield first, min(first + step, rows)
 
 
-def _upsample(half: Tensor, index: Tensor, axis: int) -> Tensor:
-    """Interpolate half-scale cells linearly at full-scale cell centres along an axis.
+def half_rows(first_row: int, last_row: int, rows: int) -> tuple[int, int]:
+    """Return the half-scale rows, of so many, between which rows of cells are interpolated."""
+    return max(0, (first_row - 1) // 2), min(rows, last_row // 2 + 1)
 
-    The centre of full-scale cell i lies at (i + 0.5) / 2 - 0.5 on the half-scale grid.
+
+def enlarge(half: Tensor, first_row: int, last_row: int, columns: int, start: int = 0) -> Tensor:
+    """Interpolate half-scale cells linearly at the centres of some rows of full-scale cells.
+
+    Args:
+        half: Rows of half-scale cells from number `start` on, shape (row, column, feature).
+        first_row: First row of full-scale cells.
+        last_row: The row after the last one.
+        columns: Number of full-scale columns.
+        start: See above.
     """
-    position = ((index + 0.5) / 2 - 0.5).clamp(0, half.shape[axis] - 1)
+    for axis, index in enumerate((torch.arange(first_row, last_row), torch.arange(columns))):
+        low, high, share = _between(index, half.shape[axis], 0 if axis else start)
+        shape = [1, 1, 1]
+        shape[axis] = len(index)
+        half = torch.lerp(
+            half.index_select(axis, low), half.index_select(axis, high), share.view(shape)
+        )
+    return half
+
+
+def _between(index: Tensor, size: int, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the half-scale cells beside full-scale cells, and the share of the second.
+
+    The centre of full-scale cell i lies at (i + 0.5) / 2 - 0.5 on the half-scale grid, of which
+    `size` cells from `start` on are there.
+    """
+    position = ((index + 0.5) / 2 - 0.5 - start).clamp(0, size - 1)
     low = position.floor().long()
-    high = (low + 1).clamp(max=half.shape[axis] - 1)
-    shape = [1, 1, 1]
-    shape[axis] = len(index)
-    return torch.lerp(
-        half.index_select(axis, low), half.index_select(axis, high), (position - low).view(shape)
-    )
+    return low, (low + 1).clamp(max=size - 1), position - low
 
 
 def resample_map(values: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
@@ -145,11 +197,13 @@ def _window_contrast(grey: Tensor) -> Tensor:
     for octave in range(3):
         if octave:
             level = backbone.mean_2x2(level)
-        responses = [*_blobs_and_lines(level), *(_edges(level) if octave == 2 else ())]
+        fine = _blur(level, 1)
+        if octave == 0:
+            roughness = F.avg_pool2d((log - fine) ** 2, CELL_PX)
+        responses = [*_blobs_and_lines(fine), *(_edges(level) if octave == 2 else ())]
         size = CELL_PX >> octave  # pixels of this octave per cell
         for response in responses:
             channels += _strongest(response, size)
-    roughness = F.avg_pool2d((log - _blur(log, 1)) ** 2, CELL_PX)
     channels.append((roughness + 1e-6).log())
     return torch.cat(channels, 1)[0].permute(1, 2, 0)
 
@@ -193,9 +247,12 @@ def _sum_shifted(x: Tensor, taps: Sequence[float], axis: int, dilation: int = 1)
     return total
 
 
-def _blobs_and_lines(level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return blob, vertical-line and horizontal-line responses; lines are averaged along 7 px."""
-    fine = _blur(level, 1)
+def _blobs_and_lines(fine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return blob, vertical-line and horizontal-line responses; lines are averaged along 7 px.
+
+    Args:
+        fine: A level of the pyramid, blurred by 1 px.
+    """
     blob = fine - _blur(fine, 2)
     wide = _pad(fine, 2, 2)
     # second differences over 2 px: left + right - 2 * middle, and the same vertically

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor
 
 from lineside.parts.data.items import GOOD
+from lineside.parts.models.backbone import by_channel
 from lineside.parts.models.detector import Mask, TrainingImage
 from lineside.parts.models.feature_head.cell_features import (
     CellFeatures,
     cell_features,
-    head_inputs,
+    inputs_at,
     resample_map,
 )
 from lineside.parts.models.feature_head.image_features import Features, image_features
@@ -170,7 +170,7 @@ def inner_folds(
 
 def pass_backbone(example: TrainingImage) -> tuple[CellFeatures, Features]:
     """Decode an image and pass it through the backbone: what takes nearly all of a fit."""
-    image = example.image()
+    image = by_channel(example.image())
     return cell_features(image), image_features(image)
 
 
@@ -197,7 +197,7 @@ def prepare_image(
     sampled = None
     if not example.faulty:
         index, _ = choose_cells(None, np.zeros(features.grid, np.float32), False, rng)
-        sampled = spool.write_array(_inputs_at(index, head_inputs(features)))
+        sampled = spool.write_array(_inputs_at(index, features))
     return PreparedImage(
         spool=spool,
         features_offset=spool.write_features(whole_image),
@@ -260,25 +260,27 @@ def _image_cells(
     suspicion = resample_map(normal.predict(image.features).map, *image.grid)
     features = spool.read(image.offset)
     index, target = choose_cells(image.coverage, suspicion, image.label != GOOD, rng)
-    return _cells_at(index, head_inputs(features), target, suspicion, image.label, image.fold)
+    return _cells_at(index, features, target, suspicion, image.label, image.fold)
 
 
-def hard_cells(image: PreparedImage, scores: NDArray[np.float32], inputs: Tensor) -> ImageCells:
+def hard_cells(
+    image: PreparedImage, scores: NDArray[np.float32], features: CellFeatures
+) -> ImageCells:
     """Return the `HARD_CELLS` cells of a good image that look most like a defect.
 
     Args:
         image: The image.
         scores: How much each cell looks like a defect, shape (cell,).
-        inputs: Features of all cells, shape (cell, feature).
+        features: All its cells.
     """
     index = np.argsort(-scores, kind="stable")[:HARD_CELLS]
     target = np.zeros(len(index), np.float32)
-    return _cells_at(index, inputs, target, scores, image.label, image.fold)
+    return _cells_at(index, features, target, scores, image.label, image.fold)
 
 
 def _cells_at(
     index: NDArray[np.intp],
-    inputs: Tensor,
+    features: CellFeatures,
     target: NDArray[np.float32],
     suspicion: NDArray[np.float32],
     kind: str,
@@ -286,7 +288,7 @@ def _cells_at(
 ) -> ImageCells:
     """Return the chosen ones of all cells of an image."""
     return ImageCells(
-        inputs=_inputs_at(index, inputs),
+        inputs=_inputs_at(index, features),
         target=target,
         suspicion=suspicion.ravel()[index],
         kind=kind,
@@ -294,8 +296,8 @@ def _cells_at(
     )
 
 
-def _inputs_at(index: NDArray[np.intp], inputs: Tensor) -> NDArray[np.float16]:
-    chosen: NDArray[np.float16] = inputs[torch.from_numpy(index)].half().numpy()
+def _inputs_at(index: NDArray[np.intp], features: CellFeatures) -> NDArray[np.float16]:
+    chosen: NDArray[np.float16] = inputs_at(features, torch.from_numpy(index)).half().numpy()
     return chosen
 
 

@@ -29,7 +29,7 @@ from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
 from lineside.core.parallel import Executor, map_items
 from lineside.parts.data.items import GOOD
-from lineside.parts.models.backbone import check_weights, grid_of, weight_digest
+from lineside.parts.models.backbone import by_channel, check_weights, grid_of, weight_digest
 from lineside.parts.models.detector import (
     KNOWN_TERM,
     NORMAL_TERM,
@@ -39,11 +39,8 @@ from lineside.parts.models.detector import (
     TrainingImage,
 )
 from lineside.parts.models.feature_head.cell_features import (
-    CellFeatures,
     cell_features,
-    head_inputs,
     resample_map,
-    row_bands,
 )
 from lineside.parts.models.feature_head.cell_sampling import (
     FeatureSpool,
@@ -144,11 +141,12 @@ class FeatureHead:
             The score (standard deviations above good images), a map in about the same unit on
             8-px cells, and the terms ``normal model`` and ``known defects`` of the score.
         """
+        image = by_channel(image)
         normal = self.normal.predict(image_features(image))
         terms = {NORMAL_TERM: normal.score}
         heat = resample_map(normal.map, *grid_of(image)).astype(np.float64)
         if self.head is not None:  # only the head needs cells
-            logits = cell_logits(self.head, cell_features(image)).mean(1)
+            logits = self.head.cell_logits(cell_features(image)).mean(1)
             terms[KNOWN_TERM] = float(self.fusion.score_term(np.array(pool_logits(logits))))
             heat += self.fusion.map_term(logits.double().numpy().reshape(heat.shape))
         score = sum(terms.values())
@@ -157,11 +155,6 @@ class FeatureHead:
     def update(self, examples: Sequence[TrainingImage], *, rng: np.random.Generator) -> FeatureHead:
         """Return a derived detector that has learned from wrongly judged images; `incremental`."""
         return update_detector(self, examples, rng)
-
-
-def cell_logits(head: Head, cells: CellFeatures) -> Tensor:
-    """Return each member's logits of all cells, shape (rows * columns, member)."""
-    return torch.cat([head.logits(head_inputs(cells, *band)) for band in row_bands(cells)])
 
 
 def fit_detector(
@@ -294,17 +287,18 @@ def _score_reference(
     """Return pooled logits by the member that did not see an image, and hard cells of good ones."""
     pooled: list[float] = []
     hard: list[ImageCells] = []
+    members = cross_fitted.alone() if cross_fitted is not None else []
     for image in images if cross_fitted is not None else images[:HARD_IMAGES]:
         assert image.offset is not None, "reference images are kept"
         features = spool.read(image.offset)
         if cross_fitted is None:
             scores = resample_map(normal.predict(image.features).map, *image.grid).ravel()
         else:
-            logits = cell_logits(cross_fitted, features)[:, image.fold]
+            logits = members[image.fold].cell_logits(features)[:, 0]
             pooled.append(pool_logits(logits))
             scores = logits.numpy()
         if image.label == GOOD and len(hard) < HARD_IMAGES:
-            hard.append(hard_cells(image, scores, head_inputs(features)))
+            hard.append(hard_cells(image, scores, features))
     return np.array(pooled), hard
 
 

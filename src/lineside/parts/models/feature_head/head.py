@@ -26,7 +26,14 @@ from torch.nn import functional as F
 from lineside.core.run.codec import built_by
 from lineside.core.training.recorder import Recorder
 from lineside.parts.data.items import GOOD
-from lineside.parts.models.feature_head.cell_features import BAND_CELLS
+from lineside.parts.models.feature_head.cell_features import (
+    BAND_CELLS,
+    CellFeatures,
+    cell_positions,
+    enlarge,
+    half_rows,
+    row_bands,
+)
 from lineside.parts.models.feature_head.cell_sampling import (
     BAG_CELLS,
     UNKNOWN,
@@ -325,11 +332,64 @@ class Head:
         )
     )
 
+    def alone(self) -> list[Head]:
+        """Return each member as a head of its own."""
+        parts = [self.network.subset(m, m + 1) for m in range(self.members)]
+        return [make_head(part, self.mean, self.std) for part in parts]
+
     @torch.inference_mode()
     def logits(self, inputs: Tensor) -> Tensor:
         """Return each member's logits, shape (cell, member), of cells (cell, feature)."""
         x = (inputs.float() - self.mean).div_(self.std).clamp_(-CLIP, CLIP)
         return self.network(x)
+
+    @torch.inference_mode()
+    def cell_logits(self, cells: CellFeatures) -> Tensor:
+        """Return each member's logits of all cells of an image, shape (rows * columns, member)."""
+        return torch.cat([self._band_logits(cells, *band) for band in row_bands(cells)])
+
+    def _band_logits(self, cells: CellFeatures, first_row: int, last_row: int) -> Tensor:
+        """Return `logits` of `head_inputs` of some rows of cells, in about half of the time.
+
+        Interpolation and the first layer are linear, so half-scale features pass the layer before
+        they are interpolated, in a quarter of the cells. Clipping is not linear: the few features
+        that it changes there are interpolated first.
+        """
+        columns, native = cells.grid[1], cells.native.shape[2]
+        start, end = half_rows(first_row, last_row, len(cells.half))
+        of_half = slice(native, native + cells.half.shape[2])
+        half = self._standardised(cells.half[start:end], of_half)
+        clipped = half.abs().amax((0, 1)) > CLIP
+        if clipped.any():
+            late = enlarge(half[..., clipped], first_row, last_row, columns, start)
+            half.masked_fill_(clipped, 0.0)
+        weight = self.network.first
+        h = F.linear(half, weight[:, of_half])  # (row, column, member * hidden) at half scale
+        h = enlarge(h, first_row, last_row, columns, start).flatten(0, 1)
+        rest = torch.cat(
+            [
+                cells.contrast[first_row:last_row],
+                cell_positions(cells.grid, first_row, last_row),
+            ],
+            2,
+        )
+        for features, place in (
+            (cells.native[first_row:last_row], slice(0, native)),
+            (rest, slice(of_half.stop, None)),
+        ):
+            x = self._standardised(features, place).clamp_(-CLIP, CLIP).flatten(0, 1)
+            h.addmm_(x, weight[:, place].T)
+        if clipped.any():
+            h.addmm_(late.clamp_(-CLIP, CLIP).flatten(0, 1), weight[:, of_half][:, clipped].T)
+        h.add_(self.network.first_bias).relu_()
+        # (member, cell, hidden) @ (member, hidden, 1) -> (member, cell, 1)
+        of_members = h.view(len(h), self.members, self.hidden).transpose(0, 1)
+        logits = of_members @ self.network.second[:, :, None]
+        return logits[:, :, 0].T + self.network.second_bias
+
+    def _standardised(self, features: Tensor, place: slice) -> Tensor:
+        """Return some of the features, on the last axis, standardised and not clipped."""
+        return (features - self.mean[place]).div_(self.std[place])
 
 
 def pool_logits(logits: Tensor) -> float:
