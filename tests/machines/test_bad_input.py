@@ -283,8 +283,9 @@ def test_an_odd_sidecar_is_told(folder, model, kind):
     (folder / f"{name_of(LEARNED)}.csv").write_text(as_text(wave()))
     (folder / "machine.json").unlink()
     ODD[kind][0](folder / "machine.json")
-    with no_longer_than(60), pytest.raises(UserError, match=ODD[kind][1]):
-        judged(folder, model)
+    with no_longer_than(60):
+        verdicts, (refused,) = judged(folder, model)
+    assert verdicts == [] and ODD[kind][1] in refused.message
 
 
 @pytest.mark.adversary("l")
@@ -292,5 +293,19 @@ def test_a_deeply_nested_sidecar_is_told(folder, model):
     (folder / f"{name_of(LEARNED)}.csv").write_text(as_text(wave()))
     for text in ("[" * 100_000, '{"bearing": ' + '{"a": ' * 900 + "1" + "}" * 901):
         (folder / "machine.json").write_text(text)
-        with pytest.raises(UserError, match="nested in more than 64 levels"):
-            judged(folder, model)
+        verdicts, (refused,) = judged(folder, model)
+        assert verdicts == [] and "nested in more than 64 levels" in refused.message
+
+
+def test_bad_facts_of_one_machine_leave_the_others(folder, model):
+    (folder / f"{name_of(LEARNED)}.csv").write_text(as_text(wave()))
+    other = folder.parent / "other"
+    other.mkdir()
+    (other / f"{name_of(LEARNED)}.csv").write_text(as_text(wave()))
+    for text in ("{", '{"speed": 25}', '{"rate_hz": "fast"}'):
+        (other / "machine.json").write_text(text)
+        found = lineside.load(model).predict([folder.parent])
+        verdicts = [f for f in found if not isinstance(f, Refusal)]
+        (refused,) = [f for f in found if isinstance(f, Refusal)]
+        assert [v.state for v in verdicts] == ["normal"]
+        assert "machine other is left out" in refused.message

@@ -1,13 +1,17 @@
 from dataclasses import dataclass
 
 import pytest
+from tests.odd_files import ODD, no_longer_than
 
 from lineside.core.contract import Outcome, Source, Split
 from lineside.core.errors import UserError
+from lineside.core.run.status import is_held
+from lineside.core.run.table_reader import read_columns, read_named_rows
 from lineside.core.run.tables import (
     FITTED_ROLES,
     familiar,
     read_outcomes,
+    read_split,
     read_used,
     refuse_known,
     used_items,
@@ -99,3 +103,19 @@ def test_names_of_fitted_groups_give_a_note_not_a_refusal(tmp_path):
     refuse_known(fresh, folder)
     assert familiar(fresh, folder).startswith("1 of 2 items")
     assert familiar([thing(tmp_path / "new", "lone")], folder) == ""
+
+
+@pytest.mark.adversary("l")
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("read", [read_split, read_outcomes, read_columns, read_named_rows])
+def test_what_is_no_table_is_refused_before_it_is_opened(tmp_path, kind, read):
+    path = tmp_path / "split.csv"
+    ODD[kind][0](path)
+    with no_longer_than(10), pytest.raises(UserError, match=f"{ODD[kind][1]}|holds 42.9 GB"):
+        read(path)
+
+
+def test_a_pipe_is_no_lock(tmp_path):
+    ODD["pipe"][0](tmp_path / ".lock")
+    with no_longer_than(10):
+        assert not is_held(tmp_path)

@@ -257,5 +257,5 @@ def test_dates_that_could_be_read_in_two_ways_are_refused(tmp_path):
 def test_what_people_say_wrongly_is_told(tmp_path, facts, words):
     np.savez(tmp_path / "a.npz", acc=WAVE[None], fs=1.0, t=[0.0])
     write(tmp_path / "machine.json", json.dumps(facts))
-    with pytest.raises(UserError, match=words):
-        find_snapshots(tmp_path)
+    (refused,) = find_snapshots(tmp_path)
+    assert words in refused.message

@@ -152,8 +152,9 @@ def test_missing_facts_are_asked_for(tmp_path):
     with pytest.raises(UserError, match="sample rate"):
         load_measurement(find_snapshots(tmp_path)[0])
     write(tmp_path / "m" / "machine.json", json.dumps({"intervall_seconds": 600}))
-    with pytest.raises(UserError, match="did you mean 'interval_seconds'"):
-        find_snapshots(tmp_path)
+    (refused,) = find_snapshots(tmp_path)
+    assert refused.item.endswith("machine.json") and "machine m is left out" in refused.message
+    assert "did you mean 'interval_seconds'" in refused.hint
 
 
 def test_an_empty_folder_says_what_is_expected(tmp_path):

@@ -47,6 +47,8 @@ def read_status(folder: Path) -> dict[str, Any]:
 def is_held(folder: Path) -> bool:
     """Return whether a process works in a run folder: it holds the lock, which ends with it."""
     try:
+        if not (folder / ".lock").is_file():  # a pipe would be waited for
+            return False
         with (folder / ".lock").open("rb") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 from lineside.core.contract import ROLES, Item, Outcome, Split
 from lineside.core.errors import UserError
-from lineside.core.run.files import finite, sha256, sha256_of_file, write_bytes
+from lineside.core.run.files import check_file, finite, sha256, sha256_of_file, write_bytes
 from lineside.core.run.model_store import file_beside
 from lineside.core.run.status import run_file
 
 FITTED_ROLES = ("train", "validation", "taught")
 USED_ROLES = (*FITTED_ROLES, "calibration")
+LARGEST_TABLE = 8 * 2**30
 
 
 class UsedItem(NamedTuple):
@@ -215,6 +216,7 @@ def _read_outcomes(path: Path) -> dict[str, dict[str, list[Outcome]]]:
 def _rows(path: Path, columns: Sequence[str], what: str, hint: str) -> list[dict[str, Any]]:
     """Return the rows of a table with exactly these columns."""
     try:
+        check_file(path, LARGEST_TABLE, "table")
         with path.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream)
             if tuple(reader.fieldnames or ()) != columns:

@@ -176,7 +176,8 @@ def load_checkpoint(folder: Path, job: Mapping[str, Any]) -> Stored | None:
             "remove that folder, or repeat the command that started it",
         )
     try:
-        content = (folder / saved["tensors"]).read_bytes()
+        stored = folder / saved["tensors"]
+        content = stored.read_bytes() if stored.is_file() else b""
     except OSError:
         content = b""
     if sha256(content) != saved["tensors_sha256"]:

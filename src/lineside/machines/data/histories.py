@@ -2,8 +2,8 @@
 
 Layouts: ``DATA/MACHINE/files`` (one snapshot per file, or a history as NPZ), ``DATA/MACHINE.npz``,
 and ``DATA/MACHINE.csv`` (a table of values). A ``machine.json`` in a folder says that all its files
-belong to one machine, named like the folder, and has facts about it (`sidecar`). Snapshots are
-sorted by time; duplicates are refused.
+belong to one machine, named like the folder, and has facts about it (`sidecar`); where it cannot be
+used, that machine is refused. Snapshots are sorted by time; duplicates are refused.
 """
 
 from __future__ import annotations
@@ -49,7 +49,14 @@ def find_snapshots(data: Path) -> list[Snapshot | Refusal]:
         raise UserError(f"{data} does not exist", "check the path of the data")
     items: list[Snapshot | Refusal] = []
     for machine, files in machines_in(data):
-        items += _read_history(machine, files, read_sidecar(files[0].parent))
+        try:
+            sidecar = read_sidecar(files[0].parent)
+        except UserError as error:  # of this machine: the others are read
+            message = f"machine {machine} is left out: {error.message}"
+            refused = files[0].parent / NAME
+            items.append(Refusal(item=str(refused), message=message, hint=error.hint))
+            continue
+        items += _read_history(machine, files, sidecar)
     items += _refuse_unread(data)
     if not items:
         raise UserError(
