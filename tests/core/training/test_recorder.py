@@ -1,6 +1,7 @@
 """The recorder: its numbers by hand, its warnings on planted faults, none on healthy runs."""
 
 import math
+import sys
 import time
 
 import numpy as np
@@ -264,6 +265,40 @@ def test_a_loss_must_not_take_a_measure_s_name():
     recorder.loaded()
     with pytest.raises(UserError, match="taken"):
         recorder.finish({"lr": torch.tensor(1.0)})
+
+
+def test_a_name_that_is_taken_later_is_refused_when_its_row_is_written():
+    net = nn.Linear(2, 1)
+    recorder = Recorder(net, torch.optim.SGD(net.parameters(), lr=0.1), lambda row: None)
+    for step in range(3):
+        recorder.start(step)
+        net(torch.ones(8, 2)).sum().backward()
+        recorder.before_update()
+        recorder.finish({"lr" if step == 2 else "loss": torch.tensor(1.0)})
+    with pytest.raises(UserError, match="taken"):
+        recorder.flush()
+
+
+def test_a_step_that_is_not_sampled_calls_no_other_function_of_the_recorder():
+    net = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    recorder = Recorder(net, optimizer, lambda row: None, budget=0.0)
+    called: list = []
+
+    def count(frame, event, argument):
+        if event == "call" and "lineside" in frame.f_code.co_filename:
+            called.append(frame.f_code.co_name)
+
+    for step in range(40):  # samples are 0, 10 and 20
+        loss = net(torch.ones(8, 2)).sum() if step == 39 else None
+        sys.setprofile(count if step == 39 else None)
+        recorder.start(step)
+        recorder.loaded()
+        loss = net(torch.ones(8, 2)).sum() if loss is None else loss
+        recorder.before_update()
+        recorder.finish({"loss": loss})
+    sys.setprofile(None)
+    assert called == ["start", "loaded", "before_update", "finish"]
 
 
 def by_hand(net, loss, steps=31, lr=1e-3):

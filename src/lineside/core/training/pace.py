@@ -25,24 +25,26 @@ class Pace:
     Args:
         every: Fewest steps between samples.
         last_step: Of the training, None where it is not known.
+
+    Attributes:
+        last_steps: Those at the end of the training.
+        next_seconds: No other step is due before so many seconds of training.
     """
 
     def __init__(self, every: int, last_step: int | None = None) -> None:
         self._every = every
-        self._last = {last_step, last_step - every} if last_step is not None else set()
+        self.last_steps = {last_step, last_step - every} if last_step is not None else set()
         self._costs: deque[float] = deque(maxlen=_RECENT)
         self._count = 0
         self._next_step = 0
-        self._begin_seconds = self._next_seconds = 0.0
+        self._begin_seconds = self.next_seconds = 0.0
         self._confirming = self._confirmed = False
 
     def due(self, step: int, seconds: float) -> bool:
         """Return whether a step is to be sampled, after so many seconds of training."""
-        if step in self._last:
+        if step in self.last_steps:
             return True
-        return step >= self._next_step and (
-            self._count < _FIRST or self._confirming or seconds >= self._next_seconds
-        )
+        return step >= self._next_step and seconds >= self.next_seconds
 
     def begin(self, step: int, seconds: float) -> None:
         """Begin a sample."""
@@ -65,10 +67,11 @@ class Pace:
         """
         self._confirming = confirm and not self._confirmed
         wait = median(self._costs) / share if share > 0 else math.inf
-        self._next_seconds = self._begin_seconds + wait
+        at_once = self._confirming or self._count < _FIRST
+        self.next_seconds = self._begin_seconds + (0.0 if at_once else wait)
         return wait
 
     def resume(self, step: int) -> None:
         """Sample again from a step on, as at the start."""
         self._count, self._next_step = 0, step
-        self._next_seconds = 0.0
+        self.next_seconds = 0.0

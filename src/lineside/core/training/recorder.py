@@ -24,10 +24,10 @@ from __future__ import annotations
 import math
 import resource
 import sys
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from statistics import median
+from time import perf_counter
 from types import TracebackType
 from typing import Any
 
@@ -44,6 +44,13 @@ from lineside.core.training.warnings import MEASURED, Log, Monitor, TrainingMoni
 _MOST_PENDING = 256
 _LEAST_SHARE = 0.25
 """Of the budget: what samples get, and what written rows get, at the least and at the most."""
+
+_CALLS = 2.0
+"""What the four calls of a step cost that is not sampled, relative to `finish` without its end."""
+_Step = tuple[
+    int, float | None, tuple[float, float, float], dict[str, float], dict[str, Any] | None
+]
+"""A step before it is a row; see `_row`. It is made on every step, hence as little as possible."""
 
 
 class Recorder:
@@ -84,18 +91,23 @@ class Recorder:
         weights = list(network.named_parameters())
         self._statistics = {n: UpdateStatistics(o, weights) for n, o in optimizers.items()}
         self._first = next(iter(self._statistics))
+        self._lead = optimizers[self._first]
         self._due: set[str] = set()  # optimisers that are still to be measured
-        self._updated: list[str] = []  # those that were measured in this step
+        self._updated: tuple[str, ...] = ()  # those that were measured in this step
         self._log = log
         self._budget = budget
         self._every_steps = every_steps
         self._pace = Pace(every_steps, None if steps is None else steps - 1)
-        self._pending: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
-        self._row: dict[str, Any] = {}
+        self._pending: list[_Step] = []
+        self._unread: list[tuple[dict[str, float], str, Tensor]] = []  # losses on a device
+        self._on_cpu = False  # whether all losses of the last sample were
+        self._step = 0
+        self._lr: float | None = None  # of this step, if the first optimiser has updated
         self._hooked = False  # in this step
         self._row_interval, self._since_row = 1, 0
         # Of the last flushes: seconds of a written row; share of the time beside samples.
         self._row_costs, self._base_shares = deque[float](maxlen=9), deque[float](maxlen=9)
+        self._step_costs = deque[float](maxlen=9)  # of steps that were not sampled
         self._steps = 0
         self._own_seconds = self._sample_seconds = self._run_seconds = 0.0
         self._planned = (0.0, 0.0)  # seconds of the run, and of recording beside samples
@@ -125,22 +137,15 @@ class Recorder:
 
     def start(self, step: int) -> None:
         """Begin a step (0-based), before its batch is drawn."""
-        self._started = self._loaded = time.perf_counter()
-        self._own = 0.0
-        if self._hooked:
-            self._activations.detach()  # the last step was not finished
-        self._row, self._updated = {"step": step}, []
-        if self._pace.due(step, self._run_seconds):
-            self._pace.begin(step, self._run_seconds)
-            self._activations.expect()
-            self._due = set(self._statistics)
-        self._hooked = self._activations.attach()
-        if self._hooked:
-            self._own = time.perf_counter() - self._started
+        self._started = self._loaded = perf_counter()
+        self._step, self._lr, self._updated = step, None, ()
+        pace = self._pace
+        if self._hooked or self._run_seconds >= pace.next_seconds or step in pace.last_steps:
+            self._observe()
 
     def loaded(self) -> None:
         """Mark that the batch is loaded; what follows is compute."""
-        self._loaded = time.perf_counter()
+        self._loaded = perf_counter()
 
     def before_update(self, name: str | None = None) -> None:
         """Measure gradients, between the backward pass and the optimiser's step.
@@ -150,16 +155,10 @@ class Recorder:
         Args:
             name: Which optimiser; may be left out if there is one.
         """
-        name = self._first if name is None else name
-        statistics = self._statistics[name]
-        if name == self._first:
-            self._row["lr"] = statistics.learning_rate
-        if name in self._due:
-            begin = time.perf_counter()
-            statistics.before_update()
-            self._updated.append(name)
-            self._due.discard(name)
-            self._own += time.perf_counter() - begin
+        if name is None or name == self._first:
+            self._lr = float(self._lead.param_groups[0]["lr"])
+        if self._due:
+            self._measure_gradients(self._first if name is None else name)
 
     def finish(self, losses: Mapping[str, Tensor]) -> None:
         """End a step with its losses by name, none if it has none.
@@ -170,38 +169,20 @@ class Recorder:
         Raises:
             UserError: if a loss has the name of something that the recorder measures itself.
         """
-        begin = time.perf_counter()
-        row = self._row
-        if not MEASURED.isdisjoint(losses):
-            self._activations.detach()
-            raise UserError(
-                f"losses {sorted(losses)}: a name is taken by the recorder", "rename that loss"
-            )
-        own = self._own + (self._activations.seconds if self._hooked else 0.0)
-        row["data_seconds"] = self._loaded - self._started
-        row["compute_seconds"] = max(begin - self._loaded - own, 0.0)
-        waiting = {}
+        begin = perf_counter()
+        values: dict[str, float] = {}
         for name, loss in losses.items():
-            if loss.is_cpu:
-                row[name] = loss.item()
+            if self._on_cpu or loss.is_cpu:
+                values[name] = loss.item()
             else:  # read later, not to wait for the device in every step
-                waiting[name] = loss.detach()
-        self._pending.append((row, waiting))
-        sampled = self._hooked or bool(self._updated)
-        if sampled:
-            self._complete(row)
-            cost = own + time.perf_counter() - begin
-            self._sample_seconds += cost
-            self._pace.spend(cost)
-        full = "memory_mb" in row or len(self._pending) >= _MOST_PENDING
-        if full:
-            self.flush()
-        end = time.perf_counter()
-        self._steps += 1
-        self._run_seconds += end - self._started
-        self._own_seconds += own + end - begin
-        if full:
-            self._plan()
+                values[name] = math.nan
+                self._unread.append((values, name, loss.detach()))
+        measured = self._complete(losses, begin) if self._hooked or self._updated else None
+        times = self._started, self._loaded, begin
+        self._pending.append((self._step, self._lr, times, values, measured))
+        self._run_seconds += begin - self._started
+        if measured is not None or len(self._pending) >= _MOST_PENDING:
+            self._end_block(begin, measured)
 
     def validation(self, step: int, measures: Mapping[str, float]) -> None:
         """Record measures on held-out data after `step` updates; ``"loss"`` is monitored."""
@@ -212,25 +193,30 @@ class Recorder:
 
     def labels(self, noise: LabelNoise) -> None:
         """Warn of label noise, estimated before the training on fixed features of its items."""
-        self.monitor.labels(self._row.get("step", 0), noise)
+        self.monitor.labels(self._step, noise)
 
     def flush(self) -> None:
         """Write pending rows; the only place that waits for the device."""
         pending, self._pending = self._pending, []
-        numbers = iter(_numbers([t for _, waiting in pending for t in waiting.values()]))
+        unread, self._unread = self._unread, []
+        numbers = _numbers([loss for *_, loss in unread])
+        for (values, name, _), number in zip(unread, numbers, strict=True):
+            values[name] = number
         written, seconds = 0, 0.0
-        for row, waiting in pending:
-            for name in waiting:
-                row[name] = next(numbers)
+        for step in pending:
+            row = _row(*step)
             self._since_row += 1
             if self._since_row >= self._row_interval or "memory_mb" in row:
-                begin = time.perf_counter()
+                begin = perf_counter()
                 self._log(row)
-                seconds += time.perf_counter() - begin
+                seconds += perf_counter() - begin
                 written, self._since_row = written + 1, 0
             self.monitor.check(row)
             for monitor in self._monitors:
                 monitor.check(row)
+        self._steps += len(pending)
+        if self._step_costs:
+            self._own_seconds += len(pending) * median(self._step_costs)
         if written:
             self._row_costs.append(seconds / written)
 
@@ -253,22 +239,69 @@ class Recorder:
             monitor.restore(stored)
         self._pace.resume(step)
 
-    def _complete(self, row: dict[str, Any]) -> None:
-        """Add the sampled statistics: of the first optimiser by themselves, of several by name."""
+    def _observe(self) -> None:
+        """Hang hooks on what is to be measured: by a sample that begins, or left by the last."""
+        self._own = 0.0
+        if self._hooked:
+            self._activations.detach()  # the last step was not finished
+        if self._pace.due(self._step, self._run_seconds):
+            self._pace.begin(self._step, self._run_seconds)
+            self._activations.expect()
+            self._due = set(self._statistics)
+        self._hooked = self._activations.attach()
+        if self._hooked:
+            self._own = perf_counter() - self._started
+
+    def _measure_gradients(self, name: str) -> None:
+        if name not in self._due:
+            return
+        begin = perf_counter()
+        self._statistics[name].before_update()
+        self._updated = (*self._updated, name)
+        self._due.discard(name)
+        self._own += perf_counter() - begin
+
+    def _complete(self, losses: Mapping[str, Tensor], begin: float) -> dict[str, Any]:
+        """Return what was measured: of the first optimiser by itself, of several by name."""
+        measured: dict[str, Any] = {}
         if self._hooked:
             self._activations.detach()
-            row |= self._activations.take()
+            measured |= self._activations.take()
+            self._own += self._activations.seconds
+        _check_names(losses)
+        measured["compute_seconds"] = max(begin - self._loaded - self._own, 0.0)
         by_name = {name: self._update_measures(name) for name in self._updated}
         if by_name:
-            row |= by_name.get(self._first, {})
-            row["layer_gradients"] = {}
+            measured |= by_name.get(self._first, {})
+            measured["layer_gradients"] = {}
         for name in by_name:
-            row["layer_gradients"] |= self._statistics[name].layer_gradients()
+            measured["layer_gradients"] |= self._statistics[name].layer_gradients()
         if by_name and len(self._statistics) > 1:
-            row["optimizers"] = by_name
-        if by_name or "layers" in row:
-            row["memory_mb"] = peak_memory_mb()
-            row["recorder_share"] = self.overhead
+            measured["optimizers"] = by_name
+        if by_name or "layers" in measured:
+            measured["memory_mb"] = peak_memory_mb()
+            measured["recorder_share"] = self.overhead
+        self._on_cpu = bool(losses) and all(loss.is_cpu for loss in losses.values())
+        cost = self._own + perf_counter() - begin
+        self._own_seconds += cost
+        self._sample_seconds += cost
+        self._pace.spend(cost)
+        self._own = 0.0
+        return measured
+
+    def _end_block(self, begin: float, measured: Mapping[str, Any] | None) -> None:
+        """Write the pending rows, account for the time, and plan on."""
+        end = perf_counter()
+        if measured is None:
+            self._step_costs.append(_CALLS * (end - begin))
+        if len(self._pending) >= _MOST_PENDING or (measured and "memory_mb" in measured):
+            start = end
+            self.flush()
+            end = perf_counter()
+            self._own_seconds += end - start
+        self._run_seconds += end - begin
+        if not self._pending:
+            self._plan()
 
     def _update_measures(self, name: str) -> dict[str, float]:
         """Return what is logged of one optimiser's update."""
@@ -299,6 +332,28 @@ class Recorder:
         if self._steps > _MOST_PENDING and self._row_costs:
             ratio = median(self._row_costs) / (step_seconds * max(least, 1e-9))
             self._row_interval = max(1, math.ceil(min(ratio, 1e6)))
+
+
+def _row(
+    step: int, lr: float | None, times: tuple[float, float, float], losses: dict[str, float],
+    measured: dict[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the row of a step; times are those of its start, of the batch, and of its end."""
+    _check_names(losses)
+    started, loaded, ended = times
+    row: dict[str, Any] = {"step": step}
+    if lr is not None:
+        row["lr"] = lr
+    row["data_seconds"], row["compute_seconds"] = loaded - started, ended - loaded
+    row |= losses
+    return row | measured if measured else row
+
+
+def _check_names(losses: Mapping[str, Any]) -> None:
+    if not MEASURED.isdisjoint(losses):
+        raise UserError(
+            f"losses {sorted(losses)}: a name is taken by the recorder", "rename that loss"
+        )
 
 
 def peak_memory_mb() -> float:
