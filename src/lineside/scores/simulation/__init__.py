@@ -1,0 +1,1 @@
+"""Scans and photos of engraved pages."""
