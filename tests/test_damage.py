@@ -9,6 +9,7 @@ from benchmarks.core.damage import (
     damage_file,
     fault_of,
     judge,
+    machines_scenes,
     parts_scenes,
     preload,
 )
@@ -58,3 +59,14 @@ def test_damaged_runs_give_one_line_or_the_same_result(tmp_path):
     tracebacks, silent, count = judge([predict, stopped], DAMAGES, 17)
     assert (tracebacks, silent) == (0, 0)
     assert count >= 15
+
+
+def test_damaged_models_of_machines_are_evaluated_as_before_or_refused(tmp_path):
+    preload()
+    finished, _ = machines_scenes(tmp_path / "machines")
+    (evaluate,) = [command for command in finished.commands if command[1] == "evaluate"]
+    files = [file for file in finished.files if file != "machines.db"]
+    scene = dataclasses.replace(finished, commands=[evaluate], files=files)
+    tracebacks, silent, count = judge([scene], DAMAGES, 11)
+    assert (tracebacks, silent) == (0, 0)
+    assert count >= 10

@@ -276,7 +276,12 @@ def machines_scenes(root: Path) -> list[Scene]:
     from lineside.machines.simulation.scenarios import Scenario, simulate_history
 
     for seed, (name, days, onset) in enumerate(
-        [("data/pump", 16.0, 11.0), ("data/fan", 16.0, None), ("new/pump", 3.0, None)]
+        [
+            ("data/pump", 16.0, 11.0),
+            ("data/fan", 16.0, None),
+            ("new/pump", 3.0, None),
+            ("fresh/pump", 12.0, 6.0),
+        ]
     ):
         machine = name.partition("/")[2]
         plan = Scenario(
@@ -291,6 +296,7 @@ def machines_scenes(root: Path) -> list[Scene]:
     return [
         _finished("machines", root, [train, watch], [
             ["machines", "predict", "new", "--model", "run", "--json"],
+            ["machines", "evaluate", "fresh", "--model", "run"],
             ["machines", "ledger", "--model", "run"], watch,
             ["machines", "fleet", "--json"],
         ], ["machines.db"]),
