@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
 
 from benchmarks.checkpoints import checkpoint_folder
 from benchmarks.results import Say
 from lineside.core.contract import Better, Estimate, Refusal
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import rng_of
+from lineside.core.statistics.intervals import rate_interval
 from lineside.core.statistics.proportions import proportion
 from lineside.machines import outcomes as judging
 from lineside.machines.alarms.calibration import MONTH_SECONDS
@@ -311,20 +311,17 @@ def _begun(series: Sequence[Sequence[float]], limit: float, gap: float) -> list[
 def rate_per_month(counts: Sequence[int], months: Sequence[float]) -> Estimate:
     """Return a rate with bounds of 95 % on either side.
 
-    The wider of two: exact for independent episodes (Garwood 1936), and the bootstrap over
-    machines, since a machine that is misunderstood alarms again and again.
+    The wider of two, since a machine that is misunderstood alarms again and again: exact for
+    independent episodes, and over machines; see `rate_interval`.
     """
     count, time = sum(counts), sum(months)
-    low = float(chi2.ppf(0.05, 2 * count)) / 2 / time if count else 0.0
-    high = float(chi2.ppf(0.95, 2 * count + 2)) / 2 / time
-    drawn = rng_of(0, "bootstrap").integers(len(counts), size=(5000, len(counts)))
-    rates = np.array(counts)[drawn].sum(axis=1) / np.array(months)[drawn].sum(axis=1)
+    found = rate_interval(np.array(counts, float), np.array(months, float), confidence=0.9)
+    low, high = (None, None) if isinstance(found, str) else found
+    text = f"wider of Garwood and jackknife over machines, 95 % on either side, {time:.0f} months"
     return Estimate(
-        value=count / time, low=min(low, float(np.quantile(rates, 0.05))),
-        high=max(high, float(np.quantile(rates, 0.95))), unit="per machine-month", n=len(counts),
-        better="lower",
-        method=f"wider of Garwood and bootstrap over machines, 95 % on either side, {time:.0f} "
-        "machine-months",
+        value=count / time, low=low, high=high, unit="per machine-month", n=len(counts),
+        better="lower", reason=found if isinstance(found, str) else "",
+        method="" if isinstance(found, str) else text,
     )  # fmt: skip
 
 
@@ -332,6 +329,7 @@ def over_machines(
     values: Sequence[float], unit: str, better: Better, middle: Callable[[Any], Any]
 ) -> Estimate:
     """Return a mean or median with its bootstrap interval over machines."""
+    # core has no interval for a mean of hours over machines
     rng = rng_of(0, "bootstrap")
     own = np.array(values, dtype=np.float64)
     drawn = [float(middle(rng.choice(own, len(own)))) for _ in range(2000)]
