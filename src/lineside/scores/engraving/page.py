@@ -79,6 +79,7 @@ class Page:
         number: Number of the page in the piece, from 1.
         symbols: What is drawn.
         notes: What it means.
+        unknown: Number of glyphs that were drawn but could not be named; they are no symbols.
     """
 
     width: int
@@ -89,6 +90,7 @@ class Page:
     number: int
     symbols: tuple[Symbol, ...]
     notes: tuple[Note, ...] = ()
+    unknown: int = 0
 
 
 def write_page(path: Path, page: Page) -> None:

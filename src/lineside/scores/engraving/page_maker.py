@@ -25,16 +25,24 @@ from lineside.core.run.files import canonical, replace_file, sha256, sha256_of_f
 from lineside.core.run.folder import rng_of
 from lineside.core.run.journal import Journal
 from lineside.core.run.progress import Progress
+from lineside.scores.engraving.musescore_engraver import (
+    MUSESCORE_FONTS,
+    engrave_with_musescore,
+    find_musescore,
+)
 from lineside.scores.engraving.page import write_page
 from lineside.scores.engraving.verovio_engraver import (
     FONTS,
     SUFFIXES,
     UNSEEN_FONT,
+    Style,
     engrave,
     random_style,
 )
 
 FIELDS = ("page", "song", "group", "engraver", "number", "symbols", "width", "height")
+ENGRAVERS = {"verovio": (*FONTS, UNSEEN_FONT), "musescore": MUSESCORE_FONTS}
+"""Engravers and their music fonts."""
 JOURNAL, TABLE = "made.jsonl", "pages.csv"
 
 
@@ -44,18 +52,28 @@ class Settings:
 
     Attributes:
         interline_px: Staff space of the images in pixels.
-        fonts: Music fonts to draw from.
+        fonts: Music fonts to draw from; empty: those for training of verovio, or the font that
+            MuseScore takes itself.
         pages: Pages of one piece at most; 0: all.
         seed: Of every style.
+        engraver: ``"verovio"``, in a random style, or ``"musescore"``, in its own style.
     """
 
     interline_px: float = 10.5
-    fonts: tuple[str, ...] = FONTS
+    fonts: tuple[str, ...] = ()
     pages: int = 0
     seed: int = 0
+    engraver: str = "verovio"
 
     def __post_init__(self) -> None:
-        known = (*FONTS, UNSEEN_FONT)
+        known = ENGRAVERS.get(self.engraver)
+        if known is None:
+            raise UserError(
+                f"there is no engraver {self.engraver!r}", f"take {' or '.join(ENGRAVERS)}"
+            )
+        if not self.fonts:
+            fonts = FONTS if self.engraver == "verovio" else MUSESCORE_FONTS[:1]
+            object.__setattr__(self, "fonts", fonts)
         for font in self.fonts:
             if font not in known:
                 raise UserError(f"there is no music font {font!r}", f"take {', '.join(known)}")
@@ -106,7 +124,12 @@ def make_pages(
 
     Returns:
         One row per page, as in the table that is written; a refusal per score that failed.
+
+    Raises:
+        UserError: if the engraver is a program that is not installed.
     """
+    if settings.engraver == "musescore":
+        find_musescore()
     work = partial(_make, out=out, settings=settings)
     journal = Journal(path=out / JOURNAL, content_hash=partial(_hash, settings=settings))
     rows: list[dict[str, Any]] = []
@@ -132,8 +155,12 @@ def _all_there(rows: list[dict[str, Any]], out: Path) -> bool:
 
 
 def _make(score: Score, *, out: Path, settings: Settings) -> list[dict[str, Any]]:
-    style = random_style(rng_of(settings.seed, score.name), settings.fonts)
-    pages = engrave(score.path, style, settings.interline_px)
+    rng = rng_of(settings.seed, score.name)
+    if settings.engraver == "musescore":
+        plain = Style(font=str(rng.choice(settings.fonts)))
+        pages = engrave_with_musescore(score.path, settings.interline_px, plain)
+    else:
+        pages = engrave(score.path, random_style(rng, settings.fonts), settings.interline_px)
     rows = []
     for image, page in itertools.islice(pages, settings.pages or None):
         name = f"{score.name}-{page.number}"
@@ -150,7 +177,10 @@ def _make(score: Score, *, out: Path, settings: Settings) -> list[dict[str, Any]
 
 
 def _hash(score: Score, *, settings: Settings) -> str:
-    return sha256(canonical([sha256_of_file(score.path), asdict(settings)]))
+    decided = asdict(settings)
+    if settings.engraver == "verovio":  # journals from before there was another one hold
+        del decided["engraver"]
+    return sha256(canonical([sha256_of_file(score.path), decided]))
 
 
 def _name_of(score: Score) -> str:
