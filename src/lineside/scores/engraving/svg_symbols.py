@@ -143,8 +143,8 @@ def _glyph(element: ElementTree.Element, place: Place, walk: Walk) -> Iterator[S
     x, y = numbers[0] + place.shift[0], numbers[1] + place.shift[1]
     across = numbers[2] if len(numbers) > 2 else 1.0
     down = numbers[3] if len(numbers) > 3 else across
-    table = _boxes(walk.font)
-    outline = table.get(code) or _boxes(FALLBACK_FONT).get(code)
+    table = glyph_boxes(walk.font)
+    outline = table.get(code) or glyph_boxes(FALLBACK_FONT).get(code)
     if outline is None:
         return
     left, low, width, height = outline  # y upwards
@@ -255,9 +255,9 @@ def _joined(symbols: Iterator[Symbol]) -> list[Symbol]:
         if key in found:
             one = found[key]
             box = _union(one.box, symbol.box)
-            points = one.points
+            points: Points = ()  # two halves have no outline: the box stands for it
             if symbol.name == "staffLine":
-                points = ((box[0], points[0][1]), (box[2], points[0][1]))
+                points = ((box[0], one.points[0][1]), (box[2], one.points[0][1]))
             found[key] = replace(one, box=box, points=points, bar=min(one.bar, symbol.bar))
         else:
             found[key] = symbol
@@ -291,7 +291,7 @@ def _numbers(text: str) -> list[float]:
 
 
 @cache
-def _boxes(font: str) -> Mapping[str, tuple[float, float, float, float]]:
+def glyph_boxes(font: str) -> Mapping[str, tuple[float, float, float, float]]:
     """Return left, bottom, width and height of each glyph of a font, 250 units to a staff space."""
     table = files("verovio").joinpath("data", f"{font}.xml")
     root = ElementTree.fromstring(table.read_bytes())
