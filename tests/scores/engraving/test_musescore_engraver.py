@@ -150,6 +150,20 @@ def test_every_symbol_has_its_bar_and_staff(score: Path) -> None:
 
 
 @drawn
+def test_a_rest_outside_the_staff_is_a_rest_and_a_ledger_line(score: Path) -> None:
+    high = "<rest><display-step>C</display-step><display-octave>6</display-octave></rest>"
+    text = score.read_text().replace("<rest/><duration>12", f"{high}<duration>12")
+    score.write_text(text)
+    _, page = engraved(score)
+    (rest,) = named(page, "restHalf")
+    (line,) = (one for one in named(page, "ledgerLine") if one.bar == 1)
+    assert page.unknown == 0
+    assert rest.box[3] == pytest.approx(line.points[0][1], abs=0.1)
+    assert line.box[0] < rest.box[0] < rest.box[2] < line.box[2]
+    assert rest.box[2] - rest.box[0] == pytest.approx(1.5 * 20, abs=0.5)
+
+
+@drawn
 def test_boxes_grow_with_the_page_and_runs_side_by_side_agree(score: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
         small, large, again = pool.map(lambda px: engraved(score, px=px), (8.0, 16.0, 16.0))

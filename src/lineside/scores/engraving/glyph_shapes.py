@@ -24,7 +24,10 @@ from lineside.scores.engraving.vocabulary import GLYPHS
 TOLERANCE = 0.04  # between points of equal shapes, in heights of the glyph; others differ by 0.1
 LEDGER_RESTS = {"E4F4": "E4E3", "E4F5": "E4E4"}  # rests outside the staff bring their ledger line
 OTHERS = ("E08C", "E08E", "E88A")  # plus and slash of time signatures, colon of tuplets
-OLD_NAMES = {"E56C": "ornamentMordent", "E56D": "ornamentMordentInverted"}  # before SMuFL 1.4
+OLD_NAMES = {  # before SMuFL 1.4, or missing in verovio's table
+    "E56C": "ornamentMordent", "E56D": "ornamentMordentInverted",
+    "E4F4": "restWholeLegerLine", "E4F5": "restHalfLegerLine",
+}  # fmt: skip
 CODES = (
     *(code for codes in GLYPHS.values() for code in codes.split()),
     *sorted(WAVES), *LEDGER_RESTS, *OTHERS,
@@ -153,6 +156,13 @@ def recognise(outlines: Sequence[Outline], shapes: Shapes, codes: Collection[str
             found.append(Found("", 1.0, outlines[at : at + 1]))
         at += count
     return found
+
+
+def full_size(code: str, shapes: Shapes) -> tuple[float, float]:
+    """Return the width and height of a glyph of the music font as it was calibrated, in pixels."""
+    found = [shape for group in shapes.values() for shape in group if shape.code == code]
+    largest = max(found, key=lambda shape: shape.height)  # the text font is smaller
+    return float(largest.points[:, 0].max()) * largest.height, largest.height
 
 
 def read_outlines(element: ElementTree.Element) -> list[Outline]:

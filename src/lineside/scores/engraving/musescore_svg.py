@@ -21,6 +21,7 @@ from lineside.scores.engraving.glyph_shapes import (
     LEDGER_RESTS,
     Outline,
     Shapes,
+    full_size,
     read_outlines,
     recognise,
 )
@@ -142,14 +143,31 @@ def _symbols(
         name = ""
         if glyph.code in WAVES:
             name = "trillLine"
+        elif glyph.code in LEDGER_RESTS:
+            yield from _ledger_rest(glyph.code, glyph.scale, box, shapes)
         elif glyph.code:
-            code = LEDGER_RESTS.get(glyph.code, glyph.code)
-            name = glyph_class(code, element_name == "KeySig", glyph.scale * SPACE / space)
+            name = glyph_class(glyph.code, element_name == "KeySig", glyph.scale * SPACE / space)
             name = DOT_OF.get(element_name, name)
         elif element_name == "Bracket":
             name = "brace"
         if name or not glyph.code:
             yield Symbol(name=name, box=box)
+
+
+def _ledger_rest(code: str, scale: float, box: Box, shapes: Shapes) -> Iterator[Symbol]:
+    """Yield a rest outside the staff and the ledger line it hangs from or stands on."""
+    left, top, right, bottom = box
+    rest = LEDGER_RESTS[code]
+    width, height = (scale * value for value in full_size(rest, shapes))
+    begin = (left + right - width) / 2
+    hangs = glyph_class(rest, False, 1.0) == "restWhole"
+    low, line = (bottom - height, bottom - height) if hangs else (top, top + height)
+    pen = 2 * ((line - top) if hangs else (bottom - line))
+    yield Symbol(name=glyph_class(rest, False, 1.0), box=(begin, low, begin + width, low + height))
+    yield Symbol(
+        name="ledgerLine", box=(left, line - pen / 2, right, line + pen / 2),
+        points=((left, line), (right, line)), thickness=pen,
+    )  # fmt: skip
 
 
 @cache
