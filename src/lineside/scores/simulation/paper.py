@@ -94,7 +94,7 @@ def _mark(rng: np.random.Generator) -> list[NDArray[np.float64]]:
 def stamp(shape: tuple[int, int], interline_px: float, rng: np.random.Generator) -> Darkness:
     """The stamp of a library: two rings with lettering that nobody can read, worn and turned."""
     height, width = shape
-    radius = interline_px * rng.uniform(2.0, 4.5)
+    radius = interline_px * rng.uniform(2.0, 7.0)
     over = 3  # pixels per pixel, for smooth edges
     size = int(2 * radius) + 4
     tile = Image.new("L", (size * over, size * over))
