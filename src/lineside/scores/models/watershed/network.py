@@ -59,6 +59,7 @@ class WatershedNetwork(nn.Module):
         self, widths: tuple[int, ...] = (16, 32, 64, 96), last: int = 24, hidden: int = 64
     ) -> None:
         super().__init__()
+        self.widths = widths
         inward = [STRIDE**2, *widths[:-1]]
         self.down = nn.ModuleList(_block(a, b) for a, b in zip(inward, widths, strict=True))
         self.up = nn.ModuleList(
