@@ -10,11 +10,12 @@ import torch
 
 from lineside.core.errors import UserError
 from lineside.core.run.progress import Progress
+from lineside.scores.data.normalise import warp
 from lineside.scores.engraving.page_maker import Settings, find_scores, make_pages
 from lineside.scores.models.watershed.network import WatershedNetwork
 from lineside.scores.models.watershed.targets import CLASSES, NUMBER
 from lineside.scores.models.watershed.training import WatershedTraining, train_watershed
-from lineside.scores.training.crops import CropSettings, CropSource, Pages, warp
+from lineside.scores.training.crops import CropSettings, CropSource, Pages
 
 
 @pytest.fixture(scope="module")

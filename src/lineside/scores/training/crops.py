@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import affine_transform
 from torch import Tensor
 
 from lineside.core.errors import UserError
+from lineside.scores.data.normalise import warp
 from lineside.scores.engraving.glyphs import Glyph, glyphs
 from lineside.scores.engraving.page import read_page
 from lineside.scores.engraving.verovio_engraver import FONTS
@@ -194,24 +194,6 @@ class CropSource:
             sizes=np.concatenate([placed.sizes, np.array(sizes)]),
             classes=np.concatenate([placed.classes, np.array(classes)]),
         )
-
-
-def warp(
-    grey: NDArray[np.uint8], transform: NDArray[np.float64], shape: tuple[int, int]
-) -> NDArray[np.uint8]:
-    """Return the crop that a transform takes a page to; paper is white beyond the page.
-
-    Args:
-        grey: Page, shape (height, width).
-        transform: Shape (2, 3): takes (x, y, 1) of the page to (x, y) of the crop.
-        shape: (height, width) of the crop.
-    """
-    inverse = np.linalg.inv(transform[:, :2])
-    # Pixel (i, j) is centred at (j + 0.5, i + 0.5); affine_transform counts (row, column).
-    offset = inverse @ (0.5 - transform[:, 2]) - 0.5
-    return affine_transform(
-        grey, inverse[::-1, ::-1], offset[::-1], output_shape=shape, order=1, cval=255
-    )
 
 
 def _transform(
