@@ -19,11 +19,13 @@ from lineside.core.run.codec import encode
 from lineside.core.run.files import write_json
 from lineside.core.run.folder import Stopped, rng_of
 from lineside.core.training.loop import Hooks, Progress
-from lineside.scores.models.watershed.detector import fit_watershed
+from lineside.scores.models.watershed.fitting import fit_watershed
 from lineside.scores.models.watershed.training import WatershedTraining
 from lineside.scores.training.crops import Pages
 
 SPEC, TENSORS = "detector.json", "detector.safetensors"
+WEIGHTS = Path(__file__).parent / "models" / "watershed" / "weights"
+"""Where the weights lie that come with lineside."""
 SECONDS_BETWEEN_LINES = 60.0
 
 

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from lineside.core.run.codec import decode
 from lineside.core.run.progress import Progress
 from lineside.scores.engraving.page_maker import Settings, find_scores, make_pages
-from lineside.scores.models.watershed.detector import ScanModel, WatershedDetector
+from lineside.scores.models.watershed.detector import WatershedDetector
+from lineside.scores.models.watershed.fitting import ScanModel
 from lineside.scores.pretraining import SPEC, TENSORS, main
 from lineside.scores.training.crops import Pages
 
@@ -34,7 +35,7 @@ def test_pretraining_writes_a_detector_that_detects(folder: Path, tmp_path: Path
     page = Pages(folder).image(0)[:101, :203]
     first, again = detector.detect(page), detector.detect(page)
     assert np.array_equal(first.centres, again.centres)
-    assert detector.maps(page).energy.shape[2:] == (64, 112)
+    assert detector.maps(page).energy.shape[2:] == (56, 104)
     assert (tmp_path / TENSORS).stat().st_size < 10_000_000
 
 

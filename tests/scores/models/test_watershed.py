@@ -104,7 +104,7 @@ def test_losses_are_those_of_the_paper() -> None:
         float(functional.cross_entropy(local.classes.detach(), labels))
     )
     assert float(losses[2].detach()) == pytest.approx(
-        float(((local.sizes - 1.0) ** 2).mean()), rel=1e-5
+        float(((local.sizes.detach() - 1.0) ** 2).mean()), rel=1e-5
     )
 
 

@@ -14,7 +14,11 @@ from lineside.scores.data.normalise import warp
 from lineside.scores.engraving.page_maker import Settings, find_scores, make_pages
 from lineside.scores.models.watershed.network import WatershedNetwork
 from lineside.scores.models.watershed.targets import CLASSES, NUMBER
-from lineside.scores.models.watershed.training import WatershedTraining, train_watershed
+from lineside.scores.models.watershed.training import (
+    WatershedTraining,
+    encode,
+    train_watershed,
+)
 from lineside.scores.training.crops import CropSettings, CropSource, Pages
 
 
@@ -36,7 +40,9 @@ def test_warping_by_nothing_changes_nothing(pages: Pages) -> None:
 
 def test_energy_lies_on_ink(pages: Pages) -> None:
     settings = CropSettings(size=128, pasted=(0, 0), turn_degrees=3.0, scale=(0.7, 1.4))
-    ink, energy, classes, sizes, _ = CropSource(pages, settings).batch(np.random.default_rng(0), 24)
+    ink, energy, classes, sizes, _ = CropSource(pages, settings).batch(
+        np.random.default_rng(0), 24, encode
+    )
     assert ink.shape == (24, 1, 128, 128)
     heads = (classes == NUMBER["noteheadBlack"]) & (energy == 9)
     assert heads.sum() > 20
@@ -53,7 +59,7 @@ def test_rare_classes_are_drawn_often_and_pasted(pages: Pages) -> None:
     rare = CropSource(pages, CropSettings(centred=1.0, pasted=(2, 6)))
     shares = []
     for source in (plain, rare):
-        _, energy, classes, *_ = source.batch(rng, 24)
+        _, energy, classes, *_ = source.batch(rng, 24, encode)
         found = torch.bincount(classes[energy == 9], minlength=len(CLASSES)) > 0
         shares.append(int(found.sum()))
     assert shares[1] > 3 * shares[0]
@@ -61,15 +67,15 @@ def test_rare_classes_are_drawn_often_and_pasted(pages: Pages) -> None:
 
 def test_the_same_stream_gives_the_same_batch(pages: Pages) -> None:
     source = CropSource(pages, CropSettings())
-    first, again = (source.batch(np.random.default_rng(3), 2) for _ in range(2))
+    first, again = (source.batch(np.random.default_rng(3), 2, encode) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
 def test_degradation_changes_the_image_only(pages: Pages) -> None:
     settings = CropSettings(degraded=1.0, pasted=(0, 0))
-    plain = CropSource(pages, settings).batch(np.random.default_rng(2), 2)
+    plain = CropSource(pages, settings).batch(np.random.default_rng(2), 2, encode)
     source = CropSource(pages, settings, degrade=lambda grey, rng: 255 - grey)
-    negative = source.batch(np.random.default_rng(2), 2)
+    negative = source.batch(np.random.default_rng(2), 2, encode)
     assert torch.allclose(negative[0], 1 - plain[0], atol=1e-6)
 
 
@@ -91,7 +97,7 @@ def test_training_lowers_the_losses(pages: Pages, options: dict[str, object]) ->
     )  # fmt: skip
     assert not network.training
     assert all(bool(torch.isfinite(p).all()) for p in network.parameters())
-    batch = source.batch(np.random.default_rng(9), 4)
+    batch = source.batch(np.random.default_rng(9), 4, encode)
     with torch.inference_mode():
         found = network(batch[0])
     loss = torch.nn.functional.cross_entropy(found.energy, batch[1])

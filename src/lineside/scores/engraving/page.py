@@ -15,6 +15,8 @@ from typing import Any
 
 from lineside.core.run.files import replace_file
 
+TABLE = "pages.csv"
+"""Beside pages: one row per page, see `page_maker`."""
 Box = tuple[float, float, float, float]
 Points = tuple[tuple[float, float], ...]
 

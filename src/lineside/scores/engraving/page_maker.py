@@ -30,7 +30,7 @@ from lineside.scores.engraving.musescore_engraver import (
     engrave_with_musescore,
     find_musescore,
 )
-from lineside.scores.engraving.page import write_page
+from lineside.scores.engraving.page import TABLE, write_page
 from lineside.scores.engraving.verovio_engraver import (
     FONTS,
     SUFFIXES,
@@ -43,7 +43,7 @@ from lineside.scores.engraving.verovio_engraver import (
 FIELDS = ("page", "song", "group", "engraver", "number", "symbols", "width", "height")
 ENGRAVERS = {"verovio": (*FONTS, UNSEEN_FONT), "musescore": MUSESCORE_FONTS}
 """Engravers and their music fonts."""
-JOURNAL, TABLE = "made.jsonl", "pages.csv"
+JOURNAL = "made.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)

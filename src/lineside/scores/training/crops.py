@@ -26,17 +26,28 @@ from lineside.scores.engraving.verovio_engraver import FONTS
 from lineside.scores.models.watershed.targets import (
     CLASSES,
     NUMBER,
-    STRIDE,
     Drawing,
     Placed,
     class_of,
-    cones,
 )
 
 Degrade = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
 """Takes a grey crop to what a scanner or camera makes of it, without moving anything."""
 KEPT_PAGES = 2500
 ROOM = 0.02  # ink where a glyph may be pasted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """A crop and what is on it: grey image, glyphs, masks of lines (see `Drawing.masks`)."""
+
+    grey: NDArray[np.uint8]
+    placed: Placed
+    masks: NDArray[np.uint8]
+
+
+Encode = Callable[[Crop], tuple[NDArray[np.generic], ...]]
+"""Makes the targets of a method of a crop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,33 +74,47 @@ class CropSettings:
 
 
 class Pages:
-    """The pages of a folder that the page maker wrote.
+    """Engraved pages with their symbols.
+
+    Args:
+        images: A folder that the page maker wrote, or images of such pages; the truth of each lies
+            beside it.
 
     Attributes:
-        names: Of the pages.
+        paths: Of the images.
+        interline_px: Staff space of all of them.
         drawings: Their symbols.
         counts: Number of symbols by class number, over all pages.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.names = sorted(path.name.removesuffix(".json.gz") for path in folder.glob("*.json.gz"))
-        if not self.names:
-            raise UserError(f"no page in {folder}", "make some: lineside scores make FOLDER SCORES")
-        truths = [read_page(folder / f"{name}.json.gz") for name in self.names]
+    def __init__(self, images: Path | Sequence[Path]) -> None:
+        if isinstance(images, Path):
+            self.paths = [p for p in sorted(images.glob("*.png")) if _truth_of(p).exists()]
+            if not self.paths:
+                hint = "make some: lineside scores make FOLDER SCORES"
+                raise UserError(f"no page in {images}", hint)
+        else:
+            self.paths = list(images)
+        truths = [read_page(_truth_of(path)) for path in self.paths]
         self.interline_px = truths[0].interline_px
+        if any(truth.interline_px != self.interline_px for truth in truths):
+            raise UserError("the pages differ in their staff space", "make them all with one")
         self.drawings = [Drawing(truth.symbols) for truth in truths]
         classes = np.concatenate([drawing.classes for drawing in self.drawings])
         self.counts = np.bincount(classes, minlength=len(CLASSES))
         self.image = lru_cache(KEPT_PAGES)(self._image)
 
     def _image(self, number: int) -> NDArray[np.uint8]:
-        with Image.open(self.folder / f"{self.names[number]}.png") as image:
+        with Image.open(self.paths[number]) as image:
             return np.asarray(image.convert("L"))
 
 
+def _truth_of(image: Path) -> Path:
+    return image.with_name(f"{image.stem}.json.gz")
+
+
 class CropSource:
-    """Draws batches of crops with their targets."""
+    """Draws crops, and batches of them with the targets of a method."""
 
     def __init__(
         self, pages: Pages, settings: CropSettings, degrade: Degrade | None = None
@@ -112,41 +137,33 @@ class CropSource:
         rarity = 1.0 / np.sqrt(20.0 + seen)
         self._names, self._rarity = names, rarity / rarity.sum()
 
-    def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, ...]:
-        """Return crops and their targets.
+    def batch(self, rng: np.random.Generator, size: int, encode: Encode) -> tuple[Tensor, ...]:
+        """Return crops as a network takes them, and their targets, stacked.
+
+        Args:
+            rng: All randomness.
+            size: Number of crops.
+            encode: Makes the targets of one.
 
         Returns:
-            ink: Shape (crop, 1, height, width), 0 paper to 1 black.
-            energy: Level per cell, shape (crop, rows, columns).
-            classes: Class number where there is energy, else -1, same shape.
-            sizes: Log of width and height in cells there, shape (crop, 2, rows, columns).
-            masks: 0 or 1, shape (crop, mask, rows, columns).
+            Ink, shape (crop, 1, height, width), 0 paper to 1 black; then what `encode` returns.
         """
-        crops = [self._crop(rng) for _ in range(size)]
-        return tuple(torch.from_numpy(np.stack(parts)) for parts in zip(*crops, strict=True))
+        crops = [self.crop(rng) for _ in range(size)]
+        ink = [(1.0 - crop.grey.astype(np.float32) / 255.0)[None] for crop in crops]
+        targets = zip(*(encode(crop) for crop in crops), strict=True)
+        return tuple(torch.from_numpy(np.stack(parts)) for parts in (ink, *targets))
 
-    def _crop(self, rng: np.random.Generator) -> tuple[NDArray[np.generic], ...]:
+    def crop(self, rng: np.random.Generator) -> Crop:
+        """Return one crop."""
         settings, shape = self._settings, (self._settings.size,) * 2
         number, point = self._place(rng)
         transform = _transform(rng, point, settings)
         grey = warp(self._pages.image(number), transform, shape)
         drawing = self._pages.drawings[number]
-        placed = drawing.glyphs(transform, shape)
-        masks = drawing.masks(transform, shape)
-        grey, placed = self._paste(rng, grey, placed)
+        grey, placed = self._paste(rng, grey, drawing.glyphs(transform, shape))
         if rng.random() < settings.degraded and self._degrade is not None:
             grey = self._degrade(grey, rng)
-        energy, owner = cones(
-            placed.centres / STRIDE, placed.sizes / STRIDE,
-            (settings.size // STRIDE, settings.size // STRIDE),
-        )  # fmt: skip
-        there = owner >= 0
-        classes = np.full(owner.shape, -1, np.int64)
-        classes[there] = placed.classes[owner[there]]
-        sizes = np.zeros((2, *owner.shape), np.float32)
-        sizes[:, there] = np.log(np.maximum(placed.sizes[owner[there]] / STRIDE, 0.25)).T
-        ink = (1.0 - grey.astype(np.float32) / 255.0)[None]
-        return ink, energy.astype(np.int64), classes, sizes, masks
+        return Crop(grey=grey, placed=placed, masks=drawing.masks(transform, shape))
 
     def _place(self, rng: np.random.Generator) -> tuple[int, NDArray[np.floating]]:
         """Choose a page and the point of it that the crop is laid around."""
@@ -156,7 +173,7 @@ class CropSource:
             number, symbol, _ = self._symbols[row]
             box = self._pages.drawings[number].boxes[symbol]
             return int(number), (box[:2] + box[2:]) / 2
-        number = int(rng.integers(len(self._pages.names)))
+        number = int(rng.integers(len(self._pages.paths)))
         height, width = self._pages.image(number).shape
         return number, rng.uniform(0.0, (width, height))
 

@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw
 
 from lineside.scores.engraving.page import Symbol
 from lineside.scores.engraving.vocabulary import DOTS, NAMES
+from lineside.scores.models.unet import STRIDE
 
-STRIDE = 2  # pixels of the image to a cell of the maps
 LEVELS = 10  # of the energy, level 0 is the background
 RADIUS_CELLS = (2.0, 4.0)  # smallest and largest cone
 FLAT_CELLS = 0.7072  # around its centre a cone is flat

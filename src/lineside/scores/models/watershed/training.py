@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lineside.core.training.loop import NO_HOOKS, Hooks, Trained, Training, train
 from lineside.core.training.step_function import Losses, Update
 from lineside.scores.models.watershed.network import WatershedNetwork
-from lineside.scores.training.crops import CropSource
+from lineside.scores.models.watershed.targets import STRIDE, cones
+from lineside.scores.training.crops import Crop, CropSource
 
 NAMES = ("energy", "classes", "sizes", "masks")
 STAGES = ((0.2, "energy"), (0.4, "classes"), (0.6, "sizes"), (0.7, "energy"))
@@ -84,6 +86,27 @@ class Balance(nn.Module):
         return self.recent.mean(dim=1).clamp(min=LEAST_MEAN)
 
 
+def encode(crop: Crop) -> tuple[NDArray[np.generic], ...]:
+    """Return the targets of a crop.
+
+    Returns:
+        energy: Level per cell, shape (rows, columns).
+        classes: Class number where there is energy, else -1, same shape.
+        sizes: Log of width and height in cells there, shape (2, rows, columns).
+        masks: 0 or 1, shape (mask, rows, columns).
+    """
+    placed = crop.placed
+    height, width = crop.grey.shape
+    cells = (height // STRIDE, width // STRIDE)
+    energy, owner = cones(placed.centres / STRIDE, placed.sizes / STRIDE, cells)
+    there = owner >= 0
+    classes = np.full(cells, -1, np.int64)
+    classes[there] = placed.classes[owner[there]]
+    sizes = np.zeros((2, *cells), np.float32)
+    sizes[:, there] = np.log(np.maximum(placed.sizes[owner[there]] / STRIDE, 0.25)).T
+    return energy.astype(np.int64), classes, sizes, crop.masks
+
+
 def watershed_losses(
     network: WatershedNetwork, batch: tuple[Tensor, ...], symbol_weight: float = 1.0
 ) -> Tensor:
@@ -91,7 +114,7 @@ def watershed_losses(
 
     Args:
         network: In training mode.
-        batch: See `CropSource.batch`.
+        batch: Ink, and what `encode` returns, stacked.
         symbol_weight: See `WatershedTraining`.
     """
     ink, energy, classes, sizes, masks = batch
@@ -137,7 +160,7 @@ def train_watershed(
     weights = torch.tensor(settings.loss_weights)
 
     def step(update: Update) -> Losses:
-        batch = update.draw(lambda rng: source.batch(rng, settings.batch))
+        batch = update.draw(lambda rng: source.batch(rng, settings.batch, encode))
         modules: Any = update.network
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.half_precision):
             losses = watershed_losses(modules["network"], batch, settings.symbol_weight)

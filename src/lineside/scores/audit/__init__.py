@@ -1,0 +1,1 @@
+"""What spoils a set of pages."""

@@ -1,0 +1,1 @@
+"""The chapters of `scores` in a report."""
