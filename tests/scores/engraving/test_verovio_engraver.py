@@ -114,3 +114,41 @@ def test_what_is_no_score_is_said_in_one_line(tmp_path: Path, content: str) -> N
     path.write_text(content)
     with pytest.raises(UserError, match=r"song\.musicxml is no score"):
         list(engrave(path, Style()))
+
+
+NOTE = """<note>{chord}<pitch><step>{step}</step><octave>4</octave></pitch><duration>1</duration>
+<type>quarter</type>{head}<notations>{sign}</notations></note>"""
+ODD = """<score-partwise version="4.0"><part-list><score-part id="P"><part-name/></score-part>
+</part-list><part id="P"><measure number="1"><barline location="left"><ending number="1"
+type="start"/></barline><attributes><divisions>1</divisions><time><beats>2</beats>
+<beat-type>4</beat-type></time><clef><sign>G</sign><line>2</line></clef></attributes>{notes}
+<barline location="right"><ending number="1" type="stop"/></barline></measure></part>
+</score-partwise>"""
+
+
+def test_signs_that_verovio_draws_in_odd_ways(tmp_path: Path) -> None:
+    rolled = "<arpeggiate/>"
+    tremolo = '<ornaments><tremolo type="single">2</tremolo></ornaments>'
+    head = '<notehead parentheses="yes">normal</notehead>'
+    notes = (
+        NOTE.format(chord="", step="C", head="", sign=rolled)
+        + NOTE.format(chord="<chord/>", step="B", head="", sign=rolled)
+        + NOTE.format(chord="", step="G", head=head, sign=tremolo)
+    )
+    path = tmp_path / "odd.musicxml"
+    path.write_text(ODD.format(notes=notes))
+    image, page = engraved(path, Style(font="Bravura"), 20.0)
+    low, high, last = named(page, "noteheadBlack")
+    (wave,) = named(page, "arpeggiato")  # beside the chord, as high as it
+    assert wave.box[2] < min(low.box[0], high.box[0])
+    assert wave.box[2] - wave.box[0] < 25 < 80 < wave.box[3] - wave.box[1] < 180
+    assert wave.box[1] < (high.box[1] + high.box[3]) / 2
+    assert wave.box[3] > (low.box[1] + low.box[3]) / 2
+    (left,), (right,) = (named(page, f"noteheadParenthesis{side}") for side in ("Left", "Right"))
+    assert left.box[2] <= last.box[0] + 1 and right.box[0] >= last.box[2] - 1
+    (strokes,) = named(page, "tremolo")
+    assert strokes.box[3] < last.box[1] and strokes.box[0] < last.box[2] < strokes.box[2]
+    assert len(named(page, "voltaBracket")) >= 2
+    for symbol in (wave, left, right, strokes):
+        x0, y0, x1, y1 = (round(value) for value in symbol.box)
+        assert (image[y0:y1, x0:x1] < 128).mean() > 0.1

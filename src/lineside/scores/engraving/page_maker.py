@@ -25,6 +25,7 @@ from lineside.core.run.files import canonical, replace_file, sha256, sha256_of_f
 from lineside.core.run.folder import rng_of
 from lineside.core.run.journal import Journal
 from lineside.core.run.progress import Progress
+from lineside.scores.engraving.composer import ComposerSettings, compose
 from lineside.scores.engraving.musescore_engraver import (
     MUSESCORE_FONTS,
     engrave_with_musescore,
@@ -111,6 +112,22 @@ def find_scores(paths: Sequence[Path]) -> list[Score]:
         first, second = (score.path for score in found if score.name == twice)
         raise UserError(f"{first} and {second} have one name", "rename one: pages are named by it")
     return found
+
+
+def compose_scores(
+    folder: Path, count: int, seed: int = 0, settings: ComposerSettings | None = None
+) -> list[Path]:
+    """Write random pieces as ``000.musicxml`` ..., so that pages can be made without any score.
+
+    The same seed and number give the same bytes; files that are there already stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{number:03d}.musicxml" for number in range(count)]
+    for number, path in enumerate(paths):
+        text = compose(rng_of(seed, f"composed {number}"), settings).encode()
+        if not path.exists() or path.read_bytes() != text:
+            replace_file(path, text, flush=False)
+    return paths
 
 
 def make_pages(

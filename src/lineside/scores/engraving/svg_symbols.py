@@ -37,6 +37,10 @@ LINE_CLASSES = {
 JOINED = {"arpeg": "arpeggiato", "trill": "trillLine"}
 """Elements whose repeated glyphs (waves) are one line."""
 WAVES = frozenset({"EAA9", "EAAA", "E59D", "E59E", "EAA4"})
+STROKES = frozenset({"E220", "E221", "E222", "E223", "E224"})  # of a tremolo, across the stem
+HEADS = frozenset({"note", "notehead", "chord"})
+HEAD_PARENTHESES = {"E26A": "noteheadParenthesisLeft", "E26B": "noteheadParenthesisRight"}
+"""verovio puts heads into the parentheses of accidentals."""
 OWNERS = frozenset({
     "note", "chord", "rest", "mRest", "multiRest", "beam", "slur", "tie", "tuplet", "clef",
     "keySig", "meterSig", "barLine", "artic", "accid", "dynam", "hairpin", "fermata", "octave",
@@ -57,6 +61,7 @@ class Place:
     staff: int = -1
     bar: int = -1
     shift: tuple[float, float] = (0.0, 0.0)
+    pivot: tuple[float, float] | None = None  # glyphs are turned to the left about it
 
 
 @dataclass
@@ -108,7 +113,8 @@ def _walk(parent: ElementTree.Element, place: Place, walk: Walk) -> Iterator[Sym
         tag = element.tag.removeprefix(SVG)
         if tag == "g":
             name = element.get("class", "").split(" ")[0]
-            if name == "bounding-box" or "Milestone" in element.get("class", ""):
+            anchor = "Milestone" in element.get("class", "") and name != "ending"
+            if name == "bounding-box" or anchor:
                 continue
             yield from _walk(element, _entered(element, name, place, walk), walk)
         elif tag == "use":
@@ -120,8 +126,12 @@ def _walk(parent: ElementTree.Element, place: Place, walk: Walk) -> Iterator[Sym
 def _entered(element: ElementTree.Element, name: str, place: Place, walk: Walk) -> Place:
     """Return the place inside a group."""
     own = element.get("id", "")
-    if "transform" in element.attrib:
-        x, y = _numbers(element.attrib["transform"])[:2]
+    transform = element.get("transform", "")
+    if transform.startswith("rotate(-90"):  # an arpeggio is a row of waves, turned
+        x, y = _numbers(transform)[1:3]
+        place = replace(place, pivot=(x + place.shift[0], y + place.shift[1]))
+    elif transform:
+        x, y = _numbers(transform)[:2]
         place = replace(place, shift=(place.shift[0] + x, place.shift[1] + y))
     if name == "system":
         walk.system += 1
@@ -150,8 +160,14 @@ def _glyph(element: ElementTree.Element, place: Place, walk: Walk) -> Iterator[S
     left, low, width, height = outline  # y upwards
     right, high = left + width, low + height
     box = (x + left * across, y - high * down, x + right * across, y - low * down)
+    if place.pivot is not None:
+        box = _turned(box, place.pivot)
     if code in WAVES:
         name = JOINED.get(place.element, "")
+    elif code in STROKES:
+        name = "tremolo"
+    elif code in HEAD_PARENTHESES and place.element in HEADS:
+        name = HEAD_PARENTHESES[code]
     else:
         full = FULL_SCALE * walk.space / UNITS_PER_SPACE
         name = glyph_class(code, place.element in ("keyAccid", "keySig"), down / full)
@@ -274,6 +290,12 @@ def _union(a: Box, b: Box) -> Box:
 
 def _moved(box: Box, shift: tuple[float, float]) -> Box:
     return box[0] + shift[0], box[1] + shift[1], box[2] + shift[0], box[3] + shift[1]
+
+
+def _turned(box: Box, pivot: tuple[float, float]) -> Box:
+    """Return a box turned by a quarter to the left about a point."""
+    x, y = pivot
+    return x + box[1] - y, y - (box[2] - x), x + box[3] - y, y - (box[0] - x)
 
 
 def _scaled(symbol: Symbol, factor: float) -> Symbol:
