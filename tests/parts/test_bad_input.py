@@ -142,6 +142,11 @@ def test_pictures_in_formats_that_are_not_read_are_said_once_by_every_verb(
         notes = [line for line in capsys.readouterr().err.splitlines() if "skipped" in line]
         assert len(notes) == 1 and notes[0].startswith("note: ")
         assert "3 files skipped: 2 .gif, 1 .heic; readable are .png" in notes[0]
+    page = (tmp_path / "run2" / "report.html").read_text()
+    audit = page[page.index('<details id="data-audit">') :]
+    assert audit[: audit.index("</details>")].count("3 files skipped: 2 .gif, 1 .heic") == 1
+    told = json.loads((tmp_path / "run2" / "report.json").read_text())["checks"]
+    assert [c["status"] for c in told if c["name"] == "noted while reading"] == ["info"]
 
 
 @pytest.mark.adversary("m")

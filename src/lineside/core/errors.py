@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 CONTROL = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories that change a line or a terminal: control, format, surrogates, separators."""
@@ -31,6 +33,21 @@ def _escaped(character: str) -> str:
 
 class Note(UserWarning):
     """Something a user should know that stops nothing; the command line prints one line."""
+
+
+@contextmanager
+def collected_notes() -> Iterator[list[str]]:
+    """Give a list that holds the notes of a block once it ends; they are told all the same."""
+    notes: list[str] = []
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", Note)
+            yield notes
+    finally:
+        notes += [str(told.message) for told in caught if issubclass(told.category, Note)]
+        for told in caught:
+            warnings.warn_explicit(told.message, told.category, told.filename, told.lineno)
 
 
 class UserError(Exception):

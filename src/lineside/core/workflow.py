@@ -20,8 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from lineside.core.contract import Application, Estimate, Method, Metric, Outcome, Refusal, Split
-from lineside.core.errors import UserError
+from lineside.core.contract import (
+    Application,
+    Check,
+    Estimate,
+    Method,
+    Metric,
+    Outcome,
+    Refusal,
+    Split,
+)
+from lineside.core.errors import UserError, collected_notes
 from lineside.core.parallel import Executor, WorkerError
 from lineside.core.run import model_store, tables
 from lineside.core.run.files import canonical, sha256
@@ -59,9 +68,13 @@ def train(
         Stopped: after Ctrl-C or a file ``stop``; the same command resumes.
     """
     progress.say(f"reading {data}")
-    items, refusals = read(application, data, config)
+    with collected_notes() as notes:
+        items, refusals = read(application, data, config)
     progress.say(f"auditing {len(items)} items")
-    checks = application.audit([*items, *refusals], config)
+    checks = [
+        *application.audit([*items, *refusals], config),
+        *(Check(name="noted while reading", status="info", evidence=note) for note in notes),
+    ]
     split = application.split(items, config)
     hashes = tables.hash_sources(item for _, item in split.rows())
     run = Run.begin(out, _job(application.name, data, config, split, hashes), config.seed)

@@ -107,6 +107,13 @@ def test_facts_link_to_their_chapters():
     assert '<li class="warn"><a href="#first-chapter">' in page
 
 
+def test_flags_in_the_summary_stay_whole_and_all_else_is_escaped():
+    line = f"{HOSTILE} --model a (--max-escape 0.2); a--b"
+    page = render(title="T", kicker="", summary=[line], sections=[])
+    assert HOSTILE not in page and "a--b" in page
+    assert re.findall(r'<span class="flag">(.*?)</span>', page) == ["--model", "--max-escape"]
+
+
 def test_folded_chapters_come_last_and_are_closed(page):
     assert page.index("<section") < page.index('<details id="folded-chapter">')
     assert "<details open" not in page and page.count("<details") == 13

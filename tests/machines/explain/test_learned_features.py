@@ -122,7 +122,8 @@ def test_what_was_learned_first_and_what_never_are_named(learned):
     assert "Never learned: v2;" in caption and "v3" not in caption
     assert "too few were learned" not in caption
     worse = dataclasses.replace(known, unexplained_later=np.array([0.9, 1.0, 1.5, np.nan]))
-    assert "3 of 4 groups are drawn far worse" in draw_errors(worse).caption
+    assert "SUSPICIOUS: 3 of 4 groups are drawn far worse" in draw_errors(worse).caption
+    assert "SUSPICIOUS" not in caption
 
 
 def test_codes_that_follow_time_are_called_suspicious(learned):
@@ -130,7 +131,7 @@ def test_codes_that_follow_time_are_called_suspicious(learned):
     noise = np.random.default_rng(0).normal(size=len(time))
     drifting = dataclasses.replace(learned, codes=np.stack([time, 0.05 * noise], axis=1))
     calm = dataclasses.replace(learned, codes=np.stack([noise, noise[::-1]], axis=1))
-    assert "the machine was changing" in draw_codes(drifting).caption
+    assert "SUSPICIOUS: the machine was changing" in draw_codes(drifting).caption
     assert "the machine was changing" not in draw_codes(calm).caption
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from lineside.core.contract import ROLES, Check, Estimate, Figure, Section, Table
 from lineside.core.report import plots
-from lineside.core.report.figures import EVENT, Shown, load_figures
+from lineside.core.report.figures import EVENT, SUSPICIOUS, Shown, load_figures
 from lineside.core.training.warnings import named_losses
 
 if TYPE_CHECKING:
@@ -153,7 +153,10 @@ def training(study: Study) -> list[Section]:
 
 
 def features(study: Study) -> list[Section]:
-    """Show what each method learned: what was drawn right after its fit, and what that took."""
+    """Show what each method learned: what was drawn right after its fit, and what that took.
+
+    What a figure itself calls suspicious stands before it in a chapter that is open.
+    """
     seconds = {r["method"]: r["seconds"] for r in study.run.rows() if r.get("event") == EVENT}
     blocks: list[Shown] = []
     for method in study.methods:
@@ -175,7 +178,30 @@ def features(study: Study) -> list[Section]:
         "What the methods learned, and how: is it the part, or something beside it? Such pictures "
         "are easily over-interpreted; each caption says what to look for and what is suspicious."
     )
-    return [Section(title="What was learned", lead=lead, blocks=tuple(blocks), folded=True)]
+    chapter = Section(title="What was learned", lead=lead, blocks=tuple(blocks), folded=True)
+    found = suspicions(study)
+    if not found:
+        return [chapter]
+    lead = (
+        "It may have learned something else than it should. The figures are in the chapter What "
+        "was learned, below, under the same names."
+    )
+    opened = Section(title="Suspicious in what was learned", lead=lead, blocks=tuple(found))
+    return [opened, chapter]
+
+
+def suspicions(study: Study) -> list[Check]:
+    """Return what the figures of what was learned call suspicious, by method and figure."""
+    found = []
+    for method in study.methods:
+        for block in load_figures(study.run.folder, method.name):
+            title, text = ("", block) if isinstance(block, str) else (block.title, block.caption)
+            name = f"{method.name}: {title}" if title else method.name
+            found += [
+                Check(name=name, status="warn", evidence=evidence)
+                for evidence in SUSPICIOUS.findall(text)
+            ]
+    return found
 
 
 def training_blocks(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Any]:

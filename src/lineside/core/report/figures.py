@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ EVENT = "figures"
 """Event in ``metrics.jsonl`` with the seconds that a method's figures took."""
 
 Shown = str | Figure
+SUSPICIOUS = re.compile(r"\bSUSPICIOUS: (.+?)\.(?=\s|$)", re.DOTALL)
+"""What a caption says where a rule of its figure is broken; in other letters it is only advice."""
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lineside.core.contract import Fact
-from lineside.core.report.chapters import best_baseline, titled
+from lineside.core.report.chapters import best_baseline, suspicions, titled
 
 if TYPE_CHECKING:
     from lineside.core.study import MethodStudy, Study
@@ -22,7 +22,7 @@ def headline(study: Study) -> list[Fact]:
     if (baseline := best_baseline(study)) is not None and not own:
         facts.append(_measured("best baseline", baseline, primary.name))
     health = [fact for fact in _health(study) if fact.status != "ok" or not own]
-    return [*facts, _audit(study), *health]
+    return [*facts, _audit(study), *health, *_learned(study)]
 
 
 def _measured(label: str, method: MethodStudy, metric: str) -> Fact:
@@ -46,6 +46,16 @@ def _audit(study: Study) -> Fact:
     value = {"fail": "problems", "warn": "needs review", "ok": "clean"}[status]
     note = f"{counts['fail']} failed, {counts['warn']} warnings, {counts['ok']} fine"
     return Fact(label="data audit", value=value, note=note, anchor="data-audit", status=status)
+
+
+def _learned(study: Study) -> list[Fact]:
+    """Return that something in what was learned is suspicious; nothing where nothing is."""
+    found = suspicions(study)
+    if not found:
+        return []
+    note = f"{len(found)} warning{'s' if len(found) > 1 else ''}: {found[0].name}"
+    anchor = "suspicious-in-what-was-learned"
+    return [Fact(label="what was learned", value="look", note=note, anchor=anchor, status="warn")]
 
 
 def _health(study: Study) -> list[Fact]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment
+from markupsafe import Markup, escape
 
 from lineside import __version__
 from lineside.core.contract import Check, Explanation, Fact, Figure, Section, Table
@@ -129,6 +130,7 @@ def render(
         for section in sorted(sections, key=lambda section: section.folded)
     ]  # fmt: skip
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["whole_flags"] = _whole_flags
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     return environment.from_string(template).render(
         title=title, kicker=kicker, summary=summary, facts=facts, sections=chapters
@@ -142,6 +144,12 @@ def _grouped(blocks: Iterable[Block]) -> list[Any]:
         together = list(run)
         grouped += [together] if is_figure else together
     return grouped
+
+
+def _whole_flags(text: str) -> Markup:
+    """Return an escaped text whose flags (``--model``) are not broken over two lines."""
+    whole = r'<span class="flag">\1</span>'
+    return Markup(re.sub(r"(?<![\w-])(--[a-z-]+)", whole, str(escape(text))))
 
 
 def _anchor(title: str) -> str:

@@ -31,7 +31,7 @@ LEARNED, UNKNOWN = 0.5, 0.8
 DECIDES = 0.5
 """Share of the codes' variance from which time, speed or load is said to decide them."""
 WARNINGS = {
-    "time": "Suspicious: the machine was changing while it was learned.",
+    "time": "SUSPICIOUS: the machine was changing while it was learned.",
     "speed": "The speed still decides the code although its effect was taken out, as with lines "
     "that move with it: suspicious if other speeds will come.",
     "load": "The load still decides the code although its effect was taken out: suspicious if "
@@ -134,7 +134,7 @@ def _describe_errors(
     worse = int((later - end > LEARNED).sum())  # none where nothing is held out: NaN
     if worse > len(names) / 2:
         text += (
-            f" Suspicious: {worse} of {len(names)} groups are drawn far worse on later "
+            f" SUSPICIOUS: {worse} of {len(names)} groups are drawn far worse on later "
             "healthy snapshots than on those learned: too few were learned, or the machine changed."
         )
     return (
