@@ -70,7 +70,18 @@ def test_the_promise_counts_parts_not_pictures(model):
 def test_lots_suspend_a_promise_by_part(model):
     operating = calibrate(model, outcomes(40, 60, lot=True), Config()).operating
     assert not operating.point.certified
-    assert "lots" in operating.point.suspended
+    assert "one lot" in operating.point.suspended
+
+
+def test_one_part_of_each_lot_keeps_the_promise(model):
+    """Then lots are the units; two views of a part are still one part."""
+    rows = [
+        dataclasses.replace(o, slices={**o.slices, "lot": f"lot of {o.unit}"})
+        for o in outcomes(40, 60, views=2)
+    ]
+    assert calibrate(model, rows, Config()).operating.point.certified
+    together = dataclasses.replace(rows[-1], slices=rows[0].slices)  # another part of that lot
+    assert "one lot" in calibrate(model, [*rows[:-2], together], Config()).operating.point.suspended
 
 
 def test_views_per_part_and_references_are_by_part(model):

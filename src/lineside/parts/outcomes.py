@@ -31,7 +31,10 @@ from lineside.parts.models.detector import (
     Prediction,
 )
 
-LOTS = "the data name lots: parts of a lot are alike, so a guarantee counted by part is not proven"
+LOTS = (
+    "several parts come from one lot: parts of a lot are alike, so what is counted by part is not "
+    "proven"
+)
 USUAL_QUANTILE = 0.95
 """Share of good calibration images that peak below the upper end of what is usual."""
 GOOD_ONLY = "good_only"
@@ -121,7 +124,7 @@ def calibrate(model: PartsModel, outcomes: Sequence[Outcome], config: Config) ->
         words=WORDS,
         model=model.identity,
     )
-    if any("lot" in outcome.slices for outcome in outcomes):
+    if share_lots(outcomes):
         point = point.suspend(LOTS)
     faulty = {outcome.unit for outcome in outcomes if outcome.value["label"]}
     good = [outcome for outcome in outcomes if outcome.unit not in faulty]
@@ -133,6 +136,20 @@ def calibrate(model: PartsModel, outcomes: Sequence[Outcome], config: Config) ->
         good_view_scores=tuple(one_view(good)),
     )
     return dataclasses.replace(model, operating=operating)
+
+
+def share_lots(outcomes: Sequence[Outcome]) -> bool:
+    """Return whether two parts come from one lot: then parts are no independent units.
+
+    Where every lot gives one part, lots are counted, and bounds of shares of parts hold. With more
+    there is none: a bound on the share of lots with a miss says nothing about the share of parts,
+    as most faulty parts may lie in one lot.
+    """
+    parts: dict[str, set[str]] = {}
+    for outcome in outcomes:
+        if "lot" in outcome.slices:
+            parts.setdefault(outcome.slices["lot"], set()).add(outcome.unit)
+    return any(len(units) > 1 for units in parts.values())
 
 
 def check_guarantee(model: PartsModel, outcomes: Sequence[Outcome]) -> GuaranteeCheck:

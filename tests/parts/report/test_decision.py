@@ -13,8 +13,10 @@ import lineside
 from lineside.cli import main
 from lineside.core.contract import Outcome
 from lineside.core.statistics.operating_points import operating_point
-from lineside.core.statistics.units import unit_scores
+from lineside.core.statistics.units import Words, unit_scores
+from lineside.parts.config import Config
 from lineside.parts.report.cases import sorted_cases
+from lineside.parts.report.chapters import _next_step, decision_of
 
 
 def words_of(page):
@@ -172,3 +174,37 @@ def test_cases_are_sorted_and_none_missed_is_said():
     missed, held, found, passed = sorted_cases(study)
     assert missed.views == [] and missed.none == "None of the 2 faulty test parts was missed."
     assert held.none == "None of the 2 good test parts was held back."
+
+
+def study_by_lot(lots_of_test):
+    """A study of 60 calibration parts, one a lot, and of test parts of these lots."""
+    config = Config(max_escape=0.2, confidence=0.9)
+
+    def parts(lots):
+        return [
+            Outcome(item=f"{i}", groups=(lot,), unit=f"{i}", slices={"kind": "x", "lot": lot},
+                    value={"score": 2.0 * (i % 2) + i / 1000, "label": float(i % 2),
+                           "peak": 1.0, "middle": 0.0})
+            for i, lot in enumerate(lots)
+        ]  # fmt: skip
+
+    outcomes = {"calibration": parts([f"c{i}" for i in range(60)]), "test": parts(lots_of_test)}
+    point = operating_point(
+        unit_scores(outcomes["calibration"]),
+        recall=0.8,
+        confidence=0.9,
+        words=Words(unit="part", units="parts"),
+    )
+    model = SimpleNamespace(operating=SimpleNamespace(point=point))
+    best = SimpleNamespace(model=model, outcomes=outcomes)
+    return SimpleNamespace(best=best, config=config, run=SimpleNamespace(folder="run"))
+
+
+def test_lots_are_counted_where_each_gives_one_part_and_else_nothing_is_bounded():
+    one_each = decision_of(study_by_lot([f"t{i}" for i in range(120)]))
+    assert one_each.status == "ok" and "at most" in one_each.sentence
+    study = study_by_lot([f"t{i % 4}" for i in range(120)])  # the same scores
+    alike = decision_of(study)
+    assert alike.status == "warn" and "come from one lot" in alike.sentence
+    steps = _next_step(study, alike, serious=False)
+    assert "one part of each lot" in steps and "recalibrate" not in steps

@@ -36,6 +36,7 @@ from lineside.core.statistics.ranking import pr_curve
 from lineside.core.statistics.units import UnitScores, unit_scores
 from lineside.core.study import Study
 from lineside.parts.models.anogan.training import against_chance
+from lineside.parts.outcomes import LOTS, share_lots
 from lineside.parts.report import cases, label_gain
 from lineside.parts.report.robustness import robustness
 
@@ -52,6 +53,8 @@ RATES = {
 def decision_of(study: Study) -> Decision:
     """Return whether the model that predicts pays at the user's costs."""
     config, point = study.config, _point(study)
+    if not point.suspended and share_lots(study.best.outcomes["test"]):
+        point = point.suspend(LOTS)  # the bounds of what the test shows are counted by part, too
     calibration = unit_scores(study.best.outcomes["calibration"], point.rule)
     prices = Prices(prevalence=config.prevalence, miss=config.cost_ratio, review=config.review_cost)
     return decide(calibration, _test_groups(study), point, prices)
@@ -89,7 +92,13 @@ def _next_step(study: Study, decision: Decision, serious: bool) -> str:
     if serious:
         return "fix what the data audit names, then train again."
     steps, point = next_steps(decision), decision.point
-    if not point.certified:
+    if point.suspended == LOTS:
+        steps.insert(
+            0,
+            f"give one part of each lot to calibration and test (column split; {point.needed} or "
+            f"more lots with a faulty part to calibrate on), then lots are counted and bounds hold",
+        )
+    elif not point.certified:
         command = f"lineside parts recalibrate DATA --model {run}"
         if point.needed > point.n_positive:  # the first step is to label more
             steps[0] += f" ({command})"
