@@ -1,0 +1,1 @@
+"""Classical rival of the Deep Watershed Detector: staff removal, components, glyph classifier."""
