@@ -67,7 +67,7 @@ def test_runs_by_walking() -> None:
 
 
 def test_lines_go_and_symbols_stay(pages: Pages) -> None:
-    truth = read_page(pages.folder / f"{pages.names[0]}.json.gz")
+    truth = read_page(pages.paths[0].with_suffix(".json.gz"))
     before = enlarged(pages.image(0))
     after, staves = remove_lines(before, ZOOM * truth.interline_px)
     lines = sorted({round(s.box[1]) for s in truth.symbols if s.name == "staffLine"})

@@ -109,7 +109,7 @@ def fit_run_length(
         most_pages: Of them that are used.
         epochs: Of the classifier.
     """
-    chosen = rng.permutation(len(pages.names))[:most_pages]
+    chosen = rng.permutation(len(pages.paths))[:most_pages]
     heads = _mean_heads(pages, chosen)
     features, labels = [], []
     for number in chosen:

@@ -274,4 +274,5 @@ def _ink_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 def _stretched(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
     image = Image.fromarray(mask.astype(np.uint8) * 255)
-    return np.asarray(image.resize((side, side), Image.Resampling.BOX)) / np.float32(255)
+    small = np.asarray(image.resize((side, side), Image.Resampling.BOX))
+    return small.astype(np.float32) / np.float32(255)
