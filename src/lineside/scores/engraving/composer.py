@@ -36,7 +36,7 @@ CLEFS = {
     "F8vb": ("F", 4, -1, 15), "percussion": ("percussion", 0, 0, 34),
 }  # fmt: skip
 """Sign, line, octave change, and the diatonic number of the middle line."""
-SOLO_CLEFS = ("G", "F", "alto", "tenor", "G8vb", "G8va", "G8va", "F8vb")
+SOLO_CLEFS = ("G", "F", "alto", "tenor", "G8vb") + ("G8va",) * 4 + ("F8vb",) * 3
 ENSEMBLES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "song": (("Voice", ("G",)), ("Piano", ("G", "F"))),
     "piano": (("Piano", ("G", "F")),),
@@ -48,33 +48,36 @@ ENSEMBLES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "drums": (("Drums", ("percussion",)),),
 }  # fmt: skip
 """Parts of each ensemble, each with the clefs of its staves."""
-WEIGHTS = {"song": 8, "piano": 3, "solo": 5, "organ": 2, "quartet": 3, "choir": 3, "drums": 2}
+WEIGHTS = {"song": 8, "piano": 3, "solo": 8, "organ": 2, "quartet": 3, "choir": 3, "drums": 4}
 METRES = {
-    "4/4": 4, "3/4": 4, "2/4": 3, "6/8": 3, "3/8": 1, "9/8": 1.5, "2/2": 1, "12/8": 1.5,
-    "5/8": 1, "7/8": 2, "5/4": 1, "6/4": 1, "4/2": 3, "10/8": 2, "3/2": 1, "common": 2, "cut": 1.5,
-    "8/8": 0.5,
+    "4/4": 4, "3/4": 4, "2/4": 3, "6/8": 3, "3/8": 1, "9/8": 3.5, "2/2": 1, "12/8": 2,
+    "5/8": 2.5, "7/8": 5, "5/4": 2, "6/4": 2.5, "4/2": 6, "10/8": 5, "3/2": 1, "common": 4,
+    "cut": 5, "8/8": 0.5,
 }  # fmt: skip
 """Metres with their weights."""
 UNEVEN = {5: (3, 2), 7: (2, 2, 3), 8: (3, 3, 2), 10: (3, 2, 3, 2)}
-TUPLETS = ((3, 2, 12), (6, 4, 3), (5, 4, 2), (7, 4, 1.5), (9, 8, 1.5), (10, 8, 2))
+TUPLETS = ((3, 2, 12), (6, 4, 3), (5, 4, 3), (7, 4, 3), (9, 8, 4), (10, 8, 3))
 """Actual notes, normal notes, weight, where the beat is binary."""
-TERNARY_TUPLETS = ((2, 3, 2), (4, 3, 2), (8, 6, 3))
+TERNARY_TUPLETS = ((2, 3, 2), (4, 3, 3), (8, 6, 3))
 MARKS: dict[str, tuple[tuple[str, str], float]] = {
     **{name: (("articulations", name), 1.0) for name in (
         "accent", "staccatissimo", "strong-accent", "soft-accent")},
-    **{name: (("articulations", name), 0.5) for name in ("breath-mark", "caesura")},
+    **{name: (("articulations", name), 0.7) for name in ("breath-mark", "caesura")},
     "staccato": (("articulations", "staccato"), 3.0),
     "tenuto": (("articulations", "tenuto"), 2.0),
     **{name: (("ornaments", name), 1.0) for name in (
         "trill-mark", "turn", "inverted-turn", "mordent", "inverted-mordent", "tremolo")},
     **{name: (("technical", name), 1.0) for name in ("up-bow", "down-bow", "fingering")},
-    "fermata": (("", "fermata"), 0.6),
+    "fermata": (("", "fermata"), 0.9),
     "arpeggiate": (("", "arpeggiate"), 6.0),
 }  # fmt: skip
 """Signs at single notes: where MusicXML has them, and weight."""
 FAVOURITES = 7  # signs of a piece that come often
 OFTEN, SELDOM = 0.03, 0.0015  # share of notes with a given sign, times its weight
-DYNAMICS = ("p", "pp", "ppp", "mp", "mf", "f", "ff", "fff", "fp", "sf", "sfz", "rf", "rfz", "fz")
+DYNAMICS = (
+    "p", "pp", "ppp", "mp", "mp", "mf", "mf", "f", "ff", "fff", "fp", "sf", "sfz", "sfz", "rf",
+    "rfz", "rfz", "fz", "sffz",
+)  # fmt: skip
 WORDS = ("dolce", "cresc.", "rit.", "a tempo", "espressivo", "marcato", "legato", "poco a poco")
 TEMPI = ("Allegro", "Andante", "Lento", "Langsam", "Presto", "Mit Ausdruck", "Vivace")
 CONSONANTS, VOWELS = ("l", "m", "r", "s", "t", "n", "d", "w", "b", "gr", "st", ""), "aeiou"
@@ -91,7 +94,7 @@ class ComposerSettings:
         ensemble: A name of `ENSEMBLES`; empty: any.
     """
 
-    bars: tuple[int, int] = (14, 30)
+    bars: tuple[int, int] = (7, 15)
     rarity: float = 1.0
     ensemble: str = ""
 
@@ -169,7 +172,7 @@ class Composer:
         for name, clefs in ENSEMBLES[self.ensemble]:
             sung = self.ensemble == "choir" or name == "Voice"
             solo = [self.pick(SOLO_CLEFS) if clef == "any" else clef for clef in clefs]
-            if solo == ["F"] and self.rare(0.25):
+            if solo == ["F"] and self.rare(0.4):
                 solo = ["F8vb"]
             parts.append(Part(name=name, staves=len(clefs), unpitched="percussion" in clefs))
             voices.append([
@@ -194,7 +197,7 @@ class Composer:
         """Fill the bars of all parts from left to right."""
         pickup = self.chance(0.25)
         rests = 0  # bars left of a multi-bar rest
-        volta = int(self.rng.integers(4, max(5, self.bars - 3))) if self.chance(0.35) else -9
+        volta = int(self.rng.integers(3, max(4, self.bars - 3))) if self.chance(0.35) else -9
         index = -1
         while (index := index + 1) < self.bars:
             signature = self.signature(index) if not rests else []
@@ -210,7 +213,7 @@ class Composer:
                 rests -= 1
             elif (
                 solo and 0 < index < self.bars - 1 and index not in (volta - 1, volta)
-                and self.rare(0.05)
+                and self.rare(0.14)
             ):  # fmt: skip
                 rests, rested = int(self.rng.choice([2, 3, 5, 8, 12, 17, 24])), True
                 signature.append(("multi", str(rests)))
@@ -244,7 +247,7 @@ class Composer:
         key, metre = self.key, self.metre
         if index and self.rare(0.04):
             self.key = self.key_draw()
-        if index and self.rare(0.05):
+        if index and self.rare(0.12):
             self.metre = self.metre_draw()
         if index == 0 or key != self.key:
             found.append(("key", str(key if index else 0)))  # naturals cancel the old key
@@ -311,7 +314,7 @@ class Composer:
             voice.last = None
             return
         double = not voice.sung and not part.unpitched and self.chance(0.15)
-        self.change_clef = not double and not part.unpitched and self.rare(0.06)
+        self.change_clef = not double and not part.unpitched and self.rare(0.13)
         events = self.events(bar, voice, beats, root, 2 if double else 0, part)
         bar.voices[own] = events
         if double:
@@ -322,9 +325,9 @@ class Composer:
                     event.stem = stem
                     for grace in event.graces:
                         grace.stem = stem
-        cue = self.rare(0.025)
+        cue = self.rare(0.05)
         for event in events:
-            long = event.kind in ("whole", "breve") and not event.dots and self.rare(0.12)
+            long = event.kind in ("whole", "breve") and not event.dots and self.rare(0.25)
             if (cue or long) and event.pitches and not event.tie_in and not event.tie_out:
                 event.cue = True
 
@@ -334,7 +337,7 @@ class Composer:
         if self.repeated == part.name:
             bar.begin.append(_measure_repeat("stop"))
             self.repeated = ""
-        elif before and not last and not self.repeated and self.rare(0.015):
+        elif before and not last and not self.repeated and self.rare(0.035):
             same = before.length == bar.length and before.fifths == bar.fifths
             if same and all(events[0].kind for events in before.voices.values()):
                 self.repeated = part.name
@@ -356,11 +359,13 @@ class Composer:
         previous = voice.last
         for number, event in enumerate(events):
             if self.change_clef and number == middle > 0 and not event.ratio[0] > 1:
-                options = [name for name in ("G", "F", "alto", "tenor") if name != voice.clef]
+                options = [
+                    name for name in ("G", "G", "F", "F", "alto", "tenor") if name != voice.clef
+                ]
                 voice.clef = self.pick(options)
                 event.before.append(_clef_change(voice.clef, voice.staff, part.staves))
                 voice.at, previous = lift, None
-            if self.chance(0.25 if event.kind == "breve" else 0.07):
+            if self.chance(0.35 if event.kind == "breve" else 0.07):
                 event.hidden = voice.number == 1 and event.ratio == (1, 1) and self.chance(0.5)
                 previous = None
                 continue
@@ -370,7 +375,7 @@ class Composer:
             else:
                 event.pitches = self.pitches(voice, bar, root, lift, previous, part)
                 self.marks(event, voice, part)
-            event.long_sign = self.chance(0.6)
+            event.long_sign = self.chance(0.75)
             previous = event
         voice.last = previous
         _group_beams(events, beats, voice.beamed)
@@ -383,7 +388,7 @@ class Composer:
     def rhythm(self, beats: list[Fraction], voice: Voice) -> Iterator[Event]:
         """Yield note values that fill the beats; neighbouring beats may join to a longer one."""
         number = 0
-        slow = 3 if self.metre in ("4/2", "3/2") else 1
+        slow = 8 if self.metre in ("4/2", "3/2") else 1
         while number < len(beats):
             count = 1
             for longer in range(len(beats) - number, 1, -1):
@@ -393,7 +398,7 @@ class Composer:
                     count = longer
                     break
             mean = voice.mean
-            if self.rare(0.03):
+            if beats[number] <= Fraction(3, 2) and self.rare(0.05):
                 mean = Fraction(1, int(self.rng.choice([8, 16, 32])))
             total = sum(beats[number : number + count], Fraction(0))
             yield from self.split(total, mean if count == 1 else max(mean, total), (1, 1))
@@ -494,7 +499,7 @@ class Composer:
             return last // 2
         if not self.chance(0.05 + 0.02 * self.rarity):
             return natural
-        if natural and not self.rare(0.35):
+        if natural and not self.rare(0.5):
             return 0
         return natural + (natural or int(self.rng.choice([-1, 1])))
 
@@ -512,7 +517,7 @@ class Composer:
             if part.unpitched and group in ("ornaments", "") and name != "fermata":
                 continue
             event.notations.append((group, self.mark(tag)))
-        if self.rare(0.02 if voice.number == 0 else 0.08) and not event.tuplet:
+        if self.rare(0.025 if voice.number == 0 else 0.12) and not event.tuplet:
             event.graces = self.graces(event, part)
         if self.rare(0.015 if self.ensemble != "drums" else 0.25):
             short = TYPES[event.kind] <= 1  # a hollow cross is another glyph
@@ -554,7 +559,7 @@ class Composer:
         top = next(iter(parts[0].bars[-1].voices.values()))[0]
         if index == 0 or self.chance(0.02):
             top.before.append(_direction(make("words", self.pick(TEMPI)), "above", 0, 1))
-        for share, name in ((0.025, "segno"), (0.025, "coda")):
+        for share, name in ((0.06, "segno"), (0.06, "coda")):
             if self.rare(share):
                 top.before.append(_direction(make(name), "above", 0, 1))
         if self.chance(0.06):
@@ -562,7 +567,7 @@ class Composer:
             top.before.append(_direction(letter, "above", 0, 1))
         for part in parts:
             for (staff, voice), events in part.bars[-1].voices.items():
-                if voice or not self.chance(0.13 if staff == 0 else 0.04):
+                if voice or not self.chance(0.22 if staff == 0 else 0.05):
                     continue
                 event = events[int(self.rng.integers(len(events)))]
                 if self.chance(0.25):
@@ -624,7 +629,7 @@ class Composer:
             clear = all(
                 e.kind and e.pitches and not e.cue and len(e.before) == 0 for e in (first, last)
             )
-            if clear and not first.tie_in and not last.tie_out and self.rare(0.12):
+            if clear and not first.tie_in and not last.tie_out and self.rare(0.2):
                 up = self.chance(0.5)
                 for event in span:
                     event.octave = 1 if up else -1
@@ -666,7 +671,7 @@ class Composer:
                     for event, what in ((one, "start"), (two, "stop")):
                         event.kind, event.ratio = kind, (2, 1)
                         event.notations.append(("ornaments", make("tremolo", marks, type=what)))
-                elif one.pitches != two.pitches and self.rare(0.012):
+                elif one.pitches != two.pitches and self.rare(0.035):
                     for event, what in ((one, "start"), (two, "stop")):
                         line = make("glissando", line_type="solid", number=1, type=what)
                         event.notations.append(("", line))
