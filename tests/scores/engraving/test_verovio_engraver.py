@@ -152,3 +152,14 @@ def test_signs_that_verovio_draws_in_odd_ways(tmp_path: Path) -> None:
     for symbol in (wave, left, right, strokes):
         x0, y0, x1, y1 = (round(value) for value in symbol.box)
         assert (image[y0:y1, x0:x1] < 128).mean() > 0.1
+
+
+def test_the_slash_of_a_grace_note_is_no_stem(tmp_path: Path) -> None:
+    slashed = NOTE.format(chord='<grace slash="yes"/>', step="G", head="", sign="")
+    slashed = slashed.replace("<duration>1</duration>", "").replace("quarter", "eighth")
+    path = tmp_path / "grace.musicxml"
+    path.write_text(ODD.format(notes=slashed + NOTE.format(chord="", step="F", head="", sign="")))
+    _, page = engraved(path, Style())
+    assert len(named(page, "noteheadBlackSmall")) == 1
+    assert len(named(page, "stem")) == 2
+    assert all(stem.points[0][0] == stem.points[-1][0] for stem in named(page, "stem"))

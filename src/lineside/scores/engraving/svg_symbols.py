@@ -204,6 +204,8 @@ def _drawn(element: ElementTree.Element, tag: str, place: Place) -> Iterator[Sym
         name = "bracket" if tag == "rect" else "brace"
     if not name or not points:
         return
+    if name == "stem" and points[0][0] != points[-1][0]:
+        return  # the slash of a grace note
     moved = tuple((x + shift[0], y + shift[1]) for x, y in points)
     yield _symbol(name, _around(moved, margin, name), place, points=moved, thickness=thickness)
 
