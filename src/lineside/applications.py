@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 APPLICATIONS = {
     "parts": "Is this part faulty, and where? Industrial quality control from images.",
+    "scores": "What music is on this page? Music scanning.",
     "machines": "Is this machine still healthy? Condition monitoring from vibration.",
 }
 """Help by name. ``lineside.NAME.application.APPLICATION`` is the record."""

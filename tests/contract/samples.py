@@ -76,3 +76,30 @@ def machines(folder: Path) -> Sample:
         damaged=damaged,
         order=lambda item: item.time,
     )
+
+
+def scores(folder: Path) -> Sample:
+    """Pages of two short tunes a song, engraved."""
+    from lineside.core.run.progress import Progress
+    from lineside.scores.config import Config
+    from lineside.scores.engraving.page_maker import Settings, find_scores, make_pages
+
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        song = folder / "tunes" / f"set{number // 2}" / f"tune{number}"
+        song.mkdir(parents=True)
+        bars = "|".join("".join(rng.choice(list("CDEFGABc"), 4)) for _ in range(6))
+        (song / f"t{number}.abc").write_text(f"X:1\nL:1/4\nM:4/4\nK:G\n{bars}|]\n")
+    quiet = Progress(quiet=True)
+    make_pages(find_scores([folder / "tunes"]), folder / "data", Settings(), quiet)
+    (folder / "tunes" / "set0" / "tune0" / "t0.abc").rename(folder / "fresh.abc")
+    make_pages(find_scores([folder / "fresh.abc"]), folder / "new", Settings(seed=9), quiet)
+    damaged = folder / "new" / "damaged.png"
+    damaged.write_bytes(b"\x89PNG no page")
+    return Sample(
+        data=folder / "data",
+        config=Config(methods=("blobs", "run_length"), insight=False),
+        fresh=(folder / "new" / "fresh-1.png",),
+        damaged=damaged,
+        demo_options={"songs": 4},
+    )

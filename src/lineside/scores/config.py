@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lineside.core.errors import UserError
 
-METHOD_NAMES = ("watershed", "blobs")
+METHOD_NAMES = ("watershed", "run_length", "blobs")
 """Methods that run by default."""
 OPTIONAL_NAMES = ("centre_points",)
 """Methods that run on request."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 KINDS: dict[str, tuple[MethodKind, str]] = {
     "watershed": ("deep", "Deep Watershed Detector: energy, class and box maps, watershed cut"),
     "centre_points": ("deep", "CenterNet: a heat map of centres per class, regressed boxes"),
+    "run_length": ("classical", "staff lines removed by run lengths, components, glyph classifier"),
     "blobs": ("trivial", "every blob as large as a notehead is a black notehead"),
 }
 
@@ -30,6 +31,7 @@ KINDS: dict[str, tuple[MethodKind, str]] = {
 CLASSES = {
     "watershed": ("watershed.detector", "WatershedDetector"),
     "centre_points": ("centre_points.centre_points", "CentrePoints"),
+    "run_length": ("run_length.detector", "RunLengthDetector"),
     "blobs": ("blobs", "Blobs"),
 }
 """Module and dataclass of the detectors of each method."""
@@ -89,6 +91,12 @@ def _fit_centre_points(pages: Pages, config: Config, run: Run) -> Detector:
     )  # fmt: skip
 
 
+def _fit_run_length(pages: Pages, config: Config, run: Run) -> Detector:
+    from lineside.scores.models.run_length.detector import fit_run_length
+
+    return fit_run_length(pages, rng=run.rng("run_length"))
+
+
 def _fit_blobs(pages: Pages, config: Config, run: Run) -> Detector:
     from lineside.scores.models.blobs import Blobs
 
@@ -108,5 +116,6 @@ def _hooks(name: str, run: Run) -> Hooks:
 FITS: Mapping[str, Callable[[Pages, Config, Run], Detector]] = {
     "watershed": _fit_watershed,
     "centre_points": _fit_centre_points,
+    "run_length": _fit_run_length,
     "blobs": _fit_blobs,
 }

@@ -20,7 +20,7 @@ from PIL import Image
 
 from lineside.core.contract import Refusal
 from lineside.core.errors import UserError
-from lineside.core.parallel import Executor, map_items
+from lineside.core.parallel import Executor, map_items, open_executor
 from lineside.core.run.files import canonical, replace_file, sha256, sha256_of_file
 from lineside.core.run.folder import rng_of
 from lineside.core.run.journal import Journal
@@ -128,6 +128,21 @@ def compose_scores(
         if not path.exists() or path.read_bytes() != text:
             replace_file(path, text, flush=False)
     return paths
+
+
+def run_maker(
+    out: Path, paths: Sequence[Path], settings: Settings, composed: int, workers: int, cluster: str
+) -> list[Refusal]:
+    """Make the pages of files, folders and composed pieces, print how many, return refusals."""
+    if composed:
+        compose_scores(out / "composed", composed, settings.seed)
+        paths = (*paths, out / "composed")
+    scores = find_scores(paths)
+    with open_executor(workers=workers, cluster=cluster) as executor:
+        rows, refused = make_pages(scores, out, settings, Progress(), executor)
+    symbols = sum(row["symbols"] for row in rows)
+    print(f"{len(rows)} pages of {len(scores) - len(refused)} scores, {symbols} symbols: {out}")
+    return refused
 
 
 def make_pages(
