@@ -2,7 +2,7 @@
 
 Models of several methods are made from small data of our own. A mutation truncates a file, flips
 bits, changes a field of ``model.json`` (another type, size or sign, NaN, deep nesting) or a tensor
-(shape, dtype, values; missing, exchanged, more); mostly the hashes are made anew, so that what is
+(shape, dtype, values; missing, exchanged, more); mostly the hashes are recomputed, so that what is
 in the model must be checked and not only whether it is the same. A case fails if another exception
 than `UserError` comes, or none of both within a time limit.
 """
@@ -313,7 +313,7 @@ def _describe(folder: Path, name: str, before: str, after: str) -> None:
 
 
 def _sign(folder: Path) -> None:
-    """Make all hashes anew, as someone would who changes a model on purpose."""
+    """Recompute all hashes, as someone would who changes a model on purpose."""
     path = folder / "model.json"
     description = json.loads(path.read_text(encoding="utf-8"))
     arrays = (folder / "model.safetensors").read_bytes()

@@ -23,7 +23,7 @@ from benchmarks.scores import second_family
 from lineside.core.errors import UserError
 from lineside.core.run.folder import rng_of
 from lineside.core.run.progress import Progress
-from lineside.scores.engraving.page import TABLE, Page, read_page, write_page
+from lineside.scores.engraving.page import TABLE, Page, read_page, truth_of, write_page
 from lineside.scores.engraving.page_maker import Score, Settings, find_scores, make_pages
 from lineside.scores.engraving.verovio_engraver import UNSEEN_FONT
 from lineside.scores.simulation.degradations import degrade, draw_degradation
@@ -89,7 +89,7 @@ def _degraded(out: Path, grade: float) -> None:
     for number, (name, image) in enumerate(_test_pages()):
         rng = rng_of(number, f"degraded {grade}")
         drawn = draw_degradation(rng, grade, "photo" if number % 3 == 2 else "scan")
-        truth = read_page(image.with_name(f"{name}.json.gz"))
+        truth = read_page(truth_of(image))
         with Image.open(image) as picture:
             grey = np.asarray(picture.convert("L"))
         worse, warp = degrade(grey, truth.interline_px, drawn)
@@ -101,7 +101,7 @@ def _second_family(out: Path) -> None:
     for number, (name, image) in enumerate(_test_pages()):
         with Image.open(image) as picture:
             grey = np.asarray(picture.convert("L"))
-        truth = read_page(image.with_name(f"{name}.json.gz"))
+        truth = read_page(truth_of(image))
         _write(out, name, second_family.degrade(grey, number)[0], truth)
     _copy_table(out)
 

@@ -12,7 +12,7 @@ from benchmarks.scores.detection import shipped
 from benchmarks.scores.songs import pages, songs
 from lineside.scores.data.normalise import normalise
 from lineside.scores.data.staff_space import staff_space
-from lineside.scores.engraving.page import read_page
+from lineside.scores.engraving.page import read_page, truth_of
 from lineside.scores.engraving.verovio_engraver import engrave, random_style
 
 INTERLINES_PX = (6.0, 7.5, 9.0, 10.5, 14.0, 18.0, 25.0, 40.0)
@@ -24,7 +24,7 @@ def staff_spaces(say: Say) -> None:
     """Share of the test pages whose staff space is found to 3 %, from 6 to 40 px."""
     right = []
     for number, path in enumerate(sorted(pages("test").glob("*.png"))):
-        truth = read_page(path.with_name(f"{path.stem}.json.gz"))
+        truth = read_page(truth_of(path))
         for wanted in INTERLINES_PX[number % 2 :: 2]:
             factor = wanted / truth.interline_px
             size = (round(truth.width * factor), round(truth.height * factor))
@@ -49,7 +49,7 @@ def page_maker(say: Say) -> None:
 def page_seconds(say: Say) -> None:
     """Wall time of one page of 300 dpi: turning upright, scaling, network and decoding."""
     (path, *_) = sorted(pages("test").glob("*.png"))
-    factor = A4_INTERLINE_PX / read_page(path.with_name(f"{path.stem}.json.gz")).interline_px
+    factor = A4_INTERLINE_PX / read_page(truth_of(path)).interline_px
     with Image.open(path) as image:
         size = (round(image.width * factor), round(image.height * factor))
         grey = np.asarray(image.convert("L").resize(size, Image.Resampling.LANCZOS))

@@ -64,7 +64,7 @@ def test_another_model_of_the_run_cannot_be_put_in_its_place(signed, capsys):
     status = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("sha256", "hmac")}
     status["model"] = "brightness"
     path.write_text(json.dumps({**status, "sha256": sha256(canonical(status))}))
-    assert predict(signed, capsys)[0] in (0, 1), "a plain hash can be made anew"
+    assert predict(signed, capsys)[0] in (0, 1), "a plain hash can be recomputed"
     code, errors = predict(signed, capsys, "--key", str(signed / "key"))
     assert code == 2 and "is not signed" in errors[0]
 

@@ -20,7 +20,7 @@ from lineside.scores.data.normalise import NormalisedPage, normalise
 from lineside.scores.data.page_files import read_grey
 from lineside.scores.methods import KINDS, Detector, detector_class
 from lineside.scores.models.watershed.decoding import Detections
-from lineside.scores.models.watershed.targets import CLASSES
+from lineside.scores.models.watershed.targets import CLASSES, scale_of
 
 SMALL_INTERLINE_PX = 8.0
 MUCH_SKEW_DEGREES = 3.0
@@ -140,8 +140,7 @@ class ScoresModel:
         """
         page = normalise(read_grey(item.source), self.detector.interline_px)
         found = self.detector.detect(page.grey)
-        scale = self.detector.interline_px / page.interline_px if page.transform[0, 0] != 1 else 1.0
-        half = found.sizes / (2 * scale)
+        half = found.sizes / (2 * scale_of(page.transform))
         centres = page.back(found.centres)
         return ReadPage(
             page=page, found=found, boxes=np.concatenate([centres - half, centres + half], axis=1)

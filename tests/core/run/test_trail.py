@@ -92,7 +92,7 @@ def test_an_edit_is_named_by_its_line_and_the_trail_is_not_continued(trail, name
 
 
 def forged(lines, place, old, new):
-    """Make all hashes anew after an edit, as somebody would who knows the format."""
+    """Recompute all hashes after an edit, as somebody would who knows the format."""
     import hashlib
 
     link, out = hashlib.sha256(b"").hexdigest(), []
@@ -108,7 +108,7 @@ def forged(lines, place, old, new):
 
 def test_a_chain_made_anew_does_not_fit_its_head(trail):
     faults = edit(trail, lambda x: forged(x, 2, b'"r"', b'"a"'))
-    assert faults == ["line 8 is not the row that was written, its hash was made anew"]
+    assert faults == ["line 8 is not the row that was written, its hash was recomputed"]
 
 
 def test_without_its_head_an_end_cannot_be_checked(trail):

@@ -120,7 +120,7 @@ def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: if it is no JSON, or nested too deeply.
+        ValueError: if it is not JSON, or nested too deeply.
     """
     too_deep = f"it is nested in more than {MOST_LEVELS} levels"
     try:

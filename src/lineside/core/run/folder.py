@@ -266,7 +266,7 @@ def _check_resumable(folder: Path, job: Mapping[str, Any]) -> tuple[dict[str, An
     try:
         status = read_status(folder)
     except UserError as error:  # nothing that a result depends on is lost
-        notes = [f"{error.message}; it is written anew"]
+        notes = [f"{error.message}; it is written again"]
     if status.get("state") == "finished":
         raise UserError(f"{folder} holds a finished run", "choose another --out for a new one")
     differing = sorted(
@@ -283,13 +283,13 @@ def _check_resumable(folder: Path, job: Mapping[str, Any]) -> tuple[dict[str, An
 
 def _check_versions(folder: Path) -> None:
     """Refuse to mix results of other versions with those of today's."""
-    hint = "resume it with those, or remove it to begin anew with today's"
+    hint = "resume it with those, or remove it to start over with today's"
     before, now = read_json(folder / "environment.json"), environment()
     known = before.get("versions") if isinstance(before, dict) else None
     if not isinstance(known, dict):
         raise UserError(
             f"{folder}/environment.json is damaged: with which versions the run was begun is lost",
-            "remove the run to begin anew",
+            "remove the run to start over",
         )
     differing = [
         f"{name} {known.get(name, 'not there')}, now {version}"

@@ -1,7 +1,7 @@
 """Seals: what was written is hashed, so that an edit or a cut is noticed when it is read again.
 
 Without a key a seal is a SHA-256: it finds damage and edits by hand, and whoever edits on purpose
-can make it anew. With a key (``--key FILE``, or the variable LINESIDE_KEY_FILE) there is also an
+can recompute it. With a key (``--key FILE``, or the variable LINESIDE_KEY_FILE) there is also an
 HMAC-SHA256 (RFC 2104), which nobody can make without the key; its file lies outside of the run.
 """
 

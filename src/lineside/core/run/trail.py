@@ -3,7 +3,7 @@ r"""A trail: JSON lines of which each holds the hash of the one before, so that 
 A line is ``{..., "row": n, "chain": h}`` with its number n and h(n) = SHA-256(h(n-1) \n line), the
 line without its hash. h(0) is the hash of the lines that were there before the chain began, of
 nothing in a new file. With a key (see `seal`) it is an HMAC and named ``hmac``: then nobody without
-the key can make the chain anew.
+the key can recompute the chain.
 
 A chain does not tell that its end is missing. Its head, the number and hash of the last row, is
 kept elsewhere and written after the rows: a process that is killed in between leaves rows that the
@@ -30,7 +30,7 @@ LINE = re.compile(rb'(\{.*"row": (\d{1,15})), "(chain|hmac)": "([0-9a-f]{64})"\}
 OWN = ("row", "chain", "hmac")
 """What a trail adds to a row."""
 NAMED_FAULTS = 3
-"""An error names so many faults, and the number of the others."""
+"""Faults that an error names; of the others it gives the number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +187,7 @@ def check(path: Path, known: Head | None) -> Checked:
             faults.append(f"line {place}{or_before} was changed")
         number, last = row, link
         if known is not None and row == known.rows and link != known.last:
-            faults.append(f"line {place} is not the row that was written, its hash was made anew")
+            faults.append(f"line {place} is not the row that was written, its hash was recomputed")
     if secret is not None and before:
         faults.append(f"{_span(1, before)} not signed with the key")
     if known is not None and not begun and known != Head(rows=number, last=last):

@@ -13,10 +13,9 @@ from lineside.core.errors import UserError
 from lineside.core.run.table_reader import read_named_rows
 from lineside.scores.config import Config
 from lineside.scores.data.page_files import SUFFIXES, page_count
-from lineside.scores.engraving.page import TABLE
+from lineside.scores.engraving.page import TABLE, truth_of
 
 SHARES = {"train": 0.6, "calibration": 0.2, "test": 0.2}
-TRUTH = ".json.gz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +42,7 @@ class PageItem:
     @property
     def truth(self) -> Path:
         """The file that says what is on the page."""
-        return self.source.path.with_name(self.source.path.stem + TRUTH)
+        return truth_of(self.source.path)
 
 
 def read(data: Path, config: Config) -> list[PageItem | Refusal]:

@@ -115,7 +115,7 @@ def page_symbols(
             elif symbol.name:
                 found.append(symbol)
     factor = interline_px / space
-    placed = [_scaled(_placed(s, systems, staves, bars), factor) for s in _whole_lines(found)]
+    placed = [_placed(s, systems, staves, bars).scaled(factor) for s in _whole_lines(found)]
     return (round(width * factor), round(height * factor)), placed, unknown
 
 
@@ -308,13 +308,3 @@ def _hanging_or_standing(top: float, bottom: float, staff: Staff) -> str:
     above, below = ((value - staff.lines[0]) / gap for value in (top, bottom))
     hangs, stands = abs(above - round(above)), abs(below - round(below))
     return "restWhole" if hangs < stands else "restHalf"
-
-
-def _scaled(symbol: Symbol, factor: float) -> Symbol:
-    left, top, right, bottom = symbol.box
-    return replace(
-        symbol,
-        box=(left * factor, top * factor, right * factor, bottom * factor),
-        points=tuple((x * factor, y * factor) for x, y in symbol.points),
-        thickness=symbol.thickness * factor,
-    )

@@ -45,6 +45,16 @@ class Symbol:
     staff: int = -1
     bar: int = -1
 
+    def scaled(self, factor: float) -> Symbol:
+        """Return the symbol on a page that is `factor` times as large."""
+        left, top, right, bottom = self.box
+        return dataclasses.replace(
+            self,
+            box=(left * factor, top * factor, right * factor, bottom * factor),
+            points=tuple((x * factor, y * factor) for x, y in self.points),
+            thickness=self.thickness * factor,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
@@ -93,6 +103,11 @@ class Page:
     symbols: tuple[Symbol, ...]
     notes: tuple[Note, ...] = ()
     unknown: int = 0
+
+
+def truth_of(image: Path) -> Path:
+    """Return the file beside a page image that says what is on it."""
+    return image.with_name(f"{image.stem}.json.gz")
 
 
 def write_page(path: Path, page: Page) -> None:

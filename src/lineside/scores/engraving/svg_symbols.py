@@ -104,7 +104,7 @@ def page_symbols(
     space = UNITS_PER_SPACE * unit / 9.0
     factor = interline_px / space
     walk = Walk(font, bars, staves, space)
-    found = [_scaled(symbol, factor) for symbol in _joined(_walk(drawing, Place(), walk))]
+    found = [symbol.scaled(factor) for symbol in _joined(_walk(drawing, Place(), walk))]
     return (round(width * factor), round(height * factor)), found
 
 
@@ -298,16 +298,6 @@ def _turned(box: Box, pivot: tuple[float, float]) -> Box:
     """Return a box turned by a quarter to the left about a point."""
     x, y = pivot
     return x + box[1] - y, y - (box[2] - x), x + box[3] - y, y - (box[0] - x)
-
-
-def _scaled(symbol: Symbol, factor: float) -> Symbol:
-    left, top, right, bottom = symbol.box
-    return replace(
-        symbol,
-        box=(left * factor, top * factor, right * factor, bottom * factor),
-        points=tuple((x * factor, y * factor) for x, y in symbol.points),
-        thickness=symbol.thickness * factor,
-    )
 
 
 def _numbers(text: str) -> list[float]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from lineside.core.errors import UserError
 from lineside.scores.data.normalise import warp
 from lineside.scores.engraving.glyphs import Glyph, glyphs
-from lineside.scores.engraving.page import read_page
+from lineside.scores.engraving.page import read_page, truth_of
 from lineside.scores.engraving.verovio_engraver import FONTS
 from lineside.scores.models.watershed.targets import (
     CLASSES,
@@ -89,13 +89,13 @@ class Pages:
 
     def __init__(self, images: Path | Sequence[Path]) -> None:
         if isinstance(images, Path):
-            self.paths = [p for p in sorted(images.glob("*.png")) if _truth_of(p).exists()]
+            self.paths = [p for p in sorted(images.glob("*.png")) if truth_of(p).exists()]
             if not self.paths:
                 hint = "make some: lineside scores make FOLDER SCORES"
                 raise UserError(f"no page in {images}", hint)
         else:
             self.paths = list(images)
-        truths = [read_page(_truth_of(path)) for path in self.paths]
+        truths = [read_page(truth_of(path)) for path in self.paths]
         self.interline_px = truths[0].interline_px
         if any(truth.interline_px != self.interline_px for truth in truths):
             raise UserError("the pages differ in their staff space", "make them all with one")
@@ -107,10 +107,6 @@ class Pages:
     def _image(self, number: int) -> NDArray[np.uint8]:
         with Image.open(self.paths[number]) as image:
             return np.asarray(image.convert("L"))
-
-
-def _truth_of(image: Path) -> Path:
-    return image.with_name(f"{image.stem}.json.gz")
 
 
 class CropSource:
